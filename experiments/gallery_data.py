@@ -1,0 +1,471 @@
+"""What each figure of the gallery is drawn from: pieces of results, each computed once and kept in a store."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from flint import ctx
+
+from experiments.cells import run_cell
+from experiments.local_phase import PerSample, grouped, local_phase
+from experiments.store import Store, digest
+from solvers.bounds import precision
+from solvers.certificate import Certificate, Certifier
+from solvers.certificate import Status as Proof
+from solvers.implications import weakest_pair
+from solvers.lanes import Outcome, Schedule, run_lanes
+from solvers.many_starts import Solution, solve
+from solvers.projected_gradient import ProjectedGradient
+from solvers.verification import Verifier
+from ufm import Problem, batching, interaction, long_tail_imbalance, loss_bound, orbits, step_imbalance, uniqueness
+from ufm.geometry import geometry_metrics
+from ufm.local_rate import best_tau, slowest_contraction
+
+# Part of every piece's name: a change of what a piece holds makes a new piece.
+SCHEMA = 1
+RATIOS = (1, 10, 100, 1000)
+K, N_MIN, D = 10, 5, 20
+PROFILES = {"step": step_imbalance, "long-tail": long_tail_imbalance}
+ETA, MOMENTUM = 0.1, 0.9  # the authors' recipe
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A named result: the parameters that determine it, and the function that computes it from them."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    compute: Callable[..., xr.Dataset]
+
+    @property
+    def file(self) -> str:
+        """Its name in a store."""
+        return f"cells/{self.name}-{digest([self.name, dict(self.parameters), SCHEMA])}.nc"
+
+    def stored(self, store: Store) -> xr.Dataset | None:
+        """The result, if the store has it complete and undamaged."""
+        return store.read_cell(self.file)
+
+    def run(self, store: Store) -> xr.Dataset:
+        """Compute and store the result."""
+        result = self.compute(store, **self.parameters)
+        store.write_cell(self.file, result)
+        return result
+
+
+def sweep_piece(R: float, *, imbalance: str = "step", nonneg: bool = True, inits: int = 32) -> Piece:
+    """A cell of the imbalance sweep, by the staircase."""
+    label = f"sweep-{'relu' if nonneg else 'no-relu'}-{imbalance}-R{R:g}"
+    parameters = {"R": R, "imbalance": imbalance, "nonneg": nonneg, "inits": inits, "k": K, "n_min": N_MIN, "d": D}
+    return Piece(label, parameters, _sweep_cell)
+
+
+def _sweep_cell(
+    store: Store, *, R: float, imbalance: str, nonneg: bool, inits: int, k: int, n_min: int, d: int
+) -> xr.Dataset:
+    problem = Problem.from_class_sizes(PROFILES[imbalance](k, n_min, R), d=d, nonneg=nonneg)
+    folder = f"certificates/{'relu' if nonneg else 'no-relu'}-{imbalance}"
+    return run_cell(
+        problem,
+        inits=inits,
+        seed=0,
+        method="staircase",
+        certificate=lambda start: store.path(f"{folder}/R{R:g}-start{start:03d}.json"),
+        progress=lambda ended: None,
+    ).assign_attrs(R=R, imbalance=imbalance)
+
+
+def random_starts_piece(R: float = 10, inits: int = 8) -> Piece:
+    """The excess from random starts: plain projected gradient on all samples, and the staircase."""
+    return Piece(f"random-starts-R{R:g}", {"R": R, "inits": inits, "k": K, "n_min": N_MIN, "d": D}, _random_starts)
+
+
+def _random_starts(store: Store, *, R: float, inits: int, k: int, n_min: int, d: int) -> xr.Dataset:
+    problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d)
+    data = {}
+    for method in ("projected-gradient", "staircase"):
+        histories = solve(problem, inits, 0, method, max_steps=3000).history
+        longest = max(len(history.iteration) for history in histories)
+        for name in ("iteration", "excess"):
+            rows = [getattr(history, name) for history in histories]
+            padded = np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in rows])
+            data[f"{method}_{name}"] = (("init", f"{method}_record"), padded)
+    attrs = {"R": R, "k": k, "d": d, "n": problem.num_samples, "tau": 1.0, "inits": inits}
+    return xr.Dataset(data, attrs={**attrs, "loss_bound": float(loss_bound(problem))})
+
+
+def local_piece(R: float) -> Piece:
+    """Plain projected gradient near an orthogonal frame, at temperature 1."""
+    parameters = {"R": R, "k": K, "n_min": N_MIN, "d": D, "eta": ETA, "starts": 4, "steps": 200}
+    return Piece(f"near-frame-R{R:g}", parameters, _near_frame)
+
+
+def _near_frame(
+    store: Store, *, R: float, k: int, n_min: int, d: int, eta: float, starts: int, steps: int
+) -> xr.Dataset:
+    problem = grouped(step_imbalance(k, n_min, R), n_min, d, 1.0)
+    # Repulsion of minorities is R times weaker: so is the noise it has to end before the asymptotic phase begins.
+    across = 1e-3 / R
+    run = local_phase(problem, eta, starts=starts, steps=steps, within=0.05, across=across, seed=0)
+    return run.assign_attrs(R=R, n_min=n_min, groups=n_min)
+
+
+def temperature_piece(R: float) -> Piece:
+    """The local rate against the temperature: predicted on a fine grid, measured on a coarse one."""
+    parameters = {
+        "R": R,
+        "k": K,
+        "n_min": N_MIN,
+        "d": D,
+        "eta": ETA,
+        "starts": 4,
+        "steps": 300,
+        "taus": [0.15, 0.2, 0.3, 0.45, 0.6, 0.8, 1.2, 2.0, 3.5, 5.0],
+    }
+    return Piece(f"temperature-R{R:g}", parameters, _temperature)
+
+
+def _temperature(
+    store: Store,
+    *,
+    R: float,
+    k: int,
+    n_min: int,
+    d: int,
+    eta: float,
+    starts: int,
+    steps: int,
+    taus: list[float],
+) -> xr.Dataset:
+    sizes = step_imbalance(k, n_min, R)
+    runs = [
+        local_phase(grouped(sizes, n_min, d, tau), eta, starts=starts, steps=steps, within=0.005, across=0.0, seed=0)
+        for tau in taus
+    ]
+    fine = np.geomspace(min(taus) * 0.85, max(taus) * 1.15, 121)
+    best = best_tau(sizes)
+
+    def predicted(tau: float) -> float:
+        return slowest_contraction(grouped(sizes, n_min, d, tau), eta)
+
+    return xr.Dataset(
+        {
+            "measured": (("tau", "start"), np.stack([run["measured"].values for run in runs])),
+            "predicted": ("tau", [float(run["predicted"]) for run in runs]),
+            "curve": ("fine_tau", [predicted(tau) for tau in fine]),
+            "best_tau": best,
+            "best_rate": predicted(best),
+        },
+        coords={"tau": taus, "fine_tau": fine},
+        attrs={"R": R, "k": k, "d": d, "n": int(sizes.sum()), "n_min": n_min, "eta": eta, "starts": starts},
+    )
+
+
+def cosines_piece() -> Piece:
+    """Class-mean cosines of UFM and UFM+ against R: the certified minimiser, and where the solver ends."""
+    fine = np.round(np.geomspace(1, 1000, 16), 4).tolist()
+    coarse = [1, 3, 10, 30, 100, 300, 1000]
+    return Piece("cosines", {"fine": fine, "coarse": coarse, "inits": 4, "k": K, "n_min": 10, "d": D}, _cosines)
+
+
+KINDS = ("majority-majority", "majority-minority", "minority-minority")
+
+
+def _cosines(
+    store: Store, *, fine: list[float], coarse: list[float], inits: int, k: int, n_min: int, d: int
+) -> xr.Dataset:
+    curve, gaps, ratios = [], [], []
+    for R in fine:
+        sizes = step_imbalance(k, n_min, R)
+        problem = Problem.from_class_sizes(sizes, d=d, nonneg=False)
+        certifier = Certifier(problem)
+        assert certifier.better is not None
+        quotient_point = certifier.better.rows / np.linalg.norm(certifier.better.rows, axis=1, keepdims=True)
+        point = quotient_point * certifier.better.norms[:, None]
+        proof = certifier.certify(point[certifier.orbits.index])
+        curve.append(_by_kind(point @ point.T))
+        gaps.append(proof.gap if proof.status is Proof.CERTIFIED else np.nan)
+        ratios.append(sizes[0] / sizes[-1])
+    points = {}
+    for name, nonneg in (("ufm", False), ("ufm_plus", True)):
+        found = []
+        for R in coarse:
+            problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, nonneg=nonneg)
+            solution = solve(problem, inits)
+            found.append([_by_kind(_class_gram(solution, start)) for start in range(inits)])
+        points[name] = (("R", "init", "kind"), np.array(found))
+    return xr.Dataset(
+        {
+            "curve": (("fine_R", "kind"), np.array(curve)),
+            "certified_gap": ("fine_R", gaps),
+            **points,
+        },
+        coords={"fine_R": ratios, "R": np.asarray(coarse, float), "kind": list(KINDS)},
+        attrs={"k": k, "d": d, "tau": 1.0, "n_min": n_min, "inits": inits},
+    )
+
+
+def _by_kind(gram: np.ndarray) -> list[float]:
+    """Mean cosine over pairs of two majorities, of one of each, of two minorities (STEP imbalance)."""
+    norms = np.sqrt(np.diagonal(gram))
+    cosine = gram / np.outer(norms, norms)
+    many = (len(gram) + 1) // 2
+    few = len(gram) - many
+    return [
+        float((cosine[:many, :many].sum() - many) / (many * (many - 1))),
+        float(cosine[:many, many:].mean()),
+        float((cosine[many:, many:].sum() - few) / (few * (few - 1))),
+    ]
+
+
+def _class_gram(solution: Solution, start: int) -> np.ndarray:
+    problem = solution.problem
+    metrics = geometry_metrics(jnp.asarray(solution.embedding(start)), problem.labels, k=problem.k)
+    return np.asarray(metrics.gram)
+
+
+def graphs_piece() -> Piece:
+    """A small batch family before and after binding: who shares a batch, who acts on whom."""
+    return Piece("graphs", {"sizes": [6, 3, 3], "batch_size": 4, "seed": 10, "m": 1, "d": 6}, _graphs)
+
+
+def _graphs(store: Store, *, sizes: list[int], batch_size: int, seed: int, m: int, d: int) -> xr.Dataset:
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    family = batching.reshuffled(len(labels), batch_size, 2, seed)
+    families = {"as drawn": family, "bound": batching.bind(family, labels, m, seed)}
+    plain, effective, claims, unique, reasons, rows = [], [], [], [], [], []
+    for batches in families.values():
+        problem = Problem(labels, d, batches=batches)
+        graph = interaction(problem)
+        verdict = uniqueness(problem)
+        shared = _share_a_batch(batches, len(labels))
+        acts = graph.cross.toarray()[np.ix_(graph.component, graph.component)] > 0
+        glued = graph.component[:, None] == graph.component[None, :]
+        plain.append(shared)
+        effective.append(shared & (acts | glued))
+        claims.append(graph.plain_claims_unique)
+        unique.append(str(verdict.unique))
+        reasons.append(verdict.reason)
+        rows.append(len(batches))
+    return xr.Dataset(
+        {
+            "plain": (("family", "sample", "sample_"), np.array(plain)),
+            "effective": (("family", "sample", "sample_"), np.array(effective)),
+            "label": ("sample", labels),
+            "plain_claims_unique": ("family", claims),
+            "unique": ("family", unique),
+            "reason": ("family", reasons),
+        },
+        coords={"family": list(families)},
+        attrs={"k": len(sizes), "n": len(labels), "d": d, "batch_size": batch_size, "batches": rows[0], "m": m},
+    )
+
+
+def _share_a_batch(batches: np.ndarray, n: int) -> np.ndarray:
+    member = np.zeros((len(batches), n), dtype=int)
+    batch, slot = np.nonzero(batches >= 0)
+    member[batch, batches[batch, slot]] = 1
+    shared = member.T @ member > 0
+    np.fill_diagonal(shared, False)
+    return shared
+
+
+FAMILIES = ("fixed", "reshuffled", "bound")
+
+
+def batching_piece(family: str, batch_size: int) -> Piece:
+    """One batch family at one batch size, solved by the staircase."""
+    parameters = {
+        "family": family,
+        "batch_size": batch_size,
+        "sizes": [16, 16, 16, 4, 4],
+        "d": 10,
+        "inits": 8,
+        "epochs": 10,
+        "m": 1,
+        "seed": 0,
+    }
+    return Piece(f"batching-{family}-{batch_size}", parameters, _batching)
+
+
+def _batching(
+    store: Store,
+    *,
+    family: str,
+    batch_size: int,
+    sizes: list[int],
+    d: int,
+    inits: int,
+    epochs: int,
+    m: int,
+    seed: int,
+) -> xr.Dataset:
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    n = len(labels)
+    fixed = batching.partition(n, batch_size, seed)
+    batches = {
+        "fixed": lambda: fixed,
+        "reshuffled": lambda: batching.reshuffled(n, batch_size, epochs, seed),
+        "bound": lambda: batching.bind(fixed, labels, m, seed),
+    }[family]()
+    problem = Problem(labels, d, batches=batches)
+    solution = solve(problem, inits, max_steps=5000)
+    metrics = [geometry_metrics(jnp.asarray(solution.embedding(s)), problem.labels, k=problem.k) for s in range(inits)]
+    longest = max(len(history.iteration) for history in solution.history)
+
+    def padded(name: str) -> np.ndarray:
+        rows = [np.asarray(getattr(history, name)) for history in solution.history]
+        return np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in rows])
+
+    return xr.Dataset(
+        {
+            "delta_gm": ("init", [float(metric.delta_gm) for metric in metrics]),
+            "excess": ("init", solution.excess),
+            "status": ("init", [str(status) for status in solution.status]),
+            "history_iteration": (("init", "record"), padded("iteration")),
+            "history_delta_gm": (("init", "record"), padded("delta_gm")),
+        },
+        attrs={
+            "family": family,
+            "batch_size": batch_size,
+            "batches": len(batches),
+            "unique": str(uniqueness(problem).unique),
+            "loss_bound": float(loss_bound(problem)),
+            "k": problem.k,
+            "n": n,
+            "d": d,
+            "tau": 1.0,
+            "inits": inits,
+            "epochs": epochs,
+            "m": m,
+            "sizes": sizes,
+        },
+    )
+
+
+def basin_piece(d: int, R: float, tau: float) -> Piece:
+    """Share of starts that reach the optimum: plain projected gradient in class space, and the staircase."""
+    parameters = {"d": d, "R": R, "tau": tau, "k": K, "n_min": N_MIN, "starts": 32, "inits": 16, "max_steps": 50_000}
+    return Piece(f"basin-d{d}-R{R:g}-tau{tau:g}", parameters, _basin)
+
+
+def _basin(
+    store: Store, *, d: int, R: float, tau: float, k: int, n_min: int, starts: int, inits: int, max_steps: int
+) -> xr.Dataset:
+    problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, tau=tau)
+    quotient = orbits(problem).quotient
+    sizes = np.asarray(problem.class_sizes)
+    rng = np.random.default_rng(0)
+    method = ProjectedGradient(PerSample(ETA, tuple(sizes.tolist()), MOMENTUM))
+    verifier = Verifier(quotient)
+    verdicts = [""] * starts
+
+    def finished(outcome: Outcome) -> None:
+        verdicts[outcome.key] = str(verifier.verify(outcome.H).verdict)
+
+    begun = [(s, _mean_rows(rng, sizes.astype(int), d)) for s in range(starts)]
+    run_lanes(method, quotient, begun, Schedule(starts, every=100, max_steps=max_steps), finished)
+    solution = solve(problem, inits)
+    whole = Verifier(problem)
+    lifted = [str(whole.verify(solution.embedding(s)).verdict) for s in range(inits)]
+    return xr.Dataset(
+        {"projected_gradient": ("start", verdicts), "staircase": ("init", lifted)},
+        attrs={"d": d, "R": R, "tau": tau, "k": k, "n_min": n_min, "starts": starts, "inits": inits},
+    )
+
+
+def _mean_rows(rng: np.random.Generator, sizes: np.ndarray, d: int) -> np.ndarray:
+    """Class means of samples uniform on the nonnegative part of the unit sphere: feasible, of norm below 1."""
+    means = []
+    for size in sizes:
+        rows = np.abs(rng.standard_normal((size, d)))
+        means.append((rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0))
+    return np.array(means)
+
+
+def certificates_piece() -> Piece:
+    """Certificates of one start over R, for UFM+ and UFM, with a conic solver's opinion beside them."""
+    ratios = [1, 3, 10, 30, 100, 300, 1000, 3000, 10000]
+    return Piece("certificates", {"ratios": ratios, "k": K, "n_min": N_MIN, "d": D}, _certificates)
+
+
+def _certificates(store: Store, *, ratios: list[float], k: int, n_min: int, d: int) -> xr.Dataset:
+    fields = ("upper", "lower", "gap", "theoretical", "tolerance", "conic", "weakest")
+    table = np.full((2, len(ratios), len(fields)), np.nan)
+    status = np.full((2, len(ratios)), "", dtype=object)
+    for row, nonneg in enumerate((True, False)):
+        for column, R in enumerate(ratios):
+            problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, nonneg=nonneg)
+            proof = Certifier(problem).certify(solve(problem, 1).embedding(0))
+            with ctx.workprec(precision(proof.problem.tau)):
+                weakest = weakest_pair(proof.problem)
+            table[row, column] = [*_numbers(proof), np.nan if weakest is None else float(weakest)]
+            status[row, column] = str(proof.status)
+    return xr.Dataset(
+        {field: (("model", "R"), table[:, :, i]) for i, field in enumerate(fields)}
+        | {"status": (("model", "R"), status.astype(str))},
+        coords={"model": ["UFM+", "UFM"], "R": np.asarray(ratios, float)},
+        attrs={"k": k, "d": d, "tau": 1.0, "n_min": n_min},
+    )
+
+
+@dataclass(frozen=True)
+class BenchmarkPiece(Piece):
+    """A table that `experiments.benchmark` wrote under <results>/benchmark; it is run, in small, if there is none.
+
+    For better numbers run `python -m experiments.benchmark --out <results>/benchmark` at leisure: the figure
+    takes what is there.
+    """
+
+    @property
+    def file(self) -> str:
+        """The table's name in a store."""
+        return f"benchmark/{self.name}.csv"
+
+    def stored(self, store: Store) -> xr.Dataset | None:
+        """The table as a dataset over the dimension run, or None."""
+        path = store.root / self.file
+        if not path.is_file():
+            return None
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return xr.Dataset({name: ("run", _column([row[name] for row in rows])) for name in rows[0]})
+
+    def run(self, store: Store) -> xr.Dataset:
+        """Run the benchmark in a process of its own, so that nothing else is on its clock."""
+        if self.stored(store) is None:
+            options = [str(option) for name, given in self.parameters.items() for option in (f"--{name}", *given)]
+            command = [sys.executable, "-m", "experiments.benchmark", *options, "--out", str(store.root / "benchmark")]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        table = self.stored(store)
+        assert table is not None
+        return table
+
+
+def _column(texts: list[str]) -> np.ndarray:
+    if set(texts) <= {"True", "False"}:
+        return np.array([text == "True" for text in texts])
+    try:
+        return np.array([float(text) for text in texts])
+    except ValueError:
+        return np.array(texts)
+
+
+def benchmark_pieces() -> tuple[Piece, Piece]:
+    """The table of peers and the table of growth, from one run."""
+    options = {"R": (10, 100), "starts": (2,), "limit": (5,), "growth": (10, 100, 1000, 10000)}
+    return BenchmarkPiece("benchmark", options, xr.Dataset), BenchmarkPiece("growth", options, xr.Dataset)
+
+
+def _numbers(proof: Certificate) -> list[float]:
+    theoretical = np.nan if proof.theoretical is None else proof.theoretical
+    conic = np.nan if proof.second_opinion is None else proof.second_opinion.value
+    return [proof.upper, proof.lower, proof.gap, theoretical, proof.tolerance, conic]

@@ -1,0 +1,386 @@
+"""Theorem 2 and Corollary 2.1, numerically: does the batch family decide which geometry is learned?"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from experiments import command_line, sweep
+from experiments.cells import histories, measured_of_starts
+from experiments.store import Store, digest
+from figures import batch_sweep, style
+from solvers.certificate import Certifier
+from solvers.certificate import Status as Proof
+from solvers.certificate_file import serialised
+from solvers.many_starts import solve_each
+from solvers.padding import Shape, common_shape
+from solvers.verification import Verifier
+from ufm import InvalidInput, Problem, batching, loss_bound, orbits, uniqueness
+from ufm.errors import whole_number
+
+CONFIRMED, NOT_CONFIRMED = 0, 1
+# Part of every cell's name: a change of what a cell holds makes a new cell.
+SCHEMA = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Minimise the supervised contrastive loss of UFM+ over random batch families, as drawn and bound (one sample
+    of each class joins every batch); certify every start; compare where it ends with what theory predicts of the
+    family: whether the orthogonal frame is its only minimiser.
+
+    Exit status: 0 if in every cell every start is a certified global minimiser, an orthogonal frame wherever the
+    frame is predicted to be the only one, and every other predicted minimiser is certified as well (Theorem 2 and
+    Corollary 2.1 of arXiv 2306.07960, sharpened); 1 if not or if a cell failed; 2 for bad input.
+    """
+
+    family: Literal["partition", "stratified", "reshuffled"] = "partition"
+    """One random partition; one that splits every class evenly; or a new partition every epoch."""
+    batch_size: tuple[int, ...] = (50,)
+    """Samples in a batch, before binding."""
+    epochs: int = 5
+    """Partitions of the reshuffled family."""
+    bind: bool = True
+    """Every family bound as well, beside the family as drawn. --no-bind: as drawn only."""
+    R: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0)
+    """Imbalance ratios: largest over smallest class."""
+    k: int = 10
+    """Number of classes."""
+    n: int | None = None
+    """Samples in all: n-min is then the largest that fits, and the largest classes take the rest. 1000 by default."""
+    n_min: int | None = None
+    """Samples of the smallest class, instead of n."""
+    d: int = 20
+    """Embedding dimension, at least k: d = k has a rule of its own."""
+    tau: float = 1.0
+    """Temperature of the loss."""
+    imbalance: Literal["step", "long-tail"] = "step"
+    """Class profile: half the classes have R times n-min samples, or geometric decay from R n-min to n-min."""
+    partitions: int = 32
+    """Random families for each R and batch size."""
+    inits: int = 1
+    """Random starts for each family."""
+    seed: int = 0
+    """Family p and its starts depend on (seed, p) alone."""
+    out: Path = Path("runs/batching")
+    """Directory of the results. Cells found there, complete and of the same configuration, are not run again."""
+    fresh: bool = False
+    """Run every cell again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """The families of one kind: R, batch size, bound or as drawn."""
+
+    R: float
+    batch_size: int
+    bound: bool
+    problems: tuple[Problem, ...]
+
+    @property
+    def name(self) -> str:
+        """Unique within a sweep, and fit for a file."""
+        return f"R{self.R:g}-b{self.batch_size}-{'bound' if self.bound else 'drawn'}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the sweep; the exit status of `Config`."""
+    config = command_line.parse(Config, arguments)
+    cells = checked_cells(config)
+    store = Store(config.out)
+    with store.alone():
+        return swept(config, cells, store)
+
+
+def swept(config: Config, cells: Sequence[Cell], store: Store) -> int:
+    """Run, write and report; the exit status."""
+    console = sweep.console()
+    configuration = {"config": sweep.plain(config), "versions": sweep.versions(), "cells": len(cells)}
+    store.write_json("config.json", configuration)
+    measured = run_cells(config, cells, store, console)
+    if not measured:
+        return NOT_CONFIRMED
+    store.write_csv("summary.csv", [summary_row(cell) for cell in measured])
+    store.write_csv("inits.csv", [row for cell in measured for row in init_rows(cell)])
+    for suffix, content in style.rendered(batch_sweep.draw(measured)).items():
+        store.write_bytes(f"figures/batching.{suffix}", content)
+    failed = len(cells) - len(measured)
+    report(config, measured, failed, console)
+    return CONFIRMED if not failed and all(confirmed(cell) for cell in measured) else NOT_CONFIRMED
+
+
+def checked_cells(config: Config) -> list[Cell]:
+    """Every cell with its problems; raises InvalidInput before anything is written."""
+    for name in ("R", "batch_size"):
+        if not getattr(config, name):
+            raise InvalidInput(name, [], "give at least one")
+    for name in ("partitions", "inits", "epochs"):
+        whole_number(name, getattr(config, name), 1, "give a whole number of at least 1")
+    whole_number("seed", config.seed, 0, "give a whole number of at least 0")
+    if config.d < config.k:
+        raise InvalidInput("d", config.d, f"give at least k = {config.k}: below it the bound is not attained")
+    cells = []
+    for R in config.R:
+        labels = np.repeat(np.arange(config.k), class_sizes(config, R))
+        for batch_size in config.batch_size:
+            drawn = [drawn_family(config, labels, batch_size, p) for p in range(config.partitions)]
+            for bound in (False, True) if config.bind else (False,):
+                families = drawn
+                if bound:
+                    families = [batching.bind(one, labels, 1, _seed(config, p)) for p, one in enumerate(drawn)]
+                problems = tuple(Problem(labels, config.d, config.tau, one) for one in families)
+                cells.append(Cell(R, batch_size, bound, problems))
+    return cells
+
+
+def class_sizes(config: Config, R: float) -> np.ndarray:
+    """Samples of each class: the profile of n_min, or of the largest n_min with at most n samples, the rest dealt
+    out to the largest classes. Raises InvalidInput if even n_min = 1 is too large for n."""
+    profile = sweep.PROFILES[config.imbalance]
+    if config.n_min is not None:
+        if config.n is not None:
+            raise InvalidInput("n", config.n, "give n or n-min, not both")
+        return np.asarray(profile(config.k, config.n_min, R))
+    n = whole_number("n", 1000 if config.n is None else config.n, 2, "give a whole number of at least 2")
+    least = int(np.sum(profile(config.k, 1, R)))
+    if least > n:
+        raise InvalidInput("n", n, f"R = {R:g} with k = {config.k} takes at least {least} samples")
+    smallest = n // least
+    while np.sum(profile(config.k, smallest + 1, R)) <= n:
+        smallest += 1
+    while np.sum(profile(config.k, smallest, R)) > n:
+        smallest -= 1
+    sizes = np.array(profile(config.k, smallest, R))
+    largest = np.flatnonzero(sizes == sizes.max())
+    rest = n - int(sizes.sum())
+    sizes[largest] += rest // len(largest)
+    sizes[largest[: rest % len(largest)]] += 1
+    return sizes
+
+
+def drawn_family(config: Config, labels: np.ndarray, batch_size: int, p: int) -> batching.Family:
+    """Random family p."""
+    seed = _seed(config, p)
+    if config.family == "stratified":
+        return batching.stratified_partition(labels, batch_size, seed)
+    if config.family == "reshuffled":
+        return batching.reshuffled(len(labels), batch_size, config.epochs, seed)
+    return batching.partition(len(labels), batch_size, seed)
+
+
+def _seed(config: Config, p: int) -> int:
+    return int(np.random.SeedSequence([config.seed, p]).generate_state(1)[0])
+
+
+def run_cells(config: Config, cells: Sequence[Cell], store: Store, console: Console) -> list[xr.Dataset]:
+    """Every cell, from the store where it is there, else run and stored; those that fail are said and left out."""
+    names = {cell.name: f"cells/{cell.name}-{digest(_cell_key(config, cell))}.nc" for cell in cells}
+    measured = {name: None if config.fresh else store.read_cell(path) for name, path in names.items()}
+    each = config.partitions * config.inits
+    found = sum(cell is not None for cell in measured.values())
+    with Progress(*sweep.progress_columns("starts"), console=console, transient=not console.is_terminal) as bar:
+        task = bar.add_task("", total=len(cells) * each, completed=found * each)
+        waiting = [cell for cell in cells if measured[cell.name] is None]
+        shapes = _shapes(waiting)
+        for cell in waiting:
+            bar.update(task, description=cell.name)
+            try:
+                made, certificates = run_cell(config, cell, shapes[cell.bound], lambda ended: bar.advance(task, ended))
+            except (ArithmeticError, RuntimeError, ValueError) as error:
+                console.print(f"[red]failed[/]  {cell.name}: {escape(' '.join(str(error).split()))}")
+                continue
+            store.write_cell(names[cell.name], made, certificates)
+            measured[cell.name] = made
+    return [one for one in measured.values() if one is not None]
+
+
+def _shapes(cells: Sequence[Cell]) -> dict[bool, Shape]:
+    """One shape for all orbit problems as drawn and one for the bound ones: each is compiled once."""
+    quotients: dict[bool, list[Problem]] = {}
+    for cell in cells:
+        quotients.setdefault(cell.bound, []).extend(orbits(problem).quotient for problem in cell.problems)
+    return {bound: common_shape(problems) for bound, problems in quotients.items()}
+
+
+def run_cell(config: Config, cell: Cell, shape: Shape, progress: Any) -> tuple[xr.Dataset, dict[str, bytes]]:
+    """Everything measured on the families of a cell, over the dimension init (family after family), and the
+    certificates of all starts and of all other minimisers that theory names, by file name."""
+    seeds = [_seed(config, p) for p in range(config.partitions)]
+    solutions = solve_each(cell.problems, config.inits, seeds, shape=shape, progress=progress)
+    began = time.perf_counter()
+    columns: dict[str, list[Any]] = {}
+    certificates: dict[str, bytes] = {}
+    for p, (problem, solution) in enumerate(zip(cell.problems, solutions, strict=True)):
+        verifier, certifier = Verifier(problem, shape), Certifier(problem, conic=False)
+        starts = [solution.embedding(start) for start in range(config.inits)]
+        verifications, proofs = [verifier.verify(H) for H in starts], [certifier.certify(H) for H in starts]
+        predicted = uniqueness(problem)
+        named = {f"start{start:03d}": proof for start, proof in enumerate(proofs)}
+        refuted = None
+        if predicted.counterexample is not None:
+            other = np.asarray(predicted.counterexample)
+            named["counterexample"] = certifier.certify(other)
+            zero = named["counterexample"].status is Proof.CERTIFIED
+            refuted = zero and not verifier.verify(other).is_orthogonal_frame
+        for suffix, proof in named.items():
+            certificates[f"certificates/{cell.name}-family{p:03d}-{suffix}.json"] = serialised(proof)
+        of_starts = {
+            "partition": [p] * config.inits,
+            "start": list(range(config.inits)),
+            "unique": [str(predicted.unique)] * config.inits,
+            "plain_claim": [predicted.graph.plain_claims_unique] * config.inits,
+            "counterexample_certified": [str(refuted)] * config.inits,
+            "reason": [predicted.reason] * config.inits,
+            "loss_bound": [float(loss_bound(problem))] * config.inits,
+            "lower_bound": [proof.lower for proof in proofs],
+            **measured_of_starts(solution, verifications, proofs),
+        }
+        for name, values in of_starts.items():
+            columns.setdefault(name, []).extend(values)
+    data: dict[str, Any] = {name: ("init", np.asarray(values)) for name, values in columns.items()}
+    for name, values in histories([record for solution in solutions for record in solution.history]).items():
+        data[f"history_{name}"] = (("init", "record"), values)
+    data["class_sizes"] = ("class", np.asarray(cell.problems[0].class_sizes).astype(np.int64))
+    timings = [solution.timings for solution in solutions]
+    return xr.Dataset(
+        data,
+        attrs={
+            "R": cell.R,
+            "batch_size": cell.batch_size,
+            "bound": int(cell.bound),
+            "batches": len(cell.problems[0].batches),
+            "n": cell.problems[0].num_samples,
+            "nonneg": 1,
+            **{name: getattr(config, name) for name in ("family", "k", "d", "tau", "imbalance", "partitions")},
+            **{name: getattr(config, name) for name in ("inits", "seed", "epochs")},
+            "seconds_compile": sum(timing.compile for timing in timings),
+            "seconds_solve": sum(timing.solve for timing in timings),
+            "seconds_certify": time.perf_counter() - began,
+        },
+    ), certificates
+
+
+def summary_row(cell: xr.Dataset) -> dict[str, object]:
+    """One line of summary.csv. Counts of families: unique, not_unique, undetermined, plain_claims (what the plain
+    graph of Corollary 2.1 would claim unique), counterexamples (certified); the others count starts."""
+    attrs, once = cell.attrs, cell["start"].values == 0
+    unique = cell["unique"].values[once]
+    return {
+        **{name: sweep.number(attrs[name]) for name in ("R", "batch_size")},
+        "family": attrs["family"],
+        "bound": bool(attrs["bound"]),
+        **{name: sweep.number(attrs[name]) for name in ("k", "d", "tau", "n", "batches", "partitions", "inits")},
+        **{name: int((unique == said).sum()) for name, said in _SAID.items()},
+        "plain_claims": int(cell["plain_claim"].values[once].sum()),
+        "counterexamples": int((cell["counterexample_certified"].values[once] == "True").sum()),
+        "certified": int(cell["certified"].sum()),
+        "orthogonal_frames": int(cell["orthogonal_frame"].sum()),
+        "best_excess": float(cell["excess"].min()),
+        "worst_excess": float(cell["excess"].max()),
+        "worst_gap": float(cell["gap"].max()),
+        "delta_gm_max": float(cell["delta_gm"].max()),
+        "beta_nc_max": float(cell["beta_nc"].max()),
+        "max_cosine": float(cell["max_cosine"].max()),
+        "iterations_median": float(cell["iterations"].median()),
+        **{name: round(float(attrs[name]), 3) for name in ("seconds_compile", "seconds_solve", "seconds_certify")},
+    }
+
+
+_SAID = {"unique": "True", "not_unique": "False", "undetermined": "None"}
+
+
+def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
+    """The lines of inits.csv for one cell."""
+    kinds: dict[str, Any] = {
+        "partition": int,
+        "start": int,
+        "unique": str,
+        "plain_claim": bool,
+        "counterexample_certified": str,
+        "status": str,
+        "certified": bool,
+        "orthogonal_frame": bool,
+        **dict.fromkeys(("excess", "gap", "loss_bound", "delta_gm", "beta_nc", "max_cosine"), float),
+        "iterations": int,
+        "lifts": int,
+        "reason": str,
+    }
+    own = {
+        "R": sweep.number(cell.attrs["R"]),
+        "batch_size": int(cell.attrs["batch_size"]),
+        "bound": bool(cell.attrs["bound"]),
+    }
+    return [
+        {**own, **{name: kind(cell[name].values[i]) for name, kind in kinds.items()}} for i in range(cell.sizes["init"])
+    ]
+
+
+def confirmed(cell: xr.Dataset) -> bool:
+    """Every start is certified, a frame where the family is predicted unique; every counterexample is one."""
+    unique, frame = cell["unique"].values, cell["orthogonal_frame"].values
+    refuted = cell["counterexample_certified"].values == "True"
+    kept = np.where(unique == "True", frame, np.where(unique == "False", refuted, True))
+    return bool((kept & cell["certified"].values).all())
+
+
+def report(config: Config, cells: Sequence[xr.Dataset], failed: int, console: Console) -> None:
+    """The closing table and a verdict in a sentence."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=f"UFM+, {config.family} batches, {config.imbalance} imbalance, k = {config.k}, d = {config.d}, "
+        f"tau = {config.tau:g}, {config.partitions} families x {config.inits} starts",
+        title_justify="left",
+    )
+    heads = ("R", "batch\nsize", "bound", "unique", "not\nunique", "open", "certi-\nfied", "k-OF", "worst\nexcess")
+    for name in (*heads, "steps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("com-\npile", "solve", "cer-\ntify"):
+        table.add_column(f"{name}\n[s]", justify="right", style="dim", no_wrap=True)
+    for cell in cells:
+        row, total = summary_row(cell), cell.sizes["init"]
+        colour = "green" if confirmed(cell) else "red"
+        table.add_row(
+            f"{cell.attrs['R']:g}",
+            str(row["batch_size"]),
+            "yes" if row["bound"] else "no",
+            *(str(row[name]) for name in _SAID),
+            f"[{colour}]{row['certified']}/{total}[/]",
+            str(row["orthogonal_frames"]),
+            f"{row['worst_excess']:.0e}",
+            f"{row['iterations_median']:.0f}",
+            *(f"{cell.attrs[name]:.1f}" for name in ("seconds_compile", "seconds_solve", "seconds_certify")),
+        )
+    console.print(table)
+    good = sum(confirmed(cell) for cell in cells)
+    if failed:
+        sentence = f"Not confirmed: {failed} of {failed + len(cells)} cells failed; see above."
+    elif good == len(cells):
+        sentence = "Confirmed: every start is a certified global minimiser, and a frame wherever that is predicted."
+    else:
+        sentence = f"Not confirmed in {len(cells) - good} of {len(cells)} cells; see the table and inits.csv."
+    sweep.close(sentence, config.out, console)
+
+
+def _cell_key(config: Config, cell: Cell) -> dict[str, object]:
+    plain = sweep.plain(config)
+    for name in ("R", "batch_size", "bind", "out", "fresh"):
+        del plain[name]
+    own = {"R": cell.R, "batch_size": cell.batch_size, "bound": cell.bound}
+    return {**plain, **own, "schema": SCHEMA, "versions": sweep.versions()}
+
+
+if __name__ == "__main__":
+    command_line.run(lambda: main(sys.argv[1:]))

@@ -1,0 +1,325 @@
+"""Theorem 1, numerically: is every minimiser an orthogonal frame, whatever the imbalance?"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from experiments import command_line, engine, sweep
+from experiments.cells import run_cell, with_certificates
+from experiments.problem_file import read_problem
+from experiments.report import write_report
+from experiments.store import Store, digest
+from figures import class_mean_gram, convergence, style
+from solvers.many_starts import METHODS
+from solvers.verification import Verdict
+from ufm import InvalidInput, Problem
+
+REPRODUCED, NOT_REPRODUCED = 0, 1
+# Part of every cell's name: a change of what a cell holds makes a new cell.
+SCHEMA = 1
+MODULE = "experiments.sweep_imbalance"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Minimise the supervised contrastive loss over free embeddings H >= 0, ||h|| <= 1 (UFM+), from many random
+    starts at each imbalance ratio R; verify and certify every start; draw the figures.
+
+    Exit status: 0 if every start of every cell is a certified global minimiser and an orthogonal frame
+    (Theorem 1 of arXiv 2306.07960), 1 if not or if a cell failed, 2 for bad input or a disk that cannot be written,
+    130 or 143 if stopped. Whatever stopped it, finished cells are kept: the same command goes on from them.
+    """
+
+    R: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)
+    """Imbalance ratios: largest over smallest class."""
+    k: int = 10
+    """Number of classes."""
+    n_min: int = 5
+    """Samples of the smallest class. 1 is allowed: such a class has no positives, and its norm is free."""
+    d: int = 20
+    """Embedding dimension. d < k is allowed: the bound is then not attained."""
+    tau: float = 1.0
+    """Temperature of the loss."""
+    inits: int = 32
+    """Random starts for each R."""
+    imbalance: Literal["step", "long-tail", "given"] = "step"
+    """Class profile: half the classes have R times n-min samples, or geometric decay from R n-min to n-min, or that
+    given by --problem."""
+    problem: Path | None = None
+    """One problem of your own from a file, in the place of R, k, n-min and imbalance. JSON: {"class_counts": [500, 50]}
+    or {"labels": [0, 0, 1]}, and if wanted "batches": [[0, 1], [1, 2]], "tau", "d", which then go before the flags.
+    NPZ: the same fields as arrays, batches a matrix padded with -1. CSV: a column class_count, or label, or
+    label,batches (numbers of the sample's batches, separated by spaces)."""
+    relu: bool = True
+    """--no-relu drops H >= 0 (UFM): the minimiser is then no orthogonal frame, and is certified as it is."""
+    method: str = "staircase"
+    """staircase (default: every start reaches the optimum), accelerated, or projected-gradient (reference)."""
+    seed: int = 0
+    """Start s depends on (seed, s) alone."""
+    out: Path = Path("runs/imbalance")
+    """Directory of the results. Cells found there, complete and of the same configuration, are not run again."""
+    fresh: bool = False
+    """Run every cell again."""
+    dask: str | None = None
+    """Run the cells on dask.distributed: local:4 for 4 worker processes here, or a scheduler's address, HOST:PORT.
+    Files and summary are the same."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the sweep; the exit status of `Config`."""
+    config = command_line.parse(Config, arguments)
+    problems = checked_problems(config)
+    if config.problem is not None:
+        config = described(config, problems)
+    store = Store(config.out)
+    with store.alone():
+        return swept(config, problems, store)
+
+
+def swept(config: Config, problems: dict[float, Problem], store: Store) -> int:
+    """Run, write and report; the exit status."""
+    console = sweep.console()
+    for warning in warnings(config):
+        console.print(f"[yellow]note[/]  {warning}")
+    store.write_json(
+        "config.json", {"config": sweep.plain(config), "versions": sweep.versions(), "cells": len(problems)}
+    )
+    cells = run_cells(config, problems, store, console)
+    if not cells:
+        return NOT_REPRODUCED
+    store.write_csv("summary.csv", [summary_row(cell) for cell in cells])
+    store.write_csv("inits.csv", [row for cell in cells for row in init_rows(cell)])
+    for name, figure in (
+        ("class_mean_gram", class_mean_gram.draw(cells)),
+        ("convergence", convergence.draw(cells)),
+    ):
+        for suffix, content in style.rendered(figure).items():
+            store.write_bytes(f"figures/{name}.{suffix}", content)
+    write_report(store)
+    failed = len(problems) - len(cells)
+    report(config, cells, failed, console)
+    return REPRODUCED if not failed and all(reproduced(cell) for cell in cells) else NOT_REPRODUCED
+
+
+def checked_problems(config: Config) -> dict[float, Problem]:
+    """The problem of each R, in the order given; raises InvalidInput before anything is written."""
+    if not config.R:
+        raise InvalidInput("R", [], "give at least one imbalance ratio")
+    if config.inits < 1:
+        raise InvalidInput("inits", config.inits, "give at least 1 random start")
+    if config.seed < 0:
+        raise InvalidInput("seed", config.seed, "give a whole number of at least 0")
+    if config.method not in METHODS:
+        raise InvalidInput("method", config.method, f"choose one of {', '.join(METHODS)}")
+    engine.check(config.dask)
+    if config.problem is not None:
+        problem = read_problem(config.problem, d=config.d, tau=config.tau, nonneg=config.relu)
+        sizes = np.asarray(problem.class_sizes)
+        return {float(sizes.max() / sizes.min()): problem}
+    if config.imbalance == "given":
+        raise InvalidInput("imbalance", "given", "give its file as well, with --problem")
+    profile = sweep.PROFILES[config.imbalance]
+    return {
+        R: Problem.from_class_sizes(profile(config.k, config.n_min, R), d=config.d, tau=config.tau, nonneg=config.relu)
+        for R in config.R
+    }
+
+
+def described(config: Config, problems: dict[float, Problem]) -> Config:
+    """The configuration with the parameters of the one problem that a file gave."""
+    ((R, problem),) = problems.items()
+    smallest = int(np.asarray(problem.class_sizes).min())
+    own = {"R": (R,), "k": problem.k, "n_min": smallest, "d": problem.d, "tau": float(problem.tau)}
+    return dataclasses.replace(config, imbalance="given", **own)
+
+
+def warnings(config: Config) -> list[str]:
+    """What the user should know of an unusual but valid configuration."""
+    said = []
+    if config.relu and config.d < config.k:
+        said.append(
+            f"d = {config.d} < k = {config.k}: {config.k} orthogonal nonnegative vectors do not fit, so the bound "
+            "of Theorem 1 is not attained and no start can be certified against it"
+        )
+    if config.n_min == 1:
+        said.append(
+            "n-min = 1: a class of one sample has no positive pair; it is no anchor, its norm is free, "
+            "and a minimiser need not be an orthogonal frame"
+        )
+    if not config.relu:
+        said.append("--no-relu: Theorem 1 is about UFM+; UFM is solved and certified by its own duality gap")
+    return said
+
+
+def run_cells(config: Config, problems: dict[float, Problem], store: Store, console: Console) -> list[xr.Dataset]:
+    """Every cell, from the store where it is there, else run and stored; those that fail are said and left out."""
+    ratios = {f"cells/R{R:g}-{digest(_cell_key(config, R, problem))}.nc": R for R, problem in problems.items()}
+    stored = {name: None if config.fresh else store.read_cell(name) for name in ratios}
+    found = {name: cell for name, cell in stored.items() if cell is not None}
+    with Progress(*sweep.progress_columns("starts"), console=console, transient=not console.is_terminal) as bar:
+        task = bar.add_task("", total=len(problems) * config.inits, completed=len(found) * config.inits)
+
+        def tell(R: float, ended: int) -> None:
+            bar.update(task, advance=ended, description=f"R = {R:g}, n = {problems[R].num_samples:,}")
+
+        jobs = [_job(config, name, R, problems[R], partial(tell, R)) for name, R in ratios.items() if name not in found]
+        for job in jobs[:1]:
+            tell(ratios[job.name], 0)
+        with contextlib.closing(engine.run(jobs, config.dask)) as results:
+            for ended in results:
+                R = ratios[ended.job.name]
+                if ended.error is not None:
+                    alone = command_line.command(MODULE, config, R=(R,), fresh=False, dask=None)
+                    reason = " ".join(f"{type(ended.error).__name__}: {ended.error}".split())
+                    console.print(f"[red]failed[/]  R = {R:g}, n = {problems[R].num_samples:,}: {escape(reason)}")
+                    console.print(f"        alone: {escape(alone)}", highlight=False, soft_wrap=True)
+                    continue
+                cell, certificates = ended.value
+                cell = cell.assign_attrs(R=R, imbalance=config.imbalance)
+                store.write_cell(ended.job.name, cell, certificates)
+                found[ended.job.name] = cell
+    return [found[name] for name in ratios if name in found]
+
+
+def _job(config: Config, name: str, R: float, problem: Problem, tell: Callable[[int], None]) -> engine.Job:
+    certificates = [f"certificates/R{R:g}-start{start:03d}.json" for start in range(config.inits)]
+    options = {"inits": config.inits, "seed": config.seed, "method": config.method}
+    arguments = {"run": run_cell, "names": certificates, "problem": problem, **options}
+    return engine.Job(name, with_certificates, arguments, config.inits, tell)
+
+
+def summary_row(cell: xr.Dataset) -> dict[str, object]:
+    """One line of summary.csv."""
+    attrs = cell.attrs
+    return {
+        **{name: sweep.number(attrs[name]) for name in ("R", "k", "d", "tau", "n", "inits")},
+        "certified": int(cell["certified"].sum()),
+        "orthogonal_frames": int(cell["orthogonal_frame"].sum()),
+        "loss_bound": float(attrs["loss_bound"]),
+        "lower_bound": float(attrs["lower_bound"]),
+        "best_excess": float(cell["excess"].min()),
+        "worst_excess": float(cell["excess"].max()),
+        "delta_gm_max": float(cell["delta_gm"].max()),
+        "beta_nc_max": float(cell["beta_nc"].max()),
+        "max_cosine": float(cell["max_cosine"].max()),
+        "iterations_median": float(cell["iterations"].median()),
+        **{name: round(float(attrs[name]), 3) for name in ("seconds_compile", "seconds_solve", "seconds_certify")},
+    }
+
+
+def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
+    """The lines of inits.csv for one cell."""
+    return [
+        {
+            "R": sweep.number(cell.attrs["R"]),
+            "init": start,
+            "status": str(cell["status"].values[start]),
+            "certified": bool(cell["certified"].values[start]),
+            "orthogonal_frame": bool(cell["orthogonal_frame"].values[start]),
+            "excess": float(cell["excess"].values[start]),
+            "delta_gm": float(cell["delta_gm"].values[start]),
+            "beta_nc": float(cell["beta_nc"].values[start]),
+            "max_cosine": float(cell["max_cosine"].values[start]),
+            "iterations": int(cell["iterations"].values[start]),
+        }
+        for start in range(cell.sizes["init"])
+    ]
+
+
+def reproduced(cell: xr.Dataset) -> bool:
+    """Every start is certified; under UFM+ every start is an orthogonal frame as well."""
+    frames = cell["orthogonal_frame"].all() or not cell.attrs["nonneg"]
+    return bool(cell["certified"].all() and frames)
+
+
+def report(config: Config, cells: list[xr.Dataset], failed: int, console: Console) -> None:
+    """The closing table and a verdict in a sentence."""
+    model = "UFM+" if config.relu else "UFM"
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=f"{model}, {config.imbalance} imbalance, k = {config.k}, d = {config.d}, tau = {config.tau:g}, "
+        f"{config.inits} random starts for each R, {config.method}",
+        title_justify="left",
+    )
+    for name in (
+        "R",
+        "n",
+        "certi-\nfied",
+        "k-OF",
+        "spuri-\nous",
+        "unfin-\nished",
+        "worst\nexcess",
+        "max\ncosine",
+        "steps",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("com-\npile", "solve", "cer-\ntify"):
+        table.add_column(f"{name}\n[s]", justify="right", style="dim", no_wrap=True)
+    for cell in cells:
+        verdicts = cell["verdict"].values
+        spurious = np.isin(verdicts, [str(Verdict.SPURIOUS), str(Verdict.STATIONARY)])
+        stopped = ~spurious & (verdicts != str(Verdict.GLOBAL_MINIMISER))
+        row = summary_row(cell)
+        certified, total = int(cell["certified"].sum()), cell.sizes["init"]
+        colour = "green" if certified == total else "red"
+        table.add_row(
+            f"{cell.attrs['R']:g}",
+            f"{cell.attrs['n']:,}",
+            f"[{colour}]{certified}/{total}[/]",
+            str(row["orthogonal_frames"]),
+            str(int(spurious.sum())),
+            str(int(stopped.sum())),
+            f"{row['worst_excess']:.0e}",
+            f"{row['max_cosine']:.0e}",
+            f"{row['iterations_median']:.0f}",
+            *(f"{cell.attrs[name]:.1f}" for name in ("seconds_compile", "seconds_solve", "seconds_certify")),
+        )
+    console.print(table)
+    for cell in cells:
+        seen: dict[str, int] = {}
+        for phrase in cell["evidence"].values:
+            if phrase and cell.attrs["nonneg"]:
+                seen[str(phrase)] = seen.get(str(phrase), 0) + 1
+        common = sorted(seen.items(), key=lambda item: -item[1])
+        for phrase, count in common[:3]:
+            console.print(f"  R = {cell.attrs['R']:g}: {count} x {phrase}", highlight=False)
+        if len(common) > 3:
+            console.print(f"  R = {cell.attrs['R']:g}: {len(common) - 3} more kinds, see the evidence in the cell")
+    good = sum(reproduced(cell) for cell in cells)
+    if failed:
+        sentence = f"Not reproduced: {failed} of {failed + len(cells)} cells failed; see above."
+    elif config.relu and good == len(cells):
+        sentence = "Theorem 1 reproduced: every start ended in a certified global minimiser, an orthogonal frame."
+    elif good == len(cells):
+        sentence = "Every start ended in a certified global minimiser of UFM."
+    else:
+        sentence = f"Not reproduced in {len(cells) - good} of {len(cells)} cells; see the table."
+    sweep.close(sentence, config.out, console)
+
+
+def _cell_key(config: Config, R: float, problem: Problem) -> dict[str, object]:
+    plain = sweep.plain(config)
+    for name in ("R", "out", "fresh", "dask"):
+        del plain[name]
+    if config.problem is not None:  # what the file holds, not where it lies
+        plain["problem"] = [digest(np.asarray(part).tolist()) for part in (problem.labels, problem.batches)]
+    return {**plain, "R": R, "schema": SCHEMA, "versions": sweep.versions()}
+
+
+if __name__ == "__main__":
+    command_line.run(lambda: main(sys.argv[1:]))

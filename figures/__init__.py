@@ -1,0 +1,1 @@
+"""One module a figure, each a pure function from stored cells to a Matplotlib figure; one style for all."""

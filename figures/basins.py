@@ -1,0 +1,80 @@
+"""F8: basins of plain projected gradient: the share of random starts that reach the optimum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from figures import style
+
+GLOBAL, UNFINISHED = "global minimiser", "not converged"
+
+
+def draw(cells: Sequence[xr.Dataset]) -> Figure:
+    """Shares in percent over d/k and R, and over tau and R; in small print below each the staircase's share.
+
+    And, where there are any, the share of plain starts that the step limit stopped.
+
+    The two maps meet in the cells of the first temperature and the dimension that the second map has.
+    """
+    by_temperature = {float(cell.attrs["tau"]) for cell in cells}
+    dimension = {d: sum(int(cell.attrs["d"]) == d for cell in cells) for d in {int(cell.attrs["d"]) for cell in cells}}
+    common_d = max(dimension, key=lambda d: dimension[d])
+    common_tau = max(by_temperature, key=lambda tau: sum(float(cell.attrs["tau"]) == tau for cell in cells))
+    first = cells[0].attrs
+    with style.applied():
+        figure = Figure(figsize=(style.TWO_COLUMNS, 3.0), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        of_tau = [cell for cell in cells if float(cell.attrs["tau"]) == common_tau]
+        of_d = [cell for cell in cells if int(cell.attrs["d"]) == common_d]
+        image = _map(left, of_tau, lambda cell: int(cell.attrs["d"]) / first["k"])
+        _map(right, of_d, lambda cell: float(cell.attrs["tau"]))
+        left.set_ylabel("dimension over classes d/k")
+        left.set_title(f"$\\tau$ = {common_tau:g}")
+        right.set_ylabel(r"temperature $\tau$")
+        right.set_title(f"d/k = {common_d / first['k']:g}")
+        for axis in (left, right):
+            axis.set_xlabel("imbalance ratio R")
+        bar = figure.colorbar(image, ax=(left, right), shrink=0.85, aspect=18, pad=0.015)
+        bar.set_label("starts at the optimum [%]")
+        bar.outline.set_visible(False)
+        figure.suptitle(
+            f"UFM+, step imbalance, k = {first['k']}: plain projected gradient, {first['starts']} starts; "
+            f"below, the staircase, {first['inits']} starts",
+            fontsize=8,
+        )
+    return figure
+
+
+def _map(axis: Axes, cells: Sequence[xr.Dataset], height: Callable[[xr.Dataset], float]) -> AxesImage:
+    ratios = sorted({float(cell.attrs["R"]) for cell in cells})
+    heights = sorted({height(cell) for cell in cells})
+    share = np.full((len(heights), len(ratios)), np.nan)
+    for cell in cells:
+        row, column = heights.index(height(cell)), ratios.index(float(cell.attrs["R"]))
+        share[row, column] = _percent(cell["projected_gradient"], GLOBAL)
+        lifted = _percent(cell["staircase"], GLOBAL)
+        unfinished = _percent(cell["projected_gradient"], UNFINISHED)
+        ink = "white" if share[row, column] < 55 else "black"
+        place: dict[str, Any] = {"ha": "center", "va": "center", "color": ink}
+        axis.text(column, row + 0.16, f"{share[row, column]:.0f}", fontsize=9, **place)
+        axis.text(column, row - 0.14, f"staircase {lifted:.0f}", fontsize=6, **place)
+        if unfinished:
+            axis.text(column, row - 0.36, f"unfinished {unfinished:.0f}", fontsize=6, **place)
+    image = axis.imshow(share, vmin=0, vmax=100, cmap=style.SEQUENTIAL, origin="lower", aspect="auto")
+    axis.set_xticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
+    axis.set_yticks(range(len(heights)), [f"{value:g}" for value in heights])
+    axis.tick_params(length=0)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    return image
+
+
+def _percent(verdicts: xr.DataArray, verdict: str) -> float:
+    return 100.0 * float((verdicts == verdict).mean())

@@ -1,0 +1,68 @@
+"""F9: the benchmark against peers: time to the certified optimum, and growth with n."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures import style
+
+MARKERS = ("o", "s", "^", "D")
+
+
+def draw(runs: xr.Dataset, growth: xr.Dataset) -> Figure:
+    """Left: seconds of every start of every peer, from `runs` (peer, R, reached, seconds over the dimension run).
+
+    A cross is a start that had not arrived when it was stopped: its time is a lower bound. Beside each peer
+    how many of its starts arrived, over all R. Right: `growth` (n, seconds_solve, seconds_certify).
+    """
+    with style.applied():
+        figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
+        _peers(left, runs)
+        _growth(right, growth)
+        figure.suptitle("UFM+, step imbalance: time to the certified optimum, one start, compilation apart", fontsize=8)
+    return figure
+
+
+def _peers(axis: Axes, runs: xr.Dataset) -> None:
+    names = list(dict.fromkeys(runs["peer"].values.tolist()))
+    ratios = sorted(set(runs["R"].values.tolist()))
+    for index, R in enumerate(ratios):
+        of_ratio = runs.isel(run=runs["R"].values == R)
+        colour = style.line(index, len(ratios) + 1)["color"]
+        height = np.array([names.index(peer) for peer in of_ratio["peer"].values.tolist()], float)
+        height += 0.3 * (index - (len(ratios) - 1) / 2)
+        reached, seconds = of_ratio["reached"].values, of_ratio["seconds"].values
+        label = f"R = {R:g}, n = {int(of_ratio['n'].values[0]):,}"
+        marker = MARKERS[index % len(MARKERS)]
+        axis.plot(seconds[reached], height[reached], marker, color=colour, ms=4.5, mfc="none", mew=1, label=label)
+        axis.plot(seconds[~reached], height[~reached], "x", color=colour, ms=4.5, mew=1)
+    axis.plot([], [], "x", color="0.4", ms=4.5, label="stopped before it arrived")
+    arrived = {name: runs["reached"].values[runs["peer"].values == name] for name in names}
+    axis.set_yticks(range(len(names)), [f"{name} {hits.sum()}/{len(hits)}" for name, hits in arrived.items()])
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xscale("log")
+    axis.set_xlabel("seconds a start")
+    axis.grid(axis="x", lw=0.4, color="0.85")
+    axis.set_axisbelow(True)
+    axis.legend(
+        loc="upper center", bbox_to_anchor=(0.4, -0.2), ncols=len(ratios) + 1, columnspacing=0.8, handletextpad=0.2
+    )
+
+
+def _growth(axis: Axes, growth: xr.Dataset) -> None:
+    n = growth["n"].values
+    for index, (name, label) in enumerate((("seconds_solve", "solve"), ("seconds_certify", "certify"))):
+        look = style.line(index, 3)
+        axis.plot(n, growth[name], MARKERS[index], ms=4, mfc="none", label=label, **look)
+    anchor = float(growth["seconds_solve"].values[-1])
+    axis.plot(n, anchor * n / n[-1], color="0.55", lw=0.8, ls=(0, (1, 1)), label="proportional to n")
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlabel("samples n")
+    axis.set_ylabel("seconds")
+    axis.set_title("staircase")
+    axis.legend(loc="upper left", handlelength=2.6)

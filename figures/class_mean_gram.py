@@ -1,0 +1,59 @@
+"""F1: heat maps of the class-mean Gram matrix at the end of the descent, one for each R."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures import style
+
+
+def draw(cells: Sequence[xr.Dataset]) -> Figure:
+    """Each panel: M^T M of the start that ended furthest from an orthogonal frame (largest delta_gm).
+
+    The worst start, not a typical one: if it is the identity, all are. Cells of UFM and UFM+ together
+    are drawn in two rows, UFM above; cells of one model in rows of four.
+    """
+    by_model = [[cell for cell in cells if cell.attrs["nonneg"] == nonneg] for nonneg in (0, 1)]
+    models = [of_model for of_model in by_model if of_model]
+    columns = max(min(len(of_model), 4) for of_model in models)
+    rows = [of_model[i : i + columns] for of_model in models for i in range(0, len(of_model), columns)]
+    lowest = min(0.0, min(float(cell["gram"].min()) for cell in cells))
+    with style.applied():
+        figure = Figure(figsize=(style.TWO_COLUMNS, 0.55 + 1.95 * len(rows)), layout="constrained")
+        axes = figure.subplots(len(rows), columns, squeeze=False)
+        for row, of_row in zip(axes, rows, strict=True):
+            for axis, cell in zip(row, of_row, strict=False):
+                _panel(axis, cell, lowest)
+            for axis in row[len(of_row) :]:
+                axis.set_visible(False)
+            model = "UFM+" if of_row[0].attrs["nonneg"] else "UFM"
+            row[0].set_ylabel(f"{model}: class" if len(models) > 1 else "class")
+        for axis in axes[-1]:
+            axis.set_xlabel("class")
+        bar = figure.colorbar(axes[0, 0].images[0], ax=axes, shrink=0.75, aspect=18, pad=0.015)
+        bar.set_label(r"$\langle \mu_c, \mu_{c'} \rangle$")
+        bar.outline.set_visible(False)
+        first = cells[0].attrs
+        said = style.problem(first) if len(models) == 1 else style.parameters(first)
+        starts = style.span([cell.attrs["inits"] for cell in cells])
+        figure.suptitle(f"Class-mean Gram matrix, worst of {starts} starts: {said}", fontsize=8)
+    return figure
+
+
+def _panel(axis: Axes, cell: xr.Dataset, lowest: float) -> None:
+    worst = int(np.argmax(cell["delta_gm"].values))
+    gram = cell["gram"].values[worst]
+    k = len(gram)
+    ticks = np.arange(k) if k <= 10 else np.linspace(0, k - 1, 6).astype(int)
+    axis.set_xticks(ticks)
+    axis.set_yticks(ticks)
+    axis.tick_params(length=0)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    axis.set_title(f"R = {cell.attrs['R']:g}\n$\\Delta_{{G_M}}$ = {style.scientific(float(cell['delta_gm'][worst]))}")
+    axis.imshow(gram, vmin=lowest, vmax=1, cmap=style.SEQUENTIAL, interpolation="nearest")

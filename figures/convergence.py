@@ -1,0 +1,52 @@
+"""Excess, distance from an orthogonal frame, and neural collapse against iterations, for each R."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from figures import style
+
+FLOOR = 1e-17  # of what a float64 geometry can show
+PANELS = (
+    ("excess", "excess over the bound,\nrelative to the bound"),
+    ("delta_gm", r"$\Delta_{G_M}$"),
+    ("beta_nc", r"$\beta_{NC}$"),
+)
+
+
+def draw(cells: Sequence[xr.Dataset]) -> Figure:
+    """Median over starts and the band of their middle half, on logarithmic axes.
+
+    The excess is divided by the bound of Theorem 1, so that every R fits one axis. Values below
+    FLOOR, exact zeros included, are drawn at FLOOR.
+    """
+    with style.applied():
+        figure = Figure(figsize=(style.TWO_COLUMNS, 2.7), layout="constrained")
+        axes = figure.subplots(1, len(PANELS))
+        for axis, (name, label) in zip(axes, PANELS, strict=True):
+            for index, cell in enumerate(cells):
+                grid, values = style.history(cell, name)
+                if name == "excess":
+                    values = values / abs(cell.attrs["loss_bound"])
+                values = np.clip(values, FLOOR, 1e3)
+                look = style.line(index, len(cells))
+                lower, upper = np.quantile(values, (0.25, 0.75), axis=0)
+                axis.fill_between(grid, lower, upper, color=look["color"], alpha=0.13, lw=0)
+                axis.plot(grid, np.median(values, axis=0), label=f"R = {cell.attrs['R']:g}", **look)
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            axis.set_ylim(FLOOR / 2, None)
+            axis.set_xlabel("iteration")
+            axis.set_ylabel(label)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(cells), handlelength=2.6)
+        first = cells[0].attrs
+        figure.suptitle(
+            f"{style.problem(first)}, {first['method']}: median of {first['inits']} starts, band of the middle half",
+            fontsize=8,
+        )
+    return figure

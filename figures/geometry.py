@@ -1,0 +1,53 @@
+"""F2: distance from an orthogonal frame, neural collapse and mean cosine against iterations, for each R."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from figures import style
+
+FLOOR = 1e-17  # of what a float64 geometry can show
+PANELS = (("delta_gm", r"$\Delta_{G_M}$"), ("beta_nc", r"$\beta_{NC}$"), ("mean_cosine", "mean cosine of\nclass means"))
+
+
+def draw(cells: Sequence[xr.Dataset]) -> Figure:
+    """A row for each imbalance profile, a column for each metric: median over starts, band of the middle half.
+
+    Logarithmic axes; values below FLOOR, exact zeros included, are drawn at FLOOR.
+    """
+    profiles = list(dict.fromkeys(str(cell.attrs["imbalance"]) for cell in cells))
+    with style.applied():
+        figure = Figure(figsize=(style.TWO_COLUMNS, 0.7 + 1.75 * len(profiles)), layout="constrained")
+        axes = figure.subplots(len(profiles), len(PANELS), squeeze=False, sharex=True)
+        for row, profile in zip(axes, profiles, strict=True):
+            of_row = [cell for cell in cells if cell.attrs["imbalance"] == profile]
+            for axis, (name, label) in zip(row, PANELS, strict=True):
+                for index, cell in enumerate(of_row):
+                    look = style.line(index, len(of_row))
+                    grid, values = style.history(cell, name)
+                    values = np.clip(values, FLOOR, None)
+                    lower, upper = np.quantile(values, (0.25, 0.75), axis=0)
+                    axis.fill_between(grid, lower, upper, color=look["color"], alpha=0.13, lw=0)
+                    axis.plot(grid, np.median(values, axis=0), label=f"R = {cell.attrs['R']:g}", **look)
+                axis.set_xscale("log")
+                axis.set_yscale("log")
+                axis.set_ylim(FLOOR / 2, 1e3 if name == "beta_nc" else 10)
+                axis.set_yticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
+                axis.set_title(f"{profile} imbalance" if axis is row[1] else "")
+                axis.set_ylabel(label)
+        for axis in axes[-1]:
+            axis.set_xlabel("iteration")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), handlelength=3.2)
+        first = cells[0].attrs
+        model = "UFM+" if first["nonneg"] else "UFM"
+        figure.suptitle(
+            f"{model}, k = {first['k']}, d = {first['d']}, $\\tau$ = {first['tau']:g}, {first['method']}: "
+            f"median of {first['inits']} random starts, band of the middle half",
+            fontsize=8,
+        )
+    return figure

@@ -1,0 +1,122 @@
+"""How every figure looks: page widths, embedded fonts, colours that survive grey and colour blindness."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+ONE_COLUMN = 3.4  # inches
+TWO_COLUMNS = 7.0
+SEQUENTIAL = "cividis"
+
+_SETTINGS: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.3,
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "ufm",
+}
+
+# Distinct in lightness as well, so that a grey print keeps them apart; with the dashes beside them.
+_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
+
+
+@contextmanager
+def applied() -> Iterator[None]:
+    """Draw inside this."""
+    with mpl.rc_context(_SETTINGS):
+        yield
+
+
+def line(index: int, count: int) -> dict[str, Any]:
+    """Colour and dashes of line `index` of `count`, ordered from dark to light."""
+    shade = 0.0 if count < 2 else 0.85 * index / (count - 1)
+    return {"color": mpl.colormaps["viridis"](shade), "linestyle": _DASHES[index % len(_DASHES)]}
+
+
+def problem(attrs: Mapping[str, Any]) -> str:
+    """The model and its parameters, R aside, as every figure states them."""
+    return (
+        f"{'UFM+' if attrs['nonneg'] else 'UFM'}, {attrs['imbalance']} imbalance, k = {attrs['k']}, d = {attrs['d']}, "
+        f"$\\tau$ = {attrs['tau']:g}"
+    )
+
+
+def parameters(attrs: Mapping[str, Any]) -> str:
+    """The parameters alone, where a figure compares models or profiles."""
+    profile = f"{attrs['imbalance']} imbalance, " if "imbalance" in attrs else ""
+    return f"{profile}k = {attrs['k']}, d = {attrs['d']}, $\\tau$ = {attrs['tau']:g}"
+
+
+def scientific(value: float) -> str:
+    """A number for a label: 0.41 as it is, 3e-16 as a power of ten."""
+    if value == 0 or 1e-3 <= abs(value) < 1e3:
+        return f"{value:.2g}"
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"${mantissa} \\cdot 10^{{{int(exponent)}}}$"
+
+
+def span(counts: Sequence[int]) -> str:
+    """The counts, once if they agree: "32", "8 or 32"."""
+    return " or ".join(str(count) for count in sorted(set(counts)))
+
+
+def rendered(figure: Figure) -> dict[str, bytes]:
+    """The figure as PNG and PDF, without dates: the same figure gives the same bytes."""
+    FigureCanvasAgg(figure)
+    content = {}
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it remarks on the absence of dates
+    with applied():
+        for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=suffix, metadata=metadata)
+            content[suffix] = buffer.getvalue()
+    return content
+
+
+def carried(iterations: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """(starts, grid) value of each start at the last record not after each grid point, its first one before that."""
+    rows = []
+    for steps, row in zip(iterations, values, strict=True):
+        position = np.searchsorted(steps, grid, side="right") - 1
+        rows.append(row[np.clip(position, 0, len(row) - 1)])
+    return np.array(rows)
+
+
+def history(cell: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A grid of iterations, even on a logarithmic axis, and the values of each start there (starts, grid)."""
+    iterations = cell["history_iteration"].values
+    grid = np.unique(np.geomspace(1, max(2, iterations.max()), 200).astype(int))
+    values = cell[f"history_{name}"].values
+    if name == "excess" and cell.attrs["nonneg"]:
+        values = positive(values)
+    return grid, carried(iterations, values, grid)
+
+
+def positive(excess: np.ndarray) -> np.ndarray:
+    """(starts, records) with values <= 0 replaced by the last positive one before them.
+
+    The excess of UFM+ is positive; while classes collapse it is recorded by moments, an underestimate.
+    """
+    known = np.where(excess > 0, np.arange(excess.shape[1]), 0)
+    return np.take_along_axis(excess, np.maximum.accumulate(known, axis=1), axis=1)

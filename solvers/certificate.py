@@ -1,0 +1,361 @@
+"""Certificates: what is proved of an embedding, and of every other embedding that does no worse.
+
+`certify` bounds the loss at a point from above and the loss of every feasible point from below, both in
+ball arithmetic, and says what follows. The certifier failing is not the solution failing: see `Status`.
+The file that `Certificate.save` writes holds all that is needed to redo every inequality without this
+package; `python -m solvers.check` does so.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+from flint import arb, ctx
+from jaxtyping import Array, Float
+
+from solvers import certificate_file
+from solvers.bounds import (
+    MatrixDual,
+    OrbitProblem,
+    Point,
+    downwards,
+    elementary_bound,
+    frame_loss,
+    kkt_dual,
+    loss,
+    loss_and_gradient,
+    matrix_bound,
+    orthogonal_frame,
+    precision,
+    repaired,
+    upwards,
+)
+from solvers.implications import Implied, implied, weakest_force, weakest_pair
+from solvers.polish import factor, polish
+from solvers.relaxation import ConicSolution, solve_relaxation
+from solvers.snap import on_ball, snap
+from ufm import InvalidInput, Problem, orbits
+
+TOLERANCE = 1e-4
+COARSEST_TOLERANCE = 1e-2
+FINEST_TOLERANCE = 1e-30  # the precision of the balls carries no finer one
+SNAP_TOLERANCE = 1e-6
+MOST_ORBITS_IN_A_MATRIX = 256
+# A conic solver takes a second at 30 orbits and a minute at 60. UFM+ asks it for an opinion only.
+MOST_ORBITS_FOR_AN_OPINION = 32
+MOST_ORBITS_FOR_A_SOLVER = 64
+MOST_POLISHED_ENTRIES = 800
+
+
+class Status(enum.StrEnum):
+    """What a certificate proves of the certified point (the given H with every orbit at its mean).
+
+    - CERTIFIED: upper - lower <= tolerance times the weakest pair (`weakest_pair`; UFM: `weakest_force`) in balls,
+      and H lies within SNAP_TOLERANCE of the certified point: a global minimiser to that accuracy.
+    - NOT_CERTIFIED: not a global minimiser. The certificate holds another feasible point whose loss is
+      lower by more than that margin, in ball arithmetic.
+    - INCONCLUSIVE: neither was proved; of the point itself this says nothing. Typical reasons: d < k, where
+      the relaxation is not tight; H not collapsed, hence far from its orbit means; H not yet converged
+      in a model without a better point at hand.
+    """
+
+    CERTIFIED = "certified"
+    NOT_CERTIFIED = "not certified"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class SecondOpinion:
+    """What a conic solver says of the same relaxation. Informs; proves nothing.
+
+    - solver, status, value: its name, its own word, the optimal loss it reports (not a bound).
+    - repaired: the rigorous lower bound got from its dual (-inf if none).
+    - seconds: wall time.
+    """
+
+    solver: str
+    status: str
+    value: float
+    repaired: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LowerBound:
+    """A rigorous lower bound of the loss of every feasible point of a problem.
+
+    - value: the bound, rounded down.
+    - kind: "laplacian" (UFM+), "matrix" (any model; `dual` holds it), or "elementary" (UFM: G >= -1).
+    - source: where the dual comes from, in words.
+    - ball: the bound before rounding, where it was just computed; not kept in files.
+    """
+
+    value: float
+    kind: str
+    source: str
+    dual: MatrixDual | None = None
+    ball: arb | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certified statement about one H (n, d), which the checker can redo from the file alone.
+
+    - status, reason: see `Status`; the reason is a sentence.
+    - upper: the loss at the certified point is at most this. lower: no feasible point has less.
+    - gap: at least upper - lower, taken in ball arithmetic before rounding.
+    - theoretical: the loss of an orthogonal frame, the optimum of UFM+ for d >= k; None for UFM.
+    - tolerance: see `Status`.
+    - implied: what the gap implies of every point with loss at most `upper` (UFM+), else None.
+    - unique: True if it is proved that all minimisers have the same Gram matrix; None if not claimed.
+    - moved: largest distance of a row of H from the certified point. Measured, not proved.
+    - samples_digest, embedding_digest: sha256 of labels, multiplicities and batches, and of H.
+    - problem, point, lower_bound, witness: what the inequalities are about; witness is the better point
+      of NOT_CERTIFIED.
+    - second_opinion: see `SecondOpinion`; None if no conic solver was asked.
+    """
+
+    status: Status
+    reason: str
+    upper: float
+    lower: float
+    gap: float
+    theoretical: float | None
+    tolerance: float
+    implied: Implied | None
+    unique: bool | None
+    moved: float
+    samples_digest: str
+    embedding_digest: str
+    problem: OrbitProblem
+    point: Point
+    lower_bound: LowerBound
+    witness: Point | None
+    second_opinion: SecondOpinion | None
+
+    @property
+    def relative_gap(self) -> float:
+        """At least gap / lower; inf if lower is not above 0."""
+        return upwards(arb(self.gap) / arb(self.lower)) if self.lower > 0 else math.inf
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON, doubles as hexadecimal strings so that they are read back exactly, in one atomic step."""
+        certificate_file.write(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Certificate:
+        """Read what `save` wrote, without proving it again. Raises InvalidInput if it is not a certificate."""
+        return certificate_file.read(Path(path))
+
+
+class Certifier:
+    """All of a certificate that depends on the problem only, to be shared by many starts.
+
+    - lower_bound: the best rigorous lower bound found. better: a good feasible point, the witness against
+      others (the orthogonal frame for UFM+ with d >= k; a polished point for UFM), or None.
+    - second_opinion: see `SecondOpinion`.
+    """
+
+    def __init__(self, problem: Problem, *, conic: bool = True, tolerance: float = TOLERANCE) -> None:
+        """conic: ask Clarabel too, up to 32 orbits for UFM+ and 64 for UFM (None beyond that).
+
+        Raises InvalidInput for a tolerance outside [1e-30, 1e-2].
+        """
+        if not FINEST_TOLERANCE <= tolerance <= COARSEST_TOLERANCE:
+            mend = f"give a number from {FINEST_TOLERANCE} to {COARSEST_TOLERANCE}"
+            raise InvalidInput("tolerance", tolerance, mend)
+        self.tolerance = float(tolerance)
+        self.given = problem
+        self.orbits = orbits(problem)
+        self.problem = OrbitProblem.of(self.orbits.quotient)
+        self.samples_digest = _samples_digest(problem)
+        with ctx.workprec(precision(self.problem.tau)):
+            self._frame_loss = frame_loss(self.problem)
+            self._weakest = weakest_pair(self.problem) if self.problem.nonneg else None
+
+        solution = None
+        if conic and len(self.problem) <= (MOST_ORBITS_FOR_AN_OPINION if problem.nonneg else MOST_ORBITS_FOR_A_SOLVER):
+            solution = solve_relaxation(self.problem)
+        opinions = [] if solution is None else conic_bounds(self.problem, solution)
+        self.second_opinion = _opinion(solution, opinions)
+        self.better = orthogonal_frame(self.problem) if self.problem.d >= self.problem.k else None
+        if self.problem.nonneg:
+            self.lower_bound = _laplacian(self.problem)  # the optimum of the relaxation: no other bound is better
+        else:
+            self.better, polished = _polished(self.problem, solution, self.better)
+            candidates = [_elementary(self.problem), *opinions, *polished]
+            self.lower_bound = max(candidates, key=lambda bound: bound.value)
+
+    def certify(self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"]) -> Certificate:
+        """The certificate of one H (n, d), a row a sample. Raises InvalidInput if it is not finite or misshapen.
+
+        Rows outside the feasible set are moved into it; that, too, counts in `moved`.
+        """
+        H = self._checked(H)
+        point, moved = snap(H, self.orbits.index, np.asarray(self.given.multiplicity), self.problem.nonneg)
+        with ctx.workprec(precision(self.problem.tau)):
+            value, margin = self._at(point)
+            # So far below the last bit of a double that it costs nothing, and far above the rounding of balls:
+            # whoever redoes the sums in another order still finds every claim true.
+            upper = value + (1 + abs(value)) * arb(2) ** (64 - ctx.prec)
+            bound = self.lower_bound
+            lower = self._rigorous(bound)
+            if not upper - lower <= margin and not self.problem.nonneg:
+                own = stationarity_bound(self.problem, point)
+                if own is not None and own.value > bound.value:
+                    bound, lower = own, self._rigorous(own)
+            gap = upper - lower
+            status, reason, witness = self._judge(value, gap, margin, moved)
+            consequences = implied(self.problem, upper - self._frame_loss)
+            return Certificate(
+                status=status,
+                reason=reason,
+                upper=upwards(upper),
+                lower=downwards(lower),
+                gap=max(upwards(gap), 0.0),
+                theoretical=float(self._frame_loss) if self.problem.nonneg else None,
+                tolerance=self.tolerance,
+                implied=consequences,
+                unique=True if consequences is not None and consequences.rigid else None,
+                moved=moved,
+                samples_digest=self.samples_digest,
+                embedding_digest=hashlib.sha256(np.ascontiguousarray(H).data).hexdigest(),
+                problem=self.problem,
+                point=point,
+                lower_bound=bound,
+                witness=witness,
+                second_opinion=self.second_opinion,
+            )
+
+    def _checked(self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        try:
+            H = np.asarray(H, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InvalidInput("H", type(H).__name__, "give a real array (n, d)") from None
+        shape = (self.given.num_points, self.given.d)
+        if H.shape != shape:
+            raise InvalidInput("H", f"array of shape {H.shape}", f"give one row a sample, shape {shape}")
+        if not np.isfinite(H).all():
+            raise InvalidInput("H", "array with NaN or infinite entries", "give finite numbers")
+        if np.abs(H).max() > 1e100:
+            raise InvalidInput("H", float(np.abs(H).max()), "give rows of norm at most 1")
+        return H
+
+    def _at(self, point: Point) -> tuple[arb, arb]:
+        """The loss at a point, and the largest gap that certifies it."""
+        if self.problem.nonneg:
+            value, weakest = loss(self.problem, point.gram()), self._weakest
+        else:
+            value, C = loss_and_gradient(self.problem, point.gram())
+            weakest = weakest_force(self.problem, C)
+        return value, self.tolerance * (1e-8 * (1 + self._frame_loss) if weakest is None else weakest)
+
+    @staticmethod
+    def _rigorous(bound: LowerBound) -> arb:
+        """The ball of a bound, so that a gap is taken before rounding."""
+        return arb(bound.value) if bound.ball is None else bound.ball
+
+    def _judge(self, value: arb, gap: arb, margin: arb, moved: float) -> tuple[Status, str, Point | None]:
+        if moved > SNAP_TOLERANCE:
+            return (
+                Status.INCONCLUSIVE,
+                f"H is {moved:.1e} away from the nearest feasible point at its orbit means, which alone is judged",
+                None,
+            )
+        if gap <= margin:
+            return Status.CERTIFIED, "the upper and the lower bound meet", None
+        if self.better is not None and value - loss(self.problem, self.better.gram()) > margin:
+            return Status.NOT_CERTIFIED, "another feasible point has a lower loss", self.better
+        if self.problem.d < self.problem.k:
+            return Status.INCONCLUSIVE, "the bounds do not meet, and with d < k they need not", None
+        return Status.INCONCLUSIVE, "the bounds do not meet, and no better point is known", None
+
+
+def certify(
+    H: Float[Array, "n d"] | Float[np.ndarray, "n d"],
+    problem: Problem,
+    *,
+    tolerance: float = TOLERANCE,
+    conic: bool = True,
+) -> Certificate:
+    """Certify one H (n, d). For many H of one problem make one `Certifier`. Raises InvalidInput."""
+    return Certifier(problem, conic=conic, tolerance=tolerance).certify(H)
+
+
+def stationarity_bound(problem: OrbitProblem, point: Point) -> LowerBound | None:
+    """The lower bound whose dual is read off the point itself (design, section 2.7); None if nothing is proved."""
+    if len(problem) > MOST_ORBITS_IN_A_MATRIX:
+        return None
+    with ctx.workprec(precision(problem.tau)):
+        gram = np.array([[float(entry) for entry in row] for row in point.gram()])
+    return _evaluated(problem, repaired(problem, kkt_dual(problem, gram)))
+
+
+def conic_bounds(problem: OrbitProblem, solution: ConicSolution) -> list[LowerBound]:
+    """The bounds that a conic solution yields: from the dual it returns, and read off its primal point."""
+    duals = [solution.dual]
+    for touching in (1e-7, 1e-5):
+        read = kkt_dual(problem, solution.gram, touching=touching)
+        duals.append(replace(read, source=f"stationarity conditions at the point of {solution.solver}"))
+    bounds = [_evaluated(problem, repaired(problem, dual)) for dual in duals]
+    return [bound for bound in bounds if bound is not None]
+
+
+def _evaluated(problem: OrbitProblem, dual: MatrixDual | None) -> LowerBound | None:
+    if dual is None:
+        return None
+    with ctx.workprec(precision(problem.tau)):
+        value = matrix_bound(problem, dual)
+        return None if value is None else LowerBound(downwards(value), "matrix", dual.source, dual, value)
+
+
+def _laplacian(problem: OrbitProblem) -> LowerBound:
+    with ctx.workprec(precision(problem.tau)):
+        bound = frame_loss(problem)
+        return LowerBound(downwards(bound), "laplacian", "graph Laplacian of the attractions", ball=bound)
+
+
+def _elementary(problem: OrbitProblem) -> LowerBound:
+    with ctx.workprec(precision(problem.tau)):
+        bound = elementary_bound(problem)
+        return LowerBound(downwards(bound), "elementary", "every cosine is at least -1", ball=bound)
+
+
+def _opinion(solution: ConicSolution | None, bounds: list[LowerBound]) -> SecondOpinion | None:
+    if solution is None:
+        return None
+    best = max((bound.value for bound in bounds), default=-math.inf)
+    return SecondOpinion(solution.solver, solution.status, solution.value, best, solution.seconds)
+
+
+def _polished(
+    problem: OrbitProblem, solution: ConicSolution | None, fallback: Point | None
+) -> tuple[Point | None, list[LowerBound]]:
+    """A stationary point of UFM started at the conic solution (else at a simplex), and the bound read off it."""
+    m, r = len(problem), min(len(problem), problem.d)
+    if m * r > MOST_POLISHED_ENTRIES or m > MOST_ORBITS_IN_A_MATRIX:
+        return fallback, []
+    if solution is not None:
+        start = factor(problem, solution.gram, r)
+    else:
+        simplex = np.eye(problem.k) - 1 / problem.k
+        spread = np.random.default_rng(0).standard_normal((m, r)) * 0.05
+        start = spread + np.pad(simplex, ((0, 0), (0, max(0, r - problem.k))))[np.array(problem.classes), :r]
+    U = polish(problem, start)
+    point = on_ball(np.pad(U, ((0, 0), (0, problem.d - r))))
+    bound = stationarity_bound(problem, point)
+    return point, [] if bound is None else [bound]
+
+
+def _samples_digest(problem: Problem) -> str:
+    """sha256 of labels (int32), multiplicities (float64) and padded batches (int32), little-endian, row by row."""
+    digest = hashlib.sha256()
+    for array, kind in ((problem.labels, "<i4"), (problem.multiplicity, "<f8"), (problem.batches, "<i4")):
+        digest.update(np.ascontiguousarray(jax.device_get(array), dtype=kind).data)
+    return digest.hexdigest()

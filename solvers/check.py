@@ -1,0 +1,398 @@
+r"""Check certificates without trusting their maker: `python -m solvers.check FILE.json [FILE.json ...]`.
+
+Needs the standard library and python-flint (ball arithmetic), and shares no code with the solver. It redoes every
+inequality from the raw numbers of a certificate, in balls, and prints what it proved. Exit status:
+
+    0  proved: the point is a global minimiser within the stated gap, and all that is printed holds
+    1  not proved: the file claims less than that, or some claim does not follow
+    2  not a readable certificate (or too large to check here)
+
+**The problem.** Samples i have labels and unit-ball embeddings h_i (UFM+: also h_i >= 0), G_ij = h_i.h_j. In a
+batch B with n_B samples, n_{B,c} of class c, every sample i of a class with n_{B,c} >= 2 contributes
+
+    f_{B,i} = log sum_{l in B, l != i} e^{G_il/tau} - (1/(n_{B,c}-1)) sum_{j in B, same class, j != i} G_ij/tau
+
+and L is the sum. Samples of one class in the same batches form an orbit; the file has one row per orbit a,
+n_a samples each. The point is h_a = norms[a] rows[a] / ||rows[a]||, feasible by construction.
+
+**Upper bound.** L at the point. **Lower bound**, by the file's "kind":
+
+- laplacian (UFM+): at the orthogonal frame the gradient of the convex function L(G) is -A within classes and N
+  across, A, N >= 0; S = Diag(A 1) - A is a graph Laplacian, so <-A, G> >= -sum_i (A 1)_i for PSD G with
+  diag <= 1, and L(G) >= L(frame) = sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log(n_{B,c}-1 + (n_B-n_{B,c}) e^{-1/tau}).
+- matrix: with C the gradient at any G0, v >= 0, N >= 0 (0 for UFM) and S = C + Diag(v) - N PSD,
+  L(G) >= L(G0) - <C, G0> - sum_a n_a v_a. S is PSD over the samples iff v_a >= s_aa where n_a >= 2, and T is
+  PSD, T_ab = s_ab, T_aa = (v_a + (n_a-1) s_aa)/n_a; elimination without a pivot <= 0 proves the latter.
+- elementary: Jensen over the positives and G_il - g_i >= -2, so e^{-2/tau} in place of e^{-1/tau} above.
+
+**What the gap implies** (UFM+): eps = L - L(frame) >= sum A_ij (1 - G_ij) + sum N_ij G_ij over ordered pairs.
+So the mean of G over orbits a, b of two classes is at most eps / (2 n_a n_b N_ab); ||h_i - h_j||^2 <= eps R_ij
+within a class, R the effective resistance in the network of conductances A (a metric, <= (n_a+n_b-1)/(n_a n_b A_ab)
+between orbits, 2/(n_a A_aa) within one, 2/(n_b A_ab) through another); and some ||h_i|| >= 1 - eps / (pairs A_ab).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from functools import reduce
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flint import arb, ctx
+
+MOST_BYTES, MOST_ENTRIES, MOST_PAIRS, MOST_PRODUCTS, MOST_IN_A_MATRIX = 2**25, 2**22, 2**21, 10**8, 256
+FINEST_TOLERANCE, COARSEST_TOLERANCE, FARTHEST_MOVE = 1e-30, 1e-2, 1e-6
+FORMAT = "ufm-scl certificate 1"
+HEX_DOUBLE = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}")
+Edges = dict[tuple[int, int], arb]
+
+
+class Unreadable(Exception):
+    """The file is not a certificate."""
+
+
+class NotProved(Exception):
+    """A claim of the certificate does not follow."""
+
+
+class Problem(NamedTuple):
+    """The problem over orbits, with the samples of each class in each batch counted."""
+
+    nonneg: bool
+    d: int
+    k: int
+    tau: arb
+    classes: list[int]
+    sizes: list[int]
+    batches: list[list[int]]
+    counts: list[Counter[int]]
+
+
+def need(condition: bool, what: str, error: type[Exception] = Unreadable) -> None:
+    """Refuse the file unless the condition holds."""
+    if not condition:
+        raise error(what)
+
+
+def prove(condition: bool, claim: str) -> None:
+    """Fail the claim unless the condition, a comparison of balls, holds."""
+    need(condition, claim, NotProved)
+
+
+def record(value: Any, name: str, *fields: str) -> list[Any]:
+    """The values of an object that has exactly these fields."""
+    need(isinstance(value, dict) and set(value) == set(fields), f"{name} should have the fields {', '.join(fields)}")
+    return [value[field] for field in fields]
+
+
+def items(value: Any, name: str, length: int | None = None) -> list[Any]:
+    """A list, of the given length."""
+    need(isinstance(value, list) and length in (None, len(value)), f"{name} should be a list ({length})")
+    return value
+
+
+def wholes(value: Any, name: str, low: int, high: int, length: int | None = None) -> list[int]:
+    """A list of whole numbers in low..high."""
+    for entry in items(value, name, length):
+        need(type(entry) is int and low <= entry <= high, f"{name} should hold whole numbers from {low} to {high}")
+    return value
+
+
+def double(value: Any, name: str, low: float = -1e300, high: float = 1e300) -> arb:
+    """An exact double, written in hexadecimal, in [low, high]."""
+    need(isinstance(value, str) and HEX_DOUBLE.fullmatch(value) is not None, f"{name} should be a hexadecimal double")
+    number = float.fromhex(value)
+    need(low <= number <= high, f"{name} should lie between {low} and {high}")
+    return arb(number)
+
+
+def doubles(value: Any, name: str, length: int, low: float = -1e300, high: float = 1e300) -> list[arb]:
+    """A list of exact doubles."""
+    return [double(entry, name, low, high) for entry in items(value, name, length)]
+
+
+def shown(value: Any, digits: int = 3, rounding: str = ROUND_CEILING) -> str:
+    """A double in decimal, rounded so that the sentence stays true."""
+    return str(Context(prec=digits, rounding=rounding).create_decimal(Decimal(float(value))))
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value as compact JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read(path: str) -> dict[str, Any]:
+    """The JSON object in a file, without repeated fields."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        need(len(dict(pairs)) == len(pairs), "a field is given twice")
+        return dict(pairs)
+
+    need(Path(path).is_file(), "not a file")
+    need(Path(path).stat().st_size <= MOST_BYTES, f"more than {MOST_BYTES} bytes")
+    content = json.loads(Path(path).read_bytes().decode("utf-8"), object_pairs_hook=once)
+    need(isinstance(content, dict) and content.get("format") == FORMAT, f"format should be {FORMAT}")
+    return content
+
+
+def read_problem(value: Any) -> Problem:
+    """The problem; its own digest must hold."""
+    fields = ("model", "d", "tau", "classes", "sizes", "batches")
+    model, d, tau, classes, sizes, batches, own, _ = record(value, "problem", *fields, "digest", "samples_digest")
+    need(model in ("UFM", "UFM+"), "model should be UFM or UFM+")
+    m = len(items(classes, "classes"))
+    k = len(set(wholes(classes, "classes", 0, m - 1)))
+    need(k == max(classes, default=0) + 1 >= 2, "every class 0..k-1 should have an orbit, k >= 2")
+    wholes([d], "d", 1, MOST_ENTRIES // m)
+    wholes(sizes, "sizes", 1, 2**53, m)
+    for batch in items(batches, "batches"):
+        need(all(a < b for a, b in pairwise(wholes(batch, "a batch", 0, m - 1))), "batches should increase")
+    need(sum(len(batch) ** 2 for batch in batches) <= MOST_PAIRS, "too many pairs in batches to check here")
+    prove(own == digest({field: value[field] for field in fields}), "the digest of the problem")
+    counts = [sum((Counter({classes[a]: sizes[a]}) for a in batch), Counter()) for batch in batches]
+    return Problem(model == "UFM+", d, k, double(tau, "tau", 0.01, 1e4), classes, sizes, batches, counts)
+
+
+def read_point(problem: Problem, rows: Any, norms: Any) -> Callable[[int, int], arb]:
+    """The Gram matrix over orbits of a point; a norm other than 0 needs a row other than 0."""
+    m, low = len(problem.sizes), 0.0 if problem.nonneg else -1e100
+    entries = (doubles(row, "rows", problem.d, low, 1e100) for row in items(rows, "rows", m))
+    sparse = [{j: x for j, x in enumerate(row) if not x.is_zero()} for row in entries]
+    radii = doubles(norms, "norms", m, 0.0, 1.0)
+    need(all(row or r.is_zero() for row, r in zip(sparse, radii, strict=True)), "a norm above 0 with a row of zeros")
+    need(m * sum(map(len, sparse)) <= MOST_PRODUCTS, "too many entries to check here")
+    square = [sum((x * x for x in row.values()), arb(0)) for row in sparse]
+    scale = [r if s.is_zero() else r / s.sqrt() for s, r in zip(square, radii, strict=True)]
+
+    def gram(a: int, b: int) -> arb:
+        products = (x * sparse[b][j] for j, x in sparse[a].items() if j in sparse[b])
+        return radii[a] ** 2 if a == b else sum(products, arb(0)) * scale[a] * scale[b]
+
+    return gram
+
+
+def loss(problem: Problem, gram: Callable[[int, int], arb], gradient: Sequence[list[arb]] = ()) -> arb:
+    """L, and, added to `gradient`, its derivative: C_ab for one pair of samples of orbits a and b."""
+    total, memo = arb(0), {}
+    for batch, count in zip(problem.batches, problem.counts, strict=True):
+        for a in batch:
+            c, positives = problem.classes[a], count[problem.classes[a]] - 1
+            if positives < 1:
+                continue
+            partition, pull, row = arb(0), arb(0), []
+            for b in batch:
+                key, others = (min(a, b), max(a, b)), problem.sizes[b] - (a == b)
+                if key not in memo:
+                    scaled = gram(a, b) / problem.tau
+                    memo[key] = scaled, scaled.exp()
+                partition += others * memo[key][1]
+                pull += others * memo[key][0] if problem.classes[b] == c else 0
+                row.append((b, memo[key][1], arb(problem.classes[b] == c) / positives))
+            total += problem.sizes[a] * (partition.log() - pull / positives)
+            for b, exponential, positive in row if gradient else ():
+                share = (exponential / partition - positive) / (2 * problem.tau)
+                gradient[a][b] += share
+                gradient[b][a] += share
+    return total
+
+
+def counted(problem: Problem, decay: arb) -> arb:
+    """sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log(n_{B,c} - 1 + (n_B - n_{B,c}) decay)."""
+    each = ((n, sum(count.values())) for count in problem.counts for n in count.values() if n >= 2)
+    return sum((n * (n - 1 + (everyone - n) * decay).log() for n, everyone in each), arb(0))
+
+
+def matrix_bound(problem: Problem, gram: Any, v: Any, N: Any) -> arb:
+    """The lower bound of a dual given by matrices, once S is proved PSD."""
+    m, sizes = len(problem.sizes), problem.sizes
+    need(m <= MOST_IN_A_MATRIX, f"more than {MOST_IN_A_MATRIX} orbits in a matrix")
+    lower = [doubles(row, "gram", a + 1, -4.0, 4.0) for a, row in enumerate(items(gram, "gram", m))]
+    held = [doubles(row, "N", a + 1, 0.0, 1e300 * problem.nonneg) for a, row in enumerate(items(N, "N", m))]
+    raised, C = doubles(v, "v", m, 0.0), [[arb(0)] * m for _ in range(m)]
+    bound = loss(problem, lambda a, b: lower[max(a, b)][min(a, b)], C)
+    T = [[C[a][b] - held[a][b] for b in range(a + 1)] for a in range(m)]
+    for a, n in enumerate(sizes):
+        prove(n == 1 or raised[a] >= T[a][a], "S is PSD within an orbit")
+        T[a][a] = (raised[a] + (n - 1) * T[a][a]) / n
+        pairs = (n * (n - 1) if a == b else 2 * n * sizes[b] for b in range(a + 1))
+        bound -= n * raised[a] + sum((w * C[a][b] * lower[a][b] for b, w in enumerate(pairs)), arb(0))
+    for p in range(m):
+        prove(T[p][p] > 0, "S is PSD across orbits")
+        for a in range(p + 1, m):
+            factor = T[a][p] / T[p][p]
+            for b in range(p + 1, a + 1):
+                T[a][b] -= factor * T[b][p]
+    return bound
+
+
+def pair_weights(problem: Problem) -> tuple[Edges, Edges, arb | None]:
+    """A and N at the orthogonal frame, on pairs a <= b of orbits where they are above 0, summed over batches.
+
+    Also the least weight, times the number of ordered pairs of samples, that one batch gives to a pair of orbits.
+    """
+    decay, weakest = (-1 / problem.tau).exp(), None
+    within, across = defaultdict(arb), defaultdict(arb)
+    for batch, count in zip(problem.batches, problem.counts, strict=True):
+        everyone = sum(count.values())
+        inverse = {c: 1 / (n - 1 + (everyone - n) * decay) if n >= 2 else arb(0) for c, n in count.items()}
+        for position, a in enumerate(batch):
+            c, n, size = problem.classes[a], count[problem.classes[a]], problem.sizes[a]
+            for b in batch[position:]:
+                other, pairs = problem.classes[b], size * (size - 1) if a == b else 2 * size * problem.sizes[b]
+                if c != other and (n >= 2 or count[other] >= 2):
+                    weight, edges = decay * (inverse[c] + inverse[other]) / (2 * problem.tau), across
+                elif c == other and 2 <= n < everyone and pairs:
+                    weight, edges = (everyone - n) * decay * inverse[c] / ((n - 1) * problem.tau), within
+                else:
+                    continue
+                edges[a, b] += weight
+                weakest = pairs * weight if weakest is None else weakest.min(pairs * weight)
+    return within, across, weakest
+
+
+def weakest_force(problem: Problem, C: list[list[arb]]) -> arb | None:
+    """UFM: the least first-order change of L as a repelling pair of orbits turns by min(tau, 1); None if none repel."""
+    pairs = ((a, b) for a in range(len(C)) for b in range(a) if problem.classes[a] != problem.classes[b])
+    forces = [2 * problem.sizes[a] * problem.sizes[b] * C[a][b] for a, b in pairs if C[a][b] > 0]
+    return reduce(arb.min, forces) * problem.tau.min(arb(1)) if forces else None
+
+
+def resistance(sizes: list[int], members: list[int], within: Edges) -> arb | None:
+    """At least the effective resistance between any two samples of a class; None if some are not connected."""
+    hub, inside = members[0], set(members)
+    reached, roads, changed = {hub: arb(0)}, [], True
+    for (a, b), A in within.items():
+        if a != b and a in inside:
+            step = (sizes[a] + sizes[b] - 1) / (sizes[a] * sizes[b] * A)
+            roads += [(a, b, step), (b, a, step)]
+    while changed:
+        changed = False
+        for a, b, step in roads:
+            if a in reached and (b not in reached or float(reached[a] + step) < float(reached[b])):
+                reached[b], changed = reached[a] + step, True
+    ways = [2 / (sizes[sum(pair) - hub] * A) for pair, A in within.items() if hub in pair]
+    if len(reached) < len(members) or (sizes[hub] >= 2 and not ways):
+        return None
+    reached[hub] = min(ways, key=float) if sizes[hub] >= 2 else arb(0)
+    return reached[hub] if len(members) == 1 else 2 * reduce(arb.max, reached.values())
+
+
+def check_implied(problem: Problem, within: Edges, across: Edges, eps: arb, claims: Any, unique: Any) -> list[str]:
+    """Redo the bounds on spreads, norms and cosines, and uniqueness; sentences on what they say."""
+    k, sizes, classes = problem.k, problem.sizes, problem.classes
+    cosine, spread, norm = record(claims, "implied", "cosine", "spread", "norm")
+    cosines = [doubles(row, "cosine", k, 0.0, 1.0) for row in items(cosine, "cosine", k)]
+    spreads, norms = doubles(spread, "spread", k, 0.0, 2.0), doubles(norm, "norm", k, 0.0, 1.0)
+    members = [[a for a, label in enumerate(classes) if label == c] for c in range(k)]
+    R = [resistance(sizes, own, within) for own in members]
+    for c, (bound, r) in enumerate(zip(spreads, R, strict=True)):
+        prove(bound >= 2 or (r is not None and bound**2 >= eps * r), f"the spread of class {c}")
+    proved, met = {(c, c) for c in range(k) if norms[c] <= 0}, set()
+    for (a, b), A in within.items():
+        pairs = sizes[a] * (sizes[a] - 1) if a == b else 2 * sizes[a] * sizes[b]
+        if 1 - eps / (pairs * A) - spreads[classes[a]] >= norms[classes[a]]:
+            proved.add((classes[a], classes[a]))
+    for (a, b), N in across.items():
+        c, other = pair = (min(classes[a], classes[b]), max(classes[a], classes[b]))
+        met.add(pair)
+        loose = sum((spreads[label] for label in pair if len(members[label]) > 1), arb(0))
+        if eps / (2 * sizes[a] * sizes[b] * N) + loose <= cosines[c][other] * norms[c] * norms[other]:
+            proved.add(pair)
+    for c in range(k):
+        prove((c, c) in proved and cosines[c][c] == 1, f"the norm of the mean of class {c}")
+        for other in range(c):
+            alike = cosines[other][c] == cosines[c][other]
+            prove(alike and (cosines[c][other] >= 1 or (other, c) in proved), f"the cosine of classes {other} and {c}")
+    rigid = problem.d >= k and all(r is not None and r > 0 for r in R) and len(met) == k * (k - 1) // 2
+    prove(unique is None or (unique is True and rigid), "uniqueness")
+    largest, widest = max(float(cosines[c][e]) for c in range(k) for e in range(c)), max(map(float, spreads))
+    said = (
+        f"Every feasible point with no larger loss has class means with cosines of at most {shown(largest)}, of norm "
+        f"at least {shown(min(map(float, norms)), 9, ROUND_FLOOR)}, and classes at most {shown(widest)} wide."
+    )
+    return [said, "All minimisers have one Gram matrix, the orthogonal frame's."] if unique else [said]
+
+
+def check(content: dict[str, Any]) -> list[str]:
+    """Redo everything; sentences on what was proved. Raises Unreadable or NotProved."""
+    parts = ("problem", "point", "lower_bound", "witness", "claims", "second_opinion", "checksum")
+    given, point, dual, witness, claims, _, checksum = record(content, "the certificate", "format", *parts)[1:]
+    problem = read_problem(given)
+    rows, norms, embedding, moved = record(point, "point", "rows", "norms", "embedding_digest", "moved")
+    need(all(re.fullmatch("[0-9a-f]{64}", str(x)) for x in (embedding, given["samples_digest"])), "a digest is wrong")
+    moved = double(moved, "moved", 0.0)
+    names = ("status", "reason", "upper", "lower", "gap", "theoretical", "tolerance", "unique", "implied")
+    status, _, upper, lower, gap, theoretical, tolerance, unique, implied = record(claims, "claims", *names)
+    need(status in ("certified", "not certified", "inconclusive"), "status is unknown")
+    upper, lower, gap = double(upper, "upper"), double(lower, "lower"), double(gap, "gap", 0.0)
+    tolerance = double(tolerance, "tolerance", FINEST_TOLERANCE, COARSEST_TOLERANCE)
+    need((witness is None) == (status != "not certified"), "a witness goes with not certified, and only with that")
+    prove(checksum == digest({name: value for name, value in content.items() if name != "checksum"}), "the checksum")
+
+    with ctx.workprec(256 + int(6 / float(problem.tau)) + 1):
+        C = [] if problem.nonneg else [[arb(0)] * len(problem.sizes) for _ in problem.sizes]
+        at_point, frame = loss(problem, read_point(problem, rows, norms), C), counted(problem, (-1 / problem.tau).exp())
+        kind = dual.get("kind") if isinstance(dual, dict) else None
+        matrices = () if kind != "matrix" else ("gram", "v", "N")
+        _, _, value, *matrix = record(dual, "lower_bound", "kind", "source", "value", *matrices)
+        need(kind in ("matrix", "elementary") or (kind == "laplacian" and problem.nonneg), "kind of bound is unknown")
+        closed = frame if kind == "laplacian" else counted(problem, (-2 / problem.tau).exp())
+        bound = matrix_bound(problem, *matrix) if kind == "matrix" else closed
+        prove(at_point <= upper, "the upper bound")
+        prove(bound >= lower and bound >= double(value, "value"), "the lower bound")
+        prove(at_point - bound <= gap, "the gap")
+        if theoretical is not None or problem.nonneg:
+            prove(abs(double(theoretical, "theoretical") - frame) <= abs(frame) * arb(2) ** -52, "the frame's loss")
+        within, across, weakest = pair_weights(problem) if problem.nonneg else ({}, {}, weakest_force(problem, C))
+        margin = tolerance * (arb(1e-8) * (1 + frame) if weakest is None else weakest)
+        said = [
+            f"{given['model']}, {problem.k} classes, {sum(problem.sizes)} samples, d = {problem.d}, tau = "
+            f"{float(problem.tau)!r}, {len(problem.batches)} batch(es): the point has loss at most {shown(upper, 17)}, "
+            f"no feasible point has less than {shown(lower, 17, ROUND_FLOOR)}; before rounding, {shown(gap)} apart."
+        ]
+        need(problem.nonneg or implied is None, "implications are for UFM+")
+        if implied is not None:
+            said += check_implied(problem, within, across, at_point - frame, implied, unique)
+        else:
+            prove(unique is None, "uniqueness")
+        if status == "not certified":
+            better = loss(problem, read_point(problem, *record(witness, "witness", "rows", "norms")))
+            prove(at_point - better > margin, "the better point is better")
+            said.append("The point is no global minimiser: the file holds a better one.")
+        prove(status == "certified", f"optimality (the file says: {status}). What holds: " + " ".join(said))
+        prove(at_point - bound <= margin, "the gap is small enough for the status")
+        prove(moved <= FARTHEST_MOVE, "H is near the certified point")
+    return [
+        *said,
+        f"So the point is a global minimiser: no feasible point has a loss lower by more than {shown(gap)}.",
+        f"Not checked: second opinion, reasons, sources; that labels {given['samples_digest'][:16]} reduce to this "
+        f"problem; and that embedding {embedding[:16]} lies within {shown(moved)} of the point.",
+    ]
+
+
+def main(paths: list[str]) -> int:
+    """Check files, whatever they hold, and say what was proved; the worst exit status."""
+    worst = 0 if paths else print("usage: python -m solvers.check FILE.json [FILE.json ...]") or 2
+    for path in paths:
+        try:
+            code, sentences = 0, check(read(path))
+        except (NotProved, Unreadable) as failure:
+            code, sentences = 1 if isinstance(failure, NotProved) else 2, [str(failure)]
+        except (OSError, ValueError, ArithmeticError, RecursionError, MemoryError) as failure:
+            code, sentences = 2, [type(failure).__name__]
+        worst = max(worst, code)
+        print(f"{path!a}: {('PROVED', 'NOT PROVED', 'UNREADABLE')[code]}")
+        for sentence in sentences:
+            print("  " + ascii(sentence)[1:-1])
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

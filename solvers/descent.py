@@ -1,0 +1,172 @@
+"""The protocol every descent method follows, and the one loop that runs them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from solvers.padding import axes
+from ufm.feasible import project
+from ufm.geometry import geometry_metrics
+from ufm.loss import Evaluation
+from ufm.problem import Problem
+
+
+class Iterate(NamedTuple):
+    """What the loop may read of a method's state.
+
+    - H: the feasible point that would be returned now.
+    - excess: of the point last evaluated.
+    - residual: largest `stationarity` over points, there.
+    - conflict: `relative_conflict` there.
+    """
+
+    H: Float[Array, "m d"]
+    excess: Float[Array, ""]
+    residual: Float[Array, ""]
+    conflict: Float[Array, " m"]
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A descent method in four steps, for one start. Instances are frozen and hashable: they are static."""
+
+    @property
+    def tolerance(self) -> float:
+        """What `converged` tests against."""
+        ...
+
+    def init(self, H: Float[Array, "m d"], problem: Problem) -> Any:
+        """State at a feasible H."""
+        ...
+
+    def step(self, state: Any, problem: Problem) -> Any:
+        """One iteration: one evaluation, one projection."""
+        ...
+
+    def iterate(self, state: Any) -> Iterate:
+        """The part of the state that the loop records and returns: a selection, the same for stacked states."""
+        ...
+
+    def converged(self, state: Any) -> Bool[Array, ""]:
+        """Stationary to `tolerance`; never a test of the step size alone."""
+        ...
+
+
+# A history is traced on the device line by line and joined on the host.
+Column = Array | np.ndarray
+
+
+class Record(NamedTuple):
+    """One line of a history, or a column of arrays of lines (see `Solution.history`)."""
+
+    iteration: Int[Column, " *lines"]
+    excess: Float[Column, " *lines"]
+    residual: Float[Column, " *lines"]
+    delta_gm: Float[Column, " *lines"]
+    beta_nc: Float[Column, " *lines"]
+    mean_cosine: Float[Column, " *lines"]
+    max_cosine: Float[Column, " *lines"]
+
+
+def joined(parts: Sequence[tuple[Record, int]]) -> Record:
+    """One history from the histories of consecutive phases, each with the steps the phase took."""
+    before = np.cumsum([0] + [steps for _, steps in parts[:-1]])
+    counted = [
+        part._replace(iteration=part.iteration + offset) for (part, _), offset in zip(parts, before, strict=True)
+    ]
+    return Record(*(np.concatenate(column) for column in zip(*counted, strict=True)))
+
+
+class Lane(NamedTuple):
+    """One start on its way. failed: the step it was to take was not finite and was not taken."""
+
+    inner: Any
+    steps: Int[Array, ""]
+    failed: Bool[Array, ""]
+    done: Bool[Array, ""]
+
+
+def stationarity(H: Float[Array, "m d"], at: Evaluation, problem: Problem) -> Float[Array, " m"]:
+    """|| h_i - P(h_i - g_i / f_i) ||, g the gradient and f the forces on the point (`ufm.loss.Evaluation`).
+
+    ||g_i|| <= f_i for rows in the unit ball, so this is the projected gradient as a share of all
+    the forces on the sample: blind neither to minorities nor to multiplicities. 0 iff stationary.
+    """
+    return jnp.linalg.norm(H - project(H - _share(at.gradient, at.force[:, None]), problem.nonneg), axis=-1)
+
+
+def relative_conflict(at: Evaluation) -> Float[Array, " m"]:
+    """Each point's share of the duality gap over the forces on it (see `ufm.loss.Evaluation`)."""
+    return _share(at.conflict, at.force)
+
+
+def _share(part: Float[Array, " *shape"], whole: Float[Array, "m ..."]) -> Float[Array, " *shape"]:
+    return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1.0), 0.0)
+
+
+def record(lane: Lane, problem: Problem, method: Method) -> Record:
+    """Excess, residual and geometry of a lane."""
+    now = method.iterate(lane.inner)
+    geometry = geometry_metrics(now.H, problem.labels, k=problem.k, multiplicity=problem.multiplicity)
+    return Record(
+        lane.steps,
+        now.excess,
+        now.residual,
+        geometry.delta_gm,
+        geometry.beta_nc,
+        geometry.mean_cosine,
+        geometry.max_cosine,
+    )
+
+
+def begin_lanes(H: Float[Array, "l m d"], problem: Problem, *, method: Method, shared: bool = True) -> Lane:
+    """Lanes at step 0, of one shared problem or each of its own (`solvers.padding.stacked`)."""
+
+    def one(H: Array, problem: Problem) -> Lane:
+        return Lane(method.init(H, problem), jnp.zeros((), jnp.int32), jnp.asarray(False), jnp.asarray(False))
+
+    return jax.vmap(one, in_axes=(0, None if shared else axes(problem)))(H, problem)
+
+
+def advance_lanes(
+    lanes: Lane, problem: Problem, *, method: Method, records: int, every: int, shared: bool = True
+) -> tuple[Lane, Record]:
+    """`records` times `every` steps of each lane, with a record after each `every`.
+
+    Lanes that have converged or failed stay as they are, so that the result of a start does not
+    depend on who shares its chunk; when all have, no more steps are taken. Problems as in `begin_lanes`.
+    """
+    in_axes = (0, None if shared else axes(problem))
+
+    def advance(lane: Lane, problem: Problem) -> Lane:
+        inner = method.step(lane.inner, problem)
+        finite = jnp.all(jnp.isfinite(method.iterate(inner).H)) & jnp.isfinite(method.iterate(inner).excess)
+        moves = ~lane.done & ~lane.failed & finite
+        inner = jax.tree.map(lambda new, old: jnp.where(moves, new, old), inner, lane.inner)
+        return Lane(
+            inner,
+            lane.steps + moves,
+            lane.failed | (~lane.done & ~finite),
+            lane.done | (moves & method.converged(inner)),
+        )
+
+    def unfinished(carry: tuple[Array, Lane]) -> Array:
+        taken, lanes = carry
+        return (taken < every) & ~jnp.all(lanes.done | lanes.failed)
+
+    def step(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
+        taken, lanes = carry
+        return taken + 1, jax.vmap(advance, in_axes)(lanes, problem)
+
+    def recorded(lanes: Lane, _: Any) -> tuple[Lane, Record]:
+        lanes = jax.lax.while_loop(unfinished, step, (jnp.zeros((), jnp.int32), lanes))[1]
+        return lanes, jax.vmap(lambda lane, problem: record(lane, problem, method), in_axes)(lanes, problem)
+
+    lanes, records_by_time = jax.lax.scan(recorded, lanes, length=records)
+    return lanes, jax.tree.map(lambda column: jnp.swapaxes(column, 0, 1), records_by_time)

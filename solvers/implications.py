@@ -1,0 +1,197 @@
+r"""What a gap implies: rigorous bounds on the geometry of every point of UFM+ with no larger loss.
+
+At the orthogonal frame the gradient in G is C = -A + N (design, sections 2.3 and 2.6), so convexity gives,
+for every feasible H of UFM+, with sums over ordered pairs of samples,
+
+    L(H) - L(frame) >= sum_within A_ij (1 - G_ij) + sum_across N_ij G_ij,   every term >= 0,
+
+A_ij = sum_B q e^{-1/tau} / (p Z tau) with p = n_{B,c} - 1 positives and q = n_B - n_{B,c} negatives, and
+N_ij = (1/2) sum_B e^{-1/tau} (1/Z_i + 1/Z_j) / tau over the anchors that are active. A gap eps on the left
+therefore bounds
+
+- across orbits a, b:  mean G_ij <= eps / (2 n_a n_b N_ab);
+- within a class:  sum_{i<j} A_ij ||h_i - h_j||^2 <= eps, so ||h_i - h_j||^2 <= eps R_ij, with R_ij the effective
+  resistance between i and j in the network of conductances A (Thomson's principle). R is a metric, so
+  resistances add along a path of orbits. They are at most (more edges conduct no less, Rayleigh)
+  (n_a + n_b - 1) / (n_a n_b A_ab) between orbits, 2 / (n_a A_aa) within one, 2 / (n_b A_ab) through a neighbour;
+- the norms:  some pair of a class has G_ij >= 1 - eps / (2 n_a n_b A_ab) (within an orbit: n_a (n_a - 1) in place
+  of 2 n_a n_b), hence ||h_i|| is no less.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import reduce
+
+from flint import arb
+
+from solvers.bounds import OrbitProblem, Table, downwards, upwards
+
+# More pairs of orbits than this within batches, and the implications are not worked out.
+MOST_PAIRS = 2**21
+
+Edges = dict[tuple[int, int], arb]
+
+
+@dataclass(frozen=True)
+class Implied:
+    """Bounds for every point of UFM+ whose loss is at most the certified upper bound.
+
+    - cosine: (k, k) upper bounds on the cosine of two class means; 1 says nothing.
+    - spread: (k,) upper bounds on the distance of two samples of a class; 2 says nothing.
+    - norm: (k,) lower bounds on the norm of a class mean; 0 says nothing.
+    - rigid: whether a gap of 0 would leave one Gram matrix only, the orthogonal frame's.
+    """
+
+    cosine: tuple[tuple[float, ...], ...]
+    spread: tuple[float, ...]
+    norm: tuple[float, ...]
+    rigid: bool
+
+
+def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:
+    """A and N of the head of this module on pairs a <= b of orbits that a batch really constrains."""
+    tau = arb(problem.tau)
+    decay = (-1 / tau).exp()
+    within: Edges = defaultdict(arb)
+    across: Edges = defaultdict(arb)
+    for batch, count in zip(problem.batches, problem.counts, strict=True):
+        size = sum(count.values())
+        attraction, repulsion = {}, {}
+        for c, own in count.items():
+            positives, negatives = own - 1, size - own
+            partition = positives + negatives * decay
+            active = positives >= 1
+            attraction[c] = negatives * decay / (positives * partition * tau) if active and negatives else None
+            repulsion[c] = decay / (2 * partition * tau) if active else arb(0)
+        for position, a in enumerate(batch):
+            for b in batch[position:]:
+                c, other = problem.classes[a], problem.classes[b]
+                if c != other:
+                    if count[c] >= 2 or count[other] >= 2:
+                        across[a, b] += repulsion[c] + repulsion[other]
+                elif attraction[c] is not None and (a != b or problem.sizes[a] >= 2):
+                    within[a, b] += attraction[c]
+    return within, across
+
+
+def weakest_pair(problem: OrbitProblem) -> arb | None:
+    """UFM+: the least weight that one batch gives to one effective pair of orbits; None if there is no such pair.
+
+    The loss rises by at least this much times the mean cosine (or the mean of 1 - G_ij) of the pair, so
+    a gap must be small against it before it says anything about that pair (design, section 3.1).
+    """
+    tau = arb(problem.tau)
+    decay = (-1 / tau).exp()
+    weights = []
+    for batch, count in zip(problem.batches, problem.counts, strict=True):
+        size = sum(count.values())
+        sizes: dict[int, list[int]] = defaultdict(list)
+        for a in batch:
+            sizes[problem.classes[a]].append(problem.sizes[a])
+        partition = {c: own - 1 + (size - own) * decay for c, own in count.items()}
+        for c, own in count.items():
+            if own < 2 or own == size:
+                continue
+            least = sorted(sizes[c])
+            pairs = [n * (n - 1) for n in least if n >= 2][:1] + [2 * least[0] * least[1] for _ in least[1:2]]
+            weights.append(min(pairs) * (size - own) * decay / ((own - 1) * partition[c] * tau))
+            for other in count:
+                if other != c:
+                    repulsion = 1 / partition[c] + (1 / partition[other] if count[other] >= 2 else 0)
+                    weights.append(least[0] * min(sizes[other]) * decay * repulsion / tau)
+    return reduce(arb.min, weights) if weights else None
+
+
+def weakest_force(problem: OrbitProblem, C: Table) -> arb | None:
+    """UFM: the least change of the loss, to first order, when one repelling pair of orbits turns by tau; None if none.
+
+    The least of 2 n_a n_b C_ab min(tau, 1) over orbits of different classes with C_ab > 0, C the gradient at the
+    point in question: without H >= 0 cosines are negative at the optimum, and pairs weigh less there than at a
+    frame, by up to e^{-1/tau}. A gap must be small against it before it says anything about that pair.
+    """
+    forces = [
+        2 * problem.sizes[a] * problem.sizes[b] * C[a][b]
+        for a in range(len(problem))
+        for b in range(a)
+        if problem.classes[a] != problem.classes[b] and C[a][b] > 0
+    ]
+    return reduce(arb.min, forces) * arb(min(problem.tau, 1.0)) if forces else None
+
+
+def implied(problem: OrbitProblem, gap: arb) -> Implied | None:
+    """What L(H) - L(frame) <= gap implies; None for UFM, and beyond MOST_PAIRS.
+
+    The gap is taken a little larger, so that the claims survive another order of summation.
+    """
+    if not problem.nonneg or sum(len(batch) ** 2 for batch in problem.batches) > MOST_PAIRS:
+        return None
+    gap = arb(max(upwards(gap), 0.0)) * (1 + arb(2) ** -40)
+    within, across = pair_weights(problem)
+    members: dict[int, list[int]] = defaultdict(list)
+    for a, c in enumerate(problem.classes):
+        members[c].append(a)
+
+    resistances = [_largest_resistance(problem, members[c], within) for c in range(problem.k)]
+    spread = [2.0 if r is None else min(upwards((gap * r).sqrt()), 2.0) for r in resistances]
+    strongest = [0.0] * problem.k
+    for (a, b), weight in within.items():
+        c = problem.classes[a]
+        pairs = problem.sizes[a] * (problem.sizes[a] - 1) if a == b else 2 * problem.sizes[a] * problem.sizes[b]
+        strongest[c] = max(strongest[c], downwards(1 - gap / (pairs * weight)))
+    norm = [max(downwards(arb(strongest[c]) - arb(spread[c])), 0.0) for c in range(problem.k)]
+
+    cosine = [[1.0] * problem.k for _ in range(problem.k)]
+    met = set()
+    slackness = [arb(spread[c]) if len(members[c]) > 1 else arb(0) for c in range(problem.k)]
+    for (a, b), weight in across.items():
+        c, other = problem.classes[a], problem.classes[b]
+        met.add((min(c, other), max(c, other)))
+        if norm[c] > 0 and norm[other] > 0:
+            product = gap / (2 * problem.sizes[a] * problem.sizes[b] * weight) + slackness[c] + slackness[other]
+            bound = min(upwards(product / (arb(norm[c]) * arb(norm[other]))), cosine[c][other])
+            cosine[c][other] = cosine[other][c] = bound
+    rigid = (
+        problem.d >= problem.k
+        and all(r is not None and r > 0 for r in resistances)
+        and len(met) == problem.k * (problem.k - 1) // 2
+    )
+    return Implied(tuple(map(tuple, cosine)), tuple(spread), tuple(norm), rigid)
+
+
+def _largest_resistance(problem: OrbitProblem, members: list[int], within: Edges) -> arb | None:
+    """A bound on the effective resistance between any two samples of a class; None if it is not connected.
+
+    Paths run through one sample of the first orbit of the class. 0 for a class of one sample.
+    """
+    sizes = problem.sizes
+    hub = members[0]
+    neighbours: dict[int, list[tuple[int, arb]]] = defaultdict(list)
+    for (a, b), weight in within.items():
+        if a != b and problem.classes[a] == problem.classes[hub]:
+            resistance = (sizes[a] + sizes[b] - 1) / (sizes[a] * sizes[b] * weight)
+            neighbours[a].append((b, resistance))
+            neighbours[b].append((a, resistance))
+    reached: dict[int, arb] = {}
+    queue = [(0.0, hub, arb(0))]
+    while queue:
+        _, a, resistance = heapq.heappop(queue)
+        if a not in reached:
+            reached[a] = resistance
+            for b, step in neighbours[a]:
+                if b not in reached:
+                    heapq.heappush(queue, (float(resistance + step), b, resistance + step))
+    if len(reached) < len(members):
+        return None
+    if sizes[hub] >= 2:
+        ways = [2 / (sizes[b] * within[min(hub, b), max(hub, b)]) for b, _ in neighbours[hub]]
+        if (hub, hub) in within:
+            ways.append(2 / (sizes[hub] * within[hub, hub]))
+        if not ways:
+            return None
+        reached[hub] = min(ways, key=float)
+    if len(members) == 1:
+        return reached[hub]
+    return 2 * reduce(arb.max, reached.values())

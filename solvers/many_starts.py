@@ -1,0 +1,256 @@
+"""`solve`: many random starts of one problem, each to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from solvers.accelerated import Accelerated
+from solvers.compiled import Compiled, compile_seconds
+from solvers.descent import Method, Record, joined
+from solvers.lanes import Outcome, Schedule, run_lanes
+from solvers.measurement import measure
+from solvers.padding import Shape, common_shape, padded
+from solvers.projected_gradient import ProjectedGradient
+from solvers.staircase import Climb, climb, spare_coordinates
+from solvers.starts import Collapsed, collapsed_starts_of_each, random_start
+from solvers.status import Status
+from ufm.errors import InvalidInput, whole_number
+from ufm.orbits import Orbits, orbits
+from ufm.problem import Problem
+
+# More lanes wait longer for the slowest among them than they save in calls.
+MOST_LANES = 8
+METHODS = ("staircase", "accelerated", "projected-gradient")
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall seconds of one `solve`: compile apart from solve."""
+
+    compile: float
+    solve: float
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where every start ended. A status is not a proof: see `solvers.verify` and `solvers.certify`.
+
+    - problem: what was solved.
+    - points, index: the distinct rows (inits, o, d) of each start, and the row of every sample (n,):
+      H[s] = points[s][index]. With the staircase the samples of an orbit share a row.
+    - status: what stopped each start.
+    - excess: loss minus the bound of Theorems 1 and 2, exact objective, at H.
+    - residual: largest `solvers.descent.stationarity` over samples, at H.
+    - iterations: steps of each start, those of its collapse onto the orbits counted.
+    - lifts: how often each start was lifted, compressed or glued by the staircase.
+    - moved: how far a sample was moved, at most, when its orbit was replaced by its mean.
+    - history: one `Record` of arrays for each start.
+    """
+
+    problem: Problem
+    points: Float[np.ndarray, "inits o d"]
+    index: Int[np.ndarray, " n"]
+    status: tuple[Status, ...]
+    excess: Float[np.ndarray, " inits"]
+    residual: Float[np.ndarray, " inits"]
+    iterations: Int[np.ndarray, " inits"]
+    lifts: Int[np.ndarray, " inits"]
+    moved: Float[np.ndarray, " inits"]
+    history: tuple[Record, ...]
+    timings: Timings
+
+    @property
+    def H(self) -> Float[np.ndarray, "inits n d"]:
+        """All embeddings, (inits, n, d): a new array each time. For one start, `embedding(s)` needs less."""
+        return self.points[:, self.index]
+
+    def embedding(self, start: int) -> Float[np.ndarray, "n d"]:
+        """The embedding of one start."""
+        return self.points[start][self.index]
+
+
+def solve(
+    problem: Problem,
+    inits: int = 32,
+    seed: int = 0,
+    method: str | Method = "staircase",
+    *,
+    max_steps: int = 20_000,
+    max_lifts: int = 50,
+    progress: Callable[[int], None] | None = None,
+) -> Solution:
+    """Minimise the loss of UFM+ (or UFM) from random starts.
+
+    - method: "staircase" (default) collapses each start onto the orbits, descends with the
+      accelerated method and climbs out of spurious points; "accelerated" runs the same descent on
+      all n samples, exact sums throughout, no lifts; "projected-gradient" is the reference, optax
+      SGD 0.1 / 0.9 and the projection. Any `solvers.descent.Method` runs as those two do.
+    - seed, inits: start s depends on (seed, s) and the problem's shape alone.
+    - max_steps: of one descent. max_lifts: of one start.
+    - progress: called with 1 whenever a start has ended.
+
+    Raises InvalidInput for a method that does not exist, or counts below 1.
+    """
+    whole_number("inits", inits, 1, "give a whole number of at least 1")
+    whole_number("max_steps", max_steps, 1, "give a whole number of at least 1")
+    if isinstance(method, str) and method not in METHODS:
+        raise InvalidInput("method", method, f"choose one of {', '.join(METHODS)}")
+    tell = progress or (lambda ended: None)
+    began, compiled = time.perf_counter(), compile_seconds()
+    if method == "staircase":
+        (parts,) = _by_staircase([problem], [seed], inits, max_steps, max_lifts, tell)
+    else:
+        chosen = {"accelerated": Accelerated(), "projected-gradient": ProjectedGradient()}.get(str(method), method)
+        assert not isinstance(chosen, str)
+        parts = _on_all_samples(chosen, problem, inits, seed, max_steps, tell)
+    compiling = compile_seconds() - compiled
+    elapsed = time.perf_counter() - began
+    return parts(problem=problem, timings=Timings(compiling, elapsed - compiling))
+
+
+def solve_each(
+    problems: Sequence[Problem],
+    inits: int = 32,
+    seeds: Sequence[int] | None = None,
+    *,
+    max_steps: int = 20_000,
+    max_lifts: int = 50,
+    shape: Shape | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Solution]:
+    """`solve` by the staircase for many problems at once, in compiled functions that all of them share.
+
+    Solution p is that of solve(problems[p], inits, seeds[p]) up to rounding. The seconds of all are
+    divided evenly among the solutions. Worth it where compiling, not solving, takes the time: many
+    batch families of about one size.
+
+    - problems: of one d, k, tau and model. Smaller ones are padded to the largest (`solvers.padding`).
+    - seeds: one a problem; 0, 1, 2, ... if None.
+    - shape: what to pad the orbit problems to; by default the smallest that holds them all. Calls with one
+      shape share what is compiled.
+
+    Raises InvalidInput for problems that differ in d, k, tau or model, or counts below 1.
+    """
+    whole_number("inits", inits, 1, "give a whole number of at least 1")
+    whole_number("max_steps", max_steps, 1, "give a whole number of at least 1")
+    if not problems:
+        raise InvalidInput("problems", [], "give at least one problem")
+    kinds = sorted({(p.d, p.k, float(p.tau), p.nonneg) for p in problems})
+    if len(kinds) > 1:
+        raise InvalidInput("problems", kinds[:2], "give problems of one d, k, tau and model")
+    seeds = range(len(problems)) if seeds is None else seeds
+    if len(seeds) != len(problems):
+        raise InvalidInput("seeds", list(seeds), f"give {len(problems)} seeds, one a problem")
+    began, compiled = time.perf_counter(), compile_seconds()
+    tell = progress or (lambda ended: None)
+    parts = _by_staircase(problems, seeds, inits, max_steps, max_lifts, tell, shape)
+    compiling = compile_seconds() - compiled
+    share = Timings(compiling / len(parts), (time.perf_counter() - began - compiling) / len(parts))
+    return [part(problem=problem, timings=share) for part, problem in zip(parts, problems, strict=True)]
+
+
+def _by_staircase(
+    problems: Sequence[Problem],
+    seeds: Sequence[int],
+    inits: int,
+    max_steps: int,
+    max_lifts: int,
+    tell: Callable[[int], None],
+    shape: Shape | None = None,
+) -> list[Callable[..., Solution]]:
+    symmetries = [orbits(problem) for problem in problems]
+    shape = common_shape([symmetry.quotient for symmetry in symmetries]) if shape is None else shape
+    quotients = [padded(symmetry.quotient, shape) for symmetry in symmetries]
+    collapsed = collapsed_starts_of_each(problems, symmetries, seeds, inits, rows=shape[0])
+    method = Accelerated(settled=1e-5 if spare_coordinates(quotients[0]) > 0 else 0.0)
+    climbs = climb(
+        method,
+        quotients[0] if len(quotients) == 1 else [quotient for quotient in quotients for _ in range(inits)],
+        [np.asarray(start.points) for start in collapsed],
+        Schedule(lanes(quotients[0], inits * len(problems)), max_steps=max_steps),
+        streams=[(seed, s) for seed in seeds for s in range(inits)],
+        max_lifts=max_lifts,
+        progress=tell,
+    )
+    return [
+        _assembled(collapsed[first : first + inits], climbs[first : first + inits], symmetry, quotient)
+        for first, symmetry, quotient in zip(range(0, len(climbs), inits), symmetries, quotients, strict=True)
+    ]
+
+
+def _assembled(
+    collapsed: Sequence[Collapsed], climbs: Sequence[Climb], symmetry: Orbits, quotient: Problem
+) -> Callable[..., Solution]:
+    """The solution of one problem from its starts; quotient: padded."""
+    points = np.stack([this.last.H[:, : quotient.d] for this in climbs])
+    excess, residual = _exactly(points, quotient)
+    return partial(
+        Solution,
+        points=points[:, : len(symmetry)],
+        index=symmetry.index,
+        status=tuple(this.status for this in climbs),
+        excess=excess,
+        residual=residual,
+        iterations=np.array([int(start.steps) + this.steps for start, this in zip(collapsed, climbs, strict=True)]),
+        lifts=np.array([this.lifts for this in climbs]),
+        moved=np.array([float(start.moved) for start in collapsed]),
+        history=tuple(
+            joined([(start.history, int(start.steps)), (this.history, this.steps)])
+            for start, this in zip(collapsed, climbs, strict=True)
+        ),
+    )
+
+
+def _on_all_samples(
+    method: Method, problem: Problem, inits: int, seed: int, max_steps: int, tell: Callable[[int], None]
+) -> Callable[..., Solution]:
+    key = jax.random.key_data(jax.random.key(seed))
+    starts = (
+        (s, _start(key, np.int32(s), rows=problem.num_points, d=problem.d, nonneg=problem.nonneg)) for s in range(inits)
+    )
+    outcomes: dict[int, Outcome] = {}
+
+    def finished(outcome: Outcome) -> None:
+        outcomes[outcome.key] = outcome
+        tell(1)
+
+    schedule = Schedule(lanes(problem, inits), max_steps=max_steps)
+    run_lanes(method, problem, ((s, np.asarray(H)) for s, H in starts), schedule, finished)
+    ended = [outcomes[start] for start in range(inits)]
+    points = np.stack([outcome.H for outcome in ended])
+    excess, residual = _exactly(points, problem)
+    return partial(
+        Solution,
+        points=points,
+        index=np.arange(problem.num_points),
+        status=tuple(outcome.status for outcome in ended),
+        excess=excess,
+        residual=residual,
+        iterations=np.array([outcome.steps for outcome in ended]),
+        lifts=np.zeros(inits, int),
+        moved=np.zeros(inits),
+        history=tuple(outcome.history for outcome in ended),
+    )
+
+
+def lanes(problem: Problem, inits: int) -> int:
+    """How many starts run at once: few enough that their temporaries stay small."""
+    slots = problem.batches.shape[1]
+    return int(np.clip(2**22 // (slots * slots + problem.num_points * problem.d), 1, min(inits, MOST_LANES)))
+
+
+_start = Compiled(random_start)
+
+
+def _exactly(
+    points: Float[np.ndarray, "inits o d"], problem: Problem
+) -> tuple[Float[np.ndarray, " inits"], Float[np.ndarray, " inits"]]:
+    measured = [measure(H, problem) for H in points]
+    return np.array([float(at.excess) for at in measured]), np.array([at.residual for at in measured])

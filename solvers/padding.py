@@ -1,0 +1,67 @@
+"""Problems of one shape: padded, they share one compiled function, and they stack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from ufm.problem import PADDING, Problem
+
+Shape = tuple[int, int, int]
+# Smaller sizes are not told apart: a compilation costs more than the work on padding.
+SMALLEST = 16
+
+
+def bucket(count: int, smallest: int = 1) -> int:
+    """The next number of the form 4..7 times a power of two, at least `smallest`: at most 25% above count."""
+    count = max(count, smallest)
+    unit = 1 << max(0, count.bit_length() - 3)
+    return -(-count // unit) * unit
+
+
+def shape_of(problem: Problem) -> Shape:
+    """Points, batches and slots of a batch."""
+    batches, slots = problem.batches.shape
+    return problem.num_points, batches, slots
+
+
+def common_shape(problems: Sequence[Problem]) -> Shape:
+    """The shape that holds every one of the problems, each size rounded up to its bucket.
+
+    Full batches are not rounded: their orbits are the classes, whatever n is.
+    """
+    if all(problem.is_full_batch for problem in problems):
+        return max(shape_of(problem) for problem in problems)
+    points, batches, slots = (max(sizes) for sizes in zip(*map(shape_of, problems), strict=True))
+    return bucket(points, SMALLEST), bucket(batches, SMALLEST // 2), bucket(slots, SMALLEST // 2)
+
+
+def padded(problem: Problem, shape: Shape) -> Problem:
+    """The problem with points of multiplicity 0, of class 0, and empty batches appended up to `shape`.
+
+    Such points weigh nothing in any sum, and their gradient is zero: the loss is that of the problem.
+    """
+    points, batches, slots = shape
+    extra = points - problem.num_points
+    rows = np.full((batches, slots), PADDING, dtype=np.int32)
+    given = np.asarray(problem.batches)
+    rows[: given.shape[0], : given.shape[1]] = given
+    return eqx.tree_at(
+        lambda p: (p.labels, p.multiplicity, p.batches),
+        problem,
+        (np.pad(np.asarray(problem.labels), (0, extra)), np.pad(np.asarray(problem.multiplicity), (0, extra)), rows),
+    )
+
+
+def stacked(problems: Sequence[Problem]) -> Problem:
+    """Problems of one shape and temperature as one pytree, to be vmapped over with `axes`; tau is not stacked."""
+    together = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *problems)
+    return eqx.tree_at(lambda p: p.tau, together, problems[0].tau)
+
+
+def axes(problem: Problem) -> Problem:
+    """What to give `jax.vmap` as in_axes for a problem from `stacked`."""
+    return eqx.tree_at(lambda p: p.tau, jax.tree.map(lambda leaf: 0, problem), None)

@@ -1,0 +1,183 @@
+r"""Stationary points of UFM over orbits to full double accuracy, by Newton's method.
+
+    minimise L(U U^T)  over U (m, r), one row an orbit, ||u_a|| <= 1
+
+A dual read off a point is as good as the point is stationary, so a point that is to prove the optimum
+to 1e-12 needs more than a first-order method gives. Second-order stationary points of rank below r are
+global minimisers (design, section 2.4); `solvers.bounds` decides whether that is so, nothing here does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.sparse.csgraph import connected_components
+
+from solvers.bounds import OrbitProblem
+
+# Rows this close to norm 1 that want to leave the ball move on the sphere.
+ON_SPHERE = 1e-9
+
+
+@dataclass(frozen=True)
+class _Anchors:
+    """The active anchors of one batch, in floating point.
+
+    - members: orbits of the batch. active: which of them are anchors, as positions in members.
+    - others: samples of each member other than the anchor. pull: weight of each positive in the mean.
+    - weight: samples the anchor stands for.
+    """
+
+    members: np.ndarray
+    active: np.ndarray
+    others: Float[np.ndarray, "a s"]
+    pull: Float[np.ndarray, "a s"]
+    weight: Float[np.ndarray, " a"]
+
+
+class OrbitLoss:
+    """L as a function of an orbit-constant Gram matrix, its gradient and second derivative, in numpy.
+
+    The gradient K is over orbits: dL = sum_ab K_ab dG_ab, not symmetrised; K_ab = n_a n_b C_ab off the
+    diagonal and n_a (n_a - 1) c_aa on it, up to symmetrisation.
+    """
+
+    def __init__(self, problem: OrbitProblem) -> None:
+        self.tau, self.m = problem.tau, len(problem)
+        sizes, classes = np.array(problem.sizes, dtype=float), np.array(problem.classes, dtype=int)
+        self.batches: list[_Anchors] = []
+        for batch, count in zip(problem.batches, problem.counts, strict=True):
+            members = np.array(batch)
+            active = np.array([position for position, a in enumerate(batch) if count[classes[a]] >= 2], dtype=int)
+            anchors = np.take(members, active)
+            others = sizes[members][None, :] - (members[None, :] == anchors[:, None])
+            positives = np.array([count[problem.classes[a]] - 1 for a in anchors], dtype=float)
+            same = np.equal.outer(classes[anchors], classes[members])
+            pull = others * same / positives[:, None]
+            self.batches.append(_Anchors(members, active, others, pull, sizes[anchors]))
+
+    def value_and_gradient(self, G: Float[np.ndarray, "m m"]) -> tuple[float, Float[np.ndarray, "m m"]]:
+        """L and K at G."""
+        total, K = 0.0, np.zeros((self.m, self.m))
+        for batch in self.batches:
+            anchors = batch.members[batch.active]
+            x = G[np.ix_(anchors, batch.members)] / self.tau
+            top = x.max(axis=1, keepdims=True)
+            e = batch.others * np.exp(x - top)
+            partition = e.sum(axis=1, keepdims=True)
+            value = np.log(partition[:, 0]) + top[:, 0] - (batch.pull * x).sum(axis=1)
+            total += float(batch.weight @ value)
+            K[np.ix_(anchors, batch.members)] += batch.weight[:, None] / self.tau * (e / partition - batch.pull)
+        return total, K
+
+    def curvature(self, G: Float[np.ndarray, "m m"], dG: Float[np.ndarray, "q m m"]) -> Float[np.ndarray, "q m m"]:
+        """dK along each of q directions."""
+        dK = np.zeros_like(dG)
+        for batch in self.batches:
+            anchors = batch.members[batch.active]
+            x = G[np.ix_(anchors, batch.members)] / self.tau
+            e = batch.others * np.exp(x - x.max(axis=1, keepdims=True))
+            p = e / e.sum(axis=1, keepdims=True)
+            along = dG[:, anchors[:, None], batch.members[None, :]]
+            change = p * (along - (p * along).sum(axis=2, keepdims=True))
+            dK[:, anchors[:, None], batch.members[None, :]] += batch.weight[:, None] / self.tau**2 * change
+        return dK
+
+
+def factor(problem: OrbitProblem, gram: Float[np.ndarray, "m m"], r: int) -> Float[np.ndarray, "m r"]:
+    """Rows (m, r) whose Gram matrix is near `gram` on pairs that meet in some batch, with norms kept.
+
+    Orbits that no chain of batches connects do not see each other, so each component is factored alone,
+    by its r leading eigenvectors.
+    """
+    meets = np.eye(len(problem), dtype=bool)
+    for batch in problem.batches:
+        meets[np.ix_(batch, batch)] = True
+    components, component = connected_components(meets, directed=False)
+    U = np.zeros((len(problem), r))
+    for c in range(components):
+        members = np.flatnonzero(component == c)
+        eigenvalues, vectors = np.linalg.eigh(gram[np.ix_(members, members)])
+        leading = (vectors * np.sqrt(np.maximum(eigenvalues, 0.0)))[:, ::-1][:, :r]
+        U[members, : leading.shape[1]] = leading
+    norms = np.linalg.norm(U, axis=1)
+    wanted = np.sqrt(np.clip(np.diag(gram), 0.0, 1.0))
+    return U * (wanted / np.maximum(norms, 1e-12))[:, None]
+
+
+def polish(problem: OrbitProblem, U: Float[np.ndarray, "m r"], *, steps: int = 200) -> Float[np.ndarray, "m r"]:
+    """A stationary point near U of L(U U^T) over ||u_a|| <= 1, by Newton steps that never go uphill.
+
+    Each step solves in the tangent space of the spheres that bind, with negative curvature turned
+    positive and the rotations (curvature 0) left out; O((m r)^3). Stops when neither the loss nor the
+    residual improves.
+    """
+    orbit_loss = OrbitLoss(problem)
+    U = _into_ball(U)
+    state = _residual(orbit_loss, problem, U)
+    for _ in range(steps):
+        step = _newton_step(orbit_loss, problem, U, state)
+        noise = 1e-13 * abs(state.value)
+        # Below the noise of the loss only the residual can tell, and only of a full step.
+        seen = state.size**2 > noise
+        for exponent in range(30 if seen else 1):
+            trial = _into_ball(U + 0.5**exponent * step)
+            at_trial = _residual(orbit_loss, problem, trial)
+            if at_trial.value < state.value - noise or (
+                at_trial.value <= state.value + noise and at_trial.size < 0.9 * state.size
+            ):
+                U, state = trial, at_trial
+                break
+        else:
+            return U
+    return U
+
+
+@dataclass(frozen=True)
+class _State:
+    """Loss, symmetrised gradient K, multipliers, and the scaled residual with its size."""
+
+    value: float
+    K: np.ndarray
+    multipliers: np.ndarray
+    residual: np.ndarray
+    size: float
+
+
+def _into_ball(U: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(U, axis=1, keepdims=True)
+    return np.where(norms > 1 - ON_SPHERE, U / np.maximum(norms, 1e-300), U)
+
+
+def _residual(orbit_loss: OrbitLoss, problem: OrbitProblem, U: np.ndarray) -> _State:
+    value, K = orbit_loss.value_and_gradient(U @ U.T)
+    K = (K + K.T) / 2
+    force = K @ U
+    radial = -(force * U).sum(axis=1)
+    binding = (np.linalg.norm(U, axis=1) > 1 - 2 * ON_SPHERE) & (radial > 0)
+    multipliers = np.where(binding, radial, 0.0)
+    residual = 2 * (force + multipliers[:, None] * U) / np.sqrt(np.array(problem.sizes, dtype=float))[:, None]
+    return _State(value, K, multipliers, residual, float(np.linalg.norm(residual)))
+
+
+def _newton_step(orbit_loss: OrbitLoss, problem: OrbitProblem, U: np.ndarray, state: _State) -> np.ndarray:
+    m, r = U.shape
+    scale = 1 / np.sqrt(np.array(problem.sizes, dtype=float))
+    basis = np.zeros((m * r, m, r))
+    basis[np.arange(m * r), np.repeat(np.arange(m), r), np.tile(np.arange(r), m)] = 1.0
+    bound = state.multipliers > 0
+    radial = (basis * U).sum(axis=2) * bound
+    basis = (basis - radial[:, :, None] * U) * scale[None, :, None]
+    across = basis @ U.T
+    dK = orbit_loss.curvature(U @ U.T, across + across.transpose(0, 2, 1))
+    dK = (dK + dK.transpose(0, 2, 1)) / 2
+    change = 2 * (state.K @ basis + dK @ U + state.multipliers[None, :, None] * basis)
+    hessian = basis.reshape(m * r, -1) @ change.reshape(m * r, -1).T
+    eigenvalues, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+    magnitude = np.abs(eigenvalues)
+    kept = magnitude > 1e-12 * magnitude.max(initial=1e-300)
+    along = vectors.T @ state.residual.reshape(-1)
+    direction = -vectors[:, kept] @ (along[kept] / magnitude[kept])
+    return np.tensordot(direction, basis, axes=1)

@@ -1,0 +1,139 @@
+r"""The convex relaxation of UFM+ and UFM over orbits, for a conic solver (design, sections 2.4 and 2.5).
+
+    minimise L(G)  over symmetric G, PSD, diag <= 1, and G >= 0 for UFM+
+
+By symmetry G may be taken constant on orbits: t_a on the diagonal, w_a between different samples of
+orbit a (n_a of them), G_ab across. With X_ab = G_ab and X_aa = (t_a + (n_a - 1) w_a) / n_a the
+constraint G PSD reads X PSD and X_aa <= t_a (equal if n_a = 1), so the size is the number of orbits,
+whatever n is. A conic solver's value is an opinion and no bound (design, section 3.7): the dual it
+returns becomes one only through `solvers.bounds`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from time import perf_counter
+
+import cvxpy as cp
+import numpy as np
+from jaxtyping import Float, Int
+
+from solvers.bounds import MatrixDual, OrbitProblem
+from ufm import InvalidInput
+
+OPTIONS: dict[str, dict[str, float]] = {
+    "CLARABEL": {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11},
+    "SCS": {},
+}
+
+
+@dataclass(frozen=True)
+class ConicSolution:
+    """What a conic solver says of the relaxation.
+
+    - solver, status: its name and its own word. value: the loss it reports; not a bound.
+    - gram: G over orbits, w_a on the diagonal (t_a for an orbit of one sample). Not exactly feasible.
+    - dual: multipliers as an approximate dual point at `gram`.
+    - seconds: wall time, modelling included.
+    """
+
+    solver: str
+    status: str
+    value: float
+    gram: Float[np.ndarray, "m m"]
+    dual: MatrixDual
+    seconds: float
+
+
+def solve_relaxation(problem: OrbitProblem, solver: str = "CLARABEL") -> ConicSolution | None:
+    """Solve the relaxation with "CLARABEL" or "SCS"; None if the solver returned no point at all.
+
+    The objective is divided by the number of anchors, so that tolerances do not depend on n. Raises
+    InvalidInput for another solver.
+    """
+    if solver not in OPTIONS:
+        raise InvalidInput("solver", solver, f"give one of {', '.join(OPTIONS)}")
+    start = perf_counter()
+    m = len(problem)
+    sizes = np.array(problem.sizes, dtype=float)
+    several = sizes > 1
+    X = cp.Variable((m, m), symmetric=True)
+    norms = cp.Variable(m)
+    within = (cp.multiply(sizes, cp.diag(X)) - norms) / np.maximum(sizes - 1, 1.0)
+    across = np.tril_indices(m, -1)
+    # One vector of all pair values: first w_a, then G_ab below the diagonal.
+    values = cp.hstack([within, X[across]]) if m > 1 else within
+
+    semidefinite = X >> 0
+    unit = norms <= 1
+    constraints = [semidefinite, unit]
+    if several.any():
+        constraints.append(cp.diag(X)[several] <= norms[several])
+    if not several.all():
+        constraints.append(cp.diag(X)[~several] == norms[~several])
+    nonnegative = None
+    meaningful = np.concatenate([several, np.ones(len(across[0]), dtype=bool)])
+    if problem.nonneg and meaningful.any():
+        nonnegative = values[meaningful] >= 0
+        constraints.append(nonnegative)
+
+    anchors = sum(own for count in problem.counts for own in count.values() if own >= 2)
+    scale = 1.0 / max(anchors, 1)
+    model = cp.Problem(cp.Minimize(scale * _loss(problem, values)), constraints)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "solution may be inaccurate": the status says so
+        try:
+            model.solve(solver=solver, **OPTIONS[solver])
+        except cp.SolverError:
+            return None
+    if X.value is None or not np.isfinite(X.value).all():
+        return None
+    gram = np.array((X.value + X.value.T) / 2)
+    diagonal = np.asarray(norms.value)
+    np.fill_diagonal(gram, np.where(several, (sizes * np.diag(gram) - diagonal) / np.maximum(sizes - 1, 1.0), diagonal))
+    v = np.asarray(unit.dual_value) / (scale * sizes)
+    N = np.zeros((m, m))
+    if nonnegative is not None:
+        multipliers = np.zeros(len(meaningful))
+        multipliers[meaningful] = np.asarray(nonnegative.dual_value) / scale
+        np.fill_diagonal(N, multipliers[:m] / np.maximum(sizes * (sizes - 1), 1.0))
+        N[across] = multipliers[m:] / (2 * sizes[across[0]] * sizes[across[1]])
+        N += np.tril(N, -1).T
+    dual = MatrixDual(f"dual of the conic relaxation by {solver}", gram, v, N)
+    return ConicSolution(
+        solver, model.status, float(np.asarray(model.value, dtype=float)) / scale, gram, dual, perf_counter() - start
+    )
+
+
+def _loss(problem: OrbitProblem, values: cp.Expression) -> cp.Expression:
+    """The loss in the vector of pair values: log-sum-exp rows, grouped by their number of terms."""
+    m, sizes, classes = len(problem), np.array(problem.sizes, dtype=float), np.array(problem.classes)
+    rows: dict[int, list[tuple[Int[np.ndarray, " s"], Float[np.ndarray, " s"], float]]] = {}
+    linear = np.zeros(values.shape[0])
+    for batch, count in zip(problem.batches, problem.counts, strict=True):
+        members = np.array(batch)
+        for a in batch:
+            positives = count[classes[a]] - 1
+            if positives < 1:
+                continue
+            others = sizes[members] - (members == a)
+            index = _pair_index(m, a, members)
+            same = (classes[members] == classes[a]) & (others > 0)
+            np.add.at(linear, index[same], sizes[a] * others[same] / (positives * problem.tau))
+            kept = others > 0
+            rows.setdefault(int(kept.sum()), []).append((index[kept], np.log(others[kept]), sizes[a]))
+    loss: cp.Expression = -(linear @ values)
+    for terms, group in rows.items():
+        index = np.concatenate([entry[0] for entry in group])
+        offset = np.concatenate([entry[1] for entry in group]).reshape(len(group), terms)
+        weight = np.array([entry[2] for entry in group])
+        exponents = cp.reshape(values[index], (len(group), terms), order="C") / problem.tau + offset
+        loss = loss + weight @ cp.log_sum_exp(exponents, axis=1)
+    return loss
+
+
+def _pair_index(m: int, a: int, b: Int[np.ndarray, " s"]) -> Int[np.ndarray, " s"]:
+    """Where the value of the pair (a, b) stands in the vector of pair values."""
+    high, low = np.maximum(a, b), np.minimum(a, b)
+    return np.where(high == low, high, m + high * (high - 1) // 2 + low)

@@ -1,0 +1,61 @@
+"""From an embedding to the feasible point at its orbit means, on which bounds are rigorous."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from solvers.bounds import Point
+
+# Rows this close to the unit sphere are taken to be on it; the move is reported.
+UNIT = 1e-9
+# Rows shorter than this are taken to be zero.
+NOTHING = 1e-100
+BLOCK_ENTRIES = 2**17
+
+
+def snap(
+    H: Float[np.ndarray, "n d"], index: Int[np.ndarray, " n"], multiplicity: Float[np.ndarray, " n"], nonneg: bool
+) -> tuple[Point, float]:
+    """The feasible point at the orbit means of H, and the largest distance of a row of H from its row.
+
+    index: orbit of each row. Means are taken of differences from one row of the orbit, so that identical rows
+    have exactly themselves as their mean. Negative entries become 0 for UFM+, and rows outside the ball, or
+    within UNIT of the sphere, go to the sphere. The distance is measured in floating point.
+    """
+    n, d = H.shape
+    m = int(index.max()) + 1
+    rows = np.zeros((m, d))
+    rows[index[::-1]] = H[::-1]
+    total = np.bincount(index, weights=multiplicity, minlength=m)
+    offset = np.zeros(m * d)
+    for block in _blocks(n, max(d, 1)):
+        difference = H[block] - rows[index[block]]
+        if difference.any():
+            bins = (index[block, None] * d + np.arange(d)).reshape(-1)
+            offset += np.bincount(bins, weights=(difference * multiplicity[block, None]).reshape(-1), minlength=m * d)
+    rows += offset.reshape(m, d) / total[:, None]
+    point = on_ball(np.maximum(rows, 0.0) if nonneg else rows)
+
+    norms = np.linalg.norm(point.rows, axis=1)
+    placed = point.rows * (point.norms / np.where(norms > 0, norms, 1.0))[:, None]
+    moved = 0.0
+    for block in _blocks(n, max(d, 1)):
+        difference = H[block] - placed[index[block]]
+        moved = max(moved, float(np.einsum("ij,ij->i", difference, difference).max()))
+    return point, float(np.sqrt(moved))
+
+
+def on_ball(rows: Float[np.ndarray, "m d"]) -> Point:
+    """The point of the unit ball at rows, those beyond 1 - UNIT on the sphere, those below NOTHING at 0."""
+    norms = np.linalg.norm(rows, axis=1)
+    dead = norms < NOTHING
+    norms = np.where(dead, 0.0, np.where(norms > 1 - UNIT, 1.0, norms))
+    return Point(np.where(dead[:, None], 0.0, rows), norms)
+
+
+def _blocks(n: int, d: int) -> Iterator[slice]:
+    rows = max(1, BLOCK_ENTRIES // d)
+    return (slice(start, start + rows) for start in range(0, n, rows))

@@ -1,0 +1,306 @@
+"""Out of spurious stationary points: lift where classes conflict, descend again, compress back to d.
+
+UFM+ has spurious stationary points (one class holds two coordinates while two others share one), and
+imbalance makes them common. In a space with unused coordinates they are saddles: a class that is
+pushed while it is stationary gains, to second order, by taking some mass into a fresh coordinate,
+since the Lagrangian duality gap at a stationary point is exactly the pressure on it. So the staircase
+gives the classes in conflict random mass there and descends again, as the Riemannian staircase of
+SE-Sync does for its relaxation (design, section 3.3). Neither the form of the optimum nor its value
+is used: a point without conflict has duality gap zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Bool, Float, Int
+from scipy.sparse.csgraph import connected_components
+
+from solvers.descent import Method, Record, joined
+from solvers.lanes import Outcome, Schedule, run_lanes
+from solvers.status import Status
+from ufm.problem import PADDING, Problem
+
+# A conflict below this share of a point's forces is rounding: exact zeros are the rule.
+NO_CONFLICT = 1e-10
+# Lifts of a start in which only the pieces in conflict move, and the largest chance of others to join later.
+PATIENCE = 5
+# Rows this close may be meant to be equal; rows closer than APART are.
+NEAR = 1e-2
+APART = 1e-8
+MOST_GLUINGS = 3
+MOST_JOINING = 0.5
+
+
+@dataclass
+class Climb:
+    """One start on the staircase.
+
+    - descents: outcomes so far. lifts: how many were followed by a lift, a compression or a gluing. gluings: those.
+    - conflicted: whether the last one ended with classes in conflict or in too many coordinates.
+    """
+
+    index: int
+    descents: list[Outcome] = field(default_factory=list)
+    lifts: int = 0
+    gluings: int = 0
+    conflicted: bool = False
+
+    @property
+    def last(self) -> Outcome:
+        """The latest descent."""
+        return self.descents[-1]
+
+    @property
+    def steps(self) -> int:
+        """Steps of all descents."""
+        return sum(descent.steps for descent in self.descents)
+
+    @property
+    def status(self) -> Status:
+        """The status of the latest descent; settling in conflict is no convergence."""
+        in_conflict = self.conflicted and self.last.status is Status.CONVERGED
+        return Status.CONFLICTED if in_conflict else self.last.status
+
+    @property
+    def history(self) -> Record:
+        """The histories of all descents, iterations counted through."""
+        return joined([(descent.history, descent.steps) for descent in self.descents])
+
+
+def climb(
+    method: Method,
+    problem: Problem | Sequence[Problem],
+    starts: Sequence[Float[np.ndarray, "m d"]],
+    schedule: Schedule,
+    *,
+    streams: Sequence[tuple[int, int]],
+    max_lifts: int = 50,
+    progress: Callable[[int], None],
+) -> list[Climb]:
+    """Descend from every start until no point is in conflict, all fits d coordinates and equal rows are equal.
+
+    - problem: of all starts, or one for each start, all of one shape and temperature.
+    - streams: seeds of the random numbers of each start.
+
+    Starts live in d + spare coordinates from the first; coordinates nobody uses stay exactly zero
+    under projected gradient, so a start descends in R^d until it is first lifted.
+    """
+    of_start = [problem] * len(starts) if isinstance(problem, Problem) else problem
+    d, width = of_start[0].d, of_start[0].d + spare_coordinates(of_start[0])
+    meetings: dict[int, Meetings] = {}
+    climbs = [Climb(index) for index in range(len(starts))]
+
+    def finished(outcome: Outcome) -> Float[np.ndarray, "m w"] | None:
+        this = climbs[outcome.key]
+        this.descents.append(outcome)
+        onward = None
+        if outcome.status is Status.CONVERGED and width > d:
+            own = of_start[this.index]
+            if id(own) not in meetings:
+                meetings[id(own)] = Meetings.of(own)
+            rng = np.random.default_rng([*streams[this.index], this.lifts])
+            onward = next_point(outcome, own, meetings[id(own)], this.lifts, rng)
+            this.conflicted = onward is not None
+        slow = outcome.status in (Status.CONVERGED, Status.OUT_OF_STEPS)
+        if onward is None and slow and width > d and this.gluings < MOST_GLUINGS:
+            onward = glued(outcome.H, of_start[this.index])
+            this.gluings += onward is not None
+        if onward is None or this.lifts == max_lifts:
+            progress(1)
+            return None
+        this.lifts += 1
+        return onward
+
+    widened = [(i, _widened(U, width)) for i, U in enumerate(starts)]
+    run_lanes(method, problem, widened, schedule, finished)
+    return climbs
+
+
+def glued(H: Float[np.ndarray, "m w"], problem: Problem) -> Float[np.ndarray, "m w"] | None:
+    """The point with rows that almost coincide made equal, to descend from again; None if they are.
+
+    Rows of a class that share a batch and are within NEAR of each other, by chains, go to their mean, at
+    the mean of their norms. What a batch of one class alone ties converges like t^{-1/2}: near equality the
+    loss grows with the fourth power of the distance. Rows that are not to be equal part in the descent.
+    """
+    labels, weight = np.asarray(problem.labels), np.asarray(problem.multiplicity)
+    links = [np.zeros((2, 0), dtype=int)]
+    for row in np.asarray(problem.batches):
+        members = row[row != PADDING]
+        squares = ((H[members, None, :] - H[None, members, :]) ** 2).sum(axis=-1)
+        close = (squares <= NEAR**2) & (labels[members, None] == labels[None, members])
+        links.append(members[np.stack(np.nonzero(np.triu(close, 1)))])
+    rows, columns = np.concatenate(links, axis=1)
+    graph = sp.coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(H), len(H)))
+    cluster = connected_components(graph, directed=False)[1]
+    total = np.maximum(np.bincount(cluster, weights=weight), 1.0)
+    norm = np.bincount(cluster, weights=weight * np.linalg.norm(H, axis=1)) / total
+    mean = np.zeros((len(total), H.shape[1]))
+    np.add.at(mean, cluster, H * weight[:, None])
+    equal = (_normalised(mean) * norm[:, None])[cluster]
+    return equal if np.abs(equal - H).max() > APART else None
+
+
+def spare_coordinates(problem: Problem) -> int:
+    """Fresh coordinates beside the d asked for; none where frames do not fit (d < k) or are not sought (UFM)."""
+    return max(4, problem.k // 4) if problem.bound_is_attained else 0
+
+
+@dataclass(frozen=True)
+class Meetings:
+    """Who acts on whom, by chains.
+
+    - islands: the points, split so that no batch holds points of two islands. The loss is a sum over islands,
+      and each may be turned on its own: its coordinates have nothing to do with those of another.
+    - piece: (m,) label of each point; equal iff a chain of attractions (two points of a class in one batch)
+      connects the points.
+    """
+
+    islands: tuple[Int[np.ndarray, " _"], ...]
+    piece: Int[np.ndarray, " m"]
+
+    @classmethod
+    def of(cls, problem: Problem) -> Meetings:
+        """From the batches. Points of multiplicity 0 are on no island."""
+        labels, batches = np.asarray(problem.labels), np.asarray(problem.batches)
+        m = len(labels)
+        batch, slot = np.nonzero(batches != PADDING)
+        point = batches[batch, slot]
+        island = _chained(point, batch, m)
+        piece = _chained(point, batch * problem.k + labels[point], m)
+        real = np.asarray(problem.multiplicity) > 0
+        islands = tuple(np.flatnonzero(real & (island == i)) for i in np.unique(island[real]))
+        return cls(islands, piece)
+
+
+def _chained(point: Int[np.ndarray, " e"], group: Int[np.ndarray, " e"], m: int) -> Int[np.ndarray, " m"]:
+    """A label for each of m points: equal iff a chain of shared groups connects them."""
+    groups = np.unique(group, return_inverse=True)[1].reshape(-1)
+    size = m + int(groups.max(initial=-1)) + 1
+    graph = sp.coo_array((np.ones(len(point)), (point, m + groups)), shape=(size, size))
+    return np.unique(connected_components(graph, directed=False)[1][:m], return_inverse=True)[1].reshape(-1)
+
+
+def next_point(
+    outcome: Outcome, problem: Problem, meetings: Meetings, lifts: int, rng: np.random.Generator
+) -> Float[np.ndarray, "m w"] | None:
+    """Where to go on from a stationary point, island by island; None if nothing is to be mended.
+
+    lifts: how many came before. After PATIENCE of them the same few pieces may be circling among the
+    same coordinates, which others must leave first: those join the lift with a chance that grows.
+    """
+    H = outcome.H.copy()
+    changed = False
+    chance = min(MOST_JOINING, max(0, lifts - PATIENCE) / (2 * PATIENCE))
+    for island in meetings.islands:
+        conflict = outcome.conflict[island]
+        if NO_CONFLICT < conflict.max() <= 100 * outcome.residual:
+            continue  # still on its way: the descent stopped for another island
+        onward = _next_on_island(H[island], conflict, meetings.piece[island], problem, chance, rng)
+        if onward is not None:
+            H[island] = onward
+            changed = True
+    return H if changed else None
+
+
+def _next_on_island(
+    H: Float[np.ndarray, "i w"],
+    conflict: Float[np.ndarray, " i"],
+    piece: Int[np.ndarray, " i"],
+    problem: Problem,
+    chance: float,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "i w"] | None:
+    """Lifted if in conflict, compressed if too wide, else None."""
+    merged = merge_parallel_columns(H)
+    used = int(np.count_nonzero(merged.any(axis=0)))
+    pushed = conflict > NO_CONFLICT
+    joining = rng.uniform(size=int(piece.max()) + 1) < chance if chance else np.zeros(int(piece.max()) + 1, bool)
+    if pushed.any():
+        return lift(merged, used, np.isin(piece, piece[pushed]) | joining[piece], piece, problem, rng)
+    if used > problem.d:
+        return compressed(merged, joining, piece, problem.d, rng)
+    if np.count_nonzero(H[:, problem.d :]):
+        return merged
+    return None
+
+
+def compressed(
+    H: Float[np.ndarray, "i w"],
+    joining: Bool[np.ndarray, " pieces"],
+    piece: Int[np.ndarray, " i"],
+    d: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "i w"]:
+    """From a point without conflict in a wider space: drop what is least used; descent and lifts mend it.
+
+    Columns come in order of decreasing norm. Joining pieces, and with them those that are left with
+    nothing, start anew in a random direction of R^d, the same for all points of a piece.
+    """
+    kept = H * (np.arange(H.shape[1]) < d)
+    if joining.any():
+        lost = np.isin(piece, piece[~kept.any(axis=1)])
+        anew = np.pad(np.abs(rng.standard_normal((len(joining), d))), ((0, 0), (0, H.shape[1] - d)))
+        kept = np.where((joining[piece] | lost)[:, None], anew[piece], kept)
+    return _normalised(kept)
+
+
+def lift(
+    H: Float[np.ndarray, "i w"],
+    used: int,
+    pushed: Bool[np.ndarray, " i"],
+    piece: Int[np.ndarray, " i"],
+    problem: Problem,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "i w"]:
+    """Give the pushed pieces random mass in the unused columns, the same for all points of a piece."""
+    width = H.shape[1]
+    if used == width:
+        # Nothing is free: take the columns that carry least.
+        order = np.argsort(-np.linalg.norm(H, axis=0), kind="stable")
+        used = width - max(1, spare_coordinates(problem) // 2)
+        H = H[:, order] * (np.arange(width) < used)
+    pieces, of_point = np.unique(piece, return_inverse=True)
+    mass = rng.uniform(size=(len(pieces), width - used)) ** 2
+    mass *= rng.uniform(0.3, 1.0, size=(len(pieces), 1)) / np.linalg.norm(mass, axis=1, keepdims=True)
+    lifted = H.copy()
+    lifted[:, used:] = np.where(pushed[:, None], mass[of_point.reshape(-1)], 0.0)
+    return _normalised(lifted)
+
+
+def merge_parallel_columns(H: Float[np.ndarray, "m w"], tolerance: float = 1e-6) -> Float[np.ndarray, "m w"]:
+    """Merge columns with the same direction: [a u, b u] and sqrt(a^2 + b^2) u have the same Gram matrix.
+
+    Columns come out in order of decreasing norm, zeros last. Directions that differ by less than
+    `tolerance` count as the same; the descent that follows removes that error.
+    """
+    norms = np.linalg.norm(H, axis=0)
+    order = np.argsort(-norms, kind="stable")
+    directions: list[np.ndarray] = []
+    squares: list[float] = []
+    for column in order[norms[order] > tolerance**2]:
+        direction = H[:, column] / norms[column]
+        for kept, other in enumerate(directions):
+            if np.abs(direction - other).max() <= tolerance:
+                squares[kept] += norms[column] ** 2
+                break
+        else:
+            directions.append(direction)
+            squares.append(norms[column] ** 2)
+    merged = np.zeros_like(H)
+    for column, (direction, square) in enumerate(zip(directions, squares, strict=True)):
+        merged[:, column] = np.sqrt(square) * direction
+    return merged
+
+
+def _normalised(H: Float[np.ndarray, "m w"]) -> Float[np.ndarray, "m w"]:
+    norms = np.linalg.norm(H, axis=1, keepdims=True)
+    return H / np.where(norms > 0, norms, 1.0)
+
+
+def _widened(U: Float[np.ndarray, "m d"], width: int) -> Float[np.ndarray, "m w"]:
+    return np.pad(U, ((0, 0), (0, width - U.shape[1])))

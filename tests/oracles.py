@@ -1,0 +1,152 @@
+"""Slow and plain: the definitions of the paper, written down once more without the package's tricks.
+
+Everything takes lists of distinct sample indices as batches; `arithmetic` is `math` for float64 or
+`mpmath.mp` for as many digits as the context holds.
+"""
+
+import math
+from itertools import combinations
+
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+
+import ufm
+
+
+def _number(arithmetic, x):
+    return mpmath.mpf(float(x)) if arithmetic is mpmath.mp else float(x)
+
+
+def _total(arithmetic, terms):
+    return mpmath.fsum(terms) if arithmetic is mpmath.mp else math.fsum(terms)
+
+
+def scl(H, labels, tau, batches, arithmetic=mpmath.mp):
+    """sum_B sum_{active i in B} log sum_{l != i} exp(G_il/tau) - mean_{positives j} G_ij/tau."""
+    rows = [[_number(arithmetic, x) for x in row] for row in np.asarray(H)]
+    tau = _number(arithmetic, tau)
+
+    def similarity(i, j):
+        return _total(arithmetic, [a * b for a, b in zip(rows[i], rows[j], strict=True)]) / tau
+
+    losses = []
+    for batch in batches:
+        for i in batch:
+            others = [j for j in batch if j != i]
+            positives = [j for j in others if labels[j] == labels[i]]
+            if positives:
+                to = {j: similarity(i, j) for j in others}
+                mean = _total(arithmetic, [to[j] for j in positives]) / len(positives)
+                losses.append(arithmetic.log(_total(arithmetic, [arithmetic.exp(to[j]) for j in others])) - mean)
+    return _total(arithmetic, losses)
+
+
+def bound(labels, tau, batches, arithmetic=mpmath.mp):
+    """sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log((n_{B,c} - 1) + (n_B - n_{B,c}) exp(-1/tau))."""
+    tau = _number(arithmetic, tau)
+    terms = []
+    for batch in batches:
+        members = [int(labels[i]) for i in batch]
+        for c in set(members):
+            count = members.count(c)
+            if count >= 2:
+                Z = (count - 1) + (len(batch) - count) * arithmetic.exp(-1 / tau)
+                terms.append(count * arithmetic.log(Z))
+    return _total(arithmetic, terms)
+
+
+def scl_jnp(H, labels, tau, batches):
+    """The same loss in jax.numpy by plain loops over anchors, for automatic differentiation."""
+    G = H @ H.T / tau
+    total = 0.0
+    for batch in batches:
+        for i in batch:
+            others = np.array([j for j in batch if j != i], dtype=int)
+            positives = np.array([j for j in others if labels[j] == labels[i]], dtype=int)
+            if len(positives):
+                total = total + jnp.log(jnp.sum(jnp.exp(G[i, others]))) - jnp.mean(G[i, positives])
+    return total
+
+
+def gram_gradient(H, labels, tau, batches):
+    """C with C_il the derivative of the losses of anchor i (all batches) in G_il; dense, float64."""
+    G = np.asarray(H) @ np.asarray(H).T / tau
+    C = np.zeros_like(G)
+    for batch in batches:
+        for i in batch:
+            others = np.array([j for j in batch if j != i], dtype=int)
+            positives = [j for j in others if labels[j] == labels[i]]
+            if positives:
+                softmax = np.exp(G[i, others] - G[i, others].max())
+                C[i, others] += softmax / softmax.sum() / tau
+                C[i, positives] -= 1 / len(positives) / tau
+    return C
+
+
+def gradient(H, labels, tau, batches):
+    """Gradient of the loss in H from the softmax weights, in mpmath's digits, rounded at the end."""
+    rows = mpmath.matrix(np.asarray(H).tolist())
+    G = rows * rows.T / mpmath.mpf(float(tau))
+    C = mpmath.zeros(len(labels))
+    for batch in batches:
+        for i in batch:
+            others = [j for j in batch if j != i]
+            positives = [j for j in others if labels[j] == labels[i]]
+            if positives:
+                weights = {j: mpmath.exp(G[i, j]) for j in others}
+                partition = mpmath.fsum(weights.values())
+                for j in others:
+                    C[i, j] += weights[j] / partition - (mpmath.mpf(j in positives) / len(positives))
+    return np.array(((C + C.T) * rows / mpmath.mpf(float(tau))).tolist(), dtype=float)
+
+
+def batch_lists(problem):
+    """The batches of a problem as lists of indices."""
+    return [[int(i) for i in row if i >= 0] for row in np.asarray(problem.batches)]
+
+
+def expanded(problem):
+    """The problem with every point repeated by its multiplicity, and the point each row came from."""
+    times = np.asarray(problem.multiplicity).astype(int)
+    origin = np.repeat(np.arange(len(times)), times)
+    batches = [np.flatnonzero(np.isin(origin, batch)) for batch in batch_lists(problem)]
+    full = ufm.Problem(np.asarray(problem.labels)[origin], problem.d, float(problem.tau), batches, problem.nonneg)
+    return full, origin
+
+
+def orthogonal_frame(labels, d):
+    """Every sample on the coordinate axis of its class."""
+    return np.eye(max(labels) + 1, d)[np.asarray(labels)]
+
+
+def random_batches(rng, labels, count):
+    """A batch of everything, random overlapping ones, a singleton and (count >= 3) a single-class one."""
+    n = len(labels)
+    batches = [list(range(n)), [int(rng.integers(n))]]
+    batches.append([int(i) for i in np.flatnonzero(np.asarray(labels) == rng.integers(max(labels) + 1))])
+    while len(batches) < count:
+        batches.append([int(i) for i in rng.permutation(n)[: rng.integers(2, n)]])
+    return batches
+
+
+def random_rows(rng, kind, labels, d):
+    """Feasible rows. kind: ufm+, ufm, zeros (some rows zero), duplicates, near (an orthogonal frame)."""
+    n = len(labels)
+    H = rng.normal(size=(n, d))
+    H = H / np.linalg.norm(H, axis=1, keepdims=True) * rng.uniform(0, 1, (n, 1)) ** 0.3
+    if kind == "ufm":
+        return H
+    H = np.abs(H)
+    if kind == "zeros":
+        H[rng.integers(n, size=3)] = 0
+    if kind == "duplicates":
+        H = H[rng.integers(n, size=n)]
+    if kind == "near":
+        H = (1 - 1e-7) * orthogonal_frame(labels, d) + 1e-7 * H
+    return H
+
+
+def pairs(n):
+    """All unordered pairs of 0..n-1."""
+    return list(combinations(range(n), 2))

@@ -1,0 +1,63 @@
+"""Compiled functions survive the process, where the user wants them to."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from experiments import compile_cache
+
+PROGRAM = """
+from experiments import compile_cache
+path = compile_cache.enable()
+from solvers.compiled import Compiled, compile_seconds
+from solvers.descent import begin_lanes
+from solvers.accelerated import Accelerated
+from ufm import Problem
+import numpy as np
+problem = Problem([0, 0, 1, 1], 2)
+Compiled(begin_lanes)(np.ones((2, 4, 2)) / 2, problem, method=Accelerated())
+files = 0 if path is None else len(list(path.iterdir()))
+print(files, compile_seconds())
+"""
+
+
+def started(**environment):
+    """Files in the cache and seconds of compiling, of a process that compiles one function."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    files, seconds = done.stdout.split()
+    return int(files), float(seconds)
+
+
+def test_a_second_start_compiles_nothing_again(tmp_path):
+    cold, seconds = started(UFM_SCL_COMPILE_CACHE=str(tmp_path))
+    assert cold > 0
+    warm, again = started(UFM_SCL_COMPILE_CACHE=str(tmp_path))
+    assert warm == cold
+    assert again < seconds
+
+
+def test_off_and_unwritable(tmp_path):
+    assert started(UFM_SCL_COMPILE_CACHE="off")[0] == 0
+    (tmp_path / "file").write_text("")
+    assert started(UFM_SCL_COMPILE_CACHE=str(tmp_path / "file"))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"UFM_SCL_COMPILE_CACHE": "/a"}, "/a"),
+        ({"UFM_SCL_COMPILE_CACHE": "", "XDG_CACHE_HOME": "/b"}, "/b/ufm-scl"),
+        ({"UFM_SCL_COMPILE_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/c"}, "/c/.cache/ufm-scl"),
+    ],
+)
+def test_where(monkeypatch, environment, expected):
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert str(compile_cache.directory().parent) == expected

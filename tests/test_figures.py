@@ -1,0 +1,275 @@
+"""Figures from small results: nothing clipped, the same bytes again, and the command that draws the gallery."""
+
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from experiments import command_line, gallery
+from experiments.gallery_data import BenchmarkPiece, Piece, basin_piece, graphs_piece
+from experiments.store import Store
+from figures import (
+    basins,
+    batching,
+    benchmark,
+    certificate,
+    class_mean_gram,
+    convergence,
+    cosines,
+    geometry,
+    interaction_graphs,
+    local_convergence,
+    style,
+    temperature,
+)
+from figures.captions import CAPTIONS, gallery_page
+
+FIGURES = Path(__file__).parent.parent / "figures"
+RATIOS = (1, 10, 100, 1000)
+
+
+def sweep_cell(R, nonneg=1, imbalance="step", k=10):
+    """A cell of the shape that `run_cell` gives, with a history that falls from 1 to 0."""
+    starts, records = 3, 6
+    falling = np.tile(np.geomspace(1, 1e-15, records), (starts, 1))
+    falling[:, -1] = 0
+    data = {
+        f"history_{name}": (("init", "record"), falling) for name in ("excess", "delta_gm", "beta_nc", "mean_cosine")
+    }
+    data["history_iteration"] = (("init", "record"), np.tile(np.arange(records) * int(R) + 1, (starts, 1)))
+    data["gram"] = (("init", "class", "class_"), np.tile(np.eye(k), (starts, 1, 1)))
+    data["delta_gm"] = ("init", np.array([1e-16, 3e-16, 0.0]))
+    attrs = {"R": R, "k": k, "d": 20, "tau": 1.0, "nonneg": nonneg, "imbalance": imbalance, "inits": starts}
+    return xr.Dataset(data, attrs={**attrs, "method": "staircase", "loss_bound": 100.0})
+
+
+def local_cell(R):
+    excess = 1e-4 * 0.9 ** (2.0 * np.arange(1, 201))[None]
+    return xr.Dataset(
+        {"excess": (("start", "step"), excess), "measured": ("start", [0.9]), "predicted": 0.9},
+        coords={"step": np.arange(1, 201)},
+        attrs={"R": R, "k": 10, "d": 20, "tau": 1.0, "eta": 0.1},
+    )
+
+
+def random_starts():
+    data = {}
+    for method in ("projected-gradient", "staircase"):
+        dims = ("init", f"{method}_record")
+        data[f"{method}_iteration"] = (dims, np.tile(np.arange(4) * 10, (2, 1)))
+        data[f"{method}_excess"] = (dims, np.array([[1, 1e-3, 1e-9, 1e-15], [1, -1e-3, 1e-4, 1e-4]]))
+    return xr.Dataset(data, attrs={"R": 10, "n": 275, "inits": 2, "loss_bound": 10.0})
+
+
+def cosine_data():
+    R = np.geomspace(1, 1000, 5)
+    return xr.Dataset(
+        {
+            "curve": (("fine_R", "kind"), np.linspace(-0.25, 0.25, 15).reshape(5, 3)),
+            "certified_gap": ("fine_R", [1e-12, np.nan, 1e-12, 1e-12, 1e-12]),
+            "ufm": (("R", "init", "kind"), np.zeros((5, 2, 3))),
+            "ufm_plus": (("R", "init", "kind"), np.zeros((5, 2, 3))),
+        },
+        coords={"fine_R": R, "R": R, "kind": ["majority-majority", "majority-minority", "minority-minority"]},
+        attrs={"k": 10, "d": 20, "tau": 1.0},
+    )
+
+
+def batching_cell(family, size):
+    cell = sweep_cell(1, k=5)
+    attrs = {"family": family, "batch_size": size, "unique": str(family == "bound"), "epochs": 10, "m": 1}
+    return cell.assign_attrs(**attrs, sizes=np.array([16, 16, 4]), n=36)
+
+
+def temperature_cell(R):
+    fine = np.geomspace(0.15, 5, 20)
+    return xr.Dataset(
+        {
+            "measured": (("tau", "start"), np.full((3, 2), 0.9)),
+            "predicted": ("tau", np.full(3, 0.9)),
+            "curve": ("fine_tau", 0.9 + 0.01 * np.log(fine / 0.5) ** 2),
+            "best_tau": 0.5,
+            "best_rate": 0.9,
+        },
+        coords={"tau": [0.2, 1, 5], "fine_tau": fine},
+        attrs={"R": R, "k": 10, "eta": 0.1},
+    )
+
+
+def basin_cell(d, R, tau):
+    plain = ["global minimiser", "stationary but spurious", "not converged"]
+    attrs = {"d": d, "R": R, "tau": tau, "k": 10, "starts": 3, "inits": 1}
+    return xr.Dataset({"projected_gradient": ("start", plain), "staircase": ("init", plain[:1])}, attrs=attrs)
+
+
+def benchmark_data():
+    peers = ["staircase", "staircase", "torch-supcon", "torch-supcon"]
+    runs = xr.Dataset(
+        {
+            "peer": ("run", peers),
+            "R": ("run", [10.0, 100.0] * 2),
+            "n": ("run", [275.0, 2525.0] * 2),
+            "reached": ("run", [True, True, True, False]),
+            "seconds": ("run", [0.01, 0.1, 10.0, 60.0]),
+        }
+    )
+    grown = {"n": [1e3, 1e4], "seconds_solve": [0.1, 1.0], "seconds_certify": [0.01, 0.01]}
+    return runs, xr.Dataset({name: ("run", values) for name, values in grown.items()})
+
+
+def certificate_data():
+    fields = ("upper", "lower", "gap", "theoretical", "conic", "weakest")
+    data = {field: (("model", "R"), np.full((2, 4), 100.0)) for field in fields}
+    data["gap"] = (("model", "R"), np.tile([1e-50, 1e-12], (4, 1)).T)
+    data["tolerance"] = (("model", "R"), np.full((2, 4), 1e-4))
+    data["status"] = (("model", "R"), np.array([["certified"] * 4, ["certified"] * 3 + ["inconclusive"]]))
+    attrs = {"k": 10, "d": 20, "tau": 1.0, "n_min": 5}
+    return xr.Dataset(data, coords={"model": ["UFM+", "UFM"], "R": np.array(RATIOS, float)}, attrs=attrs)
+
+
+def graph_data():
+    piece = graphs_piece()
+    return piece.compute(None, **piece.parameters)
+
+
+DRAWN = {
+    "class_mean_gram": lambda: class_mean_gram.draw([sweep_cell(R, nonneg) for nonneg in (0, 1) for R in RATIOS]),
+    "class_mean_gram, six ratios": lambda: class_mean_gram.draw([sweep_cell(R) for R in range(1, 7)]),
+    "class_mean_gram, one": lambda: class_mean_gram.draw([sweep_cell(10, k=30)]),
+    "convergence": lambda: convergence.draw([sweep_cell(R) for R in RATIOS]),
+    "geometry": lambda: geometry.draw([sweep_cell(R, imbalance=i) for i in ("step", "long-tail") for R in RATIOS]),
+    "local_convergence": lambda: local_convergence.draw([random_starts(), *map(local_cell, RATIOS)]),
+    "cosines": lambda: cosines.draw(cosine_data()),
+    "interaction_graphs": lambda: interaction_graphs.draw(graph_data()),
+    "batching": lambda: batching.draw([batching_cell(f, s) for f in ("fixed", "reshuffled", "bound") for s in (4, 8)]),
+    "temperature": lambda: temperature.draw([temperature_cell(R) for R in RATIOS]),
+    "basins": lambda: basins.draw(
+        [basin_cell(d, R, 1.0) for d in (10, 20) for R in RATIOS] + [basin_cell(20, R, 0.2) for R in RATIOS]
+    ),
+    "benchmark": lambda: benchmark.draw(*benchmark_data()),
+    "certificate": lambda: certificate.draw(certificate_data()),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_nothing_is_clipped(name):
+    figure = DRAWN[name]()
+    assert figure.get_figwidth() in (style.ONE_COLUMN, style.TWO_COLUMNS)
+    canvas = FigureCanvasAgg(figure)
+    with style.applied():
+        canvas.draw()
+        drawn = figure.get_tightbbox(canvas.get_renderer())
+    width, height = figure.get_size_inches()
+    margin = 0.02
+    assert drawn.x0 > -margin
+    assert drawn.y0 > -margin
+    assert drawn.x1 < width + margin
+    assert drawn.y1 < height + margin
+
+
+@pytest.mark.parametrize("name", ["basins", "local_convergence"])
+def test_the_same_results_give_the_same_bytes(name):
+    first, again = style.rendered(DRAWN[name]()), style.rendered(DRAWN[name]())
+    assert first == again
+    assert first["png"][:4] == b"\x89PNG"
+    assert first["pdf"][:4] == b"%PDF"
+
+
+def test_records_that_are_not_positive_repeat_the_last_one():
+    excess = np.array([[3.0, -1.0, 0.0, 2.0], [1.0, 0.5, 0.25, -0.1]])
+    np.testing.assert_array_equal(style.positive(excess), [[3, 3, 3, 2], [1, 0.5, 0.25, 0.25]])
+
+
+def test_values_are_carried_along_a_grid():
+    steps, values = np.array([[2, 5]]), np.array([[7.0, 8.0]])
+    np.testing.assert_array_equal(style.carried(steps, values, np.array([1, 2, 4, 5, 9])), [[7, 7, 7, 8, 8]])
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.417, "0.42"), (0, "0"), (3.2e-16, r"$3 \cdot 10^{-16}$")])
+def test_numbers_in_labels(value, text):
+    assert style.scientific(value) == text
+
+
+def test_the_page_of_the_gallery_is_the_captions():
+    assert (FIGURES / "README.md").read_text() == gallery_page()
+
+
+def test_the_gallery_is_complete():
+    assert list(gallery.entries()) == list(CAPTIONS) == [f"F{number}" for number in range(1, 11)]
+    for number, caption in CAPTIONS.items():
+        assert caption.file.startswith(f"{number}_")
+        content = (FIGURES / "gallery" / f"{caption.file}.png").read_bytes()
+        width, height = struct.unpack(">II", content[16:24])
+        assert len(content) < 300_000
+        assert 600 <= width <= 1500
+        assert 300 <= height <= 1500
+
+
+def test_pieces_of_different_parameters_have_different_files():
+    files = [piece.file for entry in gallery.entries().values() for piece in entry.pieces]
+    assert len(set(files)) == len({re.sub("-[0-9a-f]{16}.nc", "", file) for file in files})
+    assert basin_piece(10, 1, 1.0).file != basin_piece(20, 1, 1.0).file
+
+
+@pytest.fixture
+def small_gallery(monkeypatch):
+    """Two figures that share a result; counts how often it is computed."""
+    calls = []
+
+    def compute(store, R):
+        calls.append(R)
+        return sweep_cell(R)
+
+    pieces = tuple(Piece(f"small-R{R}", {"R": R}, compute) for R in (1, 10))
+    small = {
+        "F1": gallery.Entry(pieces, lambda data: class_mean_gram.draw(data[:1])),
+        "F2": gallery.Entry(pieces, lambda data: class_mean_gram.draw(data[1:])),
+    }
+    monkeypatch.setattr(gallery, "entries", lambda: small)
+    return calls
+
+
+def test_missing_results_are_computed_once(small_gallery, tmp_path, capsys):
+    arguments = ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
+    assert gallery.main(arguments) == 0
+    assert small_gallery == [1, 10]
+    first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert set(first) == {f"{CAPTIONS[number].file}.{suffix}" for number in ("F1", "F2") for suffix in ("png", "pdf")}
+    assert "2 of 2 results computed" in capsys.readouterr().out
+    assert gallery.main(arguments) == 0
+    assert small_gallery == [1, 10]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == first
+    assert gallery.main([*arguments, "--only", "F2", "--fresh"]) == 0
+    assert small_gallery == [1, 10, 1, 10]
+
+
+def test_a_damaged_result_is_computed_again(small_gallery, tmp_path):
+    arguments = ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results"), "--only", "F1"]
+    assert gallery.main(arguments) == 0
+    next((tmp_path / "results" / "cells").glob("small-R1-*.nc")).write_bytes(b"broken")
+    assert gallery.main(arguments) == 0
+    assert small_gallery == [1, 10, 1]
+
+
+@pytest.mark.parametrize("arguments", [["--only", "F11"], ["--out", "/dev/null/gallery"], ["--nonsense"]])
+def test_bad_input_is_one_line_and_status_2(arguments, small_gallery, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command_line.run(lambda: gallery.main(arguments))
+    assert stopped.value.code == command_line.BAD_INPUT
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert small_gallery == []
+
+
+def test_the_benchmark_is_read_from_its_tables(tmp_path):
+    store = Store(tmp_path)
+    piece = BenchmarkPiece("benchmark", {"R": (10,)}, xr.Dataset)
+    assert piece.stored(store) is None
+    store.write_csv("benchmark/benchmark.csv", [{"peer": "staircase", "R": 10.0, "reached": True, "seconds": 0.5}])
+    table = piece.run(store)
+    assert table["peer"].values.tolist() == ["staircase"]
+    assert table["reached"].values.tolist() == [True]
+    assert float(table["seconds"].values[0]) == 0.5

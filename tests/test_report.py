@@ -1,0 +1,205 @@
+"""The report of a sweep: its values, its figures, its certificates, and that it needs nothing but itself."""
+
+import csv
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from experiments import sweep_imbalance
+from experiments.report import asked, judged, rendered, write_report
+from experiments.store import Store
+from solvers.certificate import certify
+from ufm import Problem
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+COLUMNS = ["R", "inits", "certified", "orthogonal_frames", "worst_excess", "seconds_compile", "seconds_solve"]
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360606060000000050001a5f64540"
+    "0000000049454e44ae426082"
+)
+
+
+class Page(html.parser.HTMLParser):
+    """Cells of the table of results, images, the words of the page, and everything it would load."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.table, self.images, self.loads, self.words, self.tags = [], [], [], [], []
+        self._inside = self._cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self._inside |= tag == "table" and attrs.get("id") == "results"
+        if self._inside and tag == "tr":
+            self.table.append([])
+        if self._inside and tag in ("td", "th"):
+            self.table[-1].append("")
+            self._cell = True
+        if tag == "img":
+            self.images.append(attrs)
+        self.loads += [attrs[name] for name in ("src", "href", "action", "srcset") if name in attrs]
+
+    def handle_endtag(self, tag):
+        self._inside &= tag != "table"
+        self._cell &= tag not in ("td", "th")
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if self._cell:
+            self.table[-1][-1] += data
+
+
+@pytest.fixture
+def swept(tmp_path):
+    """What a sweep leaves, of two ratios, one start each, made without a solver."""
+    store = Store(tmp_path / "run")
+    config = {"R": [10.0, 2.0], "k": 3, "d": 3, "tau": 1.0, "inits": 1, "imbalance": "step", "relu": True}
+    store.write_json("config.json", {"config": config, "versions": {"python": "3.11", "ufm-scl": "0.1.0"}, "cells": 2})
+    summary, inits = [], []
+    for R in (10, 2):
+        problem = Problem.from_class_sizes([2 * R, 2, 2], d=3)
+        proof = certify(np.eye(3)[np.asarray(problem.labels)], problem, conic=False)
+        proof.save(store.path(f"certificates/R{R}-start000.json"))
+        summary.append(dict(zip(COLUMNS, [R, 1, 1, 1, 1 / 3 * 1e-13, 1.5, 0.25], strict=True)))
+        summary[-1]["seconds_certify"] = 0.125
+        inits.append({"R": R, "init": 0, "certified": True})
+    store.write_csv("summary.csv", summary)
+    store.write_csv("inits.csv", inits)
+    for name in ("class_mean_gram", "convergence"):
+        store.write_bytes(f"figures/{name}.png", PNG)
+    return store
+
+
+def test_values_are_those_of_the_summary(swept):
+    page = Page(rendered(swept.root))
+    with (swept.root / "summary.csv").open() as file:
+        assert page.table == list(csv.reader(file))
+
+
+def test_the_page_needs_nothing_but_itself(swept):
+    text = write_report(swept).read_text()
+    page = Page(text)
+    assert page.loads
+    assert all(load.startswith("data:") for load in page.loads)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "default-src 'none'" in text
+    assert not {"iframe", "object", "embed", "base"} & set(page.tags)
+    assert 'name="viewport"' in text
+
+
+def test_figures_have_words(swept):
+    images = Page(rendered(swept.root)).images
+    assert len(images) == 2
+    assert all(len(image["alt"]) > 20 for image in images)
+
+
+def test_certificates_have_a_status_and_a_command(swept):
+    words = " ".join(Page(rendered(swept.root)).words)
+    assert words.count("1 of 1 certified") == 2
+    for R in (2, 10):
+        assert f"python -m solvers.check {swept.root}/certificates/R{R}-start000.json" in words
+    assert "compilation 3.0, solving 0.5, verifying and certifying 0.2" in re.sub(r"\s*([,.])\s+", r"\1 ", words)
+    assert "0.1.0" in words
+
+
+def test_a_damaged_certificate_is_said_so(swept):
+    (swept.root / "certificates" / "R2-start000.json").write_text("{}")
+    (swept.root / "certificates" / "R10-start000.json").unlink()
+    words = " ".join(Page(rendered(swept.root)).words)
+    assert words.count("0 of 1 certified") == 2
+    assert words.count("not a readable certificate") == 2
+
+
+def test_a_figure_that_was_not_drawn_is_left_out(swept):
+    shutil.rmtree(swept.root / "figures")
+    page = Page(rendered(swept.root))
+    assert page.images == []
+    assert "No figures were drawn" in " ".join(page.words)
+
+
+def test_names_are_escaped(swept):
+    recorded = json.loads((swept.root / "config.json").read_text())
+    recorded["config"]["out"] = "<script>alert(1)</script>&'\""
+    swept.write_json("config.json", recorded)
+    text = rendered(swept.root)
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+    assert Page(text).tags.count("script") == 1
+
+
+@pytest.mark.parametrize(
+    ("relu", "certified", "frames", "good", "says"),
+    [
+        (True, 4, 4, True, "Theorem 1 is reproduced: 4 of 4"),
+        (True, 4, 3, False, "Theorem 1 is not reproduced: 4 of 4 starts are certified global minimisers, 3 are"),
+        (True, 3, 3, False, "not reproduced"),
+        (False, 4, 0, True, "4 of 4 starts are certified global minimisers of UFM"),
+        (False, 1, 0, False, "1 of 4"),
+    ],
+)
+def test_the_verdict(relu, certified, frames, good, says):
+    rows = [{"certified": str(certified), "orthogonal_frames": str(frames), "inits": "4"}]
+    judgement, sentence = judged({"relu": relu}, rows)
+    assert judgement is good
+    assert says in sentence
+    assert ("Theorem 1" in asked({"relu": relu, "inits": 4})) is relu
+
+
+def test_a_sweep_leaves_its_report(tmp_path):
+    out = tmp_path / "run"
+    small = ["--R", "1", "--k", "2", "--n-min", "2", "--d", "2", "--inits", "1"]
+    assert sweep_imbalance.main([*small, "--method", "accelerated", "--out", str(out)]) == 0
+    page = Page((out / "report.html").read_text())
+    with (out / "summary.csv").open() as file:
+        assert page.table == list(csv.reader(file))
+    assert len(page.images) == 2
+    assert "Theorem 1 is reproduced: 1 of 1" in " ".join(page.words)
+
+
+PROBE = """<script>
+const column = name => [...document.querySelectorAll("#results tbody tr")].map(row => row.cells[0].textContent).join();
+const seen = {before: column(), orders: []};
+const press = () => { document.querySelector("#results th button").click(); seen.orders.push(column()); };
+addEventListener("load", () => {
+  press(); press();
+  seen.images = [...document.images].map(image => image.complete && image.naturalWidth > 0 && image.offsetWidth > 0);
+  seen.requests = performance.getEntriesByType("resource").map(e => e.name).filter(name => !/^data:/.test(name));
+  seen.wide = document.documentElement.scrollWidth > innerWidth;
+  document.body.dataset.seen = JSON.stringify(seen);
+});
+</script></body>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
+@pytest.mark.parametrize("width", [500, 1200], ids=["phone", "desk"])
+def test_in_a_browser(swept, width):
+    probed = swept.write_bytes("probed.html", rendered(swept.root).replace("</body>", PROBE).encode())
+    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    switches += ["--disable-component-update", "--disable-sync", f"--user-data-dir={swept.root / 'profile'}"]
+    switches += [
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--enable-logging=stderr",
+        "--v=0",
+        f"--window-size={width},900",
+    ]
+    ran = subprocess.run(
+        [BROWSER, *switches, "--dump-dom", f"file://{probed}"], capture_output=True, text=True, timeout=120
+    )
+    assert "CONSOLE" not in ran.stderr
+    found = re.search(r'data-seen="([^"]*)"', ran.stdout)
+    assert found, ran.stderr
+    seen = json.loads(found.group(1).replace("&quot;", '"'))
+    assert seen["before"] == "10,2"
+    assert seen["orders"] == ["2,10", "10,2"]
+    assert seen["images"] == [True, True]
+    assert seen["requests"] == []
+    assert not seen["wide"]

@@ -1,0 +1,198 @@
+"""The store: what is damaged, moved or half-written is never read as a cell, and no two processes share one."""
+
+import errno
+import json
+import os
+import random
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import xarray as xr
+from stub_sweep import stub
+
+from experiments import command_line, sweep_imbalance
+from experiments.store import Store
+from solvers import files
+from ufm import InvalidInput
+
+NAMES = [f"cells/{letter}.nc" for letter in "abc"]
+SMALL = ["--R", *map(str, range(1, 13)), "--k", "3", "--n-min", "2", "--d", "4", "--inits", "2"]
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path)
+    for number, name in enumerate(NAMES):
+        cell = xr.Dataset({"x": ("init", np.arange(5.0) + number)}, attrs={"number": number})
+        store.write_cell(name, cell, {f"certificates/{number}-{s}.json": f"{number} {s}".encode() for s in range(2)})
+    return store
+
+
+def flip(random, paths):
+    path = random.choice(paths)
+    content = bytearray(path.read_bytes())
+    content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    path.write_bytes(bytes(content))
+    return [path]
+
+
+def truncate(random, paths):
+    path = random.choice(paths)
+    os.truncate(path, random.randrange(path.stat().st_size))
+    return [path]
+
+
+def swap(random, paths):
+    suffix = random.choice([".nc", ".json"])
+    first, second = random.sample([path for path in paths if path.suffix == suffix], 2)
+    pairs = [(first, second)]
+    if first.suffix == second.suffix == ".nc" and random.random() < 0.7:  # with their checksums
+        pairs.append((first.with_name(f"{first.name}.sha256"), second.with_name(f"{second.name}.sha256")))
+    for one, other in pairs:
+        content = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(content)
+    return [first, second]
+
+
+def remove(random, paths):
+    path = random.choice(paths)
+    path.unlink()
+    return [path]
+
+
+@pytest.mark.parametrize("times", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_every_damage_is_detected_and_named(store, times, capfd):
+    generator = random.Random(7)
+    whole = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+    assert len(whole) == 12
+    cells = {name: store.read_cell(name) for name in NAMES}
+    for _ in range(times):
+        damaged = generator.choice([flip, truncate, swap, remove])(generator, sorted(whole))
+        changed = [path for path, content in whole.items() if not path.exists() or path.read_bytes() != content]
+        assert set(damaged) <= set(changed)
+        hurt = {name for number, name in enumerate(NAMES) for path in changed if _belongs(path, number, name)}
+        assert hurt
+        for name, cell in cells.items():
+            read = store.read_cell(name)
+            assert read is None if name in hurt else read.identical(cell)
+        said = capfd.readouterr().err.splitlines()
+        assert len(said) == len([name for name in hurt if (store.root / name).exists()])
+        for path in changed:
+            path.write_bytes(whole[path])
+
+
+def _belongs(path, number, name):
+    return path.name.startswith(name.removeprefix("cells/")) or path.name.startswith(f"{number}-")
+
+
+def test_a_sealed_file_that_is_no_cell_is_refused(store, capfd):
+    for content in (b"not netCDF", b"", bytes(xr.Dataset({"x": ("i", [1.0])}).to_netcdf(engine="h5netcdf"))):
+        (store.root / NAMES[0]).write_bytes(content)
+        digest = subprocess.run(["sha256sum"], input=content, capture_output=True, check=True).stdout[:64]
+        (store.root / f"{NAMES[0]}.sha256").write_bytes(digest + b"\n")
+        assert store.read_cell(NAMES[0]) is None
+        assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+def test_one_process_at_a_time(tmp_path):
+    store = Store(tmp_path)
+    with store.alone():
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+        with pytest.raises(InvalidInput, match=f"process {os.getpid()} on "), Store(tmp_path).alone():
+            pass
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".lock").write_text('{"pid": 1, "host": "elsewhere"}')  # left by a killed process
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / ".a.nc.x7.part").write_bytes(b"half")
+    with store.alone():
+        assert not list((tmp_path / "cells").iterdir())
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_locks_of_many_processes_never_overlap(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from experiments.lock import locked; from ufm import InvalidInput\n"
+        "root, end, inside = Path(sys.argv[1]), time.time() + 2, 0\n"
+        "while time.time() < end:\n"
+        "    try:\n"
+        "        with locked(root):\n"
+        "            (root / 'inside').mkdir(); inside += 1; (root / 'inside').rmdir()\n"
+        "    except InvalidInput:\n"
+        "        pass\n"
+        "print(inside)"
+    )
+    racers = [
+        subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for racer in racers:
+        said, complaint = racer.communicate()
+        assert racer.returncode == 0, complaint.decode()
+        assert int(said) > 0
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
+    path = tmp_path / "a.json"
+    files.write_atomically(path, b"old")
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, call, full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        files.write_atomically(path, b"new")
+    assert raised.value.filename == str(path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a.json": b"old"}
+
+
+@pytest.fixture
+def small_disk(tmp_path, monkeypatch):
+    """A directory with room for 1 MiB, and what makes room: a file system where one may be mounted, else a count."""
+    root = tmp_path / "disk"
+    root.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(root)]
+    if os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0:
+        yield root, lambda: subprocess.run(["mount", "-o", "remount,size=64m", str(root)], check=True)
+        subprocess.run(["umount", str(root)], check=True)
+        return
+    flush = os.fsync
+
+    def limited(handle):
+        if sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) > 2**20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(handle)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "fsync", limited)
+        yield root, patched.undo
+
+
+def test_a_full_disk_is_said_and_the_sweep_goes_on_when_there_is_room(small_disk, tmp_path, monkeypatch, capsys):
+    root, make_room = small_disk
+    log = tmp_path / "log"
+    replacement = partial(stub, log=log, pause=0, failing=(), bulk=20_000)
+    monkeypatch.setattr(sweep_imbalance, "run_cell", replacement)
+
+    def run():
+        with pytest.raises(SystemExit) as stopped:
+            command_line.run(lambda: sweep_imbalance.main([*SMALL, "--out", str(root / "runs")]))
+        return stopped.value.code
+
+    assert run() == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "No space left on device; finished cells are kept" in error
+    assert not list(root.rglob("*.part"))
+    seals = list(root.rglob("*.sha256"))
+    assert 1 <= len(seals) < 12
+    log.unlink()
+    make_room()
+    assert run() == 0
+    assert len(log.read_text().split()) == 12 - len(seals)
+    assert len((root / "runs" / "summary.csv").read_text().splitlines()) == 13

@@ -1,0 +1,177 @@
+"""The batching sweep: what it writes, what it concludes, and that bad input leaves nothing behind."""
+
+import csv
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from experiments import command_line, sweep_batching
+from solvers.certificate import Certificate
+
+SUMMARY = (
+    "R,batch_size,family,bound,k,d,tau,n,batches,partitions,inits,unique,not_unique,undetermined,plain_claims,"
+    "counterexamples,certified,orthogonal_frames,best_excess,worst_excess,worst_gap,delta_gm_max,beta_nc_max,"
+    "max_cosine,iterations_median,seconds_compile,seconds_solve,seconds_certify"
+)
+SMALL = ["--R", 1, 3, "--k", 3, "--n", 36, "--d", 6, "--batch-size", 6, "--partitions", 3, "--inits", 2]
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as stopped:
+        command_line.run(lambda: sweep_batching.main([str(argument) for argument in arguments]))
+    return stopped.value.code
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    out = tmp_path_factory.mktemp("sweep")
+    assert run(*SMALL, "--out", out) == 0
+    return out
+
+
+def test_contract(swept):
+    assert (swept / "summary.csv").read_text().splitlines()[0] == SUMMARY
+    summary, inits = rows(swept / "summary.csv"), rows(swept / "inits.csv")
+    assert [(row["R"], row["bound"]) for row in summary] == [(R, bound) for R in "13" for bound in ("False", "True")]
+    assert len(inits) == 4 * 6
+    for row in summary:
+        assert row["n"] == "36"
+        assert row["batches"] == "6"
+        assert row["certified"] == "6"
+        assert row["undetermined"] == "0"
+        assert int(row["unique"]) + int(row["not_unique"]) == 3
+        assert row["counterexamples"] == row["not_unique"]
+        assert 0 <= float(row["best_excess"]) <= float(row["worst_excess"]) < 1e-10
+        if row["bound"] == "True":
+            assert row["unique"] == "3"
+            assert row["orthogonal_frames"] == "6"
+        else:
+            assert row["not_unique"] == "3"
+            assert row["orthogonal_frames"] == "0"
+    for row in inits:
+        assert row["unique"] == row["bound"] == row["orthogonal_frame"]
+        assert row["certified"] == "True"
+        assert row["reason"]
+    assert len(list((swept / "cells").glob("*.nc"))) == 4
+    assert len(list((swept / "certificates").glob("*.json"))) == 4 * 6 + 6  # every start, every counterexample
+    assert (swept / "figures" / "batching.png").read_bytes()[:4] == b"\x89PNG"
+    assert (swept / "figures" / "batching.pdf").read_bytes()[:4] == b"%PDF"
+    config = json.loads((swept / "config.json").read_text())
+    assert config["config"]["batch_size"] == [6]
+    assert config["versions"]["jax"]
+
+
+@pytest.mark.parametrize("kind", ["bound-family002-start001", "drawn-family001-counterexample"])
+def test_certificates_load_and_convince_the_independent_checker(swept, kind):
+    (path,) = (swept / "certificates").glob(f"R3-*-{kind}.json")
+    assert str(Certificate.load(path).status) == "certified"
+    checked = subprocess.run([sys.executable, "-m", "solvers.check", path], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_second_run_takes_the_cells_it_finds_and_runs_damaged_ones_again(swept, monkeypatch, capsys):
+    before = (swept / "inits.csv").read_bytes()
+    ran = []
+    original = sweep_batching.run_cell
+    monkeypatch.setattr(sweep_batching, "run_cell", lambda *a: ran.append(a[1].name) or original(*a))
+    assert run(*SMALL, "--out", swept) == 0
+    assert not ran
+    (cell,) = (swept / "cells").glob("R3-b6-bound-*.nc")
+    content = bytearray(cell.read_bytes())
+    content[len(content) // 2] ^= 1
+    cell.write_bytes(bytes(content))
+    assert run(*SMALL, "--out", swept) == 0
+    assert ran == ["R3-b6-bound"]
+    assert rows_alike(before, (swept / "inits.csv").read_bytes())
+    assert "Confirmed" in capsys.readouterr().out
+
+
+def rows_alike(first, second):
+    """The same starts with the same ends; rounding may differ with what is padded together."""
+    tables = [list(csv.DictReader(content.decode().splitlines())) for content in (first, second)]
+    return all(
+        {name: a[name] for name in ("R", "bound", "partition", "start", "unique", "certified")}
+        == {name: b[name] for name in ("R", "bound", "partition", "start", "unique", "certified")}
+        and np.isclose(float(a["delta_gm"]), float(b["delta_gm"]), atol=1e-6)
+        for a, b in zip(*tables, strict=True)
+    )
+
+
+def test_cells_hold_the_histories_of_all_starts(swept):
+    (path,) = (swept / "cells").glob("R1-b6-drawn-*.nc")
+    with xr.open_dataset(path, engine="h5netcdf") as cell:
+        cell.load()
+    assert cell["partition"].values.tolist() == [0, 0, 1, 1, 2, 2]
+    assert cell["start"].values.tolist() == [0, 1] * 3
+    assert cell["history_delta_gm"].shape == cell["history_iteration"].shape
+    assert (cell["history_iteration"].values[:, -1] == cell["iterations"].values).all()
+    assert cell.attrs["batch_size"] == 6
+
+
+def test_an_unconfirmed_prediction_is_exit_status_1(swept, monkeypatch):
+    original = sweep_batching.run_cell
+
+    def without_frames(*arguments):
+        cell, certificates = original(*arguments)
+        return cell.assign(orthogonal_frame=("init", np.zeros(cell.sizes["init"], bool))), certificates
+
+    monkeypatch.setattr(sweep_batching, "run_cell", without_frames)
+    assert run(*SMALL, "--out", swept.parent / "unconfirmed") == 1
+
+
+@pytest.mark.parametrize("family", ["partition", "stratified", "reshuffled"])
+@pytest.mark.parametrize("imbalance", ["step", "long-tail"])
+def test_families_have_the_samples_and_shapes_they_say(family, imbalance):
+    config = sweep_batching.Config(family=family, imbalance=imbalance, k=4, n=100, d=8, R=(1.0, 7.0), partitions=2)
+    config = dataclasses.replace(config, batch_size=(10, 25), epochs=3)
+    cells = sweep_batching.checked_cells(config)
+    assert len(cells) == 2 * 2 * 2
+    for cell in cells:
+        for problem in cell.problems:
+            assert problem.num_samples == 100
+            assert problem.batches.shape == cell.problems[0].batches.shape
+            width = cell.batch_size + (4 if cell.bound else 0)
+            assert problem.batches.shape == ((3 if family == "reshuffled" else 1) * (100 // cell.batch_size), width)
+        sizes = np.asarray(cell.problems[0].class_sizes)
+        assert cell.R * 0.8 <= sizes.max() / sizes.min() <= cell.R * 1.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--family", "shuffled"], "--family"),
+        (["--batch-size", 0], "batch_size = 0"),
+        (["--batch-size"], "batch_size = "),
+        (["--batch-size", "half"], "--batch-size"),
+        (["--epochs", 0, "--family", "reshuffled"], "epochs = 0"),
+        (["--R", 0], "R = 0"),
+        (["--R", 1000], "n = 1000: R = 1000"),
+        (["--k", 1], "k = 1"),
+        (["--n", 10, "--n-min", 2], "n = 10: give n or n-min"),
+        (["--n", 4], "n = 4"),
+        (["--d", 9], "d = 9: give at least k = 10"),
+        (["--tau", -1], "tau = -1"),
+        (["--inits", 0], "inits = 0"),
+        (["--partitions", 0], "partitions = 0"),
+        (["--seed", -1], "seed = -1"),
+        (["--colour", "red"], "--colour"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2_and_writes_nothing(arguments, said, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(*arguments, "--out", out) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.strip().splitlines()) == 1
+    assert said in printed.err
+    assert not out.exists()

@@ -1,0 +1,43 @@
+"""The unconstrained features model under the supervised contrastive loss, and what theory says of it.
+
+Pure mathematics: no solving and no input or output. float64 is the default of the whole project
+(minority classes move the loss by less than float32 can see), so importing this package switches
+JAX to 64 bits.
+"""
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+from ufm import batching  # noqa: E402
+from ufm.errors import InvalidInput  # noqa: E402
+from ufm.feasible import project, project_ball, project_nonnegative_ball  # noqa: E402
+from ufm.geometry import GeometryMetrics, geometry_metrics  # noqa: E402
+from ufm.imbalance import long_tail_imbalance, step_imbalance  # noqa: E402
+from ufm.interaction import Interaction, interaction  # noqa: E402
+from ufm.loss import excess, loss_bound, scl_loss  # noqa: E402
+from ufm.minimisers import Uniqueness, uniqueness  # noqa: E402
+from ufm.orbits import Orbits, orbits  # noqa: E402
+from ufm.problem import Problem  # noqa: E402
+
+__all__ = [
+    "GeometryMetrics",
+    "Interaction",
+    "InvalidInput",
+    "Orbits",
+    "Problem",
+    "Uniqueness",
+    "batching",
+    "excess",
+    "geometry_metrics",
+    "interaction",
+    "long_tail_imbalance",
+    "loss_bound",
+    "orbits",
+    "project",
+    "project_ball",
+    "project_nonnegative_ball",
+    "scl_loss",
+    "step_imbalance",
+    "uniqueness",
+]

@@ -1,0 +1,111 @@
+"""Batch families: seeded families of index sets (paper, Section 4; design, section 1).
+
+Every constructor returns one (nb, s) int32 array of sample indices, a batch a row, short batches padded
+with -1 at the end: what `Problem(batches=...)` holds. Families from the same n and batch size have the
+same shape whatever the seed, so they stack and vmap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Array, Int
+
+from ufm.errors import InvalidInput, whole_number
+from ufm.problem import PADDING, checked_batches, checked_labels
+
+Family = Int[np.ndarray, "nb s"]
+
+
+def partition(n: int, batch_size: int, seed: int, *, drop_last: bool = False) -> Family:
+    """A uniformly random partition of {0..n-1} into batches of batch_size samples.
+
+    The last batch holds the n mod batch_size samples left over, if any; with drop_last it is left out, and
+    those samples are in no batch. Raises InvalidInput for n < 1, batch_size < 1, a seed that is not a
+    whole number >= 0, or if drop_last leaves no batch.
+    """
+    n, batch_size = _checked(n, batch_size)
+    order = _generator(seed).permutation(n)
+    if drop_last:
+        if batch_size > n:
+            raise InvalidInput("batch_size", batch_size, f"no batch is full: there are {n} samples")
+        order = order[: n - n % batch_size]
+    return _rows(order, batch_size)
+
+
+def stratified_partition(labels: Sequence[int] | np.ndarray | Array, batch_size: int, seed: int) -> Family:
+    """A random partition of the samples into ceil(n / batch_size) batches that splits each class evenly.
+
+    Every class c contributes floor(n_c / nb) or ceil(n_c / nb) samples to every one of the nb batches, and
+    batch sizes differ by at most one: the shuffled samples, class after class, are dealt out in turn. No
+    batch is larger than batch_size. Raises InvalidInput for bad labels, batch_size < 1 or a bad seed.
+    """
+    labels = checked_labels(labels)
+    n, batch_size = _checked(len(labels), batch_size)
+    generator = _generator(seed)
+    nb = -(-n // batch_size)
+    shuffled = generator.permutation(n)
+    dealt = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    return _rows(np.concatenate([dealt, np.full(-n % nb, PADDING)]).reshape(-1, nb).T.ravel(), -(-n // nb))
+
+
+def reshuffled(n: int, batch_size: int, epochs: int, seed: int) -> Family:
+    """The union of `epochs` independent random partitions: training that reshuffles after every epoch.
+
+    ceil(n / batch_size) batches an epoch, epoch after epoch; every sample is in `epochs` batches. Raises as
+    `partition`, and InvalidInput for epochs < 1.
+    """
+    n, batch_size = _checked(n, batch_size)
+    epochs = whole_number("epochs", epochs, 1, "give at least 1 epoch, as a whole number")
+    generator = _generator(seed)
+    return np.concatenate([_rows(generator.permutation(n), batch_size) for _ in range(epochs)])
+
+
+def bind(
+    batches: Iterable[Sequence[int] | np.ndarray | Array] | np.ndarray | Array,
+    labels: Sequence[int] | np.ndarray | Array,
+    m: int = 1,
+    seed: int = 0,
+) -> Family:
+    """Batch-binding (paper, Section 4.2): the same m binding samples of each class join every batch.
+
+    With S the union over classes of m samples drawn once without replacement, the family {B union S}. A
+    batch is a set: binding samples it already holds are not added again. For d >= k the orthogonal frame
+    is then the only minimiser iff every class has two samples and every sample is in a batch: each sample
+    is glued to a binding sample of its class, and every batch holds all classes (a class of one sample, or
+    a sample without a batch, has no forced norm). Rows are k m wider than those
+    of the given family, whatever its batches share with S. Raises InvalidInput for bad batches or labels,
+    m < 1, m larger than the smallest class, or a bad seed.
+    """
+    labels = checked_labels(labels)
+    m = whole_number("m", m, 1, "give at least 1 binding sample a class, as a whole number")
+    sizes = np.bincount(labels)
+    if m > sizes.min():
+        raise InvalidInput("m", m, f"class {int(sizes.argmin())} has only {int(sizes.min())} samples to bind with")
+    rows = checked_batches(batches, len(labels))
+    shuffled = _generator(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    binding = by_class[(first[:, None] + np.arange(m)).ravel()]
+    bound = np.full((len(rows), rows.shape[1] + len(binding)), PADDING, dtype=np.int32)
+    for b, row in enumerate(rows):
+        members = np.concatenate([row[row != PADDING], np.setdiff1d(binding, row)])
+        bound[b, : len(members)] = members
+    return bound
+
+
+def _checked(n: int, batch_size: int) -> tuple[int, int]:
+    n = whole_number("n", n, 1, "give at least 1 sample, as a whole number")
+    return n, whole_number("batch_size", batch_size, 1, "give at least 1 sample a batch, as a whole number")
+
+
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(whole_number("seed", seed, 0, "give a whole number >= 0"))
+
+
+def _rows(samples: Int[np.ndarray, " n"], width: int) -> Family:
+    """Consecutive runs of `width` samples as rows; the last is padded."""
+    width = min(width, len(samples))
+    padding = np.full(-len(samples) % width, PADDING)
+    return np.concatenate([samples, padding]).reshape(-1, width).astype(np.int32)

@@ -1,0 +1,80 @@
+"""Metrics of the geometry of an embedding: how far from neural collapse and from an orthogonal frame."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ufm.errors import InvalidInput
+
+
+class GeometryMetrics(NamedTuple):
+    """Metrics of class means M (d x k, uncentred), G_M = M^T M (paper, Section 5; design, section 4).
+
+    - delta_gm: || G_M / ||G_M||_F - I / sqrt(k) ||_F. 0 iff the means are a k-orthogonal frame.
+    - beta_nc: tr(S_W S_B^+) / k. 0 iff every class has collapsed to its mean.
+    - mean_cosine, max_cosine: over pairs of class means; a mean of norm 0 has cosine 0 with all.
+    - gram: G_M.
+    """
+
+    delta_gm: Float[Array, ""]
+    beta_nc: Float[Array, ""]
+    mean_cosine: Float[Array, ""]
+    max_cosine: Float[Array, ""]
+    gram: Float[Array, "k k"]
+
+
+def geometry_metrics(
+    H: Float[Array, "m d"],
+    labels: Int[Array, " m"],
+    *,
+    k: int | None = None,
+    multiplicity: Float[Array, " m"] | None = None,
+) -> GeometryMetrics:
+    """Geometry of the rows of H. k must be given under jit; multiplicity counts identical samples.
+
+    S_W is the average over samples of (h - mu_c)(h - mu_c)^T; S_B the average over classes of
+    (mu_c - mu)(mu_c - mu)^T, mu the mean of class means. Never NaN for finite H: if all class means
+    coincide within rounding, beta_nc is inf when the classes are spread and 0 when they are not. All
+    but gram are invariant to the scale of H. Raises InvalidInput for fewer than two classes.
+    """
+    if k is None:
+        k = int(labels.max()) + 1
+    if k < 2:
+        raise InvalidInput("k", k, "geometry compares at least 2 classes")
+    # A power of two loses nothing, and squares of the scaled rows neither overflow nor vanish.
+    scale = jnp.exp2(jnp.clip(jnp.ceil(jnp.log2(jnp.max(jnp.abs(H)))), -1000.0, 1000.0))
+    H = H / scale
+    weight = jnp.ones(H.shape[0]) if multiplicity is None else multiplicity
+    sizes = jnp.zeros(k).at[labels].add(weight)
+    means = jnp.zeros((k, H.shape[1])).at[labels].add(H * weight[:, None]) / jnp.maximum(sizes, 1.0)[:, None]
+    gram = means @ means.T
+    frobenius = jnp.sqrt(jnp.sum(gram**2))
+    delta_gm = jnp.sqrt(jnp.sum((gram / jnp.where(frobenius > 0, frobenius, 1.0) - jnp.eye(k) / jnp.sqrt(k)) ** 2))
+
+    norms = jnp.sqrt(jnp.diagonal(gram))
+    units = means / jnp.where(norms > 0, norms, 1.0)[:, None]
+    cosines = units @ units.T
+    off_diagonal = ~jnp.eye(k, dtype=bool)
+    mean_cosine = jnp.sum(jnp.where(off_diagonal, cosines, 0.0)) / (k * (k - 1))
+    max_cosine = jnp.max(jnp.where(off_diagonal, cosines, -1.0))
+    return GeometryMetrics(delta_gm, _beta_nc(H, labels, weight, means), mean_cosine, max_cosine, gram * scale * scale)
+
+
+def _beta_nc(
+    H: Float[Array, "m d"], labels: Int[Array, " m"], weight: Float[Array, " m"], means: Float[Array, "k d"]
+) -> Float[Array, ""]:
+    """tr(S_W S_B^+)/k by the singular vectors of the centred means: S_B = V diag(s^2/k) V^T."""
+    k = means.shape[0]
+    offset = H - means[labels]
+    _, singular, V = jnp.linalg.svd(means - means.mean(axis=0), full_matrices=False)
+    # Rounding of the means, not of their differences, is what a zero singular value is up to.
+    rounding = jnp.linalg.norm(means) * max(means.shape) * jnp.finfo(H.dtype).eps
+    kept = singular > rounding
+    inverse = jnp.where(kept, k / jnp.where(kept, singular, 1.0) ** 2, 0.0)
+    along = jnp.sum(weight[:, None] * (offset @ V.T) ** 2, axis=0) / jnp.sum(weight)
+    spread = jnp.sum(weight[:, None] * offset**2)
+    degenerate = jnp.where(spread > rounding**2, jnp.inf, 0.0)
+    return jnp.where(kept.any(), jnp.sum(along * inverse) / k, degenerate)

@@ -1,0 +1,291 @@
+r"""The supervised contrastive loss, its bound, and its excess over the bound without cancellation.
+
+For an anchor i of class c in batch B let P be its n_{B,c} - 1 positives, g the mean of G_ij over
+them, and write the *deficits* delta_ij = 1 - G_ij, mean deficit delta. With
+
+    Z = (n_{B,c} - 1) + (n_B - n_{B,c}) e^{-1/tau},     phi(x) = e^x - 1 - x >= 0,
+
+    D  = n_{B,c} - 1 + sum_{j in P} phi((delta - delta_ij)/tau) + sum_{neg l} e^{(G_il - g)/tau}
+    f  = log(n_{B,c} - 1) + log1p( (D - (n_{B,c} - 1)) / (n_{B,c} - 1) )
+    f - log Z = log1p( [ sum_{j in P} phi((delta - delta_ij)/tau)
+                         + e^{-1/tau} sum_{neg l} expm1((G_il + delta)/tau) ] / Z )
+
+(design, section 2.2; the sum over P of the linear terms is zero, hence phi). On UFM+ every term of
+the last line is >= 0, so the excess keeps its relative accuracy however small it is, provided the
+deficits do; `_deficits` sees to that. One sweep over blocks of anchors yields loss, excess, gradient
+and the weight of the pairs at each point; the Gram matrix is never held whole.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ufm.problem import PADDING, Problem
+
+# Entries of one block of anchors x others; a few temporaries of this size are alive at once.
+BLOCK_ENTRIES = 2**18
+
+
+class Evaluation(NamedTuple):
+    """What one sweep over all pairs yields, at H (m, d).
+
+    - loss: sum over batches and active anchors (design, section 1).
+    - excess: loss minus the bound of Theorems 1 and 2, computed without cancellation.
+    - gradient: d loss / d H, of all samples a point stands for together.
+    - pair_weight: sum over l of |C_il| + |C_li|, C = d loss / d G; the scale of a sensible step. Where
+      the batch of anchor i has no other class, C vanishes at the minimiser and the curvature need not:
+      there (p_il + 1 / positives) 2 (1 - G_il) / (tau min(tau, 1)) is added, p the softmax of G_i. / tau.
+    - force: the same sum, but with (p_il + 1 / positives) / tau >= |C_il| in such batches: repulsion and
+      attraction of each pair, which cancel there. What a gradient or a conflict is small against.
+    - conflict: each point's share of the Lagrangian duality gap at H (design, sections 2.6 and 2.7):
+      sum over l of (|C_il| + |C_li|)/2 times G_il where C_il > 0 and 1 - G_il where C_il < 0 (only
+      positives attract). With A = max(-C, 0), v = A 1, S = Laplacian(A) and N = max(C, 0),
+      C = S - Diag(v) + N, so the total <C, G> + tr Diag(v) bounds loss(H) minus the minimum of
+      UFM+ from above, by convexity in G. It uses H alone, not the theorem.
+    """
+
+    loss: Float[Array, ""]
+    excess: Float[Array, ""]
+    gradient: Float[Array, "m d"]
+    pair_weight: Float[Array, " m"]
+    force: Float[Array, " m"]
+    conflict: Float[Array, " m"]
+
+
+class AnchorTerms(NamedTuple):
+    """Counts of each anchor slot of a batch: positives, Z of design section 2, active weight."""
+
+    positives: Float[Array, " s"]
+    log_partition: Float[Array, " s"]
+    weight: Float[Array, " s"]
+
+
+def phi(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """exp(x) - 1 - x to full relative accuracy: Taylor near 0, where the difference would cancel."""
+    near = jnp.abs(x) < 0.5
+    y = jnp.where(near, x, 0.0)
+    series = jnp.ones_like(y)
+    for order in range(14, 2, -1):
+        series = 1.0 + y / order * series
+    return jnp.where(near, 0.5 * y * y * series, jnp.exp(x) - 1.0 - x)
+
+
+def norm_deficit(H: Float[Array, "m d"]) -> Float[Array, " m"]:
+    """1 - ||h_i||^2, accurate to about 1e-23, where the plain difference stops at 1e-16.
+
+    Each entry is split on a grid of 2^-25: the squares of the coarse parts are multiples of 2^-50
+    and sum exactly in float64 (rows of norm up to 2), and the rest is small.
+    """
+    coarse = jnp.round(H * 2.0**25) * 2.0**-25
+    fine = H - coarse
+    return (1.0 - jnp.sum(coarse * coarse, axis=-1)) - jnp.sum(fine * (coarse + H), axis=-1)
+
+
+def anchor_terms(problem: Problem, members: Int[Array, " s"]) -> AnchorTerms:
+    """Positives, log Z and weight of every slot of one batch; padding and lone anchors weigh 0."""
+    inside = members != PADDING
+    weight = jnp.where(inside, problem.multiplicity[members], 0.0)
+    label = problem.labels[members]
+    of_class = jnp.zeros(problem.k).at[label].add(weight)[label]
+    positives = of_class - 1.0
+    active = (positives >= 1.0) & (weight > 0)
+    positives = jnp.where(active, positives, 1.0)
+    negatives = jnp.sum(weight) - of_class
+    log_partition = jnp.log(positives) + jnp.log1p(negatives / positives * jnp.exp(-1.0 / problem.tau))
+    return AnchorTerms(positives, log_partition, jnp.where(active, weight, 0.0))
+
+
+@eqx.filter_jit
+def loss_bound(problem: Problem) -> Float[Array, ""]:
+    """The lower bound of Theorems 1 and 2: sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log Z_{B,c}.
+
+    It bounds the loss of every feasible point of UFM+ and is attained by orthogonal frames when
+    d >= k. For UFM (nonneg=False) it is the loss of an orthogonal frame, and not a bound.
+    """
+
+    def of_batch(members: Int[Array, " s"]) -> Float[Array, ""]:
+        terms = anchor_terms(problem, members)
+        return jnp.sum(terms.weight * terms.log_partition)
+
+    return jnp.sum(jax.lax.map(of_batch, problem.batches))
+
+
+@eqx.filter_custom_vjp
+def scl_loss(H: Float[Array, "m d"], problem: Problem) -> Float[Array, ""]:
+    """The supervised contrastive loss, summed over batches and active anchors (design, section 1).
+
+    Differentiable in H by reverse mode, in the memory of one block of anchors. Compiled once for
+    every shape of problem.
+    Finite for every feasible H; rows of norm r > 1 overflow once (1 + 2 r^2) / tau exceeds 700.
+    """
+    return _compiled(H, problem, with_gradient=False).loss
+
+
+@eqx.filter_custom_vjp
+def excess(H: Float[Array, "m d"], problem: Problem) -> Float[Array, ""]:
+    """`scl_loss` minus `loss_bound`, without cancellation (design, section 2.2).
+
+    The number to minimise, print and certify. >= 0 on the feasible set of UFM+; on UFM it may be
+    negative. Same gradient as `scl_loss`.
+    """
+    return _compiled(H, problem, with_gradient=False).excess
+
+
+def _forward(quantity: str, perturbed: object, H: Float[Array, "m d"], problem: Problem):  # noqa: ANN202
+    at = _compiled(H, problem)
+    return getattr(at, quantity), at.gradient
+
+
+def _backward(residual: Array, cotangent: Array, perturbed: object, H: Array, problem: Problem) -> Array:
+    return cotangent * residual
+
+
+scl_loss.def_fwd(partial(_forward, "loss"))
+scl_loss.def_bwd(_backward)
+excess.def_fwd(partial(_forward, "excess"))
+excess.def_bwd(_backward)
+
+
+def evaluate(H: Float[Array, "m d"], problem: Problem, *, with_gradient: bool = True) -> Evaluation:
+    """Loss, excess, gradient and pair weights in one sweep over blocks of anchors.
+
+    Time O(sum_B n_B^2 d), memory O(m d + BLOCK_ENTRIES). With with_gradient=False the gradient and
+    the pair weights are zeros.
+    """
+    slots = problem.batches.shape[1]
+    rows = min(slots, max(32, BLOCK_ENTRIES // slots))
+    blocks = -(-slots // rows)
+
+    def of_batch(total: Evaluation, members: Int[Array, " s"]) -> tuple[Evaluation, None]:
+        terms = anchor_terms(problem, members)
+        inside = _features(H, problem, members)
+
+        def of_block(part: Evaluation, block: Array) -> tuple[Evaluation, None]:
+            return jax.tree.map(jnp.add, part, _block(inside, terms, problem, block * rows, rows, with_gradient)), None
+
+        nothing = _zeros(inside.row)
+        part, _ = jax.lax.scan(of_block, nothing, jnp.arange(blocks))
+        return Evaluation(
+            total.loss + part.loss,
+            total.excess + part.excess,
+            total.gradient.at[members].add(part.gradient),
+            total.pair_weight.at[members].add(part.pair_weight),
+            total.force.at[members].add(part.force),
+            total.conflict.at[members].add(part.conflict),
+        ), None
+
+    total, _ = jax.lax.scan(of_batch, _zeros(H), problem.batches)
+    return total
+
+
+# Outside jit, an uncompiled scan is compiled anew at every call.
+_compiled = eqx.filter_jit(evaluate)
+
+
+def _zeros(H: Float[Array, "m d"]) -> Evaluation:
+    zero = jnp.zeros((), H.dtype)
+    points = jnp.zeros(H.shape[0], H.dtype)
+    return Evaluation(zero, zero, jnp.zeros_like(H), points, points, points)
+
+
+class _Features(NamedTuple):
+    """Per slot of a batch: row, offset from its class mean in the batch, 1 - ||h||^2, label, multiplicity."""
+
+    row: Float[Array, "s d"]
+    offset: Float[Array, "s d"]
+    norm_deficit: Float[Array, " s"]
+    label: Int[Array, " s"]
+    weight: Float[Array, " s"]
+
+
+def _features(H: Float[Array, "m d"], problem: Problem, members: Int[Array, " s"]) -> _Features:
+    """The features of the members of one batch; padding gets weight 0.
+
+    The mean is the batch's own: a class that falls apart into collapsed pieces in different batches
+    is far from its overall mean, and small distances within a piece would drown.
+    """
+    row, label = H[members], problem.labels[members]
+    weight = jnp.where(members != PADDING, problem.multiplicity[members], 0.0)
+    total = jax.ops.segment_sum(row * weight[:, None], label, problem.k)
+    mean = total / jnp.maximum(jax.ops.segment_sum(weight, label, problem.k), 1.0)[:, None]
+    return _Features(row, row - mean[label], norm_deficit(row), label, weight)
+
+
+def _block(
+    batch: _Features,
+    terms: AnchorTerms,
+    problem: Problem,
+    start: Int[Array, ""],
+    rows: int,
+    with_gradient: bool,
+) -> Evaluation:
+    """The share of the anchors in slots start .. start + rows - 1 of one batch, in its own slots."""
+    tau = problem.tau
+    slots = batch.row.shape[0]
+    slot = start + jnp.arange(rows)
+    present = slot < slots
+    slot = jnp.minimum(slot, slots - 1)
+    anchor = jax.tree.map(lambda leaf: leaf[slot], batch)
+    anchor_weight = jnp.where(present, terms.weight[slot], 0.0)
+    positives, log_partition = terms.positives[slot], terms.log_partition[slot]
+
+    itself = slot[:, None] == jnp.arange(slots)[None, :]
+    same = anchor.label[:, None] == batch.label[None, :]
+    others = jnp.maximum(batch.weight[None, :] - itself, 0.0)  # padding stays at 0
+
+    # shifted = -delta_ij for positives and G_il for negatives, each without cancellation.
+    deficit = _deficits(anchor, batch, itself)
+    mean_deficit = jnp.sum(jnp.where(same, others * deficit, 0.0), axis=1) / positives
+    cosine = anchor.row @ batch.row.T
+    x = (jnp.where(same, -deficit, cosine) + mean_deficit[:, None]) / tau
+    weight = jnp.where(same, others, others * jnp.exp(-1.0 / tau))
+
+    curved = phi(x)
+    exponential = 1.0 + (curved + x)
+    above = jnp.sum(weight * jnp.where(same, curved, curved + x), axis=1)
+    crowding = jnp.sum(weight * jnp.where(same, curved, exponential), axis=1)
+    loss = jnp.sum(anchor_weight * (jnp.log(positives) + jnp.log1p(crowding / positives)))
+    gap = jnp.sum(anchor_weight * jnp.log1p(above * jnp.exp(-log_partition)))
+    if not with_gradient:
+        return _zeros(batch.row)._replace(loss=loss, excess=gap)
+
+    # C_il = d f_i / d G_il; for positives e^x/D - 1/positives without cancellation.
+    partition = positives + crowding
+    pull = (curved + x) - (crowding / positives)[:, None]
+    C = weight * jnp.where(same, pull, exponential) * (anchor_weight / (partition * tau))[:, None]
+    magnitude = jnp.abs(C)
+    mismatch = magnitude * jnp.where(C < 0, deficit, cosine)
+    # In a batch of one class attraction and repulsion cancel at the minimiser; their curvature across a row,
+    # about its share of the deficit, vanishes only as equal rows are approached.
+    alone = jnp.sum(jnp.where(same, 0.0, batch.weight[None, :]), axis=1, keepdims=True) == 0
+    both = others * (exponential / partition[:, None] + 1.0 / positives[:, None]) * (anchor_weight / tau)[:, None]
+    step = magnitude + jnp.where(alone, both * 2.0 * deficit / jnp.minimum(tau, 1.0), 0.0)
+    force = jnp.where(alone, both, magnitude)
+
+    def at_slots(of_anchors: Array, of_members: Array) -> Array:
+        return of_members.at[slot].add(of_anchors)  # repeated slots of the last block carry zeros
+
+    return Evaluation(
+        loss,
+        gap,
+        at_slots(C @ batch.row, C.T @ anchor.row),
+        at_slots(step.sum(axis=1), step.sum(axis=0)),
+        at_slots(force.sum(axis=1), force.sum(axis=0)),
+        0.5 * at_slots(mismatch.sum(axis=1), mismatch.sum(axis=0)),
+    )
+
+
+def _deficits(anchor: _Features, batch: _Features, itself: Bool[Array, "r s"]) -> Float[Array, "r s"]:
+    """1 - G_ij = (1 - ||h_i||^2)/2 + (1 - ||h_j||^2)/2 + ||h_i - h_j||^2/2, meaningful within a class.
+
+    The distance is taken between offsets from the batch's class mean: exact where the rows have collapsed.
+    """
+    squared = jnp.sum(anchor.offset**2, axis=-1)[:, None] + jnp.sum(batch.offset**2, axis=-1)[None, :]
+    distance = jnp.where(itself, 0.0, jnp.maximum(squared - 2 * anchor.offset @ batch.offset.T, 0.0))
+    return 0.5 * (anchor.norm_deficit[:, None] + batch.norm_deficit[None, :] + distance)

@@ -1,0 +1,199 @@
+r"""Whether neural collapse onto an orthogonal frame is the only minimiser of UFM+ (design, section 2.9).
+
+For d >= k the bound of Theorem 2 is attained, so the minimisers are the H with zero excess: those that
+keep the constraints of `ufm.interaction`. Each rule below either proves that these force the orthogonal
+frame's Gram matrix, or names another H on coordinate axes that keeps them:
+
+1. *Two classes without a cross edge.* One moves onto the other's axis. Any d.
+2. *A component of one sample* may vanish, with all the single samples that open batches tie to it, if
+   each of those batches has at most one unit vector: its values are then all 0. Any d. A class all of
+   whose samples are single vanishes whole.
+3. *Every class one unit component and every two classes adjacent*: all entries of the Gram are forced.
+4. *d > k*, a class in several components, not all tied by open batches: a tied piece moves to a coordinate
+   that no class uses, orthogonal to everything.
+5. *Two classes whose components fall apart* (by cross edges and open batches): one piece exchanges the
+   two axes. Any d.
+6. *More than D equal-angled unit vectors in D dimensions coincide*: (1 - g) I + g J has full rank for g < 1.
+   If the other classes are k - 1 unit components, pairwise adjacent, their supports take k - 1
+   coordinates at least; unit vectors adjacent to all of them live in the D = d - k + 1 others. An open
+   batch with more than D of these is glued, and all rules are applied anew.
+7. *d = k.* Adjacent unit components have disjoint supports (nonnegative and orthogonal), so any choice of
+   one coordinate from each support is a proper k-colouring. If the classes are the only proper
+   k-colouring, every choice gives them: components of one class cannot differ in support, nor have two
+   coordinates if there are several, and the k classes have disjoint, nonempty supports among k
+   coordinates, hence one each. So the unit components are the orthogonal frame: they are glued, class by
+   class, and all rules are applied anew. Conversely a second proper colouring is another minimiser,
+   if the open batches allow it.
+
+Where open batches remain after this, a search over all placements on axes may still find another
+minimiser; if it does not, vectors off the axes might exist, and the answer is "undetermined".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Array, Float, Int
+from scipy.sparse.csgraph import connected_components
+
+from ufm.colouring import VANISHED, is_forced, search, swapped_chain
+from ufm.interaction import NO_LINKS, Interaction, Links, interaction
+from ufm.problem import Problem
+
+
+@dataclass(frozen=True)
+class Uniqueness:
+    """Whether the orthogonal frame is the only minimiser (as a Gram matrix), and why.
+
+    - unique: True, False, or None for undetermined.
+    - reason: one sentence.
+    - counterexample: if not unique, an H (n, d) of zero excess whose geometry is not an orthogonal frame.
+    - graph: the effective interaction graph, with the plain one beside it (`graph.plain_claims_unique`).
+    """
+
+    unique: bool | None
+    reason: str
+    counterexample: Float[Array, "n d"] | None
+    graph: Interaction
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A verdict, with the coordinate of each component in another minimiser if there is one."""
+
+    unique: bool | None
+    reason: str
+    colour: Int[np.ndarray, " q"] | None = None
+
+
+def uniqueness(problem: Problem) -> Uniqueness:
+    """Decide whether NC + OF is the only minimiser of UFM+ for a batch family. tau plays no part.
+
+    Undetermined for UFM (no ReLU) and for d < k, where the bound need not be attained, and where open
+    equal-value batches or the size of a colouring problem leave the question open. Raises InvalidInput
+    for points of multiplicity other than 1. Rules and proofs: this module's docstring.
+    """
+    original = graph = interaction(problem)
+    if not problem.nonneg:
+        return Uniqueness(None, "without the ReLU the bound is not attained: no rule applies", None, original)
+    if problem.d < problem.k:
+        reason = f"d = {problem.d} is less than k = {problem.k}: the bound need not be attained, and no rule applies"
+        return Uniqueness(None, reason, None, original)
+    known = NO_LINKS
+    while True:
+        answer = _decide(graph, problem.d)
+        if isinstance(answer, _Answer):
+            break
+        first = np.unique(graph.component, return_index=True)[1]  # a sample of each component
+        known = np.concatenate([known, first[answer]], axis=1)
+        graph = interaction(problem, known=known)
+    H = None
+    if answer.colour is not None:
+        axes = np.concatenate([np.eye(problem.d), np.zeros((1, problem.d))])  # VANISHED is the last row
+        H = jnp.asarray(axes[answer.colour[graph.component]])
+    return Uniqueness(answer.unique, answer.reason, H, original)
+
+
+def _decide(graph: Interaction, d: int) -> _Answer | Links:
+    """The answer, or pairs of components that are proved to be equal unit vectors."""
+    classes, k = graph.component_class, len(graph.plain_cross)
+    apart = np.argwhere(np.triu(~graph.class_cross, 1))
+    if len(apart):
+        a, b = (int(c) for c in apart[0])
+        reason = f"classes {a} and {b} never repel: no batch holds both with a second sample of either"
+        return _Answer(False, reason, np.where(classes == b, a, classes))
+
+    tied = _tied_by_open_batches(graph)
+    lone = _may_vanish(graph, tied)
+    if lone.any():
+        c = int(classes[lone][0])
+        reason = (
+            f"{int((lone & (classes == c)).sum())} single samples of class {c} meet no second sample of their class "
+            "in a mixed batch: their norms are free, and zero is allowed"
+        )
+        return _Answer(False, reason, np.where(lone & (classes == c), VANISHED, classes))
+
+    pieces = graph.components_of_class
+    if (pieces == 1).all():
+        reason = "every class is one component of glued samples, and every two classes share a cross edge"
+        return _Answer(True, reason)
+
+    several = int(np.argmax(pieces))
+    fallen = f"class {several} falls into {int(pieces[several])} components that no mixed batch joins"
+    if d > k:
+        for c in np.flatnonzero(pieces >= 2):
+            parts, place = np.unique(tied[classes == c], return_inverse=True)
+            if len(parts) >= 2:
+                smallest = parts[np.bincount(place.reshape(-1)).argmin()]
+                reason = (
+                    f"class {c} falls into {int(pieces[c])} components that no mixed batch joins, "
+                    "and d > k leaves a coordinate for one of them"
+                )
+                return _Answer(False, reason, np.where(tied == smallest, k, classes))
+    chain = swapped_chain(graph)
+    if chain is not None:
+        moved = chain != classes
+        a, b = sorted({*classes[moved].tolist(), *chain[moved].tolist()})
+        reason = f"{fallen}, and a piece of classes {a} and {b} can exchange their coordinates"
+        return _Answer(False, reason, chain)
+
+    crowded = _crowded_batches(graph, d)
+    if crowded.size:
+        return crowded
+    units = graph.is_unit
+    if d == k and (is_forced(graph) or search(graph, k, units, use_open_batches=False).exhausted):
+        if units.all():
+            reason = f"{fallen}, but d = k and the classes are the only proper {k}-colouring of the components"
+            return _Answer(True, reason)
+        leader = np.full(k, -1)
+        leader[classes[units]] = np.flatnonzero(units)
+        return np.stack([leader[classes[units]], np.flatnonzero(units)])
+
+    looked = search(graph, d, np.ones(len(classes), dtype=bool), use_open_batches=True)
+    if looked.found is not None:
+        where = "another proper colouring" if not graph.open_batches else "another placement that keeps them equal"
+        return _Answer(False, f"{fallen}, and {where} of the components exists", np.array(looked.found))
+    if graph.open_batches:
+        reason = f"undetermined: {fallen}, and equal values in {len(graph.open_batches)} single-class batches tie them"
+    else:
+        reason = f"undetermined: {fallen}, and their colouring problem is too large to exhaust"
+    return _Answer(None, reason)
+
+
+def _tied_by_open_batches(graph: Interaction) -> Int[np.ndarray, " q"]:
+    """A label for each component: equal iff a chain of open batches connects them."""
+    q, ties = len(graph.size), graph.ties
+    tied = sp.coo_array((np.ones(ties.shape[1]), (ties[0], ties[1])), shape=(q, q))
+    return connected_components(tied, directed=False)[1]
+
+
+def _may_vanish(graph: Interaction, tied: Int[np.ndarray, " q"]) -> np.ndarray:
+    """Single samples that may vanish together with those tied to them: rule 2."""
+    free = np.ones(len(graph.size), dtype=bool)
+    of_class = np.bincount(graph.component_class, weights=graph.is_unit)
+    for batch in graph.open_batches:
+        if graph.is_unit[list(batch)].sum() >= 2:
+            free[tied == tied[batch[0]]] = False
+    return ~graph.is_unit & (free | (of_class == 0)[graph.component_class])
+
+
+def _crowded_batches(graph: Interaction, d: int) -> Links:
+    """Pairs of components that open batches glue for want of dimensions: rule 6."""
+    k, pieces = len(graph.plain_cross), graph.components_of_class
+    links = []
+    for batch in graph.open_batches:
+        c = int(graph.component_class[batch[0]])
+        others = np.flatnonzero(graph.component_class != c)
+        if len(others) != k - 1 or (pieces[np.arange(k) != c] != 1).any():
+            continue
+        among = graph.cross[others][:, others].toarray() > 0
+        if not (among | np.eye(k - 1, dtype=bool)).all() or not graph.is_unit[others].all():
+            continue
+        members = np.array(batch)
+        confined = (graph.cross[members][:, others].toarray() > 0).all(axis=1) & graph.is_unit[members]
+        if confined.sum() > d - k + 1:
+            links.append(np.stack([np.full(len(members), members[0]), members]))
+    return np.concatenate(links, axis=1) if links else NO_LINKS

@@ -1,0 +1,212 @@
+"""The problem: who has which label, who meets whom, and under which constraint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ufm.errors import InvalidInput, whole_number
+
+PADDING = -1
+# exp(2 / tau) is the largest ratio of two terms of the loss; it must stay far from overflow.
+SMALLEST_TAU = 0.01
+LARGEST_TAU = 1e4
+# Indices of points are 32-bit.
+MOST_POINTS = 2**31 - 1
+
+
+class Problem(eqx.Module):
+    r"""UFM+ (or UFM) under the supervised contrastive loss, summed over batches and active anchors.
+
+    minimise over H in R^{n x d}   sum_B sum_{i in B active} f_{B,i}(H)
+    subject to ||h_i|| <= 1, and h_i >= 0 if `nonneg` (UFM+)
+
+    (paper, eq. (1)-(3); design, section 1). A point may stand for several identical samples: its
+    `multiplicity` is their number. The raw problem has multiplicity 1 everywhere; the
+    orbit-collapsed one has one point an orbit; a point of multiplicity 0 is padding.
+
+    **Fields**
+    - labels: class 0..k-1 of each point, every class present.
+    - multiplicity: how many samples a point stands for.
+    - batches: one row of point indices a batch, padded with -1 at the end.
+    - tau: temperature, a scalar array, so that a new value does not recompile.
+    - d: embedding dimension. k: number of classes. nonneg: UFM+ if True, UFM if False.
+    """
+
+    labels: Int[Array, " m"]
+    multiplicity: Float[Array, " m"]
+    batches: Int[Array, "nb s"]
+    tau: Float[Array, ""]
+    d: int = eqx.field(static=True)
+    k: int = eqx.field(static=True)
+    nonneg: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        labels: Sequence[int] | np.ndarray | Array,
+        d: int,
+        tau: float | Array = 1.0,
+        batches: Iterable[Sequence[int] | np.ndarray | Array] | np.ndarray | Array | None = None,
+        nonneg: bool = True,
+        *,
+        multiplicity: Sequence[float] | np.ndarray | Array | None = None,
+    ) -> None:
+        """Raises InvalidInput, naming the argument, for anything that is not a problem."""
+        labels = checked_labels(labels)
+        m = len(labels)
+        self.labels = jnp.asarray(labels, dtype=jnp.int32)
+        self.multiplicity = jnp.asarray(_checked_multiplicity(multiplicity, labels), dtype=jnp.float64)
+        self.batches = jnp.asarray(checked_batches(batches, m), dtype=jnp.int32)
+        self.tau = jnp.asarray(_checked_tau(tau), dtype=jnp.float64)
+        self.d = whole_number("d", d, 1, "give the embedding dimension as a whole number of at least 1")
+        self.k = int(labels.max()) + 1
+        self.nonneg = bool(nonneg)
+
+    @classmethod
+    def from_class_sizes(
+        cls,
+        sizes: Sequence[int] | np.ndarray,
+        d: int,
+        tau: float = 1.0,
+        batches: Iterable[Sequence[int] | np.ndarray | Array] | np.ndarray | Array | None = None,
+        nonneg: bool = True,
+    ) -> Problem:
+        """Class c has sizes[c] samples; samples are numbered class after class."""
+        sizes = _array("sizes", sizes, "give one number of samples a class, for at least 2 classes")
+        if sizes.ndim != 1 or len(sizes) < 2:
+            raise InvalidInput("sizes", sizes.tolist(), "give one number of samples a class, for at least 2 classes")
+        if not np.issubdtype(sizes.dtype, np.integer) or sizes.min() < 1:
+            raise InvalidInput("sizes", sizes.tolist(), "give whole numbers of at least 1 sample a class")
+        if sum(sizes.tolist()) > MOST_POINTS:
+            raise InvalidInput("sizes", sizes.tolist(), "more than 2^31 - 1 samples in all; give fewer")
+        return cls(np.repeat(np.arange(len(sizes)), sizes), d, tau, batches, nonneg)
+
+    @property
+    def num_points(self) -> int:
+        """Rows of H. Equals the number of samples unless points stand for several."""
+        return self.labels.shape[0]
+
+    @property
+    def class_sizes(self) -> Float[Array, " k"]:
+        """Samples a class (the paper's n_c)."""
+        return jnp.zeros(self.k).at[self.labels].add(self.multiplicity)
+
+    @property
+    def num_samples(self) -> int:
+        """n, multiplicities counted."""
+        return int(self.multiplicity.sum())
+
+    @property
+    def is_full_batch(self) -> bool:
+        """One batch that holds everything (shape alone tells: indices within a batch are distinct)."""
+        return self.batches.shape[0] == 1 and bool((self.batches >= 0).sum() == self.num_points)
+
+    @property
+    def bound_is_attained(self) -> bool:
+        """Whether Theorem 1 promises the bound to be attained: UFM+ with d >= k."""
+        return self.nonneg and self.d >= self.k
+
+
+def _array(argument: str, value: object, mend: str) -> np.ndarray:
+    """The value as an array; a ragged list is a bad input and not NumPy's error."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):
+        raise InvalidInput(argument, value, mend) from None
+
+
+def checked_labels(labels: Sequence[int] | np.ndarray | Array) -> np.ndarray:
+    """Labels as a NumPy array, if they are whole numbers 0..k-1 with every class present, k >= 2."""
+    labels = _array("labels", labels, "give a non-empty list of one label a sample")
+    if labels.ndim != 1 or labels.size == 0:
+        raise InvalidInput("labels", labels.tolist(), "give a non-empty list of one label a sample")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise InvalidInput("labels", labels.tolist(), "give whole numbers 0..k-1")
+    if labels.min() < 0:
+        raise InvalidInput("labels", int(labels.min()), "labels count from 0")
+    present = np.unique(labels)
+    if len(present) != int(present[-1]) + 1:
+        missing = int(np.flatnonzero(present != np.arange(len(present)))[0])
+        raise InvalidInput(
+            "labels", missing, "this class has no sample; renumber with numpy.unique(labels, return_inverse=True)[1]"
+        )
+    if len(present) < 2:
+        raise InvalidInput("labels", "one class only", "give at least 2 classes")
+    return labels
+
+
+def _checked_multiplicity(multiplicity: Sequence[float] | np.ndarray | Array | None, labels: np.ndarray) -> np.ndarray:
+    m = len(labels)
+    if multiplicity is None:
+        return np.ones(m)
+    mend = f"give {m} whole numbers >= 0, one a label"
+    counts = _array("multiplicity", multiplicity, mend)
+    if counts.shape != (m,) or not (
+        np.issubdtype(counts.dtype, np.integer) or np.issubdtype(counts.dtype, np.floating)
+    ):
+        raise InvalidInput("multiplicity", counts.tolist(), mend)
+    if not np.isfinite(counts).all() or (counts < 0).any() or (counts != np.rint(counts)).any():
+        raise InvalidInput("multiplicity", counts.tolist(), mend)
+    of_class = np.bincount(labels, weights=counts)
+    if (of_class == 0).any():
+        missing = int(np.flatnonzero(of_class == 0)[0])
+        raise InvalidInput("multiplicity", counts.tolist(), f"class {missing} has no sample left")
+    return counts
+
+
+def _checked_tau(tau: float | Array) -> float:
+    mend = f"give the temperature as a number from {SMALLEST_TAU} to {LARGEST_TAU:g}"
+    if isinstance(tau, (bool, str)) or np.ndim(tau) != 0:
+        raise InvalidInput("tau", tau, mend)
+    try:
+        value = float(tau)
+    except (TypeError, ValueError):
+        raise InvalidInput("tau", tau, mend) from None
+    if not SMALLEST_TAU <= value <= LARGEST_TAU:
+        raise InvalidInput("tau", value, mend)
+    return value
+
+
+def checked_batches(
+    batches: Iterable[Sequence[int] | np.ndarray | Array] | np.ndarray | Array | None, m: int
+) -> np.ndarray:
+    """Batches as one padded array of distinct indices below m a row; the full batch if None.
+
+    An array keeps its width, so that families of one shape give problems of one shape.
+    """
+    if batches is None:
+        return np.arange(m)[None, :]
+    if isinstance(batches, (str, bytes)) or not isinstance(batches, Iterable) or getattr(batches, "ndim", 1) == 0:
+        raise InvalidInput("batches", batches, "give a list of batches, or None for the full batch")
+    # One copy to the host: rows of a device array would each be fetched apart.
+    given = np.asarray(batches) if isinstance(batches, (np.ndarray, Array)) else list(batches)
+    if len(given) == 0:
+        raise InvalidInput("batches", [], "give at least one batch, or None for the full batch")
+    rows = [_checked_batch(f"batches[{b}]", row, m) for b, row in enumerate(given)]
+    width = given.shape[1] if isinstance(given, np.ndarray) and given.ndim == 2 else max(len(row) for row in rows)
+    padded = np.full((len(rows), width), PADDING, dtype=np.int64)
+    for b, row in enumerate(rows):
+        padded[b, : len(row)] = row
+    return padded
+
+
+def _checked_batch(name: str, batch: Sequence[int] | np.ndarray | Array, m: int) -> np.ndarray:
+    mend = "give a batch as a list of sample indices"
+    row = _array(name, batch, mend)
+    if row.ndim != 1:
+        raise InvalidInput(name, row.tolist(), mend)
+    if row.size and not np.issubdtype(row.dtype, np.integer):
+        raise InvalidInput(name, row.tolist(), "give sample indices as whole numbers")
+    row = row[row != PADDING]
+    if row.size == 0:
+        raise InvalidInput(name, [], "an empty batch; leave it out")
+    if row.min() < 0 or row.max() >= m:
+        outside = int(row[(row < 0) | (row >= m)][0])
+        raise InvalidInput(name, outside, f"sample indices go from 0 to {m - 1}")
+    if len(np.unique(row)) != len(row):
+        raise InvalidInput(name, row.tolist(), "a batch is a set: name each sample once")
+    return row
