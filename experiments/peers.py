@@ -4,6 +4,9 @@ A peer gets the starts (S, n, d) and a test of one embedding. It runs every star
 passes or the time limit is up, and reports its own seconds only: neither compilation, nor the test.
 """
 
+# The peers come with the extra `bench`; types are checked without it as well.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import time

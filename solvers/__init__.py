@@ -4,27 +4,33 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from solvers.certificate import Certificate, Certifier, certify
+    from solvers.many_starts import Solution, solve
+    from solvers.status import Status
+    from solvers.verification import Verdict, Verification, verify
+
+__all__ = ["Certificate", "Certifier", "Solution", "Status", "Verdict", "Verification", "certify", "solve", "verify"]
 
 _HOME = {
-    "Certificate": "solvers.certificate",
-    "Certifier": "solvers.certificate",
-    "Solution": "solvers.many_starts",
-    "Status": "solvers.status",
-    "Verdict": "solvers.verification",
-    "Verification": "solvers.verification",
-    "certify": "solvers.certificate",
-    "solve": "solvers.many_starts",
-    "verify": "solvers.verification",
+    "Certificate": "certificate",
+    "Certifier": "certificate",
+    "certify": "certificate",
+    "Solution": "many_starts",
+    "solve": "many_starts",
+    "Status": "status",
+    "Verdict": "verification",
+    "Verification": "verification",
+    "verify": "verification",
 }
-
-__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'solvers' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(f"solvers.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
