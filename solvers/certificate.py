@@ -12,12 +12,12 @@ import enum
 import hashlib
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
-import jax
 import numpy as np
 from flint import arb, ctx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from solvers import certificate_file
 from solvers.bounds import (
@@ -40,7 +40,7 @@ from solvers.implications import Implied, implied, weakest_force, weakest_pair
 from solvers.polish import factor, polish
 from solvers.relaxation import ConicSolution, solve_relaxation
 from solvers.snap import on_ball, snap
-from ufm import InvalidInput, Problem, orbits
+from ufm import InvalidInput, Problem, SharedRows, orbits, uniqueness
 
 TOLERANCE = 1e-4
 COARSEST_TOLERANCE = 1e-2
@@ -57,7 +57,8 @@ class Status(enum.StrEnum):
     """What a certificate proves of the certified point (the given H with every orbit at its mean).
 
     - CERTIFIED: upper - lower <= tolerance times the weakest pair (`weakest_pair`; UFM: `weakest_force`) in balls,
-      and H lies within SNAP_TOLERANCE of the certified point: a global minimiser to that accuracy.
+      and H lies within SNAP_TOLERANCE of the certified point: a global minimiser to that accuracy. Values that
+      only batches of a single class tie are no pair; of them the gap says what it says of the loss.
     - NOT_CERTIFIED: not a global minimiser. The certificate holds another feasible point whose loss is
       lower by more than that margin, in ball arithmetic.
     - INCONCLUSIVE: neither was proved; of the point itself this says nothing. Typical reasons: d < k, where
@@ -113,9 +114,11 @@ class Certificate:
     - theoretical: the loss of an orthogonal frame, the optimum of UFM+ for d >= k; None for UFM.
     - tolerance: see `Status`.
     - implied: what the gap implies of every point with loss at most `upper` (UFM+), else None.
-    - unique: True if it is proved that all minimisers have the same Gram matrix; None if not claimed.
+    - unique: True if it is proved that all minimisers have the same Gram matrix, False if that they have not
+      (`other_minimiser` is one beside the orthogonal frame); None if neither is claimed.
     - moved: largest distance of a row of H from the certified point. Measured, not proved.
-    - samples_digest, embedding_digest: sha256 of labels, multiplicities and batches, and of H.
+    - samples_digest: sha256 of labels, multiplicities and batches. embedding_digest: sha256 of H, of the rows
+      of its orbits if the samples of every orbit share a row, else of all rows.
     - problem, point, lower_bound, witness: what the inequalities are about; witness is the better point
       of NOT_CERTIFIED.
     - second_opinion: see `SecondOpinion`; None if no conic solver was asked.
@@ -137,6 +140,7 @@ class Certificate:
     point: Point
     lower_bound: LowerBound
     witness: Point | None
+    other_minimiser: Point | None
     second_opinion: SecondOpinion | None
 
     @property
@@ -192,13 +196,14 @@ class Certifier:
             candidates = [_elementary(self.problem), *opinions, *polished]
             self.lower_bound = max(candidates, key=lambda bound: bound.value)
 
-    def certify(self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"]) -> Certificate:
+    def certify(self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"] | SharedRows) -> Certificate:
         """The certificate of one H (n, d), a row a sample. Raises InvalidInput if it is not finite or misshapen.
 
-        Rows outside the feasible set are moved into it; that, too, counts in `moved`.
+        Rows outside the feasible set are moved into it; that, too, counts in `moved`. Takes time independent
+        of n if H comes as the rows its orbits share (`Solution.shared_rows`).
         """
-        H = self._checked(H)
-        point, moved = snap(H, self.orbits.index, np.asarray(self.given.multiplicity), self.problem.nonneg)
+        rows, index, multiplicity = self._rows(H)
+        point, moved = snap(rows, index, multiplicity, self.problem.nonneg)
         with ctx.workprec(precision(self.problem.tau)):
             value, margin = self._at(point)
             # So far below the last bit of a double that it costs nothing, and far above the rounding of balls:
@@ -213,6 +218,7 @@ class Certifier:
             gap = upper - lower
             status, reason, witness = self._judge(value, gap, margin, moved)
             consequences = implied(self.problem, upper - self._frame_loss)
+            other = None if consequences is None or consequences.rigid else self.other_minimiser
             return Certificate(
                 status=status,
                 reason=reason,
@@ -222,30 +228,50 @@ class Certifier:
                 theoretical=float(self._frame_loss) if self.problem.nonneg else None,
                 tolerance=self.tolerance,
                 implied=consequences,
-                unique=True if consequences is not None and consequences.rigid else None,
+                unique=True if consequences is not None and consequences.rigid else None if other is None else False,
                 moved=moved,
                 samples_digest=self.samples_digest,
-                embedding_digest=hashlib.sha256(np.ascontiguousarray(H).data).hexdigest(),
+                embedding_digest=hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest(),
                 problem=self.problem,
                 point=point,
                 lower_bound=bound,
                 witness=witness,
+                other_minimiser=other,
                 second_opinion=self.second_opinion,
             )
 
-    def _checked(self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-        try:
-            H = np.asarray(H, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InvalidInput("H", type(H).__name__, "give a real array (n, d)") from None
+    @cached_property
+    def other_minimiser(self) -> Point | None:
+        """A minimiser whose Gram matrix is not the frame's, if `ufm.uniqueness` names one with one row an orbit."""
+        if not self.given.bound_is_attained or (np.asarray(self.given.multiplicity) != 1).any():
+            return None
+        H = uniqueness(self.given).counterexample
+        rows = None if H is None else self.orbits.shared(np.asarray(H))
+        return None if rows is None else on_ball(rows)
+
+    def _rows(
+        self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"] | SharedRows
+    ) -> tuple[Float[np.ndarray, "r d"], Int[np.ndarray, " r"], Float[np.ndarray, " r"]]:
+        """The rows of H, the orbit of each and how many samples it stands for: one row an orbit if its samples
+        share one, else all n."""
+        if not isinstance(H, SharedRows):
+            try:
+                H = np.asarray(H, dtype=np.float64)
+            except (TypeError, ValueError):
+                raise InvalidInput("H", type(H).__name__, "give a real array (n, d)") from None
+        given = H.shape if not isinstance(H, SharedRows) else (*H.index.shape, *H.rows.shape[1:])
         shape = (self.given.num_points, self.given.d)
-        if H.shape != shape:
-            raise InvalidInput("H", f"array of shape {H.shape}", f"give one row a sample, shape {shape}")
-        if not np.isfinite(H).all():
+        if given != shape:
+            raise InvalidInput("H", f"array of shape {given}", f"give one row a sample, shape {shape}")
+        shared = self.orbits.shared(H)
+        rows = np.asarray(H if shared is None else shared, dtype=np.float64)
+        if not np.isfinite(rows).all():
             raise InvalidInput("H", "array with NaN or infinite entries", "give finite numbers")
-        if np.abs(H).max() > 1e100:
-            raise InvalidInput("H", float(np.abs(H).max()), "give rows of norm at most 1")
-        return H
+        if np.abs(rows).max() > 1e100:
+            raise InvalidInput("H", float(np.abs(rows).max()), "give rows of norm at most 1")
+        if shared is None:
+            return rows, self.orbits.index, np.asarray(self.given.multiplicity)
+        return rows, np.arange(len(rows)), np.asarray(self.orbits.quotient.multiplicity)
 
     def _at(self, point: Point) -> tuple[arb, arb]:
         """The loss at a point, and the largest gap that certifies it."""
@@ -278,13 +304,16 @@ class Certifier:
 
 
 def certify(
-    H: Float[Array, "n d"] | Float[np.ndarray, "n d"],
+    H: Float[Array, "n d"] | Float[np.ndarray, "n d"] | SharedRows,
     problem: Problem,
     *,
     tolerance: float = TOLERANCE,
     conic: bool = True,
 ) -> Certificate:
-    """Certify one H (n, d). For many H of one problem make one `Certifier`. Raises InvalidInput."""
+    """Certify one H (n, d), as an array or as `ufm.SharedRows`. For many H of one problem make one `Certifier`.
+
+    Raises InvalidInput.
+    """
     return Certifier(problem, conic=conic, tolerance=tolerance).certify(H)
 
 
@@ -354,8 +383,13 @@ def _polished(
 
 
 def _samples_digest(problem: Problem) -> str:
-    """sha256 of labels (int32), multiplicities (float64) and padded batches (int32), little-endian, row by row."""
-    digest = hashlib.sha256()
-    for array, kind in ((problem.labels, "<i4"), (problem.multiplicity, "<f8"), (problem.batches, "<i4")):
-        digest.update(np.ascontiguousarray(jax.device_get(array), dtype=kind).data)
+    """sha256 of labels (int32), padded batches (int32) and, unless all are 1, multiplicities (float64).
+
+    Little-endian, row by row.
+    """
+    labels, batches, multiplicity = map(np.asarray, (problem.labels, problem.batches, problem.multiplicity))
+    digest = hashlib.sha256(np.ascontiguousarray(labels, dtype="<i4").data)
+    digest.update(np.ascontiguousarray(batches, dtype="<i4").data)
+    if (multiplicity != 1).any():
+        digest.update(np.ascontiguousarray(multiplicity, dtype="<f8").data)
     return digest.hexdigest()

@@ -61,7 +61,10 @@ def _content(certificate: Certificate) -> dict[str, Any]:
         | {"embedding_digest": certificate.embedding_digest, "moved": _hex(certificate.moved)},
         "lower_bound": {"kind": bound.kind, "source": bound.source, "value": _hex(bound.value)}
         | ({} if bound.dual is None else _dual_content(bound.dual)),
-        "witness": None if certificate.witness is None else _point_content(certificate.witness),
+        **{
+            name: None if point is None else _point_content(point)
+            for name, point in (("witness", certificate.witness), ("other_minimiser", certificate.other_minimiser))
+        },
         "claims": {
             "status": str(certificate.status),
             "reason": certificate.reason,
@@ -128,6 +131,7 @@ def _certificate(content: dict[str, Any]) -> Certificate:
         point=_point(content["point"]),
         lower_bound=LowerBound(**_bound_fields(content["lower_bound"])),
         witness=None if content["witness"] is None else _point(content["witness"]),
+        other_minimiser=None if content["other_minimiser"] is None else _point(content["other_minimiser"]),
         second_opinion=None
         if opinion is None
         else SecondOpinion(

@@ -1,11 +1,8 @@
 r"""Check certificates without trusting their maker: `python -m solvers.check FILE.json [FILE.json ...]`.
 
-Needs the standard library and python-flint (ball arithmetic), and shares no code with the solver. It redoes every
-inequality from the raw numbers of a certificate, in balls, and prints what it proved. Exit status:
-
-    0  proved: the point is a global minimiser within the stated gap, and all that is printed holds
-    1  not proved: the file claims less than that, or some claim does not follow
-    2  not a readable certificate (or too large to check here)
+Needs the standard library and python-flint (ball arithmetic), and no code of the solver; redoes every inequality from
+the raw numbers, in balls, and prints what it proved. Exit status: 0 proved (a global minimiser within the stated gap,
+and all that is printed holds), 1 not proved (less is claimed, or some claim does not follow), 2 unreadable.
 
 **The problem.** Samples i have labels and unit-ball embeddings h_i (UFM+: also h_i >= 0), G_ij = h_i.h_j. In a
 batch B with n_B samples, n_{B,c} of class c, every sample i of a class with n_{B,c} >= 2 contributes
@@ -29,18 +26,20 @@ n_a samples each. The point is h_a = norms[a] rows[a] / ||rows[a]||, feasible by
 So the mean of G over orbits a, b of two classes is at most eps / (2 n_a n_b N_ab); ||h_i - h_j||^2 <= eps R_ij
 within a class, R the effective resistance in the network of conductances A (a metric, <= (n_a+n_b-1)/(n_a n_b A_ab)
 between orbits, 2/(n_a A_aa) within one, 2/(n_b A_ab) through another); and some ||h_i|| >= 1 - eps / (pairs A_ab).
+A point attains L(frame) exactly iff all these terms vanish and the values within each batch of one class are equal.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from functools import reduce
+from functools import partial, reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,18 +47,13 @@ from typing import Any, NamedTuple
 from flint import arb, ctx
 
 MOST_BYTES, MOST_ENTRIES, MOST_PAIRS, MOST_PRODUCTS, MOST_IN_A_MATRIX = 2**25, 2**22, 2**21, 10**8, 256
-FINEST_TOLERANCE, COARSEST_TOLERANCE, FARTHEST_MOVE = 1e-30, 1e-2, 1e-6
-FORMAT = "ufm-scl certificate 1"
+FORMAT, FINEST_TOLERANCE, COARSEST_TOLERANCE, FARTHEST_MOVE = "ufm-scl certificate 1", 1e-30, 1e-2, 1e-6
 HEX_DOUBLE = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}")
 Edges = dict[tuple[int, int], arb]
 
 
-class Unreadable(Exception):
-    """The file is not a certificate."""
-
-
-class NotProved(Exception):
-    """A claim of the certificate does not follow."""
+class Refusal(Exception):
+    """The exit status, 1 for a claim that does not follow or 2 for a file that is no certificate, and what is wrong."""
 
 
 class Problem(NamedTuple):
@@ -75,15 +69,13 @@ class Problem(NamedTuple):
     counts: list[Counter[int]]
 
 
-def need(condition: bool, what: str, error: type[Exception] = Unreadable) -> None:
+def need(condition: bool, what: str, status: int = 2) -> None:
     """Refuse the file unless the condition holds."""
     if not condition:
-        raise error(what)
+        raise Refusal(status, what)
 
 
-def prove(condition: bool, claim: str) -> None:
-    """Fail the claim unless the condition, a comparison of balls, holds."""
-    need(condition, claim, NotProved)
+prove = partial(need, status=1)  # of a claim, by a comparison of balls
 
 
 def record(value: Any, name: str, *fields: str) -> list[Any]:
@@ -105,17 +97,12 @@ def wholes(value: Any, name: str, low: int, high: int, length: int | None = None
     return value
 
 
-def double(value: Any, name: str, low: float = -1e300, high: float = 1e300) -> arb:
-    """An exact double, written in hexadecimal, in [low, high]."""
-    need(isinstance(value, str) and HEX_DOUBLE.fullmatch(value) is not None, f"{name} should be a hexadecimal double")
-    number = float.fromhex(value)
-    need(low <= number <= high, f"{name} should lie between {low} and {high}")
-    return arb(number)
-
-
 def doubles(value: Any, name: str, length: int, low: float = -1e300, high: float = 1e300) -> list[arb]:
-    """A list of exact doubles."""
-    return [double(entry, name, low, high) for entry in items(value, name, length)]
+    """A list of exact doubles in [low, high], written in hexadecimal."""
+    for x in items(value, name, length):
+        fit = isinstance(x, str) and HEX_DOUBLE.fullmatch(x) is not None and low <= float.fromhex(x) <= high
+        need(fit, f"{name} should be hexadecimal, from {low} to {high}")
+    return [arb(float.fromhex(x)) for x in value]
 
 
 def shown(value: Any, digits: int = 3, rounding: str = ROUND_CEILING) -> str:
@@ -130,14 +117,10 @@ def digest(value: Any) -> str:
 
 def read(path: str) -> dict[str, Any]:
     """The JSON object in a file, without repeated fields."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        need(len(dict(pairs)) == len(pairs), "a field is given twice")
-        return dict(pairs)
-
     need(Path(path).is_file(), "not a file")
     need(Path(path).stat().st_size <= MOST_BYTES, f"more than {MOST_BYTES} bytes")
-    content = json.loads(Path(path).read_bytes().decode("utf-8"), object_pairs_hook=once)
+    text = Path(path).read_bytes().decode("utf-8")
+    content = json.loads(text, object_pairs_hook=lambda p: need(len(dict(p)) == len(p), "a field twice") or dict(p))
     need(isinstance(content, dict) and content.get("format") == FORMAT, f"format should be {FORMAT}")
     return content
 
@@ -157,7 +140,7 @@ def read_problem(value: Any) -> Problem:
     need(sum(len(batch) ** 2 for batch in batches) <= MOST_PAIRS, "too many pairs in batches to check here")
     prove(own == digest({field: value[field] for field in fields}), "the digest of the problem")
     counts = [sum((Counter({classes[a]: sizes[a]}) for a in batch), Counter()) for batch in batches]
-    return Problem(model == "UFM+", d, k, double(tau, "tau", 0.01, 1e4), classes, sizes, batches, counts)
+    return Problem(model == "UFM+", d, k, *doubles([tau], "tau", 1, 0.01, 1e4), classes, sizes, batches, counts)
 
 
 def read_point(problem: Problem, rows: Any, norms: Any) -> Callable[[int, int], arb]:
@@ -233,10 +216,7 @@ def matrix_bound(problem: Problem, gram: Any, v: Any, N: Any) -> arb:
 
 
 def pair_weights(problem: Problem) -> tuple[Edges, Edges, arb | None]:
-    """A and N at the orthogonal frame, on pairs a <= b of orbits where they are above 0, summed over batches.
-
-    Also the least weight, times the number of ordered pairs of samples, that one batch gives to a pair of orbits.
-    """
+    """A and N at the frame on pairs a <= b of orbits, and the least weight a batch gives to all samples of a pair."""
     decay, weakest = (-1 / problem.tau).exp(), None
     within, across = defaultdict(arb), defaultdict(arb)
     for batch, count in zip(problem.batches, problem.counts, strict=True):
@@ -264,24 +244,35 @@ def weakest_force(problem: Problem, C: list[list[arb]]) -> arb | None:
     return reduce(arb.min, forces) * problem.tau.min(arb(1)) if forces else None
 
 
-def resistance(sizes: list[int], members: list[int], within: Edges) -> arb | None:
-    """At least the effective resistance between any two samples of a class; None if some are not connected."""
-    hub, inside = members[0], set(members)
-    reached, roads, changed = {hub: arb(0)}, [], True
-    for (a, b), A in within.items():
-        if a != b and a in inside:
-            step = (sizes[a] + sizes[b] - 1) / (sizes[a] * sizes[b] * A)
-            roads += [(a, b, step), (b, a, step)]
-    while changed:
-        changed = False
-        for a, b, step in roads:
-            if a in reached and (b not in reached or float(reached[a] + step) < float(reached[b])):
-                reached[b], changed = reached[a] + step, True
-    ways = [2 / (sizes[sum(pair) - hub] * A) for pair, A in within.items() if hub in pair]
+def resistance(sizes: list[int], members: list[int], roads: dict[int, dict[int, arb]]) -> arb | None:
+    """At least the effective resistance between any two samples of a class, by shortest paths; None if unconnected."""
+    hub, reached = members[0], {}
+    queue = [(0.0, hub, arb(0))]
+    while queue:
+        _, a, R = heapq.heappop(queue)
+        if a not in reached:
+            reached[a] = R
+            for b, A in roads[a].items():
+                farther = R + (sizes[a] + sizes[b] - 1) / (sizes[a] * sizes[b] * A)
+                heapq.heappush(queue, (float(farther), b, farther))
+    ways = [2 / (sizes[b] * A) for b, A in roads[hub].items()]
     if len(reached) < len(members) or (sizes[hub] >= 2 and not ways):
         return None
     reached[hub] = min(ways, key=float) if sizes[hub] >= 2 else arb(0)
     return reached[hub] if len(members) == 1 else 2 * reduce(arb.max, reached.values())
+
+
+def is_other_minimiser(problem: Problem, gram: Callable[[int, int], arb]) -> bool:
+    """Whether a point, entries of its Gram matrix exact, attains the loss of the frame and has another Gram matrix."""
+    classes, first = problem.classes, {c: a for a, c in reversed(list(enumerate(problem.classes)))}
+    for batch, count in zip(problem.batches, problem.counts, strict=True):
+        pairs = ((a, b) for a in batch for b in batch if a < b or (a == b and problem.sizes[a] > 1))
+        met = ((a, b) for a, b in pairs if max(count[classes[a]], count[classes[b]]) > 1)
+        held = [(gram(a, b), arb(classes[a] == classes[b])) for a, b in met]
+        if not all((held[0][0] if len(count) == 1 else wanted) == G for G, wanted in held):
+            return False
+    apart = any(gram(a, first[c]) != 1 for a, c in enumerate(classes))
+    return apart or any(gram(a, b) != 0 for a in first.values() for b in first.values() if a < b)
 
 
 def check_implied(problem: Problem, within: Edges, across: Edges, eps: arb, claims: Any, unique: Any) -> list[str]:
@@ -291,7 +282,10 @@ def check_implied(problem: Problem, within: Edges, across: Edges, eps: arb, clai
     cosines = [doubles(row, "cosine", k, 0.0, 1.0) for row in items(cosine, "cosine", k)]
     spreads, norms = doubles(spread, "spread", k, 0.0, 2.0), doubles(norm, "norm", k, 0.0, 1.0)
     members = [[a for a, label in enumerate(classes) if label == c] for c in range(k)]
-    R = [resistance(sizes, own, within) for own in members]
+    roads = defaultdict(dict)
+    for (a, b), A in within.items():
+        roads[a][b] = roads[b][a] = A
+    R = [resistance(sizes, own, roads) for own in members]
     for c, (bound, r) in enumerate(zip(spreads, R, strict=True)):
         prove(bound >= 2 or (r is not None and bound**2 >= eps * r), f"the spread of class {c}")
     proved, met = {(c, c) for c in range(k) if norms[c] <= 0}, set()
@@ -310,29 +304,29 @@ def check_implied(problem: Problem, within: Edges, across: Edges, eps: arb, clai
         for other in range(c):
             alike = cosines[other][c] == cosines[c][other]
             prove(alike and (cosines[c][other] >= 1 or (other, c) in proved), f"the cosine of classes {other} and {c}")
-    rigid = problem.d >= k and all(r is not None and r > 0 for r in R) and len(met) == k * (k - 1) // 2
-    prove(unique is None or (unique is True and rigid), "uniqueness")
-    largest, widest = max(float(cosines[c][e]) for c in range(k) for e in range(c)), max(map(float, spreads))
-    said = (
+    rigid = all(r is not None and r > 0 for r in R) and len(met) == k * (k - 1) // 2
+    prove(unique is not True or rigid, "uniqueness")
+    largest, least = max(float(cosines[c][e]) for c in range(k) for e in range(c)), min(map(float, norms))
+    said = [
         f"Every feasible point with no larger loss has class means with cosines of at most {shown(largest)}, of norm "
-        f"at least {shown(min(map(float, norms)), 9, ROUND_FLOOR)}, and classes at most {shown(widest)} wide."
-    )
-    return [said, "All minimisers have one Gram matrix, the orthogonal frame's."] if unique else [said]
+        f"at least {shown(least, 9, ROUND_FLOOR)}, and classes at most {shown(max(map(float, spreads)))} wide."
+    ]
+    return [*said, "All minimisers have one Gram matrix, the orthogonal frame's."] if unique else said
 
 
 def check(content: dict[str, Any]) -> list[str]:
-    """Redo everything; sentences on what was proved. Raises Unreadable or NotProved."""
-    parts = ("problem", "point", "lower_bound", "witness", "claims", "second_opinion", "checksum")
-    given, point, dual, witness, claims, _, checksum = record(content, "the certificate", "format", *parts)[1:]
+    """Redo everything; sentences on what was proved. Raises Refusal."""
+    parts = ("problem", "point", "lower_bound", "witness", "other_minimiser", "claims", "second_opinion", "checksum")
+    given, point, dual, witness, other, claims, _, checksum = record(content, "the certificate", "format", *parts)[1:]
     problem = read_problem(given)
     rows, norms, embedding, moved = record(point, "point", "rows", "norms", "embedding_digest", "moved")
     need(all(re.fullmatch("[0-9a-f]{64}", str(x)) for x in (embedding, given["samples_digest"])), "a digest is wrong")
-    moved = double(moved, "moved", 0.0)
     names = ("status", "reason", "upper", "lower", "gap", "theoretical", "tolerance", "unique", "implied")
     status, _, upper, lower, gap, theoretical, tolerance, unique, implied = record(claims, "claims", *names)
     need(status in ("certified", "not certified", "inconclusive"), "status is unknown")
-    upper, lower, gap = double(upper, "upper"), double(lower, "lower"), double(gap, "gap", 0.0)
-    tolerance = double(tolerance, "tolerance", FINEST_TOLERANCE, COARSEST_TOLERANCE)
+    upper, lower = doubles([upper, lower], "upper and lower", 2)
+    gap, moved = doubles([gap, moved], "gap and moved", 2, 0.0)
+    (tolerance,) = doubles([tolerance], "tolerance", 1, FINEST_TOLERANCE, COARSEST_TOLERANCE)
     need((witness is None) == (status != "not certified"), "a witness goes with not certified, and only with that")
     prove(checksum == digest({name: value for name, value in content.items() if name != "checksum"}), "the checksum")
 
@@ -340,16 +334,19 @@ def check(content: dict[str, Any]) -> list[str]:
         C = [] if problem.nonneg else [[arb(0)] * len(problem.sizes) for _ in problem.sizes]
         at_point, frame = loss(problem, read_point(problem, rows, norms), C), counted(problem, (-1 / problem.tau).exp())
         kind = dual.get("kind") if isinstance(dual, dict) else None
-        matrices = () if kind != "matrix" else ("gram", "v", "N")
+        matrices = ("gram", "v", "N") if kind == "matrix" else ()
         _, _, value, *matrix = record(dual, "lower_bound", "kind", "source", "value", *matrices)
         need(kind in ("matrix", "elementary") or (kind == "laplacian" and problem.nonneg), "kind of bound is unknown")
         closed = frame if kind == "laplacian" else counted(problem, (-2 / problem.tau).exp())
-        bound = matrix_bound(problem, *matrix) if kind == "matrix" else closed
+        bound = matrix_bound(problem, *matrix) if matrix else closed
         prove(at_point <= upper, "the upper bound")
-        prove(bound >= lower and bound >= double(value, "value"), "the lower bound")
+        prove(bound >= lower and bound >= doubles([value], "value", 1)[0], "the lower bound")
         prove(at_point - bound <= gap, "the gap")
         if theoretical is not None or problem.nonneg:
-            prove(abs(double(theoretical, "theoretical") - frame) <= abs(frame) * arb(2) ** -52, "the frame's loss")
+            prove(
+                abs(doubles([theoretical], "theoretical", 1)[0] - frame) <= abs(frame) * arb(2) ** -52,
+                "the frame's loss",
+            )
         within, across, weakest = pair_weights(problem) if problem.nonneg else ({}, {}, weakest_force(problem, C))
         margin = tolerance * (arb(1e-8) * (1 + frame) if weakest is None else weakest)
         said = [
@@ -357,11 +354,15 @@ def check(content: dict[str, Any]) -> list[str]:
             f"{float(problem.tau)!r}, {len(problem.batches)} batch(es): the point has loss at most {shown(upper, 17)}, "
             f"no feasible point has less than {shown(lower, 17, ROUND_FLOOR)}; before rounding, {shown(gap)} apart."
         ]
+        need(type(unique) in (bool, type(None)) and (other is None) == (unique is not False), "uniqueness is unclear")
         need(problem.nonneg or implied is None, "implications are for UFM+")
+        prove(unique is None or (implied is not None and problem.d >= problem.k), "uniqueness")
         if implied is not None:
             said += check_implied(problem, within, across, at_point - frame, implied, unique)
-        else:
-            prove(unique is None, "uniqueness")
+        if other is not None:
+            exact = read_point(problem, *record(other, "other_minimiser", "rows", "norms"))
+            prove(is_other_minimiser(problem, exact), "another minimiser")
+            said.append("The orthogonal frame is not the only minimiser: the file holds one with another Gram matrix.")
         if status == "not certified":
             better = loss(problem, read_point(problem, *record(witness, "witness", "rows", "norms")))
             prove(at_point - better > margin, "the better point is better")
@@ -383,8 +384,8 @@ def main(paths: list[str]) -> int:
     for path in paths:
         try:
             code, sentences = 0, check(read(path))
-        except (NotProved, Unreadable) as failure:
-            code, sentences = 1 if isinstance(failure, NotProved) else 2, [str(failure)]
+        except Refusal as refusal:
+            code, *sentences = refusal.args
         except (OSError, ValueError, ArithmeticError, RecursionError, MemoryError) as failure:
             code, sentences = 2, [type(failure).__name__]
         worst = max(worst, code)

@@ -32,10 +32,9 @@ def snap(
     total = np.bincount(index, weights=multiplicity, minlength=m)
     offset = np.zeros(m * d)
     for block in _blocks(n, max(d, 1)):
-        difference = H[block] - rows[index[block]]
-        if difference.any():
-            bins = (index[block, None] * d + np.arange(d)).reshape(-1)
-            offset += np.bincount(bins, weights=(difference * multiplicity[block, None]).reshape(-1), minlength=m * d)
+        weighted = (H[block] - rows[index[block]]) * multiplicity[block, None]
+        bins = (index[block, None] * d + np.arange(d)).reshape(-1)
+        offset += np.bincount(bins, weights=weighted.reshape(-1), minlength=m * d)
     rows += offset.reshape(m, d) / total[:, None]
     point = on_ball(np.maximum(rows, 0.0) if nonneg else rows)
 

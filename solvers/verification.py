@@ -116,7 +116,6 @@ class Verifier:
         self.problem = problem
         self.orbits: Orbits = orbits(problem)
         self._shape = shape
-        self._first = np.unique(self.orbits.index, return_index=True)[1]
         self._by_theorem = problem.bound_is_attained
         reduced = OrbitProblem.of(self.orbits.quotient)
         with ctx.workprec(precision(reduced.tau)):
@@ -173,9 +172,9 @@ class Verifier:
 
         The loss of identical rows is the loss of the quotient exactly, so nothing is approximated.
         """
-        rows = H[self._first]
-        if (rows[self.orbits.index] == H).all():
-            return rows, self.orbits.quotient, self._first
+        rows = self.orbits.shared(H)
+        if rows is not None:
+            return rows, self.orbits.quotient, self.orbits.first
         return H, self.problem, np.arange(len(H))
 
     def _judge(

@@ -34,6 +34,7 @@ from solvers.bounds import (
     upwards,
 )
 from solvers.certificate import Certificate, Certifier, Status, certify, stationarity_bound
+from solvers.certificate_file import serialised
 from solvers.implications import implied, weakest_pair
 from solvers.polish import OrbitLoss
 
@@ -586,18 +587,19 @@ def test_implied_bounds_hold_for_points_with_no_larger_loss(exponent, seed):
     [
         (step(4, 10, 1.0), True),
         (step(4, 10, 1.0, d=3), None),
-        (ufm.Problem([0, 0, 1, 1, 2], 3), None),
-        (ufm.Problem([0, 0, 1, 1], 2, 1.0, [[0, 1], [2, 3]]), None),
-        (ufm.Problem([0, 0, 1, 1], 2, 1.0, [[0, 2], [1, 3]]), None),
+        (ufm.Problem([0, 0, 1, 1, 2], 3), False),
+        (ufm.Problem([0, 0, 1, 1], 2, 1.0, [[0, 1], [2, 3]]), False),
+        (ufm.Problem([0, 0, 1, 1], 2, 1.0, [[0, 2], [1, 3]]), False),
         (ufm.Problem([0, 0, 0, 1, 1], 2, 1.0, [[0, 1, 3], [1, 2, 4], [3, 4, 0]]), True),
         (ufm.Problem([0, 0, 0, 0, 1, 1], 2, 1.0, [[0, 1, 4, 5], [2, 3, 4]]), None),
     ],
 )
-def test_uniqueness_is_claimed_only_where_the_gap_pins_every_pair(problem, unique):
-    assert (
-        certify(frame(problem) if problem.d >= problem.k else np.eye(3)[np.minimum(problem.labels, 2)], problem).unique
-        is unique
-    )
+def test_uniqueness_is_claimed_only_where_it_is_proved(problem, unique):
+    """True where the gap pins every pair; False where another minimiser is at hand."""
+    H = frame(problem) if problem.d >= problem.k else np.eye(3)[np.minimum(problem.labels, 2)]
+    certificate = certify(H, problem)
+    assert certificate.unique is unique
+    assert (certificate.other_minimiser is not None) == (unique is False)
 
 
 # Files, sharing and cost.
@@ -670,6 +672,38 @@ def test_a_million_samples(tmp_path):
     assert sizes[1] < 1.1 * sizes[0]
 
 
+def test_time_to_certify_does_not_grow_with_n():
+    """Once the labels have been read, by the rows the orbits share: fastest of twenty, side by side."""
+    fastest = {}
+    cases = []
+    for size in (10, 100_000):
+        problem = ufm.Problem.from_class_sizes([size] * 10, d=10)
+        cases.append((size, Certifier(problem), ufm.SharedRows(np.eye(10), np.asarray(problem.labels))))
+    for _ in range(20):
+        for size, certifier, H in cases:
+            start = perf_counter()
+            assert certifier.certify(H).status == Status.CERTIFIED
+            fastest[size] = min(fastest.get(size, math.inf), perf_counter() - start)
+    assert fastest[100_000] <= 1.5 * fastest[10]
+
+
+@pytest.mark.parametrize("make", [lambda: step(4, 3, 0.5), lambda: family(3)])
+def test_shared_rows_and_all_rows_get_one_certificate(make):
+    problem = make()
+    certifier = Certifier(problem, conic=False)
+    orbits = ufm.orbits(problem)
+    rows = np.eye(problem.k, problem.d)[np.asarray(orbits.quotient.labels)]
+    shared = ufm.SharedRows(rows, orbits.index)
+    finer = ufm.SharedRows(np.asarray(shared), np.arange(problem.num_points))
+    assert len({serialised(certifier.certify(H)) for H in (shared, np.asarray(shared), finer)}) == 1
+    with pytest.raises(ufm.InvalidInput, match="shape"):
+        certifier.certify(ufm.SharedRows(rows, orbits.index[1:]))
+    spoilt = rows.copy()
+    spoilt[0, 0] = np.nan
+    with pytest.raises(ufm.InvalidInput, match="NaN"):
+        certifier.certify(ufm.SharedRows(spoilt, orbits.index))
+
+
 def test_a_thousand_orbits():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 1000)
@@ -696,7 +730,7 @@ def test_no_effective_pair():
     problem = ufm.Problem([0, 0, 0, 1, 1, 1], 2, 1.0, [[0, 1, 2], [3, 4, 5]])
     certificate = certify(np.full((6, 2), 0.5), problem)
     assert certificate.status == Status.CERTIFIED
-    assert certificate.unique is None
+    assert certificate.unique is False
 
 
 def test_cold_ufm_far_from_its_optimum_is_not_certified():

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from time import perf_counter
 
 import hypothesis.strategies as st
 import numpy as np
@@ -306,12 +307,12 @@ def test_a_witness_that_is_no_better_is_refused(files, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["pieces", "flat", "free"])
 def test_uniqueness_of_other_problems_is_refused(files, name, tmp_path):
     content = copy.deepcopy(files[name])
-    content["claims"]["unique"] = True
+    content["claims"]["unique"], content["other_minimiser"] = True, None
     assert outcome(json.dumps(sign(content)), tmp_path) == NOT_PROVED
 
 
 @pytest.mark.parametrize("unique", [False, "yes", 1])
-def test_uniqueness_is_true_or_not_claimed(files, unique, tmp_path):
+def test_uniqueness_is_proved_or_not_claimed(files, unique, tmp_path):
     content = copy.deepcopy(files["frame"])
     content["claims"]["unique"] = unique
     assert outcome(json.dumps(sign(content)), tmp_path) != PROVED
@@ -331,6 +332,64 @@ def test_implications_that_do_not_follow_are_refused(files, name, field, index, 
         target[index] = value.hex()
     assert outcome(json.dumps(sign(content)), tmp_path) == NOT_PROVED
     assert ("norm" if index == (2, 2) else field) in capsys.readouterr().out
+
+
+def test_another_minimiser_is_checked_exactly(files, tmp_path, capsys):
+    """unique = false stands on a second minimiser: its loss equal to the last digit, its Gram matrix another."""
+    content = copy.deepcopy(files["pieces"])
+    assert content["claims"]["unique"] is False
+    other = content["other_minimiser"]
+    assert outcome(json.dumps(sign(content)), tmp_path) == PROVED
+    assert "not the only minimiser" in capsys.readouterr().out
+
+    def refused(rows=other["rows"], norms=other["norms"], unique=False):
+        changed = copy.deepcopy(content)
+        changed["other_minimiser"] = None if rows is None else {"rows": rows, "norms": norms}
+        changed["claims"]["unique"] = unique
+        return outcome(json.dumps(sign(changed)), tmp_path)
+
+    frame = [[float(c == j).hex() for j in range(2)] for c in content["problem"]["classes"]]
+    assert refused(rows=frame) == NOT_PROVED  # the frame itself
+    tiny = [[hexed(x, lambda x: x or 1e-30) for x in row] for row in other["rows"]]
+    assert refused(rows=tiny) == NOT_PROVED
+    assert refused(norms=[hexed(x, lambda x: math.nextafter(x, 0)) for x in other["norms"]]) == NOT_PROVED
+    assert refused(rows=None) == UNREADABLE
+    assert refused(unique=None) == UNREADABLE
+    assert refused(unique=True) == UNREADABLE
+    assert refused(rows=None, unique=True) == NOT_PROVED
+
+
+@pytest.mark.parametrize("name", ["frame", "free", "flat"])
+def test_another_minimiser_of_other_problems_is_refused(files, name, tmp_path):
+    content = copy.deepcopy(files[name])
+    content["claims"]["unique"] = False
+    content["other_minimiser"] = {field: content["point"][field] for field in ("rows", "norms")}
+    assert outcome(json.dumps(sign(content)), tmp_path) == NOT_PROVED
+
+
+def test_samples_without_a_positive_are_free(tmp_path, capsys):
+    problem = ufm.Problem([0, 0, 1, 1, 2], 3)
+    Certifier(problem).certify(np.eye(3)[np.asarray(problem.labels)]).save(tmp_path / "free.json")
+    assert check.main([str(tmp_path / "free.json")]) == PROVED
+    assert "not the only minimiser" in capsys.readouterr().out
+
+
+def test_equal_values_within_a_batch_of_one_class_are_enough(tmp_path, capsys):
+    problem = ufm.Problem([0, 0, 0, 1, 1, 1], 2, 1.0, [[0, 1, 2], [3, 4, 5]])
+    Certifier(problem).certify(np.full((6, 2), 0.5)).save(tmp_path / "equal.json")
+    assert check.main([str(tmp_path / "equal.json")]) == PROVED
+    assert "not the only minimiser" in capsys.readouterr().out
+
+
+def test_a_chain_of_a_thousand_orbits_is_checked_in_seconds(tmp_path):
+    """Shortest paths, not rounds over all edges: a class of orbits in one long chain."""
+    n = 1200
+    labels = np.arange(n) % 2
+    problem = ufm.Problem(labels, 2, 1.0, [[i, i + 1, i + 2, i + 3] for i in range(0, n - 2, 2)][:-1])
+    Certifier(problem, conic=False).certify(np.eye(2)[labels]).save(tmp_path / "chain.json")
+    began = perf_counter()
+    assert check.main([str(tmp_path / "chain.json")]) == PROVED
+    assert perf_counter() - began < 20
 
 
 def test_lopsided_cosines_are_refused(files, tmp_path):

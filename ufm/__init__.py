@@ -17,7 +17,7 @@ from ufm.imbalance import long_tail_imbalance, step_imbalance  # noqa: E402
 from ufm.interaction import Interaction, interaction  # noqa: E402
 from ufm.loss import excess, loss_bound, scl_loss  # noqa: E402
 from ufm.minimisers import Uniqueness, uniqueness  # noqa: E402
-from ufm.orbits import Orbits, orbits  # noqa: E402
+from ufm.orbits import Orbits, SharedRows, orbits  # noqa: E402
 from ufm.problem import Problem  # noqa: E402
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "InvalidInput",
     "Orbits",
     "Problem",
+    "SharedRows",
     "Uniqueness",
     "batching",
     "excess",

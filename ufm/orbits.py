@@ -12,17 +12,38 @@ from jaxtyping import Array, Float, Int
 from ufm.errors import InvalidInput
 from ufm.problem import PADDING, Problem
 
+# Rows compared at once: few enough that they stay in cache.
+BLOCK = 2**14
+
+
+@dataclass(frozen=True)
+class SharedRows:
+    """An embedding H = rows[index] whose points share rows: what is known of it does not grow with n.
+
+    As an array (`numpy.asarray`) it is the whole H (n, d).
+    """
+
+    rows: Float[np.ndarray, "o d"]
+    index: Int[np.ndarray, " n"]
+
+    def __array__(self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        """H, always a new array."""
+        if copy is False:
+            raise ValueError("the whole embedding is always a new array")
+        return np.asarray(self.rows[self.index], dtype=dtype)
+
 
 @dataclass(frozen=True)
 class Orbits:
     """The orbits of a problem and the orbit-collapsed problem.
 
-    - index: orbit of each point of the original problem.
+    - index: orbit of each point of the original problem. first: a point of each orbit.
     - quotient: one point an orbit, multiplicity = samples in the orbit. The loss of identical rows
       within each orbit equals the loss of the quotient, exactly.
     """
 
     index: Int[np.ndarray, " m"]
+    first: Int[np.ndarray, " o"]
     quotient: Problem
 
     def __len__(self) -> int:
@@ -32,6 +53,16 @@ class Orbits:
         """Mean row of each orbit. The mean of feasible rows is feasible: the sets are convex."""
         total = jax.ops.segment_sum(H * multiplicity[:, None], jnp.asarray(self.index), len(self))
         return total / self.quotient.multiplicity[:, None]
+
+    def shared(self, H: Float[np.ndarray, "m d"] | SharedRows) -> Float[np.ndarray, "o d"] | None:
+        """The rows of the orbits, if all points of every orbit have the same row; else None."""
+        if isinstance(H, SharedRows):
+            if H.index is self.index or np.array_equal(H.index, self.index):
+                return H.rows
+            H = np.asarray(H)
+        rows = H[self.first]
+        blocks = (slice(start, start + BLOCK) for start in range(0, len(H), BLOCK))
+        return rows if all(np.array_equal(H[block], rows[self.index[block]]) for block in blocks) else None
 
     def expand(self, U: Float[Array, "o d"]) -> Float[Array, "m d"]:
         """Every sample gets the row of its orbit."""
@@ -50,13 +81,17 @@ def orbits(problem: Problem) -> Orbits:
     if (multiplicity == 0).any():
         raise InvalidInput("multiplicity", 0, "a padded problem has no orbits; take those of the unpadded one")
     m = len(labels)
-    keys = labels[:, None] if problem.is_full_batch else np.column_stack([labels, _memberships(batches, m)])
-    _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    index = index.reshape(-1)
-    sizes = np.bincount(index, weights=multiplicity)
-    collapsed = [np.unique(index[row[row != PADDING]]) for row in batches]
+    if problem.is_full_batch:
+        index, collapsed = labels, None  # every class is present
+    else:
+        keys = np.column_stack([labels, _memberships(batches, m)])
+        index = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+        collapsed = [np.unique(index[row[row != PADDING]]) for row in batches]
+    first = np.zeros(index.max() + 1, dtype=np.int64)
+    first[index[::-1]] = np.arange(m - 1, -1, -1)
+    sizes = np.bincount(index, weights=None if (multiplicity == 1).all() else multiplicity)
     quotient = Problem(labels[first], problem.d, problem.tau, collapsed, problem.nonneg, multiplicity=sizes)
-    return Orbits(index=index, quotient=quotient)
+    return Orbits(index=index, first=first, quotient=quotient)
 
 
 def _memberships(batches: np.ndarray, m: int) -> np.ndarray:
