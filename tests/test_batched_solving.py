@@ -23,7 +23,7 @@ def assert_global_but_no_frame(problem, H, shape=None):
     assert str(proof.status) == "certified"
     assert proof.gap < 1e-40  # the bounds are equal but for the width of the balls
     assert proof.moved == 0
-    assert proof.unique is None
+    assert proof.unique is not True
     assert verdict.verdict is Verdict.GLOBAL_MINIMISER
     assert verdict.excess == 0
     assert not verdict.is_orthogonal_frame
