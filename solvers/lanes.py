@@ -10,16 +10,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
+from solvers import devices
 from solvers.compiled import Compiled
-from solvers.descent import Method, Record, advance_lanes, begin_lanes
-from solvers.padding import stacked
+from solvers.descent import Lane, Method, Record, advance_lanes, begin_lanes
+from solvers.padding import axes, stacked
 from solvers.status import Status
 from ufm.problem import Problem
-
-_begin = Compiled(begin_lanes)
-_advance = Compiled(advance_lanes)
 
 
 class Outcome(NamedTuple):
@@ -41,7 +39,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How lanes are run: number of lanes, records a chunk, steps a record, steps a start at most."""
+    """How lanes are run: most lanes on a device, records a chunk, steps a record, steps a start at most."""
 
     lanes: int
     records: int = 8
@@ -64,7 +62,7 @@ def run_lanes(
     waiting = deque(starts)
     if not waiting:
         return
-    count = schedule.lanes
+    count = devices.count() * min(schedule.lanes, -(-len(waiting) // devices.count()))
     shared = isinstance(problem, Problem)
     present = problem if isinstance(problem, Problem) else stacked([problem[0]] * count)
     H = np.stack([waiting[i % len(waiting)][1] for i in range(count)])
@@ -81,7 +79,8 @@ def run_lanes(
         if fresh.any():
             if not isinstance(problem, Problem):
                 present = stacked([problem[key or 0] for key in keys])
-            begun = _begin(H, present, method=method, shared=shared)
+            # A lane without a start stands still, and a device with such lanes alone has nothing to do.
+            begun = _begin(H, present, method=method, shared=shared)._replace(done=~fresh)
             lanes = begun if lanes is None else jax.tree.map(partial(_replaced, fresh), begun, lanes)
         steps_and_records = {"records": schedule.records, "every": schedule.every}
         lanes, records = _advance(lanes, present, method=method, shared=shared, **steps_and_records)
@@ -111,6 +110,25 @@ def run_lanes(
             onward = finished(outcome)
             if onward is not None:
                 waiting.append((key, onward))
+
+
+def begin_on_devices(H: Float[Array, "l m d"], problem: Problem, *, method: Method, shared: bool) -> Lane:
+    """`begin_lanes`, an equal share of the lanes on each device."""
+    of = (0, None if shared else axes(problem))
+    return devices.spread(partial(begin_lanes, method=method, shared=shared), of)(H, problem)
+
+
+def advance_on_devices(
+    lanes: Lane, problem: Problem, *, method: Method, records: int, every: int, shared: bool
+) -> tuple[Lane, Record]:
+    """`advance_lanes`, an equal share of the lanes on each device; a device stops when its own lanes have."""
+    of = (0, None if shared else axes(problem))
+    advance = partial(advance_lanes, method=method, records=records, every=every, shared=shared)
+    return devices.spread(advance, of)(lanes, problem)
+
+
+_begin = Compiled(begin_on_devices)
+_advance = Compiled(advance_on_devices)
 
 
 def _replaced(fresh: Bool[np.ndarray, " l"], new: ArrayLike, old: ArrayLike) -> np.ndarray:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ufm.errors import InvalidInput
+from ufm.shards import Axis, largest, total
 
 
 class GeometryMetrics(NamedTuple):
@@ -32,6 +33,7 @@ def geometry_metrics(
     *,
     k: int | None = None,
     multiplicity: Float[Array, " m"] | None = None,
+    axis: Axis = None,
 ) -> GeometryMetrics:
     """Geometry of the rows of H. k must be given under jit; multiplicity counts identical samples.
 
@@ -39,17 +41,19 @@ def geometry_metrics(
     (mu_c - mu)(mu_c - mu)^T, mu the mean of class means. Never NaN for finite H: if all class means
     coincide within rounding, beta_nc is inf when the classes are spread and 0 when they are not. All
     but gram are invariant to the scale of H. Raises InvalidInput for fewer than two classes.
+    axis: over which the rows are dealt out, if they are (`ufm.shards`).
     """
     if k is None:
         k = int(labels.max()) + 1
     if k < 2:
         raise InvalidInput("k", k, "geometry compares at least 2 classes")
     # A power of two loses nothing, and squares of the scaled rows neither overflow nor vanish.
-    scale = jnp.exp2(jnp.clip(jnp.ceil(jnp.log2(jnp.max(jnp.abs(H)))), -1000.0, 1000.0))
+    scale = jnp.exp2(jnp.clip(jnp.ceil(jnp.log2(largest(jnp.max(jnp.abs(H)), axis))), -1000.0, 1000.0))
     H = H / scale
     weight = jnp.ones(H.shape[0]) if multiplicity is None else multiplicity
-    sizes = jnp.zeros(k).at[labels].add(weight)
-    means = jnp.zeros((k, H.shape[1])).at[labels].add(H * weight[:, None]) / jnp.maximum(sizes, 1.0)[:, None]
+    sizes = total(jnp.zeros(k).at[labels].add(weight), axis)
+    sums = total(jnp.zeros((k, H.shape[1])).at[labels].add(H * weight[:, None]), axis)
+    means = sums / jnp.maximum(sizes, 1.0)[:, None]
     gram = means @ means.T
     frobenius = jnp.sqrt(jnp.sum(gram**2))
     delta_gm = jnp.sqrt(jnp.sum((gram / jnp.where(frobenius > 0, frobenius, 1.0) - jnp.eye(k) / jnp.sqrt(k)) ** 2))
@@ -60,11 +64,12 @@ def geometry_metrics(
     off_diagonal = ~jnp.eye(k, dtype=bool)
     mean_cosine = jnp.sum(jnp.where(off_diagonal, cosines, 0.0)) / (k * (k - 1))
     max_cosine = jnp.max(jnp.where(off_diagonal, cosines, -1.0))
-    return GeometryMetrics(delta_gm, _beta_nc(H, labels, weight, means), mean_cosine, max_cosine, gram * scale * scale)
+    beta_nc = _beta_nc(H, labels, weight, means, axis)
+    return GeometryMetrics(delta_gm, beta_nc, mean_cosine, max_cosine, gram * scale * scale)
 
 
 def _beta_nc(
-    H: Float[Array, "m d"], labels: Int[Array, " m"], weight: Float[Array, " m"], means: Float[Array, "k d"]
+    H: Float[Array, "m d"], labels: Int[Array, " m"], weight: Float[Array, " m"], means: Float[Array, "k d"], axis: Axis
 ) -> Float[Array, ""]:
     """tr(S_W S_B^+)/k by the singular vectors of the centred means: S_B = V diag(s^2/k) V^T."""
     k = means.shape[0]
@@ -74,7 +79,7 @@ def _beta_nc(
     rounding = jnp.linalg.norm(means) * max(means.shape) * jnp.finfo(H.dtype).eps
     kept = singular > rounding
     inverse = jnp.where(kept, k / jnp.where(kept, singular, 1.0) ** 2, 0.0)
-    along = jnp.sum(weight[:, None] * (offset @ V.T) ** 2, axis=0) / jnp.sum(weight)
-    spread = jnp.sum(weight[:, None] * offset**2)
+    along = total(jnp.sum(weight[:, None] * (offset @ V.T) ** 2, axis=0), axis) / total(jnp.sum(weight), axis)
+    spread = total(jnp.sum(weight[:, None] * offset**2), axis)
     degenerate = jnp.where(spread > rounding**2, jnp.inf, 0.0)
     return jnp.where(kept.any(), jnp.sum(along * inverse) / k, degenerate)

@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Int
 
 from ufm.loss import anchor_terms
 from ufm.problem import PADDING, Problem
+from ufm.shards import Axis, largest, total
 
 # Anchors handled at once, so that temporaries of k numbers an anchor (second order: k d) stay in cache.
 IN_ONE_PIECE = 2**15
@@ -54,32 +55,38 @@ class _Moments(NamedTuple):
     radius: Float[Array, " k"]
 
 
-def moment_loss(H: Float[Array, "m d"], problem: Problem, *, order: int = 2) -> MomentLoss:
+def moment_loss(H: Float[Array, "m d"], problem: Problem, *, order: int = 2, axis: Axis = None) -> MomentLoss:
     """The loss by cumulants of the given order (1 or 2) of each class in each batch.
 
     Differentiable in H (reverse mode) through `loss`. Points of multiplicity 0 and padding are ignored.
+
+    axis: over which the samples are dealt out, if they are (`ufm.shards`). H and problem are then of this device's
+    samples, and so are loss and remainder: their sums over devices are those of all. The gradient of this loss is
+    that of the sum all the same, since derivatives of the moments come from every device.
     """
     if order not in (1, 2):
         raise ValueError(f"order = {order}: give 1 or 2")
 
-    def of_batch(total: MomentLoss, members: Int[Array, " s"]) -> tuple[MomentLoss, None]:
-        part = _of_batch(H[members], members, problem, order)
+    def of_batch(so_far: MomentLoss, members: Int[Array, " s"]) -> tuple[MomentLoss, None]:
+        part = _of_batch(H[members], members, problem, order, axis)
         return MomentLoss(
-            total.loss + part.loss,
-            total.remainder + part.remainder,
-            total.pair_weight.at[members].add(part.pair_weight),
+            so_far.loss + part.loss,
+            so_far.remainder + part.remainder,
+            so_far.pair_weight.at[members].add(part.pair_weight),
         ), None
 
     zero = jnp.zeros((), H.dtype)
-    total, _ = jax.lax.scan(of_batch, MomentLoss(zero, zero, jnp.zeros(H.shape[0], H.dtype)), problem.batches)
-    return total
+    whole, _ = jax.lax.scan(of_batch, MomentLoss(zero, zero, jnp.zeros(H.shape[0], H.dtype)), problem.batches)
+    return whole
 
 
-def _of_batch(rows: Float[Array, "s d"], members: Int[Array, " s"], problem: Problem, order: int) -> MomentLoss:
-    terms = anchor_terms(problem, members)
+def _of_batch(
+    rows: Float[Array, "s d"], members: Int[Array, " s"], problem: Problem, order: int, axis: Axis
+) -> MomentLoss:
+    terms = anchor_terms(problem, members, axis)
     weight = jnp.where(members != PADDING, problem.multiplicity[members], 0.0)
     label = problem.labels[members]
-    moments = _moments(rows, label, weight, problem.k, order)
+    moments = _moments(rows, label, weight, problem.k, order, axis)
 
     def of_anchors(anchors: tuple[Array, ...]) -> tuple[Array, Array, Array]:
         row, own, positives, anchor_weight = anchors
@@ -92,7 +99,7 @@ def _of_batch(rows: Float[Array, "s d"], members: Int[Array, " s"], problem: Pro
     small = rows.shape[0] * (1 if order == 1 else rows.shape[1]) <= IN_ONE_PIECE
     loss, remainder, share = of_anchors(anchors) if small else _in_chunks(of_anchors, anchors)
     share = jax.lax.stop_gradient(share)
-    pair_weight = _pair_weight(share, label, weight, terms.weight, moments.count, problem.tau)
+    pair_weight = _pair_weight(share, label, weight, terms.weight, moments.count, problem.tau, axis)
     return MomentLoss(loss, remainder, pair_weight)
 
 
@@ -114,17 +121,17 @@ def _in_chunks(
 
 
 def _moments(
-    rows: Float[Array, "s d"], label: Int[Array, " s"], weight: Float[Array, " s"], k: int, order: int
+    rows: Float[Array, "s d"], label: Int[Array, " s"], weight: Float[Array, " s"], k: int, order: int, axis: Axis
 ) -> _Moments:
     membership = jnp.where(label[:, None] == jnp.arange(k), weight[:, None], 0.0)
-    count = membership.sum(axis=0)
-    mean = membership.T @ rows / jnp.maximum(count, 1.0)[:, None]
+    count = total(membership.sum(axis=0), axis)
+    mean = total(membership.T @ rows, axis) / jnp.maximum(count, 1.0)[:, None]
     offset = rows - mean[label]
-    radius = jnp.sqrt(jax.ops.segment_max(jnp.where(weight > 0, jnp.sum(offset**2, axis=1), 0.0), label, k))
-    radius = jax.lax.stop_gradient(jnp.maximum(radius, 0.0))
+    squares = jax.ops.segment_max(jnp.where(weight > 0, jnp.sum(offset**2, axis=1), 0.0), label, k)
+    radius = jnp.sqrt(largest(jax.lax.stop_gradient(jnp.maximum(squares, 0.0)), axis))
     if order == 1:
         return _Moments(count, mean, jnp.zeros((k, 0, 0), rows.dtype), radius)
-    by_class = jax.lax.map(lambda w: (offset * w[:, None]).T @ offset, membership.T)
+    by_class = total(jax.lax.map(lambda w: (offset * w[:, None]).T @ offset, membership.T), axis)
     return _Moments(count, mean, by_class / jnp.maximum(count, 1.0)[:, None, None], radius)
 
 
@@ -168,6 +175,7 @@ def _pair_weight(
     anchor_weight: Float[Array, " s"],
     count: Float[Array, " k"],
     tau: Float[Array, ""],
+    axis: Axis,
 ) -> Float[Array, " s"]:
     """Row plus column sums of |C|, C constant on class pairs: see `Evaluation.pair_weight`."""
     own = label[:, None] == jnp.arange(count.shape[0])
@@ -175,5 +183,5 @@ def _pair_weight(
     # As anchor: the foreign share repels, and the same amount attracts the positives.
     as_anchor = 2.0 * anchor_weight * foreign
     magnitude = jnp.where(own, foreign[:, None], share) * anchor_weight[:, None]
-    as_other = magnitude.sum(axis=0) / jnp.maximum(count, 1.0)
+    as_other = total(magnitude.sum(axis=0), axis) / jnp.maximum(count, 1.0)
     return (as_anchor + weight * as_other[label]) / tau

@@ -1,0 +1,106 @@
+"""What a process computes on its devices. As a program: computes the cases named after the file to write them to."""
+
+import os
+import re
+import sys
+
+import numpy as np
+
+import ufm
+from solvers import devices, lanes, starts
+from solvers.many_starts import solve, solve_each
+
+LABELS = np.arange(24) % 3
+FULL = ufm.Problem.from_class_sizes(ufm.step_imbalance(8, 10, 100), d=10)
+
+
+def family(seed):
+    return ufm.Problem(LABELS, 4, 0.5, ufm.batching.bind(ufm.batching.partition(24, 8, seed), LABELS))
+
+
+def solved(solutions):
+    return {
+        f"{what} {number}": np.asarray(value)
+        for number, solution in enumerate(solutions)
+        for what, value in (
+            ("H", solution.H),
+            ("excess", solution.excess),
+            ("moved", solution.moved),
+            ("status", [str(status) for status in solution.status]),
+            ("iterations", solution.iterations),
+            ("lifts", solution.lifts),
+            ("first record", [start.excess[0] for start in solution.history]),
+        )
+    }
+
+
+def of_full_batch():
+    """Six starts, of which some are lifted and others not: unequal work. Then three with their samples dealt out."""
+    solution = solve(FULL, 6, seed=3)
+    assert len(set(solution.lifts)) > 1
+    for function in (lanes._begin, lanes._advance, starts._collapse):
+        for executable in function.executables.values():
+            assert not exchanges(executable)  # a device waits for no other
+    dealt = of_samples(FULL)
+    if devices.count() > 1:
+        (together,), (share,) = starts._collapse.executables.values(), starts._collapse_dealt.executables.values()
+        assert exchanges(share) == {"all-reduce"}  # sums, and never the rows of another device
+        on_a_device = starts.GROUP_ENTRIES // (4096 * FULL.d)
+        # A quarter at a million samples; at four thousand some of it is not of samples.
+        assert temporary(share) < 1.6 * temporary(together) / on_a_device / devices.count()
+    return {**solved([solution]), **dealt}
+
+
+def temporary(executable):
+    """Bytes on one device."""
+    return executable.memory_analysis().temp_size_in_bytes
+
+
+def of_families():
+    return solved(solve_each([family(seed) for seed in range(2)], 3))
+
+
+def of_other_numbers_of_starts():
+    problem = family(0)
+    return {
+        f"{what}, {inits} starts": value
+        for inits in (1, 2, 5, 9)
+        for what, value in solved([solve(problem, inits)]).items()
+    }
+
+
+def of_all_samples():
+    return solved([solve(FULL, 5, method="accelerated")])
+
+
+def of_samples(problem, count=3):
+    """Collapsed starts, their samples on all devices if there are several."""
+    os.environ[devices.VARIABLE] = "0"
+    ended = starts.collapsed_starts(problem, ufm.orbits(problem), 1, count)
+    del os.environ[devices.VARIABLE]
+    columns = [
+        (f"history {name}", [getattr(start.history, name) for start in ended]) for name in ended[0].history._fields
+    ]
+    columns += [(name, [getattr(start, name) for start in ended]) for name in ("points", "steps", "moved", "remainder")]
+    return {name: np.concatenate([np.ravel(value) for value in values]) for name, values in columns}
+
+
+def of_samples_of_families():
+    """Also a class whose samples lie on one device alone, a lone sample, and the UFM without the ReLU."""
+    lone = ufm.Problem(np.r_[np.zeros(9, int), np.ones(4, int), 2], 5, 0.3, nonneg=False)
+    both = of_samples(family(0)), of_samples(lone)
+    return {f"{name}, problem {number}": value for number, of in enumerate(both) for name, value in of.items()}
+
+
+def exchanges(executable):
+    return set(
+        re.findall(r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\(", executable.as_text())
+    )
+
+
+def computed(names):
+    return {f"{name}: {what}": value for name in names for what, value in globals()[f"of_{name}"]().items()}
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], **computed(sys.argv[2:]))
