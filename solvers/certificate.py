@@ -37,7 +37,7 @@ from solvers.bounds import (
     upwards,
 )
 from solvers.implications import Implied, implied, weakest_force, weakest_pair
-from solvers.polish import factor, polish
+from solvers.polish import factor, of_numerical_rank, polish
 from solvers.relaxation import ConicSolution, solve_relaxation
 from solvers.snap import on_ball, snap
 from ufm import InvalidInput, Problem, SharedRows, orbits, uniqueness
@@ -377,9 +377,11 @@ def _polished(
         spread = np.random.default_rng(0).standard_normal((m, r)) * 0.05
         start = spread + np.pad(simplex, ((0, 0), (0, max(0, r - problem.k))))[np.array(problem.classes), :r]
     U = polish(problem, start)
-    point = on_ball(np.pad(U, ((0, 0), (0, problem.d - r))))
-    bound = stationarity_bound(problem, point)
-    return point, [] if bound is None else [bound]
+    narrow = polish(problem, of_numerical_rank(U))
+    points = [on_ball(np.pad(rows, ((0, 0), (0, problem.d - rows.shape[1])))) for rows in (U, narrow)]
+    found = [(bound, point) for point in points if (bound := stationarity_bound(problem, point)) is not None]
+    best = max(found, key=lambda pair: pair[0].value, default=(None, points[0]))[1]
+    return best, [bound for bound, _ in found]
 
 
 def _samples_digest(problem: Problem) -> str:

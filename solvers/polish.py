@@ -19,6 +19,8 @@ from solvers.bounds import OrbitProblem
 
 # Rows this close to norm 1 that want to leave the ball move on the sphere.
 ON_SPHERE = 1e-9
+# A principal axis along which rows extend by less than this share of the largest may be on its way to zero.
+NO_EXTENT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,16 @@ def factor(problem: OrbitProblem, gram: Float[np.ndarray, "m m"], r: int) -> Flo
     norms = np.linalg.norm(U, axis=1)
     wanted = np.sqrt(np.clip(np.diag(gram), 0.0, 1.0))
     return U * (wanted / np.maximum(norms, 1e-12))[:, None]
+
+
+def of_numerical_rank(U: Float[np.ndarray, "m r"]) -> Float[np.ndarray, "m s"]:
+    """The rows in the coordinates of their principal axes, those of next to no extent left out.
+
+    A column on its way to zero goes there slowly: the loss has no curvature in it at zero.
+    """
+    left, extent, _ = np.linalg.svd(U, full_matrices=False)
+    kept = extent > NO_EXTENT * extent.max()
+    return (left * extent)[:, kept]
 
 
 def polish(problem: OrbitProblem, U: Float[np.ndarray, "m r"], *, steps: int = 200) -> Float[np.ndarray, "m r"]:
