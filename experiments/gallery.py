@@ -30,6 +30,7 @@ from experiments.gallery_data import (
     graphs_piece,
     local_piece,
     random_starts_piece,
+    reshuffling_piece,
     sweep_piece,
     temperature_piece,
 )
@@ -44,21 +45,23 @@ from figures import (
     geometry,
     interaction_graphs,
     local_convergence,
+    reshuffling,
     style,
     temperature,
 )
 from figures.captions import CAPTIONS
 
-Number = Literal["F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9", "F10"]
+Number = Literal["F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9", "F10", "F11"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Draw the gallery: the ten figures, as PNG and PDF, from stored results; what is missing is computed first.
+    """Draw the gallery: the eleven figures, as PNG and PDF, from stored results; what is missing is computed first.
 
     F1 class-mean Gram matrices. F2 geometry against iterations. F3 excess and the predicted local rate.
     F4 cosines without the ReLU. F5 batch interaction graphs. F6 batch families and batch sizes.
     F7 the best temperature. F8 basins of plain projected gradient. F9 peers. F10 certificates.
+    F11 how often batches must be reshuffled.
 
     From nothing this takes ten to twenty-five minutes on two cores; with stored results, seconds. The same results
     give the same bytes. F9 is drawn from the tables under <results>/benchmark: for longer limits and more peers
@@ -66,7 +69,7 @@ class Config:
     """
 
     only: tuple[Number, ...] = ()
-    """Draw only these, for example --only F3 F7. All ten if not given."""
+    """Draw only these, for example --only F3 F7. All if not given."""
     out: Path = Path("figures/gallery")
     """Where the figures go."""
     results: Path = Path("runs/gallery")
@@ -103,6 +106,7 @@ def entries() -> dict[str, Entry]:
         "F8": Entry(basin, basins.draw),
         "F9": Entry(benchmark_pieces(), lambda data: benchmark.draw(*data)),
         "F10": Entry((certificates_piece(),), lambda data: certificate.draw(data[0])),
+        "F11": Entry((reshuffling_piece(),), lambda data: reshuffling.draw(data[0])),
     }
 
 

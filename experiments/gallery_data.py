@@ -28,6 +28,7 @@ from solvers.verification import Verifier
 from ufm import Problem, batching, interaction, long_tail_imbalance, loss_bound, orbits, step_imbalance, uniqueness
 from ufm.geometry import geometry_metrics
 from ufm.local_rate import best_tau, slowest_contraction
+from ufm.reshuffling import epochs_until_unique
 
 # Part of every piece's name: a change of what a piece holds makes a new piece.
 SCHEMA = 1
@@ -116,6 +117,36 @@ def _near_frame(
     across = 1e-3 / R
     run = local_phase(problem, eta, starts=starts, steps=steps, within=0.05, across=across, seed=0)
     return run.assign_attrs(R=R, n_min=n_min, groups=n_min)
+
+
+def reshuffling_piece() -> Piece:
+    """Which random reshuffled families have the frame as their only minimiser."""
+    parameters = {
+        "sizes": [16, 16, 16, 4, 4],
+        "d": 10,
+        "batch_sizes": [3, 4, 5, 6, 8, 10, 14, 20, 28],
+        "epochs": [1, 2, 3, 4, 6, 8, 12, 16, 24],
+        "families": 64,
+    }
+    return Piece("reshuffling", parameters, _reshuffling)
+
+
+def _reshuffling(
+    store: Store, *, sizes: list[int], d: int, batch_sizes: list[int], epochs: list[int], families: int
+) -> xr.Dataset:
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    unique = np.zeros((len(batch_sizes), len(epochs), families), dtype=bool)
+    for at in np.ndindex(unique.shape):
+        drawn = batching.reshuffled(len(labels), batch_sizes[at[0]], epochs[at[1]], at[2])
+        unique[at] = uniqueness(Problem(labels, d, batches=drawn)).unique is True
+    return xr.Dataset(
+        {
+            "unique": (("batch_size", "epochs", "family"), unique),
+            "half": ("batch_size", [epochs_until_unique(sizes, size) for size in batch_sizes]),
+        },
+        coords={"batch_size": batch_sizes, "epochs": epochs},
+        attrs={"sizes": sizes, "d": d},
+    )
 
 
 def temperature_piece(R: float) -> Piece:

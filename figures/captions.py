@@ -98,6 +98,14 @@ CAPTIONS = {
         "(dotted, rising) exceeds that cost above R = 100 and would accept merged minorities. Crosses: how far the "
         "value that a conic solver reports is off.",
     ),
+    "F11": Caption(
+        "F11_reshuffling",
+        "How often to reshuffle",
+        "Share of random reshuffled families (64 a cell) for which the orthogonal frame is proved to be the only "
+        "minimiser, over batch size and number of epochs (UFM+, class sizes 16 16 16 4 4, d = 10). Line: where the "
+        "expected number of obstructions, samples not joined to their class and classes that never repel, is ln 2, so "
+        "that half of the families should be free of them (ufm.reshuffling). With batch-binding one epoch is enough.",
+    ),
 }
 
 # The figures that a sweep draws of its own cells, by file name.
