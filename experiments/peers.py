@@ -5,7 +5,7 @@ passes or the time limit is up, and reports its own seconds only: neither compil
 """
 
 # The peers come with the extra `bench`; types are checked without it as well.
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
 
 from __future__ import annotations
 

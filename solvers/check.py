@@ -140,7 +140,7 @@ def read_problem(value: Any) -> Problem:
     need(sum(len(batch) ** 2 for batch in batches) <= MOST_PAIRS, "too many pairs in batches to check here")
     prove(own == digest({field: value[field] for field in fields}), "the digest of the problem")
     counts = [sum((Counter({classes[a]: sizes[a]}) for a in batch), Counter()) for batch in batches]
-    return Problem(model == "UFM+", d, k, *doubles([tau], "tau", 1, 0.01, 1e4), classes, sizes, batches, counts)
+    return Problem(model == "UFM+", d, k, doubles([tau], "tau", 1, 0.01, 1e4)[0], classes, sizes, batches, counts)
 
 
 def read_point(problem: Problem, rows: Any, norms: Any) -> Callable[[int, int], arb]:

@@ -199,7 +199,7 @@ def test_the_page_of_the_gallery_is_the_captions():
 
 
 def test_the_gallery_is_complete():
-    assert list(gallery.entries()) == list(CAPTIONS) == [f"F{number}" for number in range(1, 11)]
+    assert list(gallery.entries()) == list(CAPTIONS) == [f"F{number}" for number in range(1, 12)]
     for number, caption in CAPTIONS.items():
         assert caption.file.startswith(f"{number}_")
         content = (FIGURES / "gallery" / f"{caption.file}.png").read_bytes()
@@ -255,7 +255,7 @@ def test_a_damaged_result_is_computed_again(small_gallery, tmp_path):
     assert small_gallery == [1, 10, 1]
 
 
-@pytest.mark.parametrize("arguments", [["--only", "F11"], ["--out", "/dev/null/gallery"], ["--nonsense"]])
+@pytest.mark.parametrize("arguments", [["--only", "F12"], ["--out", "/dev/null/gallery"], ["--nonsense"]])
 def test_bad_input_is_one_line_and_status_2(arguments, small_gallery, capsys):
     with pytest.raises(SystemExit) as stopped:
         command_line.run(lambda: gallery.main(arguments))
