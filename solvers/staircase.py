@@ -94,26 +94,35 @@ def climb(
     meetings: dict[int, Meetings] = {}
     climbs = [Climb(index) for index in range(len(starts))]
 
+    def onward(this: Climb, outcome: Outcome) -> Float[np.ndarray, "m w"] | None:
+        own = of_start[this.index]
+        if width == d or outcome.status is Status.NOT_FINITE:
+            return None
+        for patient in (True, False):
+            if outcome.status is Status.CONVERGED:
+                if id(own) not in meetings:
+                    meetings[id(own)] = Meetings.of(own)
+                rng = np.random.default_rng([*streams[this.index], this.lifts])
+                H = next_point(outcome, own, meetings[id(own)], this.lifts, rng, patient=patient)
+                this.conflicted = H is not None
+                if H is not None:
+                    return H
+            if patient and this.gluings < MOST_GLUINGS:
+                H = glued(outcome.H, own)
+                if H is not None:
+                    this.gluings += 1
+                    return H
+        return None
+
     def finished(outcome: Outcome) -> Float[np.ndarray, "m w"] | None:
         this = climbs[outcome.key]
         this.descents.append(outcome)
-        onward = None
-        if outcome.status is Status.CONVERGED and width > d:
-            own = of_start[this.index]
-            if id(own) not in meetings:
-                meetings[id(own)] = Meetings.of(own)
-            rng = np.random.default_rng([*streams[this.index], this.lifts])
-            onward = next_point(outcome, own, meetings[id(own)], this.lifts, rng)
-            this.conflicted = onward is not None
-        slow = outcome.status in (Status.CONVERGED, Status.OUT_OF_STEPS)
-        if onward is None and slow and width > d and this.gluings < MOST_GLUINGS:
-            onward = glued(outcome.H, of_start[this.index])
-            this.gluings += onward is not None
-        if onward is None or this.lifts == max_lifts:
+        H = onward(this, outcome)
+        if H is None or this.lifts == max_lifts:
             progress(1)
             return None
         this.lifts += 1
-        return onward
+        return H
 
     widened = [(i, _widened(U, width)) for i, U in enumerate(starts)]
     run_lanes(method, problem, widened, schedule, finished)
@@ -186,12 +195,20 @@ def _chained(point: Int[np.ndarray, " e"], group: Int[np.ndarray, " e"], m: int)
 
 
 def next_point(
-    outcome: Outcome, problem: Problem, meetings: Meetings, lifts: int, rng: np.random.Generator
+    outcome: Outcome,
+    problem: Problem,
+    meetings: Meetings,
+    lifts: int,
+    rng: np.random.Generator,
+    *,
+    patient: bool = True,
 ) -> Float[np.ndarray, "m w"] | None:
     """Where to go on from a stationary point, island by island; None if nothing is to be mended.
 
-    lifts: how many came before. After PATIENCE of them the same few pieces may be circling among the
-    same coordinates, which others must leave first: those join the lift with a chance that grows.
+    - lifts: how many came before. After PATIENCE of them the same few pieces may be circling among the
+      same coordinates, which others must leave first: those join the lift with a chance that grows.
+    - patient: leave islands whose conflict is no more than what they still move: the descent stopped for another
+      island. If it stopped for none, that conflict is none, and they have to fit d coordinates all the same.
     """
     H = outcome.H.copy()
     changed = False
@@ -199,7 +216,9 @@ def next_point(
     for island in meetings.islands:
         conflict = outcome.conflict[island]
         if NO_CONFLICT < conflict.max() <= 100 * outcome.residual:
-            continue  # still on its way: the descent stopped for another island
+            if patient:
+                continue
+            conflict = np.zeros_like(conflict)
         onward = _next_on_island(H[island], conflict, meetings.piece[island], problem, chance, rng)
         if onward is not None:
             H[island] = onward

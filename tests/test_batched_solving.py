@@ -167,6 +167,19 @@ def test_rows_glued_by_equal_values_alone_converge():
         assert verdict.is_orthogonal_frame
 
 
+def test_a_start_that_settles_in_too_many_coordinates_is_brought_back():
+    # Equal values alone tie rows here: the descent stops while its last conflict is still fading, in a wider space.
+    batches = [[4, 9, 6, 10, 12, 11], [0, 3, 7, 2, 8, 5], [1], [1, 10, 3, 9, 6, 5], [12, 0, 8, 4, 2, 11], [7]]
+    problem = ufm.Problem([1, 0, 1, 2, 1, 2, 0, 0, 1, 0, 0, 1, 1], 3, 1.0, batches)
+    solution = solvers.solve(problem, inits=4, seed=166)
+    assert set(solution.status) == {Status.CONVERGED}
+    assert solution.residual.max() < 1e-8
+    for start in range(4):
+        verdict, proof = judged(problem, solution.embedding(start))
+        assert verdict.verdict is Verdict.GLOBAL_MINIMISER
+        assert str(proof.status) == "certified"
+
+
 def test_batches_of_one_class_alone_leave_everything_open():
     problem = ufm.Problem([0, 0, 0, 0, 1, 1, 1], 3, 0.5, [[0, 1, 2], [1, 2, 3], [4, 5, 6]])
     predicted = ufm.uniqueness(problem)
