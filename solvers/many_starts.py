@@ -22,11 +22,12 @@ from solvers.staircase import Climb, climb, spare_coordinates
 from solvers.starts import Collapsed, collapsed_starts_of_each, random_start
 from solvers.status import Status
 from ufm.errors import InvalidInput, whole_number
-from ufm.orbits import Orbits, orbits
+from ufm.orbits import Orbits, SharedRows, orbits
 from ufm.problem import Problem
 
 # More lanes wait longer for the slowest among them than they save in calls.
 MOST_LANES = 8
+STEPS_ON_ORBITS, STEPS_ON_SAMPLES = 100_000, 20_000
 METHODS = ("staircase", "accelerated", "projected-gradient")
 
 
@@ -75,6 +76,10 @@ class Solution:
         """The embedding of one start."""
         return self.points[start][self.index]
 
+    def shared_rows(self, start: int) -> SharedRows:
+        """The same by its distinct rows: `solvers.certify` then takes no longer for a large n."""
+        return SharedRows(self.points[start], self.index)
+
 
 def solve(
     problem: Problem,
@@ -82,7 +87,7 @@ def solve(
     seed: int = 0,
     method: str | Method = "staircase",
     *,
-    max_steps: int = 20_000,
+    max_steps: int | None = None,
     max_lifts: int = 50,
     progress: Callable[[int], None] | None = None,
 ) -> Solution:
@@ -93,12 +98,15 @@ def solve(
       all n samples, exact sums throughout, no lifts; "projected-gradient" is the reference, optax
       SGD 0.1 / 0.9 and the projection. Any `solvers.descent.Method` runs as those two do.
     - seed, inits: start s depends on (seed, s) and the problem's shape alone.
-    - max_steps: of one descent. max_lifts: of one start.
+    - max_steps: of one descent; by default 100,000 on the orbits (the staircase; R = 1e5 takes 20,000) and 20,000
+      on all samples. max_lifts: of one start.
     - progress: called with 1 whenever a start has ended.
 
     Raises InvalidInput for a method that does not exist, or counts below 1.
     """
     whole_number("inits", inits, 1, "give a whole number of at least 1")
+    if max_steps is None:
+        max_steps = STEPS_ON_ORBITS if method == "staircase" else STEPS_ON_SAMPLES
     whole_number("max_steps", max_steps, 1, "give a whole number of at least 1")
     if isinstance(method, str) and method not in METHODS:
         raise InvalidInput("method", method, f"choose one of {', '.join(METHODS)}")
@@ -120,7 +128,7 @@ def solve_each(
     inits: int = 32,
     seeds: Sequence[int] | None = None,
     *,
-    max_steps: int = 20_000,
+    max_steps: int = STEPS_ON_ORBITS,
     max_lifts: int = 50,
     shape: Shape | None = None,
     progress: Callable[[int], None] | None = None,
