@@ -73,7 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InvalidInput("limit", config.limit, "give a positive number of seconds")
     problems = {R: _problem(config, R) for R in config.R}
     large = {R: _problem(config, R) for R in config.growth}
-    store, console = Store(config.out), Console()
+    store = Store(config.out)
+    with store.alone():
+        measured(config, problems, large, store)
+    return 0
+
+
+def measured(config: Config, problems: dict[float, Problem], large: dict[float, Problem], store: Store) -> None:
+    """Both tables, written and shown."""
+    console = Console()
     rows = [row for R, problem in problems.items() for row in compare(config, R, problem, console)]
     if rows:
         store.write_csv("benchmark.csv", rows)
@@ -82,7 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         store.write_csv("growth.csv", grown := growth(large, console))
         console.print(_plain_table("growth: one start, compile apart", grown))
     console.print(f"Tables are in {config.out}", highlight=False)
-    return 0
 
 
 def compare(config: Config, R: float, problem: Problem, console: Console) -> list[dict[str, object]]:

@@ -1,4 +1,7 @@
-"""The report of a sweep: one self-contained HTML page, made from the files that the sweep left."""
+"""The report of a sweep: one self-contained HTML page, made from the files that the sweep left.
+
+What any sweep needs, and the page of the imbalance sweep.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import base64
 import csv
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +24,22 @@ NAME = "report.html"
 SECONDS = {"compile": "compilation", "solve": "solving", "certify": "verifying and certifying"}
 
 
-def write_report(store: Store) -> Path:
-    """Write report.html of an imbalance sweep from the files it left.
+def write_report(store: Store, page_of: Callable[[Path], str]) -> Path:
+    """Write report.html of a sweep from the files it left.
 
     Those are config.json, summary.csv, inits.csv, figures/*.png and certificates/*.json. Values are the strings
     of summary.csv. A certificate that cannot be read is said so, never left out.
+
+    page_of: makes the page of this kind of sweep, such as `rendered`.
     """
-    return store.write_bytes(NAME, rendered(store.root).encode())
+    return store.write_bytes(NAME, page_of(store.root).encode())
 
 
 def rendered(root: Path) -> str:
     """The page of the imbalance sweep in a directory."""
     recorded = json.loads((root / "config.json").read_text())
     config = recorded["config"]
-    rows, starts = _table(root / "summary.csv"), _table(root / "inits.csv")
+    rows, starts = lines(root / "summary.csv"), lines(root / "inits.csv")
     good, verdict = judged(config, rows, failed=recorded.get("cells", len(rows)) - len(rows))
     model = "UFM+" if config["relu"] else "UFM"
     return page(
@@ -70,7 +75,7 @@ def page(
     - certificates: the names of files in certificates/, by group.
     """
     recorded = json.loads((root / "config.json").read_text())
-    rows = _table(root / "summary.csv")
+    rows = lines(root / "summary.csv")
     environment = Environment(
         loader=PackageLoader("experiments"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -124,7 +129,8 @@ def judged(config: Mapping[str, Any], rows: Sequence[Mapping[str, str]], failed:
     return good, f"{certified} of {starts} starts are certified global minimisers of UFM."
 
 
-def _table(path: Path) -> list[dict[str, str]]:
+def lines(path: Path) -> list[dict[str, str]]:
+    """The lines of a table, by column."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 

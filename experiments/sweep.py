@@ -1,15 +1,23 @@
-"""What every sweep shares: how it names cells, shows progress, and closes."""
+"""What every sweep shares: how it runs its cells, shows progress, and closes."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
+from experiments import engine, report
+from experiments.store import Store
 from ufm import long_tail_imbalance, step_imbalance
 
 PROFILES = {"step": step_imbalance, "long-tail": long_tail_imbalance}
@@ -28,10 +36,60 @@ def progress_columns(what: str) -> tuple[ProgressColumn, ...]:
     return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeElapsedColumn()
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A cell as a sweep asks for it.
+
+    - job: named as the file that the cell is stored in; computes a dataset, and the files that belong to it by name.
+    - title: what it is called while the sweep runs. alone: the command that repeats it alone.
+    - attrs: what the sweep knows of the cell, added to the attributes of the dataset.
+    """
+
+    job: engine.Job
+    title: str
+    alone: str
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_cells(
+    cells: Sequence[Cell], store: Store, console: Console, what: str, *, fresh: bool, dask: str | None
+) -> list[xr.Dataset]:
+    """Every cell, from the store where it is there, else run and stored; those that fail are said and left out.
+
+    what: the parts of the jobs, as the progress bar names them.
+    """
+    stored = {cell.job.name: None if fresh else store.read_cell(cell.job.name) for cell in cells}
+    found = {name: cell for name, cell in stored.items() if cell is not None}
+    waiting = {cell.job.name: cell for cell in cells if cell.job.name not in found}
+    parts = {cell.job.name: cell.job.parts for cell in cells}
+    with Progress(*progress_columns(what), console=console, transient=not console.is_terminal) as bar:
+        task = bar.add_task("", total=sum(parts.values()), completed=sum(parts[name] for name in found))
+
+        def tell(title: str, ended: int) -> None:
+            bar.update(task, advance=ended, description=title)
+
+        jobs = [replace(cell.job, tell=partial(tell, cell.title)) for cell in waiting.values()]
+        for job in jobs[:1]:
+            job.tell(0)
+        with contextlib.closing(engine.run(jobs, dask)) as results:
+            for ended in results:
+                cell = waiting[ended.job.name]
+                if ended.error is not None:
+                    reason = " ".join(f"{type(ended.error).__name__}: {ended.error}".split())
+                    console.print(f"[red]failed[/]  {cell.title}: {escape(reason)}")
+                    console.print(f"        alone: {escape(cell.alone)}", highlight=False, soft_wrap=True)
+                    continue
+                made, files = ended.value
+                found[ended.job.name] = made.assign_attrs(cell.attrs)
+                store.write_cell(ended.job.name, found[ended.job.name], files)
+    return [found[name] for name in parts if name in found]
+
+
 def close(sentence: str, out: Path, console: Console) -> None:
     """The verdict in a sentence, and where the results are."""
     console.print(f"[bold]{sentence}[/]")
-    console.print(f"Tables, cells, certificates and figures are in {out}", highlight=False)
+    page = f", all on one page in {out / report.NAME}" if (out / report.NAME).is_file() else ""
+    console.print(f"Tables, cells, certificates and figures are in {out}{page}", highlight=False, soft_wrap=True)
     console.print(
         f"Check a certificate without this package's solver: python -m solvers.check {out}/certificates/*.json",
         highlight=False,

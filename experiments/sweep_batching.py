@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,26 +12,21 @@ import numpy as np
 import xarray as xr
 from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
-from experiments import command_line, sweep
-from experiments.cells import histories, measured_of_starts
+from experiments import batching_report, command_line, engine, sweep
+from experiments.batching_cells import Cell, run_cell
+from experiments.report import write_report
 from experiments.store import Store, digest
 from figures import batch_sweep, style
-from solvers.certificate import Certifier
-from solvers.certificate import Status as Proof
-from solvers.certificate_file import serialised
-from solvers.many_starts import solve_each
 from solvers.padding import Shape, common_shape
-from solvers.verification import Verifier
-from ufm import InvalidInput, Problem, batching, loss_bound, orbits, uniqueness
+from ufm import InvalidInput, Problem, batching, orbits
 from ufm.errors import whole_number
 
 CONFIRMED, NOT_CONFIRMED = 0, 1
 # Part of every cell's name: a change of what a cell holds makes a new cell.
 SCHEMA = 1
+MODULE = "experiments.sweep_batching"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +37,8 @@ class Config:
 
     Exit status: 0 if in every cell every start is a certified global minimiser, an orthogonal frame wherever the
     frame is predicted to be the only one, and every other predicted minimiser is certified as well (Theorem 2 and
-    Corollary 2.1 of arXiv 2306.07960, sharpened); 1 if not or if a cell failed; 2 for bad input.
+    Corollary 2.1 of arXiv 2306.07960, sharpened); 1 if not or if a cell failed; 2 for bad input or a disk that
+    cannot be written, 130 or 143 if stopped. Finished cells are kept: the same command goes on from them.
     """
 
     family: Literal["partition", "stratified", "reshuffled"] = "partition"
@@ -78,21 +73,9 @@ class Config:
     """Directory of the results. Cells found there, complete and of the same configuration, are not run again."""
     fresh: bool = False
     """Run every cell again."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """The families of one kind: R, batch size, bound or as drawn."""
-
-    R: float
-    batch_size: int
-    bound: bool
-    problems: tuple[Problem, ...]
-
-    @property
-    def name(self) -> str:
-        """Unique within a sweep, and fit for a file."""
-        return f"R{self.R:g}-b{self.batch_size}-{'bound' if self.bound else 'drawn'}"
+    dask: str | None = None
+    """Run the cells on dask.distributed: local:4 for 4 worker processes here, or a scheduler's address, HOST:PORT.
+    Files and summary are the same."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,6 +99,7 @@ def swept(config: Config, cells: Sequence[Cell], store: Store) -> int:
     store.write_csv("inits.csv", [row for cell in measured for row in init_rows(cell)])
     for suffix, content in style.rendered(batch_sweep.draw(measured)).items():
         store.write_bytes(f"figures/batching.{suffix}", content)
+    write_report(store, batching_report.rendered)
     failed = len(cells) - len(measured)
     report(config, measured, failed, console)
     return CONFIRMED if not failed and all(confirmed(cell) for cell in measured) else NOT_CONFIRMED
@@ -129,12 +113,13 @@ def checked_cells(config: Config) -> list[Cell]:
     for name in ("partitions", "inits", "epochs"):
         whole_number(name, getattr(config, name), 1, "give a whole number of at least 1")
     whole_number("seed", config.seed, 0, "give a whole number of at least 0")
+    engine.check(config.dask)
     if config.d < config.k:
         raise InvalidInput("d", config.d, f"give at least k = {config.k}: below it the bound is not attained")
     cells = []
-    for R in config.R:
+    for R in dict.fromkeys(config.R):
         labels = np.repeat(np.arange(config.k), class_sizes(config, R))
-        for batch_size in config.batch_size:
+        for batch_size in dict.fromkeys(config.batch_size):
             drawn = [drawn_family(config, labels, batch_size, p) for p in range(config.partitions)]
             for bound in (False, True) if config.bind else (False,):
                 families = drawn
@@ -185,91 +170,38 @@ def _seed(config: Config, p: int) -> int:
 
 
 def run_cells(config: Config, cells: Sequence[Cell], store: Store, console: Console) -> list[xr.Dataset]:
-    """Every cell, from the store where it is there, else run and stored; those that fail are said and left out."""
-    names = {cell.name: f"cells/{cell.name}-{digest(_cell_key(config, cell))}.nc" for cell in cells}
-    measured = {name: None if config.fresh else store.read_cell(path) for name, path in names.items()}
-    each = config.partitions * config.inits
-    found = sum(cell is not None for cell in measured.values())
-    with Progress(*sweep.progress_columns("starts"), console=console, transient=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(cells) * each, completed=found * each)
-        waiting = [cell for cell in cells if measured[cell.name] is None]
-        shapes = _shapes(waiting)
-        for cell in waiting:
-            bar.update(task, description=cell.name)
-            try:
-                made, certificates = run_cell(config, cell, shapes[cell.bound], lambda ended: bar.advance(task, ended))
-            except (ArithmeticError, RuntimeError, ValueError) as error:
-                console.print(f"[red]failed[/]  {cell.name}: {escape(' '.join(str(error).split()))}")
-                continue
-            store.write_cell(names[cell.name], made, certificates)
-            measured[cell.name] = made
-    return [one for one in measured.values() if one is not None]
+    """Every cell, in the order given; see `sweep.run_cells`."""
+    shapes = _shapes(cells)
+    asked = [_cell(config, cell, shapes[cell.bound]) for cell in cells]
+    return sweep.run_cells(asked, store, console, "starts", fresh=config.fresh, dask=config.dask)
+
+
+def _cell(config: Config, cell: Cell, shape: Shape) -> sweep.Cell:
+    seeds = [_seed(config, p) for p in range(config.partitions)]
+    arguments = {"cell": cell, "inits": config.inits, "seeds": seeds, "shape": shape}
+    own = {"R": (cell.R,), "batch_size": (cell.batch_size,), "bind": cell.bound}
+    return sweep.Cell(
+        engine.Job(
+            f"cells/{cell.name}-{digest(_cell_key(config, cell))}.nc",
+            run_cell,
+            arguments,
+            config.partitions * config.inits,
+        ),
+        title=cell.name,
+        alone=command_line.command(MODULE, config, **own, fresh=False, dask=None),
+        attrs={name: getattr(config, name) for name in ("family", "imbalance", "seed", "epochs")},
+    )
 
 
 def _shapes(cells: Sequence[Cell]) -> dict[bool, Shape]:
-    """One shape for all orbit problems as drawn and one for the bound ones: each is compiled once."""
+    """One shape for all orbit problems as drawn and one for the bound ones: each is compiled once.
+
+    Of all cells, found or not, so that a sweep that was stopped ends as one that was not.
+    """
     quotients: dict[bool, list[Problem]] = {}
     for cell in cells:
         quotients.setdefault(cell.bound, []).extend(orbits(problem).quotient for problem in cell.problems)
     return {bound: common_shape(problems) for bound, problems in quotients.items()}
-
-
-def run_cell(config: Config, cell: Cell, shape: Shape, progress: Any) -> tuple[xr.Dataset, dict[str, bytes]]:
-    """Everything measured on the families of a cell, over the dimension init (family after family), and the
-    certificates of all starts and of all other minimisers that theory names, by file name."""
-    seeds = [_seed(config, p) for p in range(config.partitions)]
-    solutions = solve_each(cell.problems, config.inits, seeds, shape=shape, progress=progress)
-    began = time.perf_counter()
-    columns: dict[str, list[Any]] = {}
-    certificates: dict[str, bytes] = {}
-    for p, (problem, solution) in enumerate(zip(cell.problems, solutions, strict=True)):
-        verifier, certifier = Verifier(problem, shape), Certifier(problem, conic=False)
-        starts = [solution.embedding(start) for start in range(config.inits)]
-        verifications, proofs = [verifier.verify(H) for H in starts], [certifier.certify(H) for H in starts]
-        predicted = uniqueness(problem)
-        named = {f"start{start:03d}": proof for start, proof in enumerate(proofs)}
-        refuted = None
-        if predicted.counterexample is not None:
-            other = np.asarray(predicted.counterexample)
-            named["counterexample"] = certifier.certify(other)
-            zero = named["counterexample"].status is Proof.CERTIFIED
-            refuted = zero and not verifier.verify(other).is_orthogonal_frame
-        for suffix, proof in named.items():
-            certificates[f"certificates/{cell.name}-family{p:03d}-{suffix}.json"] = serialised(proof)
-        of_starts = {
-            "partition": [p] * config.inits,
-            "start": list(range(config.inits)),
-            "unique": [str(predicted.unique)] * config.inits,
-            "plain_claim": [predicted.graph.plain_claims_unique] * config.inits,
-            "counterexample_certified": [str(refuted)] * config.inits,
-            "reason": [predicted.reason] * config.inits,
-            "loss_bound": [float(loss_bound(problem))] * config.inits,
-            "lower_bound": [proof.lower for proof in proofs],
-            **measured_of_starts(solution, verifications, proofs),
-        }
-        for name, values in of_starts.items():
-            columns.setdefault(name, []).extend(values)
-    data: dict[str, Any] = {name: ("init", np.asarray(values)) for name, values in columns.items()}
-    for name, values in histories([record for solution in solutions for record in solution.history]).items():
-        data[f"history_{name}"] = (("init", "record"), values)
-    data["class_sizes"] = ("class", np.asarray(cell.problems[0].class_sizes).astype(np.int64))
-    timings = [solution.timings for solution in solutions]
-    return xr.Dataset(
-        data,
-        attrs={
-            "R": cell.R,
-            "batch_size": cell.batch_size,
-            "bound": int(cell.bound),
-            "batches": len(cell.problems[0].batches),
-            "n": cell.problems[0].num_samples,
-            "nonneg": 1,
-            **{name: getattr(config, name) for name in ("family", "k", "d", "tau", "imbalance", "partitions")},
-            **{name: getattr(config, name) for name in ("inits", "seed", "epochs")},
-            "seconds_compile": sum(timing.compile for timing in timings),
-            "seconds_solve": sum(timing.solve for timing in timings),
-            "seconds_certify": time.perf_counter() - began,
-        },
-    ), certificates
 
 
 def summary_row(cell: xr.Dataset) -> dict[str, object]:
@@ -376,7 +308,7 @@ def report(config: Config, cells: Sequence[xr.Dataset], failed: int, console: Co
 
 def _cell_key(config: Config, cell: Cell) -> dict[str, object]:
     plain = sweep.plain(config)
-    for name in ("R", "batch_size", "bind", "out", "fresh"):
+    for name in ("R", "batch_size", "bind", "out", "fresh", "dask"):
         del plain[name]
     own = {"R": cell.R, "batch_size": cell.batch_size, "bound": cell.bound}
     return {**plain, **own, "schema": SCHEMA, "versions": sweep.versions()}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,14 +12,12 @@ import numpy as np
 import xarray as xr
 from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
 from experiments import command_line, engine, sweep
 from experiments.cells import run_cell, with_certificates
 from experiments.problem_file import read_problem
-from experiments.report import write_report
+from experiments.report import rendered, write_report
 from experiments.store import Store, digest
 from figures import class_mean_gram, convergence, style
 from solvers.many_starts import METHODS
@@ -109,7 +105,7 @@ def swept(config: Config, problems: dict[float, Problem], store: Store) -> int:
     ):
         for suffix, content in style.rendered(figure).items():
             store.write_bytes(f"figures/{name}.{suffix}", content)
-    write_report(store)
+    write_report(store, rendered)
     failed = len(problems) - len(cells)
     report(config, cells, failed, console)
     return REPRODUCED if not failed and all(reproduced(cell) for cell in cells) else NOT_REPRODUCED
@@ -166,40 +162,23 @@ def warnings(config: Config) -> list[str]:
 
 
 def run_cells(config: Config, problems: dict[float, Problem], store: Store, console: Console) -> list[xr.Dataset]:
-    """Every cell, from the store where it is there, else run and stored; those that fail are said and left out."""
-    ratios = {f"cells/R{R:g}-{digest(_cell_key(config, R, problem))}.nc": R for R, problem in problems.items()}
-    stored = {name: None if config.fresh else store.read_cell(name) for name in ratios}
-    found = {name: cell for name, cell in stored.items() if cell is not None}
-    with Progress(*sweep.progress_columns("starts"), console=console, transient=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(problems) * config.inits, completed=len(found) * config.inits)
-
-        def tell(R: float, ended: int) -> None:
-            bar.update(task, advance=ended, description=f"R = {R:g}, n = {problems[R].num_samples:,}")
-
-        jobs = [_job(config, name, R, problems[R], partial(tell, R)) for name, R in ratios.items() if name not in found]
-        for job in jobs[:1]:
-            tell(ratios[job.name], 0)
-        with contextlib.closing(engine.run(jobs, config.dask)) as results:
-            for ended in results:
-                R = ratios[ended.job.name]
-                if ended.error is not None:
-                    alone = command_line.command(MODULE, config, R=(R,), fresh=False, dask=None)
-                    reason = " ".join(f"{type(ended.error).__name__}: {ended.error}".split())
-                    console.print(f"[red]failed[/]  R = {R:g}, n = {problems[R].num_samples:,}: {escape(reason)}")
-                    console.print(f"        alone: {escape(alone)}", highlight=False, soft_wrap=True)
-                    continue
-                cell, certificates = ended.value
-                cell = cell.assign_attrs(R=R, imbalance=config.imbalance)
-                store.write_cell(ended.job.name, cell, certificates)
-                found[ended.job.name] = cell
-    return [found[name] for name in ratios if name in found]
+    """Every cell, in the order of the ratios; see `sweep.run_cells`."""
+    cells = [_cell(config, R, problem) for R, problem in problems.items()]
+    return sweep.run_cells(cells, store, console, "starts", fresh=config.fresh, dask=config.dask)
 
 
-def _job(config: Config, name: str, R: float, problem: Problem, tell: Callable[[int], None]) -> engine.Job:
+def _cell(config: Config, R: float, problem: Problem) -> sweep.Cell:
     certificates = [f"certificates/R{R:g}-start{start:03d}.json" for start in range(config.inits)]
     options = {"inits": config.inits, "seed": config.seed, "method": config.method}
     arguments = {"run": run_cell, "names": certificates, "problem": problem, **options}
-    return engine.Job(name, with_certificates, arguments, config.inits, tell)
+    return sweep.Cell(
+        engine.Job(
+            f"cells/R{R:g}-{digest(_cell_key(config, R, problem))}.nc", with_certificates, arguments, config.inits
+        ),
+        title=f"R = {R:g}, n = {problem.num_samples:,}",
+        alone=command_line.command(MODULE, config, R=(R,), fresh=False, dask=None),
+        attrs={"R": R, "imbalance": config.imbalance},
+    )
 
 
 def summary_row(cell: xr.Dataset) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """The report of a sweep: its values, its figures, its certificates, and that it needs nothing but itself."""
 
 import csv
-import html.parser
 import json
 import re
 import shutil
@@ -9,6 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from page import Page
 
 from experiments import sweep_imbalance
 from experiments.report import asked, judged, rendered, write_report
@@ -22,38 +22,6 @@ PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360606060000000050001a5f64540"
     "0000000049454e44ae426082"
 )
-
-
-class Page(html.parser.HTMLParser):
-    """Cells of the table of results, images, the words of the page, and everything it would load."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.table, self.images, self.loads, self.words, self.tags = [], [], [], [], []
-        self._inside = self._cell = False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.append(tag)
-        self._inside |= tag == "table" and attrs.get("id") == "results"
-        if self._inside and tag == "tr":
-            self.table.append([])
-        if self._inside and tag in ("td", "th"):
-            self.table[-1].append("")
-            self._cell = True
-        if tag == "img":
-            self.images.append(attrs)
-        self.loads += [attrs[name] for name in ("src", "href", "action", "srcset") if name in attrs]
-
-    def handle_endtag(self, tag):
-        self._inside &= tag != "table"
-        self._cell &= tag not in ("td", "th")
-
-    def handle_data(self, data):
-        self.words.append(data)
-        if self._cell:
-            self.table[-1][-1] += data
 
 
 @pytest.fixture
@@ -84,7 +52,7 @@ def test_values_are_those_of_the_summary(swept):
 
 
 def test_the_page_needs_nothing_but_itself(swept):
-    text = write_report(swept).read_text()
+    text = write_report(swept, rendered).read_text()
     page = Page(text)
     assert page.loads
     assert all(load.startswith("data:") for load in page.loads)

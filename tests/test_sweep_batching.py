@@ -3,12 +3,14 @@
 import csv
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import xarray as xr
+from page import Page
 
 from experiments import command_line, sweep_batching
 from solvers.certificate import Certificate
@@ -83,7 +85,7 @@ def test_a_second_run_takes_the_cells_it_finds_and_runs_damaged_ones_again(swept
     before = (swept / "inits.csv").read_bytes()
     ran = []
     original = sweep_batching.run_cell
-    monkeypatch.setattr(sweep_batching, "run_cell", lambda *a: ran.append(a[1].name) or original(*a))
+    monkeypatch.setattr(sweep_batching, "run_cell", lambda **a: ran.append(a["cell"].name) or original(**a))
     assert run(*SMALL, "--out", swept) == 0
     assert not ran
     (cell,) = (swept / "cells").glob("R3-b6-bound-*.nc")
@@ -92,19 +94,56 @@ def test_a_second_run_takes_the_cells_it_finds_and_runs_damaged_ones_again(swept
     cell.write_bytes(bytes(content))
     assert run(*SMALL, "--out", swept) == 0
     assert ran == ["R3-b6-bound"]
-    assert rows_alike(before, (swept / "inits.csv").read_bytes())
+    assert (swept / "inits.csv").read_bytes() == before
     assert "Confirmed" in capsys.readouterr().out
 
 
-def rows_alike(first, second):
-    """The same starts with the same ends; rounding may differ with what is padded together."""
-    tables = [list(csv.DictReader(content.decode().splitlines())) for content in (first, second)]
-    return all(
-        {name: a[name] for name in ("R", "bound", "partition", "start", "unique", "certified")}
-        == {name: b[name] for name in ("R", "bound", "partition", "start", "unique", "certified")}
-        and np.isclose(float(a["delta_gm"]), float(b["delta_gm"]), atol=1e-6)
-        for a, b in zip(*tables, strict=True)
-    )
+def test_a_cell_that_fails_is_said_with_its_command_and_the_others_go_on(swept, monkeypatch, capsys):
+    def failing(*, cell, **others):
+        raise ArithmeticError("no\ncell")
+
+    monkeypatch.setattr(sweep_batching, "run_cell", failing)
+    (path,) = (swept / "cells").glob("R1-b6-drawn-*.nc.sha256")
+    seal = path.read_bytes()
+    path.unlink()
+    before = {name: (swept / name).read_bytes() for name in ("summary.csv", "inits.csv", "report.html", "config.json")}
+    assert run(*SMALL, "--out", swept) == 1
+    said = capsys.readouterr().out
+    assert "failed  R1-b6-drawn: ArithmeticError: no cell\n" in said
+    command = "--batch-size 6 --no-bind --R 1 --k 3 --n 36 --d 6 --partitions 3 --inits 2"
+    assert f"alone: python -m experiments.sweep_batching {command} --out {swept}\n" in said
+    assert "1 of 4 cells failed" in said
+    assert "1 cells failed" in (swept / "report.html").read_text()
+    assert len(rows(swept / "summary.csv")) == 3
+    path.write_bytes(seal)
+    for name, content in before.items():
+        (swept / name).write_bytes(content)
+
+
+def test_the_report_shows_the_summary_the_figure_and_every_certificate(swept):
+    page = Page((swept / "report.html").read_text())
+    with (swept / "summary.csv").open() as file:
+        assert page.table == list(csv.reader(file))
+    assert len(page.images) == 1
+    assert all(load.startswith("data:") for load in page.loads)
+    words = " ".join(page.words)
+    assert "Confirmed: 24 of 24 starts" in words
+    assert "12 of 12 are frames" in words
+    assert "for 6 of 6 families" in words
+    assert words.count("python -m solvers.check") == 1 + len(list((swept / "certificates").glob("*.json")))
+    assert "not a readable certificate" not in words
+
+
+@pytest.mark.slow
+def test_dask_workers_give_what_one_process_gives(swept, tmp_path):
+    sweep = [sys.executable, "-m", "experiments.sweep_batching", *map(str, SMALL)]
+    kept = {**os.environ, "UFM_SCL_COMPILE_CACHE": str(tmp_path / "compiled")}
+    there = tmp_path / "there"
+    done = subprocess.run([*sweep, "--dask", "local:2", "--out", there], capture_output=True, check=False, env=kept)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"Confirmed" in done.stdout
+    assert (there / "inits.csv").read_bytes() == (swept / "inits.csv").read_bytes()
+    assert {path.name for path in there.rglob("*")} == {path.name for path in swept.rglob("*")}
 
 
 def test_cells_hold_the_histories_of_all_starts(swept):
@@ -121,8 +160,8 @@ def test_cells_hold_the_histories_of_all_starts(swept):
 def test_an_unconfirmed_prediction_is_exit_status_1(swept, monkeypatch):
     original = sweep_batching.run_cell
 
-    def without_frames(*arguments):
-        cell, certificates = original(*arguments)
+    def without_frames(**arguments):
+        cell, certificates = original(**arguments)
         return cell.assign(orthogonal_frame=("init", np.zeros(cell.sizes["init"], bool))), certificates
 
     monkeypatch.setattr(sweep_batching, "run_cell", without_frames)
@@ -164,6 +203,7 @@ def test_families_have_the_samples_and_shapes_they_say(family, imbalance):
         (["--inits", 0], "inits = 0"),
         (["--partitions", 0], "partitions = 0"),
         (["--seed", -1], "seed = -1"),
+        (["--dask", "nowhere"], "dask = 'nowhere'"),
         (["--colour", "red"], "--colour"),
     ],
 )
