@@ -91,7 +91,7 @@ def solve(
     max_lifts: int = 50,
     progress: Callable[[int], None] | None = None,
 ) -> Solution:
-    """Minimise the loss of UFM+ (or UFM) from random starts.
+    """Minimise the loss of UFM+ (or UFM) from random starts, shared out over the devices of this process.
 
     - method: "staircase" (default) collapses each start onto the orbits, descends with the
       accelerated method and climbs out of spurious points; "accelerated" runs the same descent on
@@ -249,7 +249,7 @@ def _on_all_samples(
 
 
 def lanes(problem: Problem, inits: int) -> int:
-    """How many starts run at once: few enough that their temporaries stay small."""
+    """How many starts run at once on a device: few enough that their temporaries stay small."""
     slots = problem.batches.shape[1]
     return int(np.clip(2**22 // (slots * slots + problem.num_points * problem.d), 1, min(inits, MOST_LANES)))
 
