@@ -17,20 +17,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from experiments import command_line
+from experiments.gallery_batches import FAMILIES, batching_piece, graphs_piece, reshuffling_piece
 from experiments.gallery_data import (
-    FAMILIES,
     RATIOS,
     K,
     Piece,
     basin_piece,
-    batching_piece,
     benchmark_pieces,
     certificates_piece,
     cosines_piece,
-    graphs_piece,
     local_piece,
     random_starts_piece,
-    reshuffling_piece,
     sweep_piece,
     temperature_piece,
 )

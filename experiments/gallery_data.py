@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from flint import ctx
 
-from experiments.cells import run_cell
+from experiments.cells import histories, run_cell
 from experiments.local_phase import PerSample, grouped, local_phase
 from experiments.store import Store, digest
 from solvers.bounds import precision
@@ -25,10 +25,9 @@ from solvers.lanes import Outcome, Schedule, run_lanes
 from solvers.many_starts import Solution, solve
 from solvers.projected_gradient import ProjectedGradient
 from solvers.verification import Verifier
-from ufm import Problem, batching, interaction, long_tail_imbalance, loss_bound, orbits, step_imbalance, uniqueness
+from ufm import Problem, long_tail_imbalance, loss_bound, orbits, step_imbalance
 from ufm.geometry import geometry_metrics
 from ufm.local_rate import best_tau, slowest_contraction
-from ufm.reshuffling import epochs_until_unique
 
 # Part of every piece's name: a change of what a piece holds makes a new piece.
 SCHEMA = 1
@@ -93,12 +92,9 @@ def _random_starts(store: Store, *, R: float, inits: int, k: int, n_min: int, d:
     problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d)
     data = {}
     for method in ("projected-gradient", "staircase"):
-        histories = solve(problem, inits, 0, method, max_steps=3000).history
-        longest = max(len(history.iteration) for history in histories)
+        records = histories(solve(problem, inits, 0, method, max_steps=3000).history)
         for name in ("iteration", "excess"):
-            rows = [getattr(history, name) for history in histories]
-            padded = np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in rows])
-            data[f"{method}_{name}"] = (("init", f"{method}_record"), padded)
+            data[f"{method}_{name}"] = (("init", f"{method}_record"), records[name])
     attrs = {"R": R, "k": k, "d": d, "n": problem.num_samples, "tau": 1.0, "inits": inits}
     return xr.Dataset(data, attrs={**attrs, "loss_bound": float(loss_bound(problem))})
 
@@ -117,36 +113,6 @@ def _near_frame(
     across = 1e-3 / R
     run = local_phase(problem, eta, starts=starts, steps=steps, within=0.05, across=across, seed=0)
     return run.assign_attrs(R=R, n_min=n_min, groups=n_min)
-
-
-def reshuffling_piece() -> Piece:
-    """Which random reshuffled families have the frame as their only minimiser."""
-    parameters = {
-        "sizes": [16, 16, 16, 4, 4],
-        "d": 10,
-        "batch_sizes": [3, 4, 5, 6, 8, 10, 14, 20, 28],
-        "epochs": [1, 2, 3, 4, 6, 8, 12, 16, 24],
-        "families": 64,
-    }
-    return Piece("reshuffling", parameters, _reshuffling)
-
-
-def _reshuffling(
-    store: Store, *, sizes: list[int], d: int, batch_sizes: list[int], epochs: list[int], families: int
-) -> xr.Dataset:
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    unique = np.zeros((len(batch_sizes), len(epochs), families), dtype=bool)
-    for at in np.ndindex(unique.shape):
-        drawn = batching.reshuffled(len(labels), batch_sizes[at[0]], epochs[at[1]], at[2])
-        unique[at] = uniqueness(Problem(labels, d, batches=drawn)).unique is True
-    return xr.Dataset(
-        {
-            "unique": (("batch_size", "epochs", "family"), unique),
-            "half": ("batch_size", [epochs_until_unique(sizes, size) for size in batch_sizes]),
-        },
-        coords={"batch_size": batch_sizes, "epochs": epochs},
-        attrs={"sizes": sizes, "d": d},
-    )
 
 
 def temperature_piece(R: float) -> Piece:
@@ -261,125 +227,6 @@ def _class_gram(solution: Solution, start: int) -> np.ndarray:
     problem = solution.problem
     metrics = geometry_metrics(jnp.asarray(solution.embedding(start)), problem.labels, k=problem.k)
     return np.asarray(metrics.gram)
-
-
-def graphs_piece() -> Piece:
-    """A small batch family before and after binding: who shares a batch, who acts on whom."""
-    return Piece("graphs", {"sizes": [6, 3, 3], "batch_size": 4, "seed": 10, "m": 1, "d": 6}, _graphs)
-
-
-def _graphs(store: Store, *, sizes: list[int], batch_size: int, seed: int, m: int, d: int) -> xr.Dataset:
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    family = batching.reshuffled(len(labels), batch_size, 2, seed)
-    families = {"as drawn": family, "bound": batching.bind(family, labels, m, seed)}
-    plain, effective, claims, unique, reasons, rows = [], [], [], [], [], []
-    for batches in families.values():
-        problem = Problem(labels, d, batches=batches)
-        graph = interaction(problem)
-        verdict = uniqueness(problem)
-        shared = _share_a_batch(batches, len(labels))
-        acts = graph.cross.toarray()[np.ix_(graph.component, graph.component)] > 0
-        glued = graph.component[:, None] == graph.component[None, :]
-        plain.append(shared)
-        effective.append(shared & (acts | glued))
-        claims.append(graph.plain_claims_unique)
-        unique.append(str(verdict.unique))
-        reasons.append(verdict.reason)
-        rows.append(len(batches))
-    return xr.Dataset(
-        {
-            "plain": (("family", "sample", "sample_"), np.array(plain)),
-            "effective": (("family", "sample", "sample_"), np.array(effective)),
-            "label": ("sample", labels),
-            "plain_claims_unique": ("family", claims),
-            "unique": ("family", unique),
-            "reason": ("family", reasons),
-        },
-        coords={"family": list(families)},
-        attrs={"k": len(sizes), "n": len(labels), "d": d, "batch_size": batch_size, "batches": rows[0], "m": m},
-    )
-
-
-def _share_a_batch(batches: np.ndarray, n: int) -> np.ndarray:
-    member = np.zeros((len(batches), n), dtype=int)
-    batch, slot = np.nonzero(batches >= 0)
-    member[batch, batches[batch, slot]] = 1
-    shared = member.T @ member > 0
-    np.fill_diagonal(shared, False)
-    return shared
-
-
-FAMILIES = ("fixed", "reshuffled", "bound")
-
-
-def batching_piece(family: str, batch_size: int) -> Piece:
-    """One batch family at one batch size, solved by the staircase."""
-    parameters = {
-        "family": family,
-        "batch_size": batch_size,
-        "sizes": [16, 16, 16, 4, 4],
-        "d": 10,
-        "inits": 8,
-        "epochs": 10,
-        "m": 1,
-        "seed": 0,
-    }
-    return Piece(f"batching-{family}-{batch_size}", parameters, _batching)
-
-
-def _batching(
-    store: Store,
-    *,
-    family: str,
-    batch_size: int,
-    sizes: list[int],
-    d: int,
-    inits: int,
-    epochs: int,
-    m: int,
-    seed: int,
-) -> xr.Dataset:
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    n = len(labels)
-    fixed = batching.partition(n, batch_size, seed)
-    batches = {
-        "fixed": lambda: fixed,
-        "reshuffled": lambda: batching.reshuffled(n, batch_size, epochs, seed),
-        "bound": lambda: batching.bind(fixed, labels, m, seed),
-    }[family]()
-    problem = Problem(labels, d, batches=batches)
-    solution = solve(problem, inits, max_steps=5000)
-    metrics = [geometry_metrics(jnp.asarray(solution.embedding(s)), problem.labels, k=problem.k) for s in range(inits)]
-    longest = max(len(history.iteration) for history in solution.history)
-
-    def padded(name: str) -> np.ndarray:
-        rows = [np.asarray(getattr(history, name)) for history in solution.history]
-        return np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in rows])
-
-    return xr.Dataset(
-        {
-            "delta_gm": ("init", [float(metric.delta_gm) for metric in metrics]),
-            "excess": ("init", solution.excess),
-            "status": ("init", [str(status) for status in solution.status]),
-            "history_iteration": (("init", "record"), padded("iteration")),
-            "history_delta_gm": (("init", "record"), padded("delta_gm")),
-        },
-        attrs={
-            "family": family,
-            "batch_size": batch_size,
-            "batches": len(batches),
-            "unique": str(uniqueness(problem).unique),
-            "loss_bound": float(loss_bound(problem)),
-            "k": problem.k,
-            "n": n,
-            "d": d,
-            "tau": 1.0,
-            "inits": inits,
-            "epochs": epochs,
-            "m": m,
-            "sizes": sizes,
-        },
-    )
 
 
 def basin_piece(d: int, R: float, tau: float) -> Piece:

@@ -10,7 +10,8 @@ import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from experiments import command_line, gallery
-from experiments.gallery_data import BenchmarkPiece, Piece, basin_piece, graphs_piece
+from experiments.gallery_batches import graphs_piece
+from experiments.gallery_data import BenchmarkPiece, Piece, basin_piece
 from experiments.store import Store
 from figures import (
     basins,
