@@ -9,66 +9,77 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from figures import style
 
 FLOOR = 1e-17
-MARKERS = ("o", "s", "^", "D", "v")
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Left: delta_gm against iterations. Right: shares of frames reached and of families proved unique, over n_B.
+    """Left: delta_gm against iterations. Right: shares of frames reached and of families proved unique.
 
-    One line for each family (as drawn, or bound) and R. Left, at the smallest batch size: median over all
-    starts of all families, and the band of the middle half; values below FLOOR are drawn there.
+    Left, at the smallest batch size, a line for each R, families as drawn (dashed) and bound (solid): median over
+    all starts of all families, and the band of the middle half; values below FLOOR are drawn there. Right, over
+    the batch size, or over R if there is one size only.
     """
     sizes = sorted({int(cell.attrs["batch_size"]) for cell in cells})
-    groups: dict[str, list[xr.Dataset]] = {}
-    for cell in cells:
-        groups.setdefault(f"{_drawn(cell)}, R = {cell.attrs['R']:g}", []).append(cell)
+    ratios = sorted({float(cell.attrs["R"]) for cell in cells})
+    looks = {R: style.line(index, len(ratios))["color"] for index, R in enumerate(ratios)}
     with style.applied():
         figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
         left, right = figure.subplots(1, 2)
-        for index, (label, members) in enumerate(groups.items()):
-            look = style.line(index, len(groups))
-            for cell in members:
-                if cell.attrs["batch_size"] == sizes[0]:
-                    _history(left, cell, look, label)
-            _shares(right, members, look, MARKERS[index % len(MARKERS)])
+        for cell in cells:
+            if cell.attrs["batch_size"] == sizes[0]:
+                dashes = "-" if cell.attrs["bound"] else "--"
+                _history(left, cell, {"color": looks[float(cell.attrs["R"])], "linestyle": dashes})
         left.set_title(f"batches of {sizes[0]}")
         left.set_ylabel(r"$\Delta_{G_M}$")
         left.set_xlabel("iteration")
         left.set_xscale("log")
         left.set_yscale("log")
         left.set_ylim(FLOOR / 3, 3)
+        if len(sizes) > 1:
+            for R in ratios:
+                _shares(right, [cell for cell in cells if cell.attrs["R"] == R], "batch_size", looks[R])
+            right.set_xlabel("batch size before binding")
+        else:
+            _shares(right, cells, "R", "black")
+            right.set_xlabel("imbalance ratio R")
         right.set_title("lines: proved unique; markers: frames reached")
         right.set_ylabel("share")
-        right.set_xlabel("batch size before binding")
         right.set_ylim(-0.05, 1.05)
-        right.set_xticks(sizes, [str(size) for size in sizes])
-        handles, labels = left.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), handlelength=3)
+        shown = {f"R = {R:g}": {"color": looks[R]} for R in ratios}
+        shown["as drawn"] = {"color": "0.3", "linestyle": "--", "marker": "o", "mfc": "none"}
+        if any(cell.attrs["bound"] for cell in cells):
+            shown["bound"] = {"color": "0.3", "linestyle": "-", "marker": "s"}
+        handles = [Line2D([], [], label=label, ms=4, **look) for label, look in shown.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=3)
         first = cells[0].attrs
+        starts = "one start" if first["inits"] == 1 else f"{first['inits']} starts"
         figure.suptitle(
-            f"{style.problem(first)}, {first['partitions']} families of each kind, {first['inits']} starts each",
+            f"{style.problem(first)}, {first['partitions']} families ({first['family']}) of each kind, {starts} each",
             fontsize=8,
         )
     return figure
 
 
-def _drawn(cell: xr.Dataset) -> str:
-    return f"{cell.attrs['family']}{', bound' if cell.attrs['bound'] else ''}"
-
-
-def _history(axis: Axes, cell: xr.Dataset, look: dict[str, Any], label: str) -> None:
+def _history(axis: Axes, cell: xr.Dataset, look: dict[str, Any]) -> None:
     grid, values = style.history(cell, "delta_gm")
     lower, middle, upper = np.quantile(np.clip(values, FLOOR, None), (0.25, 0.5, 0.75), axis=0)
     axis.fill_between(grid, lower, upper, color=look["color"], alpha=0.13, lw=0)
-    axis.plot(grid, middle, label=label, **look)
+    axis.plot(grid, middle, **look)
 
 
-def _shares(axis: Axes, cells: Sequence[xr.Dataset], look: dict[str, Any], marker: str) -> None:
-    cells = sorted(cells, key=lambda cell: int(cell.attrs["batch_size"]))
-    sizes = [int(cell.attrs["batch_size"]) for cell in cells]
-    axis.plot(sizes, [np.mean(cell["unique"].values == "True") for cell in cells], **look)
-    axis.plot(sizes, [float(cell["orthogonal_frame"].mean()) for cell in cells], marker, color=look["color"], ms=4)
+def _shares(axis: Axes, cells: Sequence[xr.Dataset], along: str, colour: Any) -> None:
+    places = sorted({float(cell.attrs[along]) for cell in cells})
+    for bound, look in ((0, {"linestyle": "--", "mfc": "none", "marker": "o"}), (1, {"linestyle": "-", "marker": "s"})):
+        kind = sorted(
+            (cell for cell in cells if cell.attrs["bound"] == bound), key=lambda cell: float(cell.attrs[along])
+        )
+        at = [places.index(float(cell.attrs[along])) for cell in kind]
+        unique = [np.mean(cell["unique"].values == "True") for cell in kind]
+        frames = [float(cell["orthogonal_frame"].mean()) for cell in kind]
+        axis.plot(at, unique, color=colour, linestyle=look["linestyle"])
+        axis.plot(at, frames, color=colour, ms=4, **{**look, "linestyle": ""})
+    axis.set_xticks(range(len(places)), [f"{place:g}" for place in places])
