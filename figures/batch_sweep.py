@@ -73,13 +73,12 @@ def _history(axis: Axes, cell: xr.Dataset, look: dict[str, Any]) -> None:
 
 def _shares(axis: Axes, cells: Sequence[xr.Dataset], along: str, colour: Any) -> None:
     places = sorted({float(cell.attrs[along]) for cell in cells})
-    for bound, look in ((0, {"linestyle": "--", "mfc": "none", "marker": "o"}), (1, {"linestyle": "-", "marker": "s"})):
-        kind = sorted(
-            (cell for cell in cells if cell.attrs["bound"] == bound), key=lambda cell: float(cell.attrs[along])
-        )
+    for bound, dashes, marker, face in ((0, "--", "o", "none"), (1, "-", "s", colour)):
+        kind = [cell for cell in cells if cell.attrs["bound"] == bound]
+        kind.sort(key=lambda cell: float(cell.attrs[along]))
         at = [places.index(float(cell.attrs[along])) for cell in kind]
         unique = [np.mean(cell["unique"].values == "True") for cell in kind]
         frames = [float(cell["orthogonal_frame"].mean()) for cell in kind]
-        axis.plot(at, unique, color=colour, linestyle=look["linestyle"])
-        axis.plot(at, frames, color=colour, ms=4, **{**look, "linestyle": ""})
+        axis.plot(at, unique, color=colour, linestyle=dashes)
+        axis.plot(at, frames, marker, color=colour, mfc=face, ms=4)
     axis.set_xticks(range(len(places)), [f"{place:g}" for place in places])

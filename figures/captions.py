@@ -128,7 +128,7 @@ SWEEP_CAPTIONS = {
         "Left: distance of the class means from an orthogonal frame against iterations at the smallest batch size, "
         "median over all starts of all families and band of the middle half; values below 1e-17, exact zeros included, "
         "are drawn there. Right: share of families whose only minimiser is proved to be the frame (lines), and share "
-        "of starts that end in one (markers), over the batch size before binding.",
+        "of starts that end in one (markers), over the batch size before binding, or over R if there is one size.",
     ),
 }
 
