@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 from stub_sweep import stub
 
-from experiments import command_line, sweep_imbalance
+from experiments import benchmark, command_line, sweep_batching, sweep_imbalance
 from experiments.store import Store
 from solvers import files
 from ufm import InvalidInput
@@ -111,6 +111,14 @@ def test_one_process_at_a_time(tmp_path):
     with store.alone():
         assert not list((tmp_path / "cells").iterdir())
     assert not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "small"), [(sweep_imbalance, "--inits"), (sweep_batching, "--partitions"), (benchmark, "--starts")]
+)
+def test_every_command_takes_the_lock(command, small, tmp_path):
+    with Store(tmp_path).alone(), pytest.raises(InvalidInput, match=f"process {os.getpid()} on "):
+        command.main(["--R", "1", small, "1", "--out", str(tmp_path)])
 
 
 def test_locks_of_many_processes_never_overlap(tmp_path):
