@@ -11,9 +11,8 @@ import numpy as np
 import xarray as xr
 
 from experiments.cells import histories, measured_of_starts
-from solvers.certificate import Certifier
 from solvers.certificate import Status as Proof
-from solvers.certificate_file import serialised
+from solvers.certifier import Certifier
 from solvers.many_starts import solve_each
 from solvers.padding import Shape
 from solvers.verification import Verifier
@@ -60,7 +59,7 @@ def run_cell(
             zero = named["counterexample"].status is Proof.CERTIFIED
             refuted = zero and not verifier.verify(other).is_orthogonal_frame
         for suffix, proof in named.items():
-            certificates[f"certificates/{cell.name}-family{p:03d}-{suffix}.json"] = serialised(proof)
+            certificates[f"certificates/{cell.name}-family{p:03d}-{suffix}.json"] = proof.serialised()
         of_starts = {
             "partition": [p] * inits,
             "start": list(range(inits)),

@@ -19,7 +19,7 @@ from rich.table import Table
 from experiments import command_line
 from experiments.peers import PEERS, Run, Test
 from experiments.store import Store
-from solvers.certificate import Certifier
+from solvers.certifier import Certifier
 from solvers.many_starts import solve
 from solvers.starts import random_start
 from solvers.verification import Verifier

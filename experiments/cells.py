@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from solvers.certificate import Certificate, Certifier
+from solvers.certificate import Certificate
 from solvers.certificate import Status as Proof
+from solvers.certifier import Certifier
 from solvers.descent import Record
 from solvers.many_starts import Solution, solve
 from solvers.status import Status

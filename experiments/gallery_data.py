@@ -18,8 +18,9 @@ from experiments.cells import histories, run_cell
 from experiments.local_phase import PerSample, grouped, local_phase
 from experiments.store import Store, digest
 from solvers.bounds import precision
-from solvers.certificate import Certificate, Certifier
+from solvers.certificate import Certificate
 from solvers.certificate import Status as Proof
+from solvers.certifier import Certifier
 from solvers.implications import weakest_pair
 from solvers.lanes import Outcome, Schedule, run_lanes
 from solvers.many_starts import Solution, solve

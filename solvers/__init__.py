@@ -7,7 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from solvers.certificate import Certificate, Certifier, certify
+    from solvers.certificate import Certificate
+    from solvers.certifier import Certifier, certify
     from solvers.many_starts import Solution, solve
     from solvers.status import Status
     from solvers.verification import Verdict, Verification, verify
@@ -16,8 +17,8 @@ __all__ = ["Certificate", "Certifier", "Solution", "Status", "Verdict", "Verific
 
 _HOME = {
     "Certificate": "certificate",
-    "Certifier": "certificate",
-    "certify": "certificate",
+    "Certifier": "certifier",
+    "certify": "certifier",
     "Solution": "many_starts",
     "solve": "many_starts",
     "Status": "status",

@@ -1,63 +1,32 @@
-"""Certificates: what is proved of an embedding, and of every other embedding that does no worse.
-
-`certify` bounds the loss at a point from above and the loss of every feasible point from below, both in
-ball arithmetic, and says what follows. The certifier failing is not the solution failing: see `Status`.
-The file that `Certificate.save` writes holds all that is needed to redo every inequality without this
-package; `python -m solvers.check` does so.
-"""
+"""A certificate: what it states, and its file, which `python -m solvers.check` proves again without this package."""
 
 from __future__ import annotations
 
 import enum
 import hashlib
+import json
 import math
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from flint import arb, ctx
-from jaxtyping import Array, Float, Int
+from flint import arb
 
-from solvers import certificate_file
-from solvers.bounds import (
-    MatrixDual,
-    OrbitProblem,
-    Point,
-    downwards,
-    elementary_bound,
-    frame_loss,
-    kkt_dual,
-    loss,
-    loss_and_gradient,
-    matrix_bound,
-    orthogonal_frame,
-    precision,
-    repaired,
-    upwards,
-)
-from solvers.implications import Implied, implied, weakest_force, weakest_pair
-from solvers.polish import factor, of_numerical_rank, polish
-from solvers.relaxation import ConicSolution, solve_relaxation
-from solvers.snap import on_ball, snap
-from ufm import InvalidInput, Problem, SharedRows, orbits, uniqueness
+from solvers.bounds import MatrixDual, OrbitProblem, Point, upwards
+from solvers.files import write_atomically
+from solvers.implications import Implied
+from ufm import InvalidInput
 
-TOLERANCE = 1e-4
-COARSEST_TOLERANCE = 1e-2
-FINEST_TOLERANCE = 1e-30  # the precision of the balls carries no finer one
-SNAP_TOLERANCE = 1e-6
-MOST_ORBITS_IN_A_MATRIX = 256
-# A conic solver takes a second at 30 orbits and a minute at 60. UFM+ asks it for an opinion only.
-MOST_ORBITS_FOR_AN_OPINION = 32
-MOST_ORBITS_FOR_A_SOLVER = 64
-MOST_POLISHED_ENTRIES = 800
+FORMAT = "ufm-scl certificate 1"
 
 
 class Status(enum.StrEnum):
     """What a certificate proves of the certified point (the given H with every orbit at its mean).
 
     - CERTIFIED: upper - lower <= tolerance times the weakest pair (`weakest_pair`; UFM: `weakest_force`) in balls,
-      and H lies within SNAP_TOLERANCE of the certified point: a global minimiser to that accuracy. Values that
+      and H lies within 1e-6 of the certified point: a global minimiser to that accuracy. Values that
       only batches of a single class tie are no pair; of them the gap says what it says of the loss.
     - NOT_CERTIFIED: not a global minimiser. The certificate holds another feasible point whose loss is
       lower by more than that margin, in ball arithmetic.
@@ -148,250 +117,165 @@ class Certificate:
         """At least gap / lower; inf if lower is not above 0."""
         return upwards(arb(self.gap) / arb(self.lower)) if self.lower > 0 else math.inf
 
+    def serialised(self) -> bytes:
+        """The content of its file: JSON, doubles as hexadecimal strings so that they are read back exactly."""
+        content = _content(self)
+        content["checksum"] = _checksum(content)
+        return (json.dumps(content, separators=(",", ":")) + "\n").encode()
+
     def save(self, path: str | Path) -> None:
-        """Write JSON, doubles as hexadecimal strings so that they are read back exactly, in one atomic step."""
-        certificate_file.write(self, Path(path))
+        """Write `serialised` in one atomic step: readers see the old file or the new one, never half of one."""
+        write_atomically(Path(path), self.serialised())
 
     @classmethod
     def load(cls, path: str | Path) -> Certificate:
         """Read what `save` wrote, without proving it again. Raises InvalidInput if it is not a certificate."""
-        return certificate_file.read(Path(path))
+        try:
+            content = json.loads(Path(path).read_bytes())
+            stated = content.pop("checksum")
+            if content["format"] != FORMAT or stated != _checksum(content):
+                raise ValueError("wrong format or checksum")
+            return _certificate(content)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise InvalidInput("path", str(path), f"not a readable certificate ({type(error).__name__})") from None
 
 
-class Certifier:
-    """All of a certificate that depends on the problem only, to be shared by many starts.
-
-    - lower_bound: the best rigorous lower bound found. better: a good feasible point, the witness against
-      others (the orthogonal frame for UFM+ with d >= k; a polished point for UFM), or None.
-    - second_opinion: see `SecondOpinion`.
-    """
-
-    def __init__(self, problem: Problem, *, conic: bool = True, tolerance: float = TOLERANCE) -> None:
-        """conic: ask Clarabel too, up to 32 orbits for UFM+ and 64 for UFM (None beyond that).
-
-        Raises InvalidInput for a tolerance outside [1e-30, 1e-2].
-        """
-        if not FINEST_TOLERANCE <= tolerance <= COARSEST_TOLERANCE:
-            mend = f"give a number from {FINEST_TOLERANCE} to {COARSEST_TOLERANCE}"
-            raise InvalidInput("tolerance", tolerance, mend)
-        self.tolerance = float(tolerance)
-        self.given = problem
-        self.orbits = orbits(problem)
-        self.problem = OrbitProblem.of(self.orbits.quotient)
-        self.samples_digest = _samples_digest(problem)
-        with ctx.workprec(precision(self.problem.tau)):
-            self._frame_loss = frame_loss(self.problem)
-            self._weakest = weakest_pair(self.problem) if self.problem.nonneg else None
-
-        solution = None
-        if conic and len(self.problem) <= (MOST_ORBITS_FOR_AN_OPINION if problem.nonneg else MOST_ORBITS_FOR_A_SOLVER):
-            solution = solve_relaxation(self.problem)
-        opinions = [] if solution is None else conic_bounds(self.problem, solution)
-        self.second_opinion = _opinion(solution, opinions)
-        self.better = orthogonal_frame(self.problem) if self.problem.d >= self.problem.k else None
-        if self.problem.nonneg:
-            self.lower_bound = _laplacian(self.problem)  # the optimum of the relaxation: no other bound is better
-        else:
-            self.better, polished = _polished(self.problem, solution, self.better)
-            candidates = [_elementary(self.problem), *opinions, *polished]
-            self.lower_bound = max(candidates, key=lambda bound: bound.value)
-
-    def certify(self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"] | SharedRows) -> Certificate:
-        """The certificate of one H (n, d), a row a sample. Raises InvalidInput if it is not finite or misshapen.
-
-        Rows outside the feasible set are moved into it; that, too, counts in `moved`. Takes time independent
-        of n if H comes as the rows its orbits share (`Solution.shared_rows`).
-        """
-        rows, index, multiplicity = self._rows(H)
-        point, moved = snap(rows, index, multiplicity, self.problem.nonneg)
-        with ctx.workprec(precision(self.problem.tau)):
-            value, margin = self._at(point)
-            # So far below the last bit of a double that it costs nothing, and far above the rounding of balls:
-            # whoever redoes the sums in another order still finds every claim true.
-            upper = value + (1 + abs(value)) * arb(2) ** (64 - ctx.prec)
-            bound = self.lower_bound
-            lower = self._rigorous(bound)
-            if not upper - lower <= margin and not self.problem.nonneg:
-                own = stationarity_bound(self.problem, point)
-                if own is not None and own.value > bound.value:
-                    bound, lower = own, self._rigorous(own)
-            gap = upper - lower
-            status, reason, witness = self._judge(value, gap, margin, moved)
-            consequences = implied(self.problem, upper - self._frame_loss)
-            other = None if consequences is None or consequences.rigid else self.other_minimiser
-            return Certificate(
-                status=status,
-                reason=reason,
-                upper=upwards(upper),
-                lower=downwards(lower),
-                gap=max(upwards(gap), 0.0),
-                theoretical=float(self._frame_loss) if self.problem.nonneg else None,
-                tolerance=self.tolerance,
-                implied=consequences,
-                unique=True if consequences is not None and consequences.rigid else None if other is None else False,
-                moved=moved,
-                samples_digest=self.samples_digest,
-                embedding_digest=hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest(),
-                problem=self.problem,
-                point=point,
-                lower_bound=bound,
-                witness=witness,
-                other_minimiser=other,
-                second_opinion=self.second_opinion,
-            )
-
-    @cached_property
-    def other_minimiser(self) -> Point | None:
-        """A minimiser whose Gram matrix is not the frame's, if `ufm.uniqueness` names one with one row an orbit."""
-        if not self.given.bound_is_attained or (np.asarray(self.given.multiplicity) != 1).any():
-            return None
-        H = uniqueness(self.given).counterexample
-        rows = None if H is None else self.orbits.shared(np.asarray(H))
-        return None if rows is None else on_ball(rows)
-
-    def _rows(
-        self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"] | SharedRows
-    ) -> tuple[Float[np.ndarray, "r d"], Int[np.ndarray, " r"], Float[np.ndarray, " r"]]:
-        """The rows of H, the orbit of each and how many samples it stands for: one row an orbit if its samples
-        share one, else all n."""
-        if not isinstance(H, SharedRows):
-            try:
-                H = np.asarray(H, dtype=np.float64)
-            except (TypeError, ValueError):
-                raise InvalidInput("H", type(H).__name__, "give a real array (n, d)") from None
-        given = H.shape if not isinstance(H, SharedRows) else (*H.index.shape, *H.rows.shape[1:])
-        shape = (self.given.num_points, self.given.d)
-        if given != shape:
-            raise InvalidInput("H", f"array of shape {given}", f"give one row a sample, shape {shape}")
-        shared = self.orbits.shared(H)
-        rows = np.asarray(H if shared is None else shared, dtype=np.float64)
-        if not np.isfinite(rows).all():
-            raise InvalidInput("H", "array with NaN or infinite entries", "give finite numbers")
-        if np.abs(rows).max() > 1e100:
-            raise InvalidInput("H", float(np.abs(rows).max()), "give rows of norm at most 1")
-        if shared is None:
-            return rows, self.orbits.index, np.asarray(self.given.multiplicity)
-        return rows, np.arange(len(rows)), np.asarray(self.orbits.quotient.multiplicity)
-
-    def _at(self, point: Point) -> tuple[arb, arb]:
-        """The loss at a point, and the largest gap that certifies it."""
-        if self.problem.nonneg:
-            value, weakest = loss(self.problem, point.gram()), self._weakest
-        else:
-            value, C = loss_and_gradient(self.problem, point.gram())
-            weakest = weakest_force(self.problem, C)
-        return value, self.tolerance * (1e-8 * (1 + self._frame_loss) if weakest is None else weakest)
-
-    @staticmethod
-    def _rigorous(bound: LowerBound) -> arb:
-        """The ball of a bound, so that a gap is taken before rounding."""
-        return arb(bound.value) if bound.ball is None else bound.ball
-
-    def _judge(self, value: arb, gap: arb, margin: arb, moved: float) -> tuple[Status, str, Point | None]:
-        if moved > SNAP_TOLERANCE:
-            return (
-                Status.INCONCLUSIVE,
-                f"H is {moved:.1e} away from the nearest feasible point at its orbit means, which alone is judged",
-                None,
-            )
-        if gap <= margin:
-            return Status.CERTIFIED, "the upper and the lower bound meet", None
-        if self.better is not None and value - loss(self.problem, self.better.gram()) > margin:
-            return Status.NOT_CERTIFIED, "another feasible point has a lower loss", self.better
-        if self.problem.d < self.problem.k:
-            return Status.INCONCLUSIVE, "the bounds do not meet, and with d < k they need not", None
-        return Status.INCONCLUSIVE, "the bounds do not meet, and no better point is known", None
+def _checksum(content: dict[str, Any]) -> str:
+    """sha256 of the content without its checksum, as compact JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def certify(
-    H: Float[Array, "n d"] | Float[np.ndarray, "n d"] | SharedRows,
-    problem: Problem,
-    *,
-    tolerance: float = TOLERANCE,
-    conic: bool = True,
-) -> Certificate:
-    """Certify one H (n, d), as an array or as `ufm.SharedRows`. For many H of one problem make one `Certifier`.
-
-    Raises InvalidInput.
-    """
-    return Certifier(problem, conic=conic, tolerance=tolerance).certify(H)
-
-
-def stationarity_bound(problem: OrbitProblem, point: Point) -> LowerBound | None:
-    """The lower bound whose dual is read off the point itself (design, section 2.7); None if nothing is proved."""
-    if len(problem) > MOST_ORBITS_IN_A_MATRIX:
-        return None
-    with ctx.workprec(precision(problem.tau)):
-        gram = np.array([[float(entry) for entry in row] for row in point.gram()])
-    return _evaluated(problem, repaired(problem, kkt_dual(problem, gram)))
-
-
-def conic_bounds(problem: OrbitProblem, solution: ConicSolution) -> list[LowerBound]:
-    """The bounds that a conic solution yields: from the dual it returns, and read off its primal point."""
-    duals = [solution.dual]
-    for touching in (1e-7, 1e-5):
-        read = kkt_dual(problem, solution.gram, touching=touching)
-        duals.append(replace(read, source=f"stationarity conditions at the point of {solution.solver}"))
-    bounds = [_evaluated(problem, repaired(problem, dual)) for dual in duals]
-    return [bound for bound in bounds if bound is not None]
-
-
-def _evaluated(problem: OrbitProblem, dual: MatrixDual | None) -> LowerBound | None:
-    if dual is None:
-        return None
-    with ctx.workprec(precision(problem.tau)):
-        value = matrix_bound(problem, dual)
-        return None if value is None else LowerBound(downwards(value), "matrix", dual.source, dual, value)
-
-
-def _laplacian(problem: OrbitProblem) -> LowerBound:
-    with ctx.workprec(precision(problem.tau)):
-        bound = frame_loss(problem)
-        return LowerBound(downwards(bound), "laplacian", "graph Laplacian of the attractions", ball=bound)
+def _content(certificate: Certificate) -> dict[str, Any]:
+    problem, bound, implied = certificate.problem, certificate.lower_bound, certificate.implied
+    opinion = certificate.second_opinion
+    return {
+        "format": FORMAT,
+        "problem": problem.describe() | {"digest": problem.digest(), "samples_digest": certificate.samples_digest},
+        "point": _point_content(certificate.point)
+        | {"embedding_digest": certificate.embedding_digest, "moved": _hex(certificate.moved)},
+        "lower_bound": {"kind": bound.kind, "source": bound.source, "value": _hex(bound.value)}
+        | ({} if bound.dual is None else _dual_content(bound.dual)),
+        **{
+            name: None if point is None else _point_content(point)
+            for name, point in (("witness", certificate.witness), ("other_minimiser", certificate.other_minimiser))
+        },
+        "claims": {
+            "status": str(certificate.status),
+            "reason": certificate.reason,
+            "upper": _hex(certificate.upper),
+            "lower": _hex(certificate.lower),
+            "gap": _hex(certificate.gap),
+            "theoretical": None if certificate.theoretical is None else _hex(certificate.theoretical),
+            "tolerance": _hex(certificate.tolerance),
+            "unique": certificate.unique,
+            "implied": None
+            if implied is None
+            else {
+                "cosine": [_hexes(row) for row in implied.cosine],
+                "spread": _hexes(implied.spread),
+                "norm": _hexes(implied.norm),
+            },
+        },
+        "second_opinion": None
+        if opinion is None
+        else {
+            "solver": opinion.solver,
+            "status": opinion.status,
+            "value": _hex(opinion.value),
+            "repaired": _hex(opinion.repaired),
+            "seconds": _hex(opinion.seconds),
+        },
+    }
 
 
-def _elementary(problem: OrbitProblem) -> LowerBound:
-    with ctx.workprec(precision(problem.tau)):
-        bound = elementary_bound(problem)
-        return LowerBound(downwards(bound), "elementary", "every cosine is at least -1", ball=bound)
+def _certificate(content: dict[str, Any]) -> Certificate:
+    problem, claims = content["problem"], content["claims"]
+    implied = claims["implied"]
+    opinion = content["second_opinion"]
+    return Certificate(
+        status=Status(claims["status"]),
+        reason=claims["reason"],
+        upper=_double(claims["upper"]),
+        lower=_double(claims["lower"]),
+        gap=_double(claims["gap"]),
+        theoretical=None if claims["theoretical"] is None else _double(claims["theoretical"]),
+        tolerance=_double(claims["tolerance"]),
+        implied=None
+        if implied is None
+        else Implied(
+            cosine=tuple(tuple(map(_double, row)) for row in implied["cosine"]),
+            spread=tuple(map(_double, implied["spread"])),
+            norm=tuple(map(_double, implied["norm"])),
+            rigid=claims["unique"] is True,
+        ),
+        unique=claims["unique"],
+        moved=_double(content["point"]["moved"]),
+        samples_digest=problem["samples_digest"],
+        embedding_digest=content["point"]["embedding_digest"],
+        problem=OrbitProblem(
+            classes=tuple(problem["classes"]),
+            sizes=tuple(problem["sizes"]),
+            batches=tuple(map(tuple, problem["batches"])),
+            tau=_double(problem["tau"]),
+            d=problem["d"],
+            nonneg=problem["model"] == "UFM+",
+        ),
+        point=_point(content["point"]),
+        lower_bound=LowerBound(**_bound_fields(content["lower_bound"])),
+        witness=None if content["witness"] is None else _point(content["witness"]),
+        other_minimiser=None if content["other_minimiser"] is None else _point(content["other_minimiser"]),
+        second_opinion=None
+        if opinion is None
+        else SecondOpinion(
+            opinion["solver"],
+            opinion["status"],
+            _double(opinion["value"]),
+            _double(opinion["repaired"]),
+            _double(opinion["seconds"]),
+        ),
+    )
 
 
-def _opinion(solution: ConicSolution | None, bounds: list[LowerBound]) -> SecondOpinion | None:
-    if solution is None:
-        return None
-    best = max((bound.value for bound in bounds), default=-math.inf)
-    return SecondOpinion(solution.solver, solution.status, solution.value, best, solution.seconds)
+def _bound_fields(content: dict[str, Any]) -> dict[str, Any]:
+    dual = None
+    if content["kind"] == "matrix":
+        v = np.array(list(map(_double, content["v"])))
+        dual = MatrixDual(content["source"], _symmetric(content["gram"]), v, _symmetric(content["N"]))
+    return {"value": _double(content["value"]), "kind": content["kind"], "source": content["source"], "dual": dual}
 
 
-def _polished(
-    problem: OrbitProblem, solution: ConicSolution | None, fallback: Point | None
-) -> tuple[Point | None, list[LowerBound]]:
-    """A stationary point of UFM started at the conic solution (else at a simplex), and the bound read off it."""
-    m, r = len(problem), min(len(problem), problem.d)
-    if m * r > MOST_POLISHED_ENTRIES or m > MOST_ORBITS_IN_A_MATRIX:
-        return fallback, []
-    if solution is not None:
-        start = factor(problem, solution.gram, r)
-    else:
-        simplex = np.eye(problem.k) - 1 / problem.k
-        spread = np.random.default_rng(0).standard_normal((m, r)) * 0.05
-        start = spread + np.pad(simplex, ((0, 0), (0, max(0, r - problem.k))))[np.array(problem.classes), :r]
-    U = polish(problem, start)
-    narrow = polish(problem, of_numerical_rank(U))
-    points = [on_ball(np.pad(rows, ((0, 0), (0, problem.d - rows.shape[1])))) for rows in (U, narrow)]
-    found = [(bound, point) for point in points if (bound := stationarity_bound(problem, point)) is not None]
-    best = max(found, key=lambda pair: pair[0].value, default=(None, points[0]))[1]
-    return best, [bound for bound, _ in found]
+def _point_content(point: Point) -> dict[str, Any]:
+    return {"rows": [_hexes(row) for row in point.rows.tolist()], "norms": _hexes(point.norms.tolist())}
 
 
-def _samples_digest(problem: Problem) -> str:
-    """sha256 of labels (int32), padded batches (int32) and, unless all are 1, multiplicities (float64).
+def _dual_content(dual: MatrixDual) -> dict[str, Any]:
+    """Symmetric matrices by their lower triangles, row after row."""
+    lower = {
+        name: [_hexes(row[: a + 1]) for a, row in enumerate(matrix.tolist())]
+        for name, matrix in (("gram", dual.gram), ("N", dual.N))
+    }
+    return lower | {"v": _hexes(dual.v.tolist())}
 
-    Little-endian, row by row.
-    """
-    labels, batches, multiplicity = map(np.asarray, (problem.labels, problem.batches, problem.multiplicity))
-    digest = hashlib.sha256(np.ascontiguousarray(labels, dtype="<i4").data)
-    digest.update(np.ascontiguousarray(batches, dtype="<i4").data)
-    if (multiplicity != 1).any():
-        digest.update(np.ascontiguousarray(multiplicity, dtype="<f8").data)
-    return digest.hexdigest()
+
+def _point(content: dict[str, Any]) -> Point:
+    rows = np.array([list(map(_double, row)) for row in content["rows"]])
+    return Point(rows, np.array(list(map(_double, content["norms"]))))
+
+
+def _symmetric(lower: list[list[str]]) -> np.ndarray:
+    matrix = np.zeros((len(lower), len(lower)))
+    for a, row in enumerate(lower):
+        matrix[a, : a + 1] = list(map(_double, row))
+    return matrix + np.tril(matrix, -1).T
+
+
+def _hex(value: float) -> str:
+    return float(value).hex() if math.isfinite(value) else str(float(value))
+
+
+def _hexes(values: Iterable[float]) -> list[str]:
+    return [_hex(value) for value in values]
+
+
+def _double(text: str) -> float:
+    return float.fromhex(text)

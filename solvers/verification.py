@@ -10,7 +10,8 @@ from flint import ctx
 from jaxtyping import Array, Float
 
 from solvers.bounds import OrbitProblem, frame_loss, precision
-from solvers.certificate import Certifier, Status
+from solvers.certificate import Status
+from solvers.certifier import Certifier
 from solvers.implications import weakest_pair
 from solvers.measurement import Measurement, measure
 from solvers.padding import Shape

@@ -33,8 +33,8 @@ from solvers.bounds import (
     sums_over_orbits,
     upwards,
 )
-from solvers.certificate import Certificate, Certifier, Status, certify, stationarity_bound
-from solvers.certificate_file import serialised
+from solvers.certificate import Certificate, Status
+from solvers.certifier import Certifier, certify, stationarity_bound
 from solvers.implications import implied, weakest_pair
 from solvers.polish import OrbitLoss
 
@@ -695,7 +695,7 @@ def test_shared_rows_and_all_rows_get_one_certificate(make):
     rows = np.eye(problem.k, problem.d)[np.asarray(orbits.quotient.labels)]
     shared = ufm.SharedRows(rows, orbits.index)
     finer = ufm.SharedRows(np.asarray(shared), np.arange(problem.num_points))
-    assert len({serialised(certifier.certify(H)) for H in (shared, np.asarray(shared), finer)}) == 1
+    assert len({certifier.certify(H).serialised() for H in (shared, np.asarray(shared), finer)}) == 1
     with pytest.raises(ufm.InvalidInput, match="shape"):
         certifier.certify(ufm.SharedRows(rows, orbits.index[1:]))
     spoilt = rows.copy()

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 import ufm
 from solvers import check
-from solvers.certificate import Certifier
+from solvers.certifier import Certifier
 
 PROVED, NOT_PROVED, UNREADABLE = 0, 1, 2
 SOURCE = Path(check.__file__)

@@ -5,7 +5,7 @@ import pytest
 from flint import arb, ctx
 
 import ufm
-from solvers import certificate as certificates
+from solvers import certifier as certificates
 from solvers.bounds import OrbitProblem, Point, frame_loss, kkt_dual, loss, matrix_bound, precision, repaired
 from solvers.polish import OrbitLoss, factor, polish
 from solvers.relaxation import solve_relaxation

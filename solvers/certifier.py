@@ -1,0 +1,290 @@
+"""The certifier: what is proved of an embedding, and of every other embedding that does no worse.
+
+`certify` bounds the loss at a point from above and the loss of every feasible point from below, both in
+ball arithmetic, and says what follows. The certifier failing is not the solution failing: see `Status`.
+The file that `Certificate.save` writes holds all that is needed to redo every inequality without this
+package; `python -m solvers.check` does so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+from flint import arb, ctx
+from jaxtyping import Array, Float, Int
+
+from solvers.bounds import (
+    MatrixDual,
+    OrbitProblem,
+    Point,
+    downwards,
+    elementary_bound,
+    frame_loss,
+    kkt_dual,
+    loss,
+    loss_and_gradient,
+    matrix_bound,
+    orthogonal_frame,
+    precision,
+    repaired,
+    upwards,
+)
+from solvers.certificate import Certificate, LowerBound, SecondOpinion, Status
+from solvers.implications import implied, weakest_force, weakest_pair
+from solvers.polish import factor, of_numerical_rank, polish
+from solvers.relaxation import ConicSolution, solve_relaxation
+from solvers.snap import on_ball, snap
+from ufm import InvalidInput, Problem, SharedRows, orbits, uniqueness
+
+TOLERANCE = 1e-4
+COARSEST_TOLERANCE = 1e-2
+FINEST_TOLERANCE = 1e-30  # the precision of the balls carries no finer one
+SNAP_TOLERANCE = 1e-6
+MOST_ORBITS_IN_A_MATRIX = 256
+# A conic solver takes a second at 30 orbits and a minute at 60. UFM+ asks it for an opinion only.
+MOST_ORBITS_FOR_AN_OPINION = 32
+MOST_ORBITS_FOR_A_SOLVER = 64
+MOST_POLISHED_ENTRIES = 800
+
+
+class Certifier:
+    """All of a certificate that depends on the problem only, to be shared by many starts.
+
+    - lower_bound: the best rigorous lower bound found. better: a good feasible point, the witness against
+      others (the orthogonal frame for UFM+ with d >= k; a polished point for UFM), or None.
+    - second_opinion: see `SecondOpinion`.
+    """
+
+    def __init__(self, problem: Problem, *, conic: bool = True, tolerance: float = TOLERANCE) -> None:
+        """conic: ask Clarabel too, up to 32 orbits for UFM+ and 64 for UFM (None beyond that).
+
+        Raises InvalidInput for a tolerance outside [1e-30, 1e-2].
+        """
+        if not FINEST_TOLERANCE <= tolerance <= COARSEST_TOLERANCE:
+            mend = f"give a number from {FINEST_TOLERANCE} to {COARSEST_TOLERANCE}"
+            raise InvalidInput("tolerance", tolerance, mend)
+        self.tolerance = float(tolerance)
+        self.given = problem
+        self.orbits = orbits(problem)
+        self.problem = OrbitProblem.of(self.orbits.quotient)
+        self.samples_digest = _samples_digest(problem)
+        with ctx.workprec(precision(self.problem.tau)):
+            self._frame_loss = frame_loss(self.problem)
+            self._weakest = weakest_pair(self.problem) if self.problem.nonneg else None
+
+        solution = None
+        if conic and len(self.problem) <= (MOST_ORBITS_FOR_AN_OPINION if problem.nonneg else MOST_ORBITS_FOR_A_SOLVER):
+            solution = solve_relaxation(self.problem)
+        opinions = [] if solution is None else conic_bounds(self.problem, solution)
+        self.second_opinion = _opinion(solution, opinions)
+        self.better = orthogonal_frame(self.problem) if self.problem.d >= self.problem.k else None
+        if self.problem.nonneg:
+            self.lower_bound = _laplacian(self.problem)  # the optimum of the relaxation: no other bound is better
+        else:
+            self.better, polished = _polished(self.problem, solution, self.better)
+            candidates = [_elementary(self.problem), *opinions, *polished]
+            self.lower_bound = max(candidates, key=lambda bound: bound.value)
+
+    def certify(self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"] | SharedRows) -> Certificate:
+        """The certificate of one H (n, d), a row a sample. Raises InvalidInput if it is not finite or misshapen.
+
+        Rows outside the feasible set are moved into it; that, too, counts in `moved`. Takes time independent
+        of n if H comes as the rows its orbits share (`Solution.shared_rows`).
+        """
+        rows, index, multiplicity = self._rows(H)
+        point, moved = snap(rows, index, multiplicity, self.problem.nonneg)
+        with ctx.workprec(precision(self.problem.tau)):
+            value, margin = self._at(point)
+            # So far below the last bit of a double that it costs nothing, and far above the rounding of balls:
+            # whoever redoes the sums in another order still finds every claim true.
+            upper = value + (1 + abs(value)) * arb(2) ** (64 - ctx.prec)
+            bound = self.lower_bound
+            lower = self._rigorous(bound)
+            if not upper - lower <= margin and not self.problem.nonneg:
+                own = stationarity_bound(self.problem, point)
+                if own is not None and own.value > bound.value:
+                    bound, lower = own, self._rigorous(own)
+            gap = upper - lower
+            status, reason, witness = self._judge(value, gap, margin, moved)
+            consequences = implied(self.problem, upper - self._frame_loss)
+            other = None if consequences is None or consequences.rigid else self.other_minimiser
+            return Certificate(
+                status=status,
+                reason=reason,
+                upper=upwards(upper),
+                lower=downwards(lower),
+                gap=max(upwards(gap), 0.0),
+                theoretical=float(self._frame_loss) if self.problem.nonneg else None,
+                tolerance=self.tolerance,
+                implied=consequences,
+                unique=True if consequences is not None and consequences.rigid else None if other is None else False,
+                moved=moved,
+                samples_digest=self.samples_digest,
+                embedding_digest=hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest(),
+                problem=self.problem,
+                point=point,
+                lower_bound=bound,
+                witness=witness,
+                other_minimiser=other,
+                second_opinion=self.second_opinion,
+            )
+
+    @cached_property
+    def other_minimiser(self) -> Point | None:
+        """A minimiser whose Gram matrix is not the frame's, if `ufm.uniqueness` names one with one row an orbit."""
+        if not self.given.bound_is_attained or (np.asarray(self.given.multiplicity) != 1).any():
+            return None
+        H = uniqueness(self.given).counterexample
+        rows = None if H is None else self.orbits.shared(np.asarray(H))
+        return None if rows is None else on_ball(rows)
+
+    def _rows(
+        self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"] | SharedRows
+    ) -> tuple[Float[np.ndarray, "r d"], Int[np.ndarray, " r"], Float[np.ndarray, " r"]]:
+        """The rows of H, the orbit of each and how many samples it stands for: one row an orbit if its samples
+        share one, else all n."""
+        if not isinstance(H, SharedRows):
+            try:
+                H = np.asarray(H, dtype=np.float64)
+            except (TypeError, ValueError):
+                raise InvalidInput("H", type(H).__name__, "give a real array (n, d)") from None
+        given = H.shape if not isinstance(H, SharedRows) else (*H.index.shape, *H.rows.shape[1:])
+        shape = (self.given.num_points, self.given.d)
+        if given != shape:
+            raise InvalidInput("H", f"array of shape {given}", f"give one row a sample, shape {shape}")
+        shared = self.orbits.shared(H)
+        rows = np.asarray(H if shared is None else shared, dtype=np.float64)
+        if not np.isfinite(rows).all():
+            raise InvalidInput("H", "array with NaN or infinite entries", "give finite numbers")
+        if np.abs(rows).max() > 1e100:
+            raise InvalidInput("H", float(np.abs(rows).max()), "give rows of norm at most 1")
+        if shared is None:
+            return rows, self.orbits.index, np.asarray(self.given.multiplicity)
+        return rows, np.arange(len(rows)), np.asarray(self.orbits.quotient.multiplicity)
+
+    def _at(self, point: Point) -> tuple[arb, arb]:
+        """The loss at a point, and the largest gap that certifies it."""
+        if self.problem.nonneg:
+            value, weakest = loss(self.problem, point.gram()), self._weakest
+        else:
+            value, C = loss_and_gradient(self.problem, point.gram())
+            weakest = weakest_force(self.problem, C)
+        return value, self.tolerance * (1e-8 * (1 + self._frame_loss) if weakest is None else weakest)
+
+    @staticmethod
+    def _rigorous(bound: LowerBound) -> arb:
+        """The ball of a bound, so that a gap is taken before rounding."""
+        return arb(bound.value) if bound.ball is None else bound.ball
+
+    def _judge(self, value: arb, gap: arb, margin: arb, moved: float) -> tuple[Status, str, Point | None]:
+        if moved > SNAP_TOLERANCE:
+            return (
+                Status.INCONCLUSIVE,
+                f"H is {moved:.1e} away from the nearest feasible point at its orbit means, which alone is judged",
+                None,
+            )
+        if gap <= margin:
+            return Status.CERTIFIED, "the upper and the lower bound meet", None
+        if self.better is not None and value - loss(self.problem, self.better.gram()) > margin:
+            return Status.NOT_CERTIFIED, "another feasible point has a lower loss", self.better
+        if self.problem.d < self.problem.k:
+            return Status.INCONCLUSIVE, "the bounds do not meet, and with d < k they need not", None
+        return Status.INCONCLUSIVE, "the bounds do not meet, and no better point is known", None
+
+
+def certify(
+    H: Float[Array, "n d"] | Float[np.ndarray, "n d"] | SharedRows,
+    problem: Problem,
+    *,
+    tolerance: float = TOLERANCE,
+    conic: bool = True,
+) -> Certificate:
+    """Certify one H (n, d), as an array or as `ufm.SharedRows`. For many H of one problem make one `Certifier`.
+
+    Raises InvalidInput.
+    """
+    return Certifier(problem, conic=conic, tolerance=tolerance).certify(H)
+
+
+def stationarity_bound(problem: OrbitProblem, point: Point) -> LowerBound | None:
+    """The lower bound whose dual is read off the point itself (design, section 2.7); None if nothing is proved."""
+    if len(problem) > MOST_ORBITS_IN_A_MATRIX:
+        return None
+    with ctx.workprec(precision(problem.tau)):
+        gram = np.array([[float(entry) for entry in row] for row in point.gram()])
+    return _evaluated(problem, repaired(problem, kkt_dual(problem, gram)))
+
+
+def conic_bounds(problem: OrbitProblem, solution: ConicSolution) -> list[LowerBound]:
+    """The bounds that a conic solution yields: from the dual it returns, and read off its primal point."""
+    duals = [solution.dual]
+    for touching in (1e-7, 1e-5):
+        read = kkt_dual(problem, solution.gram, touching=touching)
+        duals.append(replace(read, source=f"stationarity conditions at the point of {solution.solver}"))
+    bounds = [_evaluated(problem, repaired(problem, dual)) for dual in duals]
+    return [bound for bound in bounds if bound is not None]
+
+
+def _evaluated(problem: OrbitProblem, dual: MatrixDual | None) -> LowerBound | None:
+    if dual is None:
+        return None
+    with ctx.workprec(precision(problem.tau)):
+        value = matrix_bound(problem, dual)
+        return None if value is None else LowerBound(downwards(value), "matrix", dual.source, dual, value)
+
+
+def _laplacian(problem: OrbitProblem) -> LowerBound:
+    with ctx.workprec(precision(problem.tau)):
+        bound = frame_loss(problem)
+        return LowerBound(downwards(bound), "laplacian", "graph Laplacian of the attractions", ball=bound)
+
+
+def _elementary(problem: OrbitProblem) -> LowerBound:
+    with ctx.workprec(precision(problem.tau)):
+        bound = elementary_bound(problem)
+        return LowerBound(downwards(bound), "elementary", "every cosine is at least -1", ball=bound)
+
+
+def _opinion(solution: ConicSolution | None, bounds: list[LowerBound]) -> SecondOpinion | None:
+    if solution is None:
+        return None
+    best = max((bound.value for bound in bounds), default=-math.inf)
+    return SecondOpinion(solution.solver, solution.status, solution.value, best, solution.seconds)
+
+
+def _polished(
+    problem: OrbitProblem, solution: ConicSolution | None, fallback: Point | None
+) -> tuple[Point | None, list[LowerBound]]:
+    """A stationary point of UFM started at the conic solution (else at a simplex), and the bound read off it."""
+    m, r = len(problem), min(len(problem), problem.d)
+    if m * r > MOST_POLISHED_ENTRIES or m > MOST_ORBITS_IN_A_MATRIX:
+        return fallback, []
+    if solution is not None:
+        start = factor(problem, solution.gram, r)
+    else:
+        simplex = np.eye(problem.k) - 1 / problem.k
+        spread = np.random.default_rng(0).standard_normal((m, r)) * 0.05
+        start = spread + np.pad(simplex, ((0, 0), (0, max(0, r - problem.k))))[np.array(problem.classes), :r]
+    U = polish(problem, start)
+    narrow = polish(problem, of_numerical_rank(U))
+    points = [on_ball(np.pad(rows, ((0, 0), (0, problem.d - rows.shape[1])))) for rows in (U, narrow)]
+    found = [(bound, point) for point in points if (bound := stationarity_bound(problem, point)) is not None]
+    best = max(found, key=lambda pair: pair[0].value, default=(None, points[0]))[1]
+    return best, [bound for bound, _ in found]
+
+
+def _samples_digest(problem: Problem) -> str:
+    """sha256 of labels (int32), padded batches (int32) and, unless all are 1, multiplicities (float64).
+
+    Little-endian, row by row.
+    """
+    labels, batches, multiplicity = map(np.asarray, (problem.labels, problem.batches, problem.multiplicity))
+    digest = hashlib.sha256(np.ascontiguousarray(labels, dtype="<i4").data)
+    digest.update(np.ascontiguousarray(batches, dtype="<i4").data)
+    if (multiplicity != 1).any():
+        digest.update(np.ascontiguousarray(multiplicity, dtype="<f8").data)
+    return digest.hexdigest()
