@@ -82,7 +82,7 @@ class Certificate:
     - gap: at least upper - lower, taken in ball arithmetic before rounding.
     - theoretical: the loss of an orthogonal frame, the optimum of UFM+ for d >= k; None for UFM.
     - tolerance: see `Status`.
-    - implied: what the gap implies of every point with loss at most `upper` (UFM+), else None.
+    - implied: what the gap before rounding implies of every point of no larger loss than the certified one (UFM+).
     - unique: True if it is proved that all minimisers have the same Gram matrix, False if that they have not
       (`other_minimiser` is one beside the orthogonal frame); None if neither is claimed.
     - moved: largest distance of a row of H from the certified point. Measured, not proved.

@@ -39,6 +39,7 @@ from solvers.polish import factor, of_numerical_rank, polish
 from solvers.relaxation import ConicSolution, solve_relaxation
 from solvers.snap import on_ball, snap
 from ufm import InvalidInput, Problem, SharedRows, orbits, uniqueness
+from ufm.errors import real_array
 
 TOLERANCE = 1e-4
 COARSEST_TOLERANCE = 1e-2
@@ -108,8 +109,8 @@ class Certifier:
                 own = stationarity_bound(self.problem, point)
                 if own is not None and own.value > bound.value:
                     bound, lower = own, self._rigorous(own)
-            gap = upper - lower
-            status, reason, witness = self._judge(value, gap, margin, moved)
+            gap = max(upwards(upper - lower), 0.0)
+            status, reason, witness = self._judge(value, arb(gap), margin, moved)
             consequences = implied(self.problem, upper - self._frame_loss)
             other = None if consequences is None or consequences.rigid else self.other_minimiser
             return Certificate(
@@ -117,7 +118,7 @@ class Certifier:
                 reason=reason,
                 upper=upwards(upper),
                 lower=downwards(lower),
-                gap=max(upwards(gap), 0.0),
+                gap=gap,
                 theoretical=float(self._frame_loss) if self.problem.nonneg else None,
                 tolerance=self.tolerance,
                 implied=consequences,
@@ -147,17 +148,16 @@ class Certifier:
     ) -> tuple[Float[np.ndarray, "r d"], Int[np.ndarray, " r"], Float[np.ndarray, " r"]]:
         """The rows of H, the orbit of each and how many samples it stands for: one row an orbit if its samples
         share one, else all n."""
-        if not isinstance(H, SharedRows):
-            try:
-                H = np.asarray(H, dtype=np.float64)
-            except (TypeError, ValueError):
-                raise InvalidInput("H", type(H).__name__, "give a real array (n, d)") from None
-        given = H.shape if not isinstance(H, SharedRows) else (*H.index.shape, *H.rows.shape[1:])
+        if isinstance(H, SharedRows):
+            given = (*H.index.shape, *H.rows.shape[1:])
+        else:
+            H = real_array("H", H, "give a real array (n, d)")
+            given = H.shape
         shape = (self.given.num_points, self.given.d)
         if given != shape:
             raise InvalidInput("H", f"array of shape {given}", f"give one row a sample, shape {shape}")
         shared = self.orbits.shared(H)
-        rows = np.asarray(H if shared is None else shared, dtype=np.float64)
+        rows = real_array("H", H if shared is None else shared, "give a real array (n, d)")
         if not np.isfinite(rows).all():
             raise InvalidInput("H", "array with NaN or infinite entries", "give finite numbers")
         if np.abs(rows).max() > 1e100:

@@ -39,7 +39,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ from flint import arb, ctx
 
 MOST_BYTES, MOST_ENTRIES, MOST_PAIRS, MOST_PRODUCTS, MOST_IN_A_MATRIX = 2**25, 2**22, 2**21, 10**8, 256
 FORMAT, FINEST_TOLERANCE, COARSEST_TOLERANCE, FARTHEST_MOVE = "ufm-scl certificate 1", 1e-30, 1e-2, 1e-6
-HEX_DOUBLE = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}")
+HEX_DOUBLE, HEX_DIGEST = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}"), re.compile("[0-9a-f]{64}")
 Edges = dict[tuple[int, int], arb]
 
 
@@ -129,14 +129,14 @@ def read_problem(value: Any) -> Problem:
     """The problem; its own digest must hold."""
     fields = ("model", "d", "tau", "classes", "sizes", "batches")
     model, d, tau, classes, sizes, batches, own, _ = record(value, "problem", *fields, "digest", "samples_digest")
-    need(model in ("UFM", "UFM+"), "model should be UFM or UFM+")
     m = len(items(classes, "classes"))
+    need(model == "UFM+" or (model == "UFM" and m * m <= MOST_ENTRIES), "model should be UFM+, or UFM of few orbits")
     k = len(set(wholes(classes, "classes", 0, m - 1)))
     need(k == max(classes, default=0) + 1 >= 2, "every class 0..k-1 should have an orbit, k >= 2")
     wholes([d], "d", 1, MOST_ENTRIES // m)
     wholes(sizes, "sizes", 1, 2**53, m)
     for batch in items(batches, "batches"):
-        need(all(a < b for a, b in pairwise(wholes(batch, "a batch", 0, m - 1))), "batches should increase")
+        need(batch != [] and all(a < b for a, b in pairwise(wholes(batch, "a batch", 0, m - 1))), "batches increase")
     need(sum(len(batch) ** 2 for batch in batches) <= MOST_PAIRS, "too many pairs in batches to check here")
     prove(own == digest({field: value[field] for field in fields}), "the digest of the problem")
     counts = [sum((Counter({classes[a]: sizes[a]}) for a in batch), Counter()) for batch in batches]
@@ -158,7 +158,7 @@ def read_point(problem: Problem, rows: Any, norms: Any) -> Callable[[int, int], 
         products = (x * sparse[b][j] for j, x in sparse[a].items() if j in sparse[b])
         return radii[a] ** 2 if a == b else sum(products, arb(0)) * scale[a] * scale[b]
 
-    return gram
+    return cache(gram)
 
 
 def loss(problem: Problem, gram: Callable[[int, int], arb], gradient: Sequence[list[arb]] = ()) -> arb:
@@ -308,7 +308,7 @@ def check_implied(problem: Problem, within: Edges, across: Edges, eps: arb, clai
     prove(unique is not True or rigid, "uniqueness")
     largest, least = max(float(cosines[c][e]) for c in range(k) for e in range(c)), min(map(float, norms))
     said = [
-        f"Every feasible point with no larger loss has class means with cosines of at most {shown(largest)}, of norm "
+        f"Every feasible point of no larger loss than it has class means of cosine at most {shown(largest)}, of norm "
         f"at least {shown(least, 9, ROUND_FLOOR)}, and classes at most {shown(max(map(float, spreads)))} wide."
     ]
     return [*said, "All minimisers have one Gram matrix, the orthogonal frame's."] if unique else said
@@ -320,7 +320,7 @@ def check(content: dict[str, Any]) -> list[str]:
     given, point, dual, witness, other, claims, _, checksum = record(content, "the certificate", "format", *parts)[1:]
     problem = read_problem(given)
     rows, norms, embedding, moved = record(point, "point", "rows", "norms", "embedding_digest", "moved")
-    need(all(re.fullmatch("[0-9a-f]{64}", str(x)) for x in (embedding, given["samples_digest"])), "a digest is wrong")
+    need(all(type(x) is str and HEX_DIGEST.fullmatch(x) for x in (embedding, given["samples_digest"])), "digests")
     names = ("status", "reason", "upper", "lower", "gap", "theoretical", "tolerance", "unique", "implied")
     status, _, upper, lower, gap, theoretical, tolerance, unique, implied = record(claims, "claims", *names)
     need(status in ("certified", "not certified", "inconclusive"), "status is unknown")
@@ -352,7 +352,7 @@ def check(content: dict[str, Any]) -> list[str]:
         said = [
             f"{given['model']}, {problem.k} classes, {sum(problem.sizes)} samples, d = {problem.d}, tau = "
             f"{float(problem.tau)!r}, {len(problem.batches)} batch(es): the point has loss at most {shown(upper, 17)}, "
-            f"no feasible point has less than {shown(lower, 17, ROUND_FLOOR)}; before rounding, {shown(gap)} apart."
+            f"no feasible point less than {shown(lower, 17, ROUND_FLOOR)}; at most {shown(gap)} apart before rounding."
         ]
         need(type(unique) in (bool, type(None)) and (other is None) == (unique is not False), "uniqueness is unclear")
         need(problem.nonneg or implied is None, "implications are for UFM+")
@@ -368,7 +368,7 @@ def check(content: dict[str, Any]) -> list[str]:
             prove(at_point - better > margin, "the better point is better")
             said.append("The point is no global minimiser: the file holds a better one.")
         prove(status == "certified", f"optimality (the file says: {status}). What holds: " + " ".join(said))
-        prove(at_point - bound <= margin, "the gap is small enough for the status")
+        prove(gap <= margin, "the gap is small enough for the status")
         prove(moved <= FARTHEST_MOVE, "H is near the certified point")
     return [
         *said,

@@ -37,7 +37,7 @@ Edges = dict[tuple[int, int], arb]
 
 @dataclass(frozen=True)
 class Implied:
-    """Bounds for every point of UFM+ whose loss is at most the certified upper bound.
+    """Bounds for every point of UFM+ whose loss is at most that of the certified point.
 
     - cosine: (k, k) upper bounds on the cosine of two class means; 1 says nothing.
     - spread: (k,) upper bounds on the distance of two samples of a class; 2 says nothing.

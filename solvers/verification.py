@@ -15,7 +15,7 @@ from solvers.certifier import Certifier
 from solvers.implications import weakest_pair
 from solvers.measurement import Measurement, measure
 from solvers.padding import Shape
-from ufm.errors import InvalidInput
+from ufm.errors import InvalidInput, real_array
 from ufm.geometry import GeometryMetrics
 from ufm.orbits import Orbits, orbits
 from ufm.problem import Problem
@@ -129,7 +129,7 @@ class Verifier:
 
     def verify(self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"]) -> Verification:
         """Verdict and evidence for one H (n, d). Raises InvalidInput for a wrong shape."""
-        H = np.asarray(H, dtype=np.float64)
+        H = real_array("H", H, "give a real array (n, d)")
         shape = (self.problem.num_points, self.problem.d)
         if H.shape != shape:
             raise InvalidInput("H", f"array of shape {H.shape}", f"give one row a sample, shape {shape}")

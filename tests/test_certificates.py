@@ -37,6 +37,7 @@ from solvers.certificate import Certificate, Status
 from solvers.certifier import Certifier, certify, stationarity_bound
 from solvers.implications import implied, weakest_pair
 from solvers.polish import OrbitLoss
+from solvers.verification import verify
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -232,8 +233,18 @@ def test_bad_arguments(untyped):
     problem = step(4, 1, 1.0)
     with pytest.raises(ufm.InvalidInput, match="shape"):
         certify(frame(problem)[:-1], problem)
+    for unreal in ("a frame", frame(problem) + 0.5j):
+        with pytest.raises(ufm.InvalidInput, match="real array"):
+            certify(unreal, problem)
+        with pytest.raises(ufm.InvalidInput, match="real array"):
+            verify(unreal, problem)
+    index = ufm.orbits(problem).index
+    with pytest.raises(ufm.InvalidInput, match="index"):
+        ufm.SharedRows(np.eye(3), index)
+    more = ufm.SharedRows(np.eye(5, 4), index)  # a row that no sample has
+    assert certify(more, problem).status == Status.CERTIFIED
     with pytest.raises(ufm.InvalidInput, match="real array"):
-        certify("a frame", problem)
+        certify(ufm.SharedRows(np.eye(4) + 0j, index), problem)
     for tolerance in (0.0, -1.0, math.nan, 0.1):
         with pytest.raises(ufm.InvalidInput, match="tolerance"):
             Certifier(problem, tolerance=tolerance)

@@ -101,10 +101,48 @@ def test_signing_changes_nothing(files, tmp_path):
 def test_weaker_claims_are_still_true(files, tmp_path, capsys):
     content = copy.deepcopy(files["frame"])
     claims = content["claims"]
-    claims["upper"], claims["gap"] = hexed(claims["upper"], lambda x: x + 1), (1.0).hex()
+    claims["upper"], claims["gap"] = hexed(claims["upper"], lambda x: x + 1), (1e-9).hex()
     claims["implied"] |= {"spread": [(0.25).hex()] * 4, "norm": [(0.5).hex()] * 4}
     assert outcome(json.dumps(sign(content)), tmp_path) == PROVED
-    assert "0.25 wide" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0.25 wide" in printed
+    assert "at most 1.01E-9 apart" in printed
+    claims["gap"] = (1.0).hex()  # true, but no proof of optimality
+    assert outcome(json.dumps(sign(content)), tmp_path) == NOT_PROVED
+
+
+@pytest.mark.parametrize("place", ["problem samples_digest", "point embedding_digest"])
+def test_a_number_is_no_digest(files, place, tmp_path):
+    content = copy.deepcopy(files["frame"])
+    part, field = place.split()
+    content[part][field] = 10**63
+    assert outcome(json.dumps(sign(content)), tmp_path) == UNREADABLE
+
+
+def test_tables_and_batches_that_would_exhaust_memory_are_refused(files, tmp_path):
+    m = 3000
+    content = copy.deepcopy(files["free"])
+    content["problem"] |= {"classes": [0, 1] + [0] * (m - 2), "sizes": [1] * m, "batches": [[0, 2]], "d": 1}
+    content["point"] |= {"rows": [[(0.0).hex()]] * m, "norms": [(0.0).hex()] * m}
+    assert outcome(json.dumps(sign(content)), tmp_path) == UNREADABLE
+    content = copy.deepcopy(files["frame"])
+    content["problem"]["batches"] += [[]] * 1000
+    assert outcome(json.dumps(sign(content)), tmp_path) == UNREADABLE
+
+
+def test_entries_met_in_many_batches_are_computed_once(tmp_path):
+    """A wide second minimiser whose rows are long, and one pair in thousands of batches."""
+    problem = ufm.Problem([0, 0, 1], 4**6, 1.0, [[0, 1]] * 3000 + [[2]])
+    Certifier(problem, conic=False).certify(np.eye(2, 4**6)[[0, 0, 1]]).save(tmp_path / "wide.json")
+    content = json.loads((tmp_path / "wide.json").read_text())
+    ones = [(1.0).hex()] * 4**6
+    m = len(content["problem"]["sizes"])
+    last = content["problem"]["classes"].index(1)
+    rows = [content["point"]["rows"][a] if a == last else ones for a in range(m)]
+    content["other_minimiser"] = {"rows": rows, "norms": [(0.0 if a == last else 1.0).hex() for a in range(m)]}
+    began = perf_counter()
+    assert outcome(json.dumps(sign(content)), tmp_path) == PROVED
+    assert perf_counter() - began < 20
 
 
 def test_printed_decimals_are_rounded_outward():

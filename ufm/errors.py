@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 
 class InvalidInput(ValueError):
@@ -30,3 +34,13 @@ def whole_number(argument: str, value: object, least: int, mend: str) -> int:
     if number < least:
         raise InvalidInput(argument, value, mend)
     return number
+
+
+def real_array(argument: str, value: Any, mend: str) -> Float[np.ndarray, ...]:
+    """The value as an array of doubles, or InvalidInput; complex numbers are refused, never cut to their real part."""
+    try:
+        if np.iscomplexobj(value):
+            raise TypeError
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InvalidInput(argument, type(value).__name__, mend) from None

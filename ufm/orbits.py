@@ -20,11 +20,16 @@ BLOCK = 2**14
 class SharedRows:
     """An embedding H = rows[index] whose points share rows: what is known of it does not grow with n.
 
-    As an array (`numpy.asarray`) it is the whole H (n, d).
+    As an array (`numpy.asarray`) it is the whole H (n, d). Raises InvalidInput for an index that is no row.
     """
 
     rows: Float[np.ndarray, "o d"]
     index: Int[np.ndarray, " n"]
+
+    def __post_init__(self) -> None:
+        if self.index.size and not 0 <= self.index.min() <= self.index.max() < len(self.rows):
+            mend = f"rows count from 0 to {len(self.rows) - 1}"
+            raise InvalidInput("index", [int(self.index.min()), int(self.index.max())], mend)
 
     def __array__(self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         """H, always a new array."""
@@ -58,7 +63,7 @@ class Orbits:
         """The rows of the orbits, if all points of every orbit have the same row; else None."""
         if isinstance(H, SharedRows):
             if H.index is self.index or np.array_equal(H.index, self.index):
-                return H.rows
+                return H.rows[: len(self)]
             H = np.asarray(H)
         rows = H[self.first]
         blocks = (slice(start, start + BLOCK) for start in range(0, len(H), BLOCK))
