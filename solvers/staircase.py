@@ -235,17 +235,17 @@ def _next_on_island(
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "i w"] | None:
     """Lifted if in conflict, compressed if too wide, else None."""
+    pushed = conflict > NO_CONFLICT
+    if not pushed.any() and not H[:, problem.d :].any():
+        return None
     merged = merge_parallel_columns(H)
     used = int(np.count_nonzero(merged.any(axis=0)))
-    pushed = conflict > NO_CONFLICT
     joining = rng.uniform(size=int(piece.max()) + 1) < chance if chance else np.zeros(int(piece.max()) + 1, bool)
     if pushed.any():
         return lift(merged, used, np.isin(piece, piece[pushed]) | joining[piece], piece, problem, rng)
     if used > problem.d:
         return compressed(merged, joining, piece, problem.d, rng)
-    if np.count_nonzero(H[:, problem.d :]):
-        return merged
-    return None
+    return merged
 
 
 def compressed(
