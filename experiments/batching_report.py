@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ def judged(starts: Sequence[Mapping[str, str]], failed: int = 0) -> tuple[bool, 
     frames = sum(start["orthogonal_frame"] == "True" for start in unique)
     refutable = [start for start in starts if start["unique"] == "False" and start["start"] == "0"]
     refuted = sum(start["counterexample_certified"] == "True" for start in refutable)
-    good = certified == len(starts) and frames == len(unique) and refuted == len(refutable)
+    measured = all(math.isfinite(float(start["excess"])) for start in starts)
+    good = certified == len(starts) and frames == len(unique) and refuted == len(refutable) and measured
     counts = (
         f"{certified} of {len(starts)} starts are certified global minimisers; where the frame is predicted to be the "
         f"only one, {frames} of {len(unique)} are frames; where it is not, another one is certified for {refuted} of "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -121,11 +122,12 @@ def judged(config: Mapping[str, Any], rows: Sequence[Mapping[str, str]], failed:
     starts = sum(int(row["inits"]) for row in rows)
     if failed:
         return False, f"{failed} cells failed. Of the others, {certified} of {starts} starts are certified."
+    measured = all(math.isfinite(float(row["worst_excess"])) for row in rows)
     if config["relu"]:
-        good = certified == frames == starts
+        good = certified == frames == starts and measured
         counts = f"{certified} of {starts} starts are certified global minimisers, {frames} are orthogonal frames."
         return good, f"Theorem 1 is reproduced: {counts}" if good else f"Theorem 1 is not reproduced: {counts}"
-    good = certified == starts
+    good = certified == starts and measured
     return good, f"{certified} of {starts} starts are certified global minimisers of UFM."
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from rich.console import Console
 from rich.markup import escape
@@ -112,6 +113,11 @@ def versions() -> dict[str, str]:
 def plain(config: Any) -> dict[str, Any]:
     """The fields of a configuration as they go into JSON."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(config).items()}
+
+
+def is_measured(cell: xr.Dataset) -> bool:
+    """Whether excess and residual of every start are finite numbers: nothing is concluded from others."""
+    return bool(np.isfinite([cell["excess"].values, cell["residual"].values]).all())
 
 
 def number(value: Any) -> int | float:

@@ -205,8 +205,11 @@ def _shapes(cells: Sequence[Cell]) -> dict[bool, Shape]:
 
 
 def summary_row(cell: xr.Dataset) -> dict[str, object]:
-    """One line of summary.csv. Counts of families: unique, not_unique, undetermined, plain_claims (what the plain
-    graph of Corollary 2.1 would claim unique), counterexamples (certified); the others count starts."""
+    """One line of summary.csv; a NaN of any start shows (xarray's own statistics would leave it out).
+
+    Counts of families: unique, not_unique, undetermined, plain_claims (what the plain
+    graph of Corollary 2.1 would claim unique), counterexamples (certified); the others count starts.
+    """
     attrs, once = cell.attrs, cell["start"].values == 0
     unique = cell["unique"].values[once]
     return {
@@ -219,13 +222,13 @@ def summary_row(cell: xr.Dataset) -> dict[str, object]:
         "counterexamples": int((cell["counterexample_certified"].values[once] == "True").sum()),
         "certified": int(cell["certified"].sum()),
         "orthogonal_frames": int(cell["orthogonal_frame"].sum()),
-        "best_excess": float(cell["excess"].min()),
-        "worst_excess": float(cell["excess"].max()),
-        "worst_gap": float(cell["gap"].max()),
-        "delta_gm_max": float(cell["delta_gm"].max()),
-        "beta_nc_max": float(cell["beta_nc"].max()),
-        "max_cosine": float(cell["max_cosine"].max()),
-        "iterations_median": float(cell["iterations"].median()),
+        "best_excess": float(cell["excess"].values.min()),
+        "worst_excess": float(cell["excess"].values.max()),
+        "worst_gap": float(cell["gap"].values.max()),
+        "delta_gm_max": float(cell["delta_gm"].values.max()),
+        "beta_nc_max": float(cell["beta_nc"].values.max()),
+        "max_cosine": float(cell["max_cosine"].values.max()),
+        "iterations_median": float(np.median(cell["iterations"].values)),
         **{name: round(float(attrs[name]), 3) for name in ("seconds_compile", "seconds_solve", "seconds_certify")},
     }
 
@@ -260,11 +263,11 @@ def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
 
 
 def confirmed(cell: xr.Dataset) -> bool:
-    """Every start is certified, a frame where the family is predicted unique; every counterexample is one."""
+    """Every start is certified and measured, a frame where that is predicted; every counterexample is one."""
     unique, frame = cell["unique"].values, cell["orthogonal_frame"].values
     refuted = cell["counterexample_certified"].values == "True"
     kept = np.where(unique == "True", frame, np.where(unique == "False", refuted, True))
-    return bool((kept & cell["certified"].values).all())
+    return bool((kept & cell["certified"].values).all() and sweep.is_measured(cell))
 
 
 def report(config: Config, cells: Sequence[xr.Dataset], failed: int, console: Console) -> None:

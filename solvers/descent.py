@@ -107,7 +107,8 @@ def relative_conflict(at: Evaluation) -> Float[Array, " m"]:
 
 
 def _share(part: Float[Array, " *shape"], whole: Float[Array, "m ..."]) -> Float[Array, " *shape"]:
-    return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1.0), 0.0)
+    """part / whole, at most 1 in size; 0 of 0 is 0. A share of what is not finite is NaN, never a small number."""
+    return jnp.where(jnp.isfinite(whole), part / jnp.where(whole == 0, 1.0, whole), jnp.nan)
 
 
 def record(lane: Lane, problem: Problem, method: Method) -> Record:
@@ -146,7 +147,7 @@ def advance_lanes(
 
     def advance(lane: Lane, problem: Problem) -> Lane:
         inner = method.step(lane.inner, problem)
-        finite = jnp.all(jnp.isfinite(method.iterate(inner).H)) & jnp.isfinite(method.iterate(inner).excess)
+        finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in method.iterate(inner)]))
         moves = ~lane.done & ~lane.failed & finite
         inner = jax.tree.map(lambda new, old: jnp.where(moves, new, old), inner, lane.inner)
         return Lane(

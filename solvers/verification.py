@@ -37,7 +37,7 @@ class Verdict(enum.StrEnum):
     - STATIONARY: feasible and stationary; whether it is global is not known (d < k; UFM).
     - NOT_CONVERGED: feasible, but the projected gradient does not vanish.
     - INFEASIBLE: a row is outside the unit ball, or negative under UFM+.
-    - NOT_FINITE: a NaN or an infinity.
+    - NOT_FINITE: a NaN or an infinity, in the point, its excess or its residual.
     """
 
     GLOBAL_MINIMISER = "global minimiser"
@@ -181,9 +181,11 @@ class Verifier:
     def _judge(
         self, H: Float[np.ndarray, "n d"], violation: float, residual: float, at: Measurement
     ) -> tuple[Verdict, str, float]:
-        if violation > FEASIBLE:
+        if not violation <= FEASIBLE:
             return Verdict.INFEASIBLE, f"A row is {violation:.1e} outside the feasible set.", self._allowed
-        if residual > STATIONARY:
+        if not np.isfinite([residual, float(at.excess)]).all():
+            return Verdict.NOT_FINITE, "The loss or its gradient is not finite.", self._allowed
+        if not residual <= STATIONARY:
             return (
                 Verdict.NOT_CONVERGED,
                 f"The projected gradient is {residual:.1e} of the forces on a sample.",

@@ -101,6 +101,50 @@ def gradient(H, labels, tau, batches):
     return np.array(((C + C.T) * rows / mpmath.mpf(float(tau))).tolist(), dtype=float)
 
 
+def evaluation(H, problem):
+    """Of the rows of a problem, multiplicities counted, from the definitions and in mpmath's digits:
+
+    loss; its excess over the bound; the sum over anchors of |their share of the excess|; the gradient (m, d); the
+    forces (m,), sum over l of |C_il| + |C_li|, C = d loss / d G; and what cancels in them, the repulsion and the
+    attraction of every pair, summed alike.
+    """
+    labels, times = np.asarray(problem.labels), [int(x) for x in np.asarray(problem.multiplicity)]
+    rows = mpmath.matrix(np.asarray(H).tolist())
+    tau, m = mpmath.mpf(float(problem.tau)), len(labels)
+    G, C = rows * rows.T / tau, mpmath.zeros(m)
+    force, cancelling = [mpmath.mpf(0)] * m, [mpmath.mpf(0)] * m
+    losses, shares = [], []
+    for batch in batch_lists(problem):
+        batch = [i for i in batch if times[i] > 0]
+        for i in batch:
+            others = {j: times[j] - (j == i) for j in batch}
+            positives = sum(count for j, count in others.items() if labels[j] == labels[i])
+            if positives == 0:
+                continue
+            weights = {j: count * mpmath.exp(G[i, j]) for j, count in others.items()}
+            pull = {j: mpmath.mpf(others[j] * bool(labels[j] == labels[i])) / positives for j in batch}
+            partition = mpmath.fsum(weights.values())
+            loss = mpmath.log(partition) - mpmath.fsum(pull[j] * G[i, j] for j in batch)
+            Z = positives + (sum(others.values()) - positives) * mpmath.exp(-1 / tau)
+            losses.append(times[i] * loss)
+            shares.append(times[i] * (loss - mpmath.log(Z)))
+            for j in batch:
+                c = times[i] * (weights[j] / partition - pull[j]) / tau
+                C[i, j] += c
+                both = times[i] * (weights[j] / partition + pull[j]) / tau
+                for point in (i, j):
+                    force[point] += abs(c)
+                    cancelling[point] += both
+    return (
+        mpmath.fsum(losses),
+        mpmath.fsum(shares),
+        mpmath.fsum(map(abs, shares)),
+        (C + C.T) * rows,
+        force,
+        cancelling,
+    )
+
+
 def batch_lists(problem):
     """The batches of a problem as lists of indices."""
     return [[int(i) for i in row if i >= 0] for row in np.asarray(problem.batches)]

@@ -114,7 +114,7 @@ def test_names_are_escaped(swept):
     ],
 )
 def test_the_verdict(relu, certified, frames, good, says):
-    rows = [{"certified": str(certified), "orthogonal_frames": str(frames), "inits": "4"}]
+    rows = [{"certified": str(certified), "orthogonal_frames": str(frames), "inits": "4", "worst_excess": "1e-13"}]
     judgement, sentence = judged({"relu": relu}, rows)
     assert judgement is good
     assert says in sentence

@@ -210,13 +210,14 @@ class _Features(NamedTuple):
 
 
 def _features(H: Float[Array, "m d"], problem: Problem, members: Int[Array, " s"]) -> _Features:
-    """The features of the members of one batch; padding gets weight 0.
+    """The features of the members of one batch; padding gets weight 0 and a row of zeros.
 
     The mean is the batch's own: a class that falls apart into collapsed pieces in different batches
     is far from its overall mean, and small distances within a piece would drown.
     """
-    row, label = H[members], problem.labels[members]
+    label = problem.labels[members]
     weight = jnp.where(members != PADDING, problem.multiplicity[members], 0.0)
+    row = jnp.where(weight[:, None] > 0, H[members], 0.0)
     total = jax.ops.segment_sum(row * weight[:, None], label, problem.k)
     mean = total / jnp.maximum(jax.ops.segment_sum(weight, label, problem.k), 1.0)[:, None]
     return _Features(row, row - mean[label], norm_deficit(row), label, weight)
@@ -243,16 +244,17 @@ def _block(
     itself = slot[:, None] == jnp.arange(slots)[None, :]
     same = anchor.label[:, None] == batch.label[None, :]
     others = jnp.maximum(batch.weight[None, :] - itself, 0.0)  # padding stays at 0
+    # Only these pairs have a term. The deficits of padding are sums over one positive that is none, and would overflow.
+    met = (anchor_weight[:, None] > 0) & (others > 0)
 
     # shifted = -delta_ij for positives and G_il for negatives, each without cancellation.
     deficit = _deficits(anchor, batch, itself)
     mean_deficit = jnp.sum(jnp.where(same, others * deficit, 0.0), axis=1) / positives
     cosine = anchor.row @ batch.row.T
-    x = (jnp.where(same, -deficit, cosine) + mean_deficit[:, None]) / tau
+    x = jnp.where(met, (jnp.where(same, -deficit, cosine) + mean_deficit[:, None]) / tau, 0.0)
     weight = jnp.where(same, others, others * jnp.exp(-1.0 / tau))
 
-    curved = phi(x)
-    exponential = 1.0 + (curved + x)
+    curved, exponential = phi(x), jnp.exp(x)
     above = jnp.sum(weight * jnp.where(same, curved, curved + x), axis=1)
     crowding = jnp.sum(weight * jnp.where(same, curved, exponential), axis=1)
     loss = jnp.sum(anchor_weight * (jnp.log(positives) + jnp.log1p(crowding / positives)))
