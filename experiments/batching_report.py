@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.report import lines, page
+from experiments.report import lines, page, read_as
 from figures.captions import SWEEP_CAPTIONS
 
 
@@ -29,6 +29,7 @@ def rendered(root: Path) -> str:
         good=good,
         verdict=verdict,
         captions=SWEEP_CAPTIONS,
+        note=read_as({"relu": True}),
         certificates=certificates,
     )
 

@@ -56,7 +56,6 @@ def run_cell(
     data["class_sizes"] = ("class", np.asarray(problem.class_sizes).astype(np.int64))
     for name, values in histories(solution.history).items():
         data[f"history_{name}"] = (("init", "record"), values)
-    proof = certificates[int(np.argmin([proof.gap for proof in certificates]))]
     return xr.Dataset(
         data,
         attrs={
@@ -69,7 +68,7 @@ def run_cell(
             "seed": seed,
             "method": method,
             "loss_bound": float(loss_bound(problem)),
-            "lower_bound": proof.lower,
+            "lower_bound": max(proof.lower for proof in certificates),
             "seconds_compile": solution.timings.compile,
             "seconds_solve": solution.timings.solve,
             "seconds_certify": certifying,
@@ -91,6 +90,7 @@ def measured_of_starts(
         "gap": [proof.gap for proof in certificates],
         "delta_gm": [float(metric.delta_gm) for metric in metrics],
         "beta_nc": [float(metric.beta_nc) for metric in metrics],
+        "trace_sw": [float(metric.trace_sw) for metric in metrics],
         "mean_cosine": [float(metric.mean_cosine) for metric in metrics],
         "max_cosine": [float(metric.max_cosine) for metric in metrics],
         "residual": solution.residual,

@@ -51,6 +51,7 @@ def rendered(root: Path) -> str:
         good=good,
         verdict=verdict,
         captions=SWEEP_CAPTIONS,
+        note=read_as(config),
         certificates={
             f"R = {row['R']}": [
                 f"R{float(row['R']):g}-start{int(start['init']):03d}.json" for start in starts if start["R"] == row["R"]
@@ -68,10 +69,12 @@ def page(
     good: bool,
     verdict: str,
     captions: Mapping[str, Caption],
+    note: str,
     certificates: Mapping[str, Sequence[str]],
 ) -> str:
     """The report of any sweep that left config.json (config and versions) and summary.csv in a directory.
 
+    - note: how the table is to be read, below it.
     - captions: of figures/NAME.png, by name; figures that were not drawn are left out.
     - certificates: the names of files in certificates/, by group.
     """
@@ -88,6 +91,7 @@ def page(
         config={name: _shown(value) for name, value in recorded["config"].items()},
         columns=list(rows[0]),
         rows=rows,
+        note=note,
         figures=_figures(root, captions),
         certificates=[_group(root, label, names) for label, names in certificates.items()],
         out=shlex.quote(str(root)),
@@ -112,6 +116,22 @@ def asked(config: Mapping[str, Any]) -> str:
     return (
         "Without the ReLU (UFM), what are the minimisers of the supervised contrastive loss under imbalance? "
         f"{starts}, each certified by its own duality gap."
+    )
+
+
+def read_as(config: Mapping[str, Any]) -> str:
+    """What the columns of summary.csv hold that a reader may take for something else."""
+    bound = (
+        "worst_gap is the largest proved upper minus lower bound of a start; beta_nc sees the spread of a class in "
+        "the span of the class means only, trace_sw all of it."
+    )
+    if config["relu"]:
+        return (
+            f"Excesses are losses minus loss_bound, the loss of an orthogonal frame, which no point is below; {bound}"
+        )
+    return (
+        "Without the ReLU the loss of an orthogonal frame, loss_bound, is no bound: best_excess and worst_excess, "
+        f"losses minus it, may be negative. lower_bound is certified; {bound}"
     )
 
 

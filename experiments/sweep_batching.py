@@ -25,7 +25,7 @@ from ufm.errors import whole_number
 
 CONFIRMED, NOT_CONFIRMED = 0, 1
 # Part of every cell's name: a change of what a cell holds makes a new cell.
-SCHEMA = 1
+SCHEMA = 2
 MODULE = "experiments.sweep_batching"
 
 
@@ -227,6 +227,7 @@ def summary_row(cell: xr.Dataset) -> dict[str, object]:
         "worst_gap": float(cell["gap"].values.max()),
         "delta_gm_max": float(cell["delta_gm"].values.max()),
         "beta_nc_max": float(cell["beta_nc"].values.max()),
+        "trace_sw_max": float(cell["trace_sw"].values.max()),
         "max_cosine": float(cell["max_cosine"].values.max()),
         "iterations_median": float(np.median(cell["iterations"].values)),
         **{name: round(float(attrs[name]), 3) for name in ("seconds_compile", "seconds_solve", "seconds_certify")},
@@ -247,7 +248,7 @@ def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
         "status": str,
         "certified": bool,
         "orthogonal_frame": bool,
-        **dict.fromkeys(("excess", "gap", "loss_bound", "delta_gm", "beta_nc", "max_cosine"), float),
+        **dict.fromkeys(("excess", "gap", "loss_bound", "delta_gm", "beta_nc", "trace_sw", "max_cosine"), float),
         "iterations": int,
         "lifts": int,
         "reason": str,

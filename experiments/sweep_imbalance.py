@@ -26,7 +26,7 @@ from ufm import InvalidInput, Problem
 
 REPRODUCED, NOT_REPRODUCED = 0, 1
 # Part of every cell's name: a change of what a cell holds makes a new cell.
-SCHEMA = 1
+SCHEMA = 2
 MODULE = "experiments.sweep_imbalance"
 
 
@@ -192,8 +192,10 @@ def summary_row(cell: xr.Dataset) -> dict[str, object]:
         "lower_bound": float(attrs["lower_bound"]),
         "best_excess": float(cell["excess"].values.min()),
         "worst_excess": float(cell["excess"].values.max()),
+        "worst_gap": float(cell["gap"].values.max()),
         "delta_gm_max": float(cell["delta_gm"].values.max()),
         "beta_nc_max": float(cell["beta_nc"].values.max()),
+        "trace_sw_max": float(cell["trace_sw"].values.max()),
         "max_cosine": float(cell["max_cosine"].values.max()),
         "iterations_median": float(np.median(cell["iterations"].values)),
         **{name: round(float(attrs[name]), 3) for name in ("seconds_compile", "seconds_solve", "seconds_certify")},
@@ -210,8 +212,10 @@ def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
             "certified": bool(cell["certified"].values[start]),
             "orthogonal_frame": bool(cell["orthogonal_frame"].values[start]),
             "excess": float(cell["excess"].values[start]),
+            "gap": float(cell["gap"].values[start]),
             "delta_gm": float(cell["delta_gm"].values[start]),
             "beta_nc": float(cell["beta_nc"].values[start]),
+            "trace_sw": float(cell["trace_sw"].values[start]),
             "max_cosine": float(cell["max_cosine"].values[start]),
             "iterations": int(cell["iterations"].values[start]),
         }
@@ -235,6 +239,7 @@ def report(config: Config, cells: list[xr.Dataset], failed: int, console: Consol
         f"{config.inits} random starts for each R, {config.method}",
         title_justify="left",
     )
+    worst = ("worst_excess", "worst\nexcess") if config.relu else ("worst_gap", "loss -\nlower\nbound")
     for name in (
         "R",
         "n",
@@ -242,7 +247,7 @@ def report(config: Config, cells: list[xr.Dataset], failed: int, console: Consol
         "k-OF",
         "spuri-\nous",
         "unfin-\nished",
-        "worst\nexcess",
+        worst[1],
         "max\ncosine",
         "steps",
     ):
@@ -263,7 +268,7 @@ def report(config: Config, cells: list[xr.Dataset], failed: int, console: Consol
             str(row["orthogonal_frames"]),
             str(int(spurious.sum())),
             str(int(stopped.sum())),
-            f"{row['worst_excess']:.0e}",
+            f"{row[worst[0]]:.0e}",
             f"{row['max_cosine']:.0e}",
             f"{row['iterations_median']:.0f}",
             *(f"{cell.attrs[name]:.1f}" for name in ("seconds_compile", "seconds_solve", "seconds_certify")),

@@ -119,8 +119,9 @@ SWEEP_CAPTIONS = {
     "convergence": Caption(
         "convergence",
         "Excess, delta_gm and beta_nc against iterations, one line for each R",
-        "Excess over the bound, distance from an orthogonal frame and neural collapse against iterations: median over "
-        "starts, band of the middle half. Values below 1e-17, exact zeros included, are drawn there.",
+        "Excess over the bound (without the ReLU: loss minus the certified lower bound), distance from an orthogonal "
+        "frame and neural collapse against iterations: median over starts, band of the middle half. Values below "
+        "1e-17, exact zeros included, are drawn there.",
     ),
     "batching": Caption(
         "batching",

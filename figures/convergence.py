@@ -21,17 +21,22 @@ PANELS = (
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Median over starts and the band of their middle half, on logarithmic axes.
 
-    The excess is divided by the bound of Theorem 1, so that every R fits one axis. Values below
-    FLOOR, exact zeros included, are drawn at FLOOR.
+    The excess over the bound of Theorem 1 is divided by that bound, so that every R fits one axis; for UFM, where it
+    is none, the loss minus the certified lower bound by that, shown down to the rounding of the loss (records below
+    it repeat the last one above). Values below FLOOR, exact zeros included, are drawn at FLOOR.
     """
+    nonneg = bool(cells[0].attrs["nonneg"])
     with style.applied():
         figure = Figure(figsize=(style.TWO_COLUMNS, 2.7), layout="constrained")
         axes = figure.subplots(1, len(PANELS))
         for axis, (name, label) in zip(axes, PANELS, strict=True):
             for index, cell in enumerate(cells):
                 grid, values = style.history(cell, name)
-                if name == "excess":
+                if name == "excess" and nonneg:
                     values = values / abs(cell.attrs["loss_bound"])
+                elif name == "excess":
+                    label = "loss minus the certified\nlower bound, relative to it"
+                    values = np.where(values > 0, values / cell.attrs["lower_bound"], np.nan)
                 values = np.clip(values, FLOOR, 1e3)
                 look = style.line(index, len(cells))
                 lower, upper = np.quantile(values, (0.25, 0.75), axis=0)

@@ -104,19 +104,25 @@ def carried(iterations: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np.
 
 
 def history(cell: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A grid of iterations, even on a logarithmic axis, and the values of each start there (starts, grid)."""
+    """A grid of iterations, even on a logarithmic axis, and the values of each start there (starts, grid).
+
+    The "excess" of a cell of UFM is its loss minus the certified lower bound.
+    """
     iterations = cell["history_iteration"].values
     grid = np.unique(np.geomspace(1, max(2, iterations.max()), 200).astype(int))
     values = cell[f"history_{name}"].values
-    if name == "excess" and cell.attrs["nonneg"]:
+    if name == "excess":
+        if not cell.attrs["nonneg"]:  # the frame's loss is no bound of UFM: above the certified one instead
+            values = values + (cell.attrs["loss_bound"] - cell.attrs["lower_bound"])
         values = positive(values)
     return grid, carried(iterations, values, grid)
 
 
 def positive(excess: np.ndarray) -> np.ndarray:
-    """(starts, records) with values <= 0 replaced by the last positive one before them.
+    """(starts, records) with values <= 0 replaced by the last positive one before them, if there is one.
 
-    The excess of UFM+ is positive; while classes collapse it is recorded by moments, an underestimate.
+    No loss is below its bound: while classes collapse it is recorded by moments, an underestimate, and a difference
+    of two losses within their rounding has no sign.
     """
     known = np.where(excess > 0, np.arange(excess.shape[1]), 0)
     return np.take_along_axis(excess, np.maximum.accumulate(known, axis=1), axis=1)

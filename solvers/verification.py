@@ -214,7 +214,7 @@ class Verifier:
         label = int(np.asarray(self.problem.labels)[sample])
         nowhere = Pair((sample, sample), (label, label), float("inf"))
         k = self.problem.k
-        unknown = GeometryMetrics(*np.full(4, np.inf), np.full((k, k), np.inf))  # type: ignore[arg-type]
+        unknown = GeometryMetrics(*np.full(5, np.inf), np.full((k, k), np.inf))  # type: ignore[arg-type]
         return Verification(
             verdict=Verdict.NOT_FINITE,
             reason=f"Row {sample} is not finite.",

@@ -45,7 +45,7 @@ def sweep_cell(R, nonneg=1, imbalance="step", k=10):
     data["gram"] = (("init", "class", "class_"), np.tile(np.eye(k), (starts, 1, 1)))
     data["delta_gm"] = ("init", np.array([1e-16, 3e-16, 0.0]))
     attrs = {"R": R, "k": k, "d": 20, "tau": 1.0, "nonneg": nonneg, "imbalance": imbalance, "inits": starts}
-    return xr.Dataset(data, attrs={**attrs, "method": "staircase", "loss_bound": 100.0})
+    return xr.Dataset(data, attrs={**attrs, "method": "staircase", "loss_bound": 100.0, "lower_bound": 90.0})
 
 
 def local_cell(R):
@@ -142,6 +142,7 @@ DRAWN = {
     "class_mean_gram, six ratios": lambda: class_mean_gram.draw([sweep_cell(R) for R in range(1, 7)]),
     "class_mean_gram, one": lambda: class_mean_gram.draw([sweep_cell(10, k=30)]),
     "convergence": lambda: convergence.draw([sweep_cell(R) for R in RATIOS]),
+    "convergence, UFM": lambda: convergence.draw([sweep_cell(R, 0) for R in RATIOS]),
     "geometry": lambda: geometry.draw([sweep_cell(R, imbalance=i) for i in ("step", "long-tail") for R in RATIOS]),
     "local_convergence": lambda: local_convergence.draw([random_starts(), *map(local_cell, RATIOS)]),
     "cosines": lambda: cosines.draw(cosine_data()),
@@ -183,6 +184,18 @@ def test_the_same_results_give_the_same_bytes(name):
 def test_records_that_are_not_positive_repeat_the_last_one():
     excess = np.array([[3.0, -1.0, 0.0, 2.0], [1.0, 0.5, 0.25, -0.1]])
     np.testing.assert_array_equal(style.positive(excess), [[3, 3, 3, 2], [1, 0.5, 0.25, 0.25]])
+
+
+def test_losses_of_ufm_are_shown_above_the_certified_lower_bound():
+    """The frame's loss is no bound there: an excess of -8 over it is 2 above a lower bound that lies 10 below it."""
+    cell = sweep_cell(10, nonneg=0)
+    cell["history_excess"] = (("init", "record"), np.tile([3.0, -8.0, -9.0, -9.5, -10.0, -10.0 - 1e-14], (3, 1)))
+    np.testing.assert_allclose(style.history(cell, "excess")[1][:, [0, -1]], np.tile([13.0, 0.5], (3, 1)))
+    axis = convergence.draw([cell]).axes[0]
+    assert "certified\nlower bound" in axis.get_ylabel()
+    assert axis.lines[0].get_ydata()[-1] == pytest.approx(0.5 / 90)
+    never = cell.assign(history_excess=(("init", "record"), np.full((3, 6), -11.0)))
+    assert np.isnan(convergence.draw([never]).axes[0].lines[0].get_ydata()).all()
 
 
 def test_values_are_carried_along_a_grid():

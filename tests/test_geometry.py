@@ -33,6 +33,7 @@ def plain(H, labels, multiplicity=None):
     return {
         "delta_gm": np.linalg.norm(G / np.linalg.norm(G) - np.eye(k) / np.sqrt(k)),
         "beta_nc": np.trace(within @ np.linalg.pinv(between, rcond=1e-12)) / k,
+        "trace_sw": np.trace(within),
         "mean_cosine": np.mean(cosines),
         "max_cosine": np.max(cosines),
         "gram": G,
@@ -57,6 +58,14 @@ def test_an_orthogonal_frame_of_any_size():
     assert metrics.beta_nc == pytest.approx(0, abs=1e-30)
     assert metrics.mean_cosine == metrics.max_cosine == 0
     np.testing.assert_allclose(metrics.gram, 0.09 * np.eye(3), rtol=1e-15, atol=1e-17)
+
+
+def test_a_spread_outside_the_span_of_the_means_is_seen_by_trace_sw_alone():
+    """The means of classes 0 and 1 differ along e_1 - e_2 only, their samples from them along e_3 and e_4 only."""
+    H = jnp.asarray([[1, 0, 0.5, 0], [1, 0, 0, 0.5], [0, 1, 0.5, 0], [0, 1, 0, 0.5]])
+    metrics = metrics_of(H, jnp.asarray([0, 0, 1, 1]))
+    assert metrics.beta_nc == 0
+    assert metrics.trace_sw == 0.125  # every sample is (1/4, -1/4) away, in the last two coordinates
 
 
 def test_a_simplex_and_two_merged_minorities():

@@ -1,5 +1,6 @@
 """The first-moment prediction of when reshuffled batches force the frame, against counted families."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 import ufm
 from ufm import batching
-from ufm.reshuffling import epochs_until_unique, expected_obstructions
+from ufm.reshuffling import _splits, epochs_until_unique, expected_obstructions
 
 
 def share_unique(sizes, batch_size, epochs, families=40):
@@ -33,6 +34,52 @@ def test_the_threshold_lies_where_the_share_turns(sizes, batch_size):
     assert math.exp(-expected_obstructions(sizes, batch_size, half)) == pytest.approx(0.5, abs=1e-3)
     assert share_unique(sizes, batch_size, max(1, round(half / 2))) < 0.3
     assert share_unique(sizes, batch_size, round(2 * half)) > 0.7
+
+
+@pytest.mark.parametrize("sizes", [(16, 16, 16, 4, 4), (8, 8, 8), (30, 5)])
+def test_tiny_batches_are_not_taken_for_better_than_they_are(sizes):
+    """Slots are drawn without replacement, else too much by 0.2 to 0.3 is predicted of batches of three."""
+    epochs = math.ceil(epochs_until_unique(sizes, 3))
+    predicted = math.exp(-expected_obstructions(sizes, 3, epochs))
+    assert predicted - share_unique(sizes, 3, epochs) < 0.15
+
+
+@pytest.mark.parametrize(("n_c", "n", "batch_size"), [(3, 8, 2), (4, 8, 4), (5, 9, 3), (4, 6, 3)])
+def test_splits_against_all_partitions(n_c, n, batch_size):
+    """No batch holds both sides of a split, counted over all orders of the samples of the class among the slots."""
+    counts, apart = _splits(n_c, n, [batch_size] * (n // batch_size))
+    for j, (count, logarithm) in enumerate(zip(counts, apart, strict=True), 1):
+        places = list(itertools.permutations(range(n), n_c))
+        batches = [[slot // batch_size for slot in place] for place in places]
+        share = np.mean([not set(own[:j]) & set(own[j:]) for own in batches])
+        assert math.exp(logarithm) == pytest.approx(share, rel=1e-12)
+        assert math.exp(count) == pytest.approx(math.comb(n_c, j) / (2 if 2 * j == n_c else 1))
+
+
+def test_a_class_of_one_sample_is_never_forced():
+    assert expected_obstructions((1, 20, 20), 8, 50) == math.inf
+    assert epochs_until_unique((1, 20, 20), 8) == math.inf
+    assert share_unique((1, 20, 20), 8, 50, families=5) == 0
+
+
+def test_classes_of_thousands_do_not_overflow():
+    assert 1 < epochs_until_unique((5000, 5000, 500), 50) < 10
+    assert epochs_until_unique((3000,) * 4, 2000) == pytest.approx(1, abs=0.01)
+    assert expected_obstructions((5000, 5000), 4, 1) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: expected_obstructions((0, 3), 2, 1), "class_sizes"),
+        (lambda: expected_obstructions((3, 3), 0, 1), "batch_size"),
+        (lambda: expected_obstructions((3, 3), 2, 0.5), "epochs"),
+        (lambda: epochs_until_unique((3, 3), 2, share=1.0), "share"),
+    ],
+)
+def test_bad_input(call, named, untyped):
+    with pytest.raises(ufm.InvalidInput, match=named):
+        call()
 
 
 def test_limits():

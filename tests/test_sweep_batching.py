@@ -18,7 +18,7 @@ from solvers.certificate import Certificate
 SUMMARY = (
     "R,batch_size,family,bound,k,d,tau,n,batches,partitions,inits,unique,not_unique,undetermined,plain_claims,"
     "counterexamples,certified,orthogonal_frames,best_excess,worst_excess,worst_gap,delta_gm_max,beta_nc_max,"
-    "max_cosine,iterations_median,seconds_compile,seconds_solve,seconds_certify"
+    "trace_sw_max,max_cosine,iterations_median,seconds_compile,seconds_solve,seconds_certify"
 )
 SMALL = ["--R", 1, 3, "--k", 3, "--n", 36, "--d", 6, "--batch-size", 6, "--partitions", 3, "--inits", 2]
 

@@ -13,10 +13,10 @@ from experiments.store import Store
 from solvers.certificate import Certificate
 
 SUMMARY = (
-    "R,k,d,tau,n,inits,certified,orthogonal_frames,loss_bound,lower_bound,best_excess,worst_excess,delta_gm_max,"
-    "beta_nc_max,max_cosine,iterations_median,seconds_compile,seconds_solve,seconds_certify"
+    "R,k,d,tau,n,inits,certified,orthogonal_frames,loss_bound,lower_bound,best_excess,worst_excess,worst_gap,"
+    "delta_gm_max,beta_nc_max,trace_sw_max,max_cosine,iterations_median,seconds_compile,seconds_solve,seconds_certify"
 )
-INITS = "R,init,status,certified,orthogonal_frame,excess,delta_gm,beta_nc,max_cosine,iterations"
+INITS = "R,init,status,certified,orthogonal_frame,excess,gap,delta_gm,beta_nc,trace_sw,max_cosine,iterations"
 SMALL = ["--k", "4", "--n-min", "2", "--d", "6", "--inits", "3"]
 
 

@@ -12,16 +12,20 @@ from ufm.shards import Axis, largest, total
 
 
 class GeometryMetrics(NamedTuple):
-    """Metrics of class means M (d x k, uncentred), G_M = M^T M (paper, Section 5; design, section 4).
+    """Metrics of class means M (d x k, uncentred), G_M = M^T M (paper, Section 5).
 
-    - delta_gm: || G_M / ||G_M||_F - I / sqrt(k) ||_F. 0 iff the means are a k-orthogonal frame.
-    - beta_nc: tr(S_W S_B^+) / k. 0 iff every class has collapsed to its mean.
+    - delta_gm: || G_M / ||G_M||_F - I / sqrt(k) ||_F. 0 iff the means are a k-orthogonal frame; it sees means only.
+    - beta_nc: tr(S_W S_B^+) / k. It sees the spread of a class only in the span of the centred means: 0 if every class
+      has collapsed to its mean, but also if samples differ from it in other directions alone.
+    - trace_sw: tr S_W, the mean squared distance of a sample from the mean of its class. 0 iff every class has
+      collapsed.
     - mean_cosine, max_cosine: over pairs of class means; a mean of norm 0 has cosine 0 with all.
     - gram: G_M.
     """
 
     delta_gm: Float[Array, ""]
     beta_nc: Float[Array, ""]
+    trace_sw: Float[Array, ""]
     mean_cosine: Float[Array, ""]
     max_cosine: Float[Array, ""]
     gram: Float[Array, "k k"]
@@ -40,7 +44,7 @@ def geometry_metrics(
     S_W is the average over samples of (h - mu_c)(h - mu_c)^T; S_B the average over classes of
     (mu_c - mu)(mu_c - mu)^T, mu the mean of class means. Never NaN for finite H: if all class means
     coincide within rounding, beta_nc is inf when the classes are spread and 0 when they are not. All
-    but gram are invariant to the scale of H. Raises InvalidInput for fewer than two classes.
+    but gram and trace_sw are invariant to the scale of H. Raises InvalidInput for fewer than two classes.
     axis: over which the rows are dealt out, if they are (`ufm.shards`).
     """
     if k is None:
@@ -64,22 +68,28 @@ def geometry_metrics(
     off_diagonal = ~jnp.eye(k, dtype=bool)
     mean_cosine = jnp.sum(jnp.where(off_diagonal, cosines, 0.0)) / (k * (k - 1))
     max_cosine = jnp.max(jnp.where(off_diagonal, cosines, -1.0))
-    beta_nc = _beta_nc(H, labels, weight, means, axis)
-    return GeometryMetrics(delta_gm, beta_nc, mean_cosine, max_cosine, gram * scale * scale)
+    offset = H - means[labels]
+    trace_sw = total(jnp.sum(weight[:, None] * offset**2), axis) / total(jnp.sum(weight), axis)
+    beta_nc = _beta_nc(offset, weight, means, trace_sw, axis)
+    square = scale * scale
+    return GeometryMetrics(delta_gm, beta_nc, trace_sw * square, mean_cosine, max_cosine, gram * square)
 
 
 def _beta_nc(
-    H: Float[Array, "m d"], labels: Int[Array, " m"], weight: Float[Array, " m"], means: Float[Array, "k d"], axis: Axis
+    offset: Float[Array, "m d"],
+    weight: Float[Array, " m"],
+    means: Float[Array, "k d"],
+    trace_sw: Float[Array, ""],
+    axis: Axis,
 ) -> Float[Array, ""]:
     """tr(S_W S_B^+)/k by the singular vectors of the centred means: S_B = V diag(s^2/k) V^T."""
     k = means.shape[0]
-    offset = H - means[labels]
     _, singular, V = jnp.linalg.svd(means - means.mean(axis=0), full_matrices=False)
     # Rounding of the means, not of their differences, is what a zero singular value is up to.
-    rounding = jnp.linalg.norm(means) * max(means.shape) * jnp.finfo(H.dtype).eps
+    rounding = jnp.linalg.norm(means) * max(means.shape) * jnp.finfo(means.dtype).eps
     kept = singular > rounding
     inverse = jnp.where(kept, k / jnp.where(kept, singular, 1.0) ** 2, 0.0)
-    along = total(jnp.sum(weight[:, None] * (offset @ V.T) ** 2, axis=0), axis) / total(jnp.sum(weight), axis)
-    spread = total(jnp.sum(weight[:, None] * offset**2), axis)
-    degenerate = jnp.where(spread > rounding**2, jnp.inf, 0.0)
+    samples = total(jnp.sum(weight), axis)
+    along = total(jnp.sum(weight[:, None] * (offset @ V.T) ** 2, axis=0), axis) / samples
+    degenerate = jnp.where(trace_sw * samples > rounding**2, jnp.inf, 0.0)
     return jnp.where(kept.any(), jnp.sum(along * inverse) / k, degenerate)
