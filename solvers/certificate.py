@@ -82,7 +82,8 @@ class Certificate:
     - gap: at least upper - lower, taken in ball arithmetic before rounding.
     - theoretical: the loss of an orthogonal frame, the optimum of UFM+ for d >= k; None for UFM.
     - tolerance: see `Status`.
-    - implied: what the gap before rounding implies of every point of no larger loss than the certified one (UFM+).
+    - implied: what the gap before rounding implies of every point of no larger loss than the certified one; for UFM in
+      the full batch only (`solvers.implications_ufm`).
     - unique: True if it is proved that all minimisers have the same Gram matrix, False if that they have not
       (`other_minimiser` is one beside the orthogonal frame); None if neither is claimed.
     - moved: largest distance of a row of H from the certified point. Measured, not proved.
@@ -174,7 +175,8 @@ def _content(certificate: Certificate) -> dict[str, Any]:
                 "cosine": [_hexes(row) for row in implied.cosine],
                 "spread": _hexes(implied.spread),
                 "norm": _hexes(implied.norm),
-            },
+            }
+            | ({} if implied.least_cosine is None else {"least_cosine": [_hexes(row) for row in implied.least_cosine]}),
         },
         "second_opinion": None
         if opinion is None
@@ -207,6 +209,9 @@ def _certificate(content: dict[str, Any]) -> Certificate:
             spread=tuple(map(_double, implied["spread"])),
             norm=tuple(map(_double, implied["norm"])),
             rigid=claims["unique"] is True,
+            least_cosine=tuple(tuple(map(_double, row)) for row in implied["least_cosine"])
+            if "least_cosine" in implied
+            else None,
         ),
         unique=claims["unique"],
         moved=_double(content["point"]["moved"]),

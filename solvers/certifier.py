@@ -35,6 +35,7 @@ from solvers.bounds import (
 )
 from solvers.certificate import Certificate, LowerBound, SecondOpinion, Status
 from solvers.implications import implied, weakest_force, weakest_pair
+from solvers.implications_ufm import implied_ufm
 from solvers.polish import factor, of_numerical_rank, polish
 from solvers.relaxation import ConicSolution, solve_relaxation
 from solvers.snap import on_ball, snap
@@ -82,13 +83,15 @@ class Certifier:
             solution = solve_relaxation(self.problem)
         opinions = [] if solution is None else conic_bounds(self.problem, solution)
         self.second_opinion = _opinion(solution, opinions)
+        self._matrix: LowerBound | None = None
         self.better = orthogonal_frame(self.problem) if self.problem.d >= self.problem.k else None
         if self.problem.nonneg:
             self.lower_bound = _laplacian(self.problem)  # the optimum of the relaxation: no other bound is better
         else:
             self.better, polished = _polished(self.problem, solution, self.better)
-            candidates = [_elementary(self.problem), *opinions, *polished]
-            self.lower_bound = max(candidates, key=lambda bound: bound.value)
+            matrices = [*opinions, *polished]
+            self.lower_bound = max([_elementary(self.problem), *matrices], key=lambda bound: bound.value)
+            self._matrix = max(matrices, key=lambda bound: bound.value, default=None)
 
     def certify(self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"] | SharedRows) -> Certificate:
         """The certificate of one H (n, d), a row a sample. Raises InvalidInput if it is not finite or misshapen.
@@ -109,9 +112,14 @@ class Certifier:
                 own = stationarity_bound(self.problem, point)
                 if own is not None and own.value > bound.value:
                     bound, lower = own, self._rigorous(own)
+            bound = self._implying(bound, upper, margin)
+            lower = self._rigorous(bound)
             gap = max(upwards(upper - lower), 0.0)
             status, reason, witness = self._judge(value, arb(gap), margin, moved)
-            consequences = implied(self.problem, upper - self._frame_loss)
+            if self.problem.nonneg:
+                consequences = implied(self.problem, upper - self._frame_loss)
+            else:
+                consequences = implied_ufm(self.problem, upper - lower, bound.dual)
             other = None if consequences is None or consequences.rigid else self.other_minimiser
             return Certificate(
                 status=status,
@@ -174,6 +182,14 @@ class Certifier:
             value, C = loss_and_gradient(self.problem, point.gram())
             weakest = weakest_force(self.problem, C)
         return value, self.tolerance * (1e-8 * (1 + self._frame_loss) if weakest is None else weakest)
+
+    def _implying(self, bound: LowerBound, upper: arb, margin: arb) -> LowerBound:
+        """A matrix in the place of a bound without one, which implies nothing, if that changes no judgement."""
+        if bound.dual is not None or self._matrix is None:
+            return bound
+        lower, below = self._rigorous(bound), self._rigorous(self._matrix)
+        same = bool(upper - lower <= margin) == bool(upper - below <= margin)
+        return self._matrix if same and lower - below <= margin else bound
 
     @staticmethod
     def _rigorous(bound: LowerBound) -> arb:

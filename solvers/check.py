@@ -27,6 +27,8 @@ So the mean of G over orbits a, b of two classes is at most eps / (2 n_a n_b N_a
 within a class, R the effective resistance in the network of conductances A (a metric, <= (n_a+n_b-1)/(n_a n_b A_ab)
 between orbits, 2/(n_a A_aa) within one, 2/(n_b A_ab) through another); and some ||h_i|| >= 1 - eps / (pairs A_ab).
 A point attains L(frame) exactly iff all these terms vanish and the values within each batch of one class are equal.
+UFM, full batch: eps = L - bound >= sum D_i + <S, G> + sum v_i (1 - G_ii), D_i the Bregman divergence of an anchor's
+log-sum-exp; with p its softmax at G0, (e^D_i - 1) / p_b >= y^2 / (2 + |y|), y = (G_ib - G0_ib) / tau less its mean.
 """
 
 from __future__ import annotations
@@ -192,8 +194,8 @@ def counted(problem: Problem, decay: arb) -> arb:
     return sum((n * (n - 1 + (everyone - n) * decay).log() for n, everyone in each), arb(0))
 
 
-def matrix_bound(problem: Problem, gram: Any, v: Any, N: Any) -> arb:
-    """The lower bound of a dual given by matrices, once S is proved PSD."""
+def matrix_bound(problem: Problem, gram: Any, v: Any, N: Any) -> tuple[arb, list[Any]]:
+    """The lower bound of a dual given by matrices, once S is proved PSD; and G0 (its lower triangle), v and C."""
     m, sizes = len(problem.sizes), problem.sizes
     need(m <= MOST_IN_A_MATRIX, f"more than {MOST_IN_A_MATRIX} orbits in a matrix")
     lower = [doubles(row, "gram", a + 1, -4.0, 4.0) for a, row in enumerate(items(gram, "gram", m))]
@@ -212,7 +214,7 @@ def matrix_bound(problem: Problem, gram: Any, v: Any, N: Any) -> arb:
             factor = T[a][p] / T[p][p]
             for b in range(p + 1, a + 1):
                 T[a][b] -= factor * T[b][p]
-    return bound
+    return bound, [lower, raised, C]
 
 
 def pair_weights(problem: Problem) -> tuple[Edges, Edges, arb | None]:
@@ -314,6 +316,48 @@ def check_implied(problem: Problem, within: Edges, across: Edges, eps: arb, clai
     return [*said, "All minimisers have one Gram matrix, the orthogonal frame's."] if unique else said
 
 
+def check_intervals(problem: Problem, dual: list[Any], eps: arb, claims: Any, unique: Any) -> list[str]:
+    """UFM: redo the bounds on spreads, norms and cosines, and uniqueness; sentences on what they say."""
+    k, n, tau, (lower, v, C) = problem.k, problem.sizes, problem.tau, dual
+    cosine, spread, norm, least = record(claims, "implied", "cosine", "spread", "norm", "least_cosine")
+    most, least = ([doubles(row, "cosine", k, -1.0, 1.0) for row in items(t, "cosine", k)] for t in (cosine, least))
+    spreads, norms = doubles(spread, "spread", k, 0.0, 2.0), doubles(norm, "norm", k, 0.0, 1.0)
+    prove(problem.classes == list(range(k)) and all(len(batch) == k for batch in problem.batches), "a full batch")
+    s, products, unit = [v[a] - C[a][a] for a in range(k)], defaultdict(list), arb(-1).union(arb(1))
+    prove(all(x > 0 for x in (*v, *s)), "the multipliers are positive")
+    short = [eps / v[a] if m == 1 else (eps / (m * v[a])).max(eps / ((m - 1) * s[a])) for a, m in enumerate(n)]
+    several, lone = [a for a in range(k) if n[a] > 1], [a for a in range(k) if n[a] == 1]
+    for a in several:
+        row = [lower[max(a, b)][min(a, b)] for b in range(k)]
+        w = [(n[b] - (a == b)) * (x / tau).exp() for b, x in enumerate(row)]
+        q = [(eps / n[a]).expm1() * sum(w, arb(0)) / x for x in w]
+        reach = [tau * (x + (x * x + 8 * x).sqrt()) / 2 for x in q]
+        for b in range(k):
+            ball = row[b] + 1 - row[a] + (-short[a] - reach[a] - reach[b]).union(reach[a] + reach[b])
+            for pair in ((a, b), (b, a)):
+                products[pair].append(ball)
+    for a, b in ((a, b) for a in lone for b in lone):
+        drawn = sum((n[c] * C[a][c] * products[c, b][0] for c in several), arb(0))
+        products[a, b].append(((v[a] * eps).sqrt() * unit - drawn) / v[a])
+    for c in range(k):
+        prove(most[c][c] == 1 and least[c][c] == 1, f"the cosine of {c} with itself")
+        prove(norms[c] ** 2 <= 1 - short[c] or norms[c] <= 0, f"the norm of the mean of class {c}")
+        prove(n[c] == 1 or spreads[c] >= 2 or spreads[c] ** 2 * s[c] >= 2 * eps, f"the spread of class {c}")
+        for e in (e for e in range(k) if e != c):
+            scale = norms[c] * norms[e]
+            found = [x.union(x / scale) for x in products[c, e] if scale > 0]
+            below = least[c][e] <= -1 or any(x >= least[c][e] for x in found)
+            prove(below and (most[c][e] >= 1 or any(x <= most[c][e] for x in found)), f"the cosine of {c} and {e}")
+    prove(unique is not True or (several != [] and all(most[a][b] < 0 for a in lone for b in several)), "uniqueness")
+    widest = max(float(most[c][e] - least[c][e]) for c in range(k) for e in range(c))
+    said = [
+        f"Every feasible point of no larger loss than it has class means of cosines in the file's intervals, at most "
+        f"{shown(widest)} wide, of norm at least {shown(min(map(float, norms)), 9, ROUND_FLOOR)}, and classes at most "
+        f"{shown(max(map(float, spreads)))} wide."
+    ]
+    return [*said, "All minimisers have one Gram matrix."] if unique else said
+
+
 def check(content: dict[str, Any]) -> list[str]:
     """Redo everything; sentences on what was proved. Raises Refusal."""
     parts = ("problem", "point", "lower_bound", "witness", "other_minimiser", "claims", "second_opinion", "checksum")
@@ -338,7 +382,7 @@ def check(content: dict[str, Any]) -> list[str]:
         _, _, value, *matrix = record(dual, "lower_bound", "kind", "source", "value", *matrices)
         need(kind in ("matrix", "elementary") or (kind == "laplacian" and problem.nonneg), "kind of bound is unknown")
         closed = frame if kind == "laplacian" else counted(problem, (-2 / problem.tau).exp())
-        bound = matrix_bound(problem, *matrix) if matrix else closed
+        bound, numbers = matrix_bound(problem, *matrix) if matrix else (closed, [])
         prove(at_point <= upper, "the upper bound")
         prove(bound >= lower and bound >= doubles([value], "value", 1)[0], "the lower bound")
         prove(at_point - bound <= gap, "the gap")
@@ -355,10 +399,14 @@ def check(content: dict[str, Any]) -> list[str]:
             f"no feasible point less than {shown(lower, 17, ROUND_FLOOR)}; at most {shown(gap)} apart before rounding."
         ]
         need(type(unique) in (bool, type(None)) and (other is None) == (unique is not False), "uniqueness is unclear")
-        need(problem.nonneg or implied is None, "implications are for UFM+")
+        need(problem.nonneg or implied is None or numbers != [], "implications of UFM need a dual")
         prove(unique is None or (implied is not None and problem.d >= problem.k), "uniqueness")
         if implied is not None:
-            said += check_implied(problem, within, across, at_point - frame, implied, unique)
+            said += (
+                check_implied(problem, within, across, at_point - frame, implied, unique)
+                if problem.nonneg
+                else check_intervals(problem, numbers, at_point - bound, implied, unique)
+            )
         if other is not None:
             exact = read_point(problem, *record(other, "other_minimiser", "rows", "norms"))
             prove(is_other_minimiser(problem, exact), "another minimiser")

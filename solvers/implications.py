@@ -37,18 +37,21 @@ Edges = dict[tuple[int, int], arb]
 
 @dataclass(frozen=True)
 class Implied:
-    """Bounds for every point of UFM+ whose loss is at most that of the certified point.
+    """Bounds for every feasible point whose loss is at most that of the certified point.
 
     - cosine: (k, k) upper bounds on the cosine of two class means; 1 says nothing.
     - spread: (k,) upper bounds on the distance of two samples of a class; 2 says nothing.
     - norm: (k,) lower bounds on the norm of a class mean; 0 says nothing.
-    - rigid: whether a gap of 0 would leave one Gram matrix only, the orthogonal frame's.
+    - rigid: whether all minimisers have one Gram matrix (UFM+: the orthogonal frame's).
+    - least_cosine: UFM: (k, k) lower bounds on the cosine of two class means; -1 says nothing. None for UFM+, where
+      no cosine is negative.
     """
 
     cosine: tuple[tuple[float, ...], ...]
     spread: tuple[float, ...]
     norm: tuple[float, ...]
     rigid: bool
+    least_cosine: tuple[tuple[float, ...], ...] | None = None
 
 
 def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:

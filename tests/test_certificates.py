@@ -362,7 +362,8 @@ def test_optimum_of_ufm_is_certified(R, tau):
     assert certificate.relative_gap < 1e-10
     assert certificate.lower < float(ufm.loss_bound(problem))
     assert certificate.theoretical is None
-    assert certificate.implied is None
+    assert np.all(np.array(certificate.implied.least_cosine) <= certificate.implied.cosine)
+    assert certificate.unique is True
     assert certificate.second_opinion.repaired <= certificate.upper
     if R == 1:
         G = rows @ rows.T
