@@ -87,8 +87,9 @@ class Certificate:
     - unique: True if it is proved that all minimisers have the same Gram matrix, False if that they have not
       (`other_minimiser` is one beside the orthogonal frame); None if neither is claimed.
     - moved: largest distance of a row of H from the certified point. Measured, not proved.
-    - samples_digest: sha256 of labels, multiplicities and batches. embedding_digest: sha256 of H, of the rows
-      of its orbits if the samples of every orbit share a row, else of all rows.
+    - samples_digest: sha256 of the problem over its samples (`solvers.certifier.serialised_samples`): the file's only
+      link to the user's data. embedding_digest: sha256 of H, of the rows of its orbits if the samples of every
+      orbit share a row, else of all rows.
     - problem, point, lower_bound, witness: what the inequalities are about; witness is the better point
       of NOT_CERTIFIED.
     - second_opinion: see `SecondOpinion`; None if no conic solver was asked.

@@ -41,6 +41,7 @@ from solvers.relaxation import ConicSolution, solve_relaxation
 from solvers.snap import on_ball, snap
 from ufm import InvalidInput, Problem, SharedRows, orbits, uniqueness
 from ufm.errors import real_array
+from ufm.problem import PADDING
 
 TOLERANCE = 1e-4
 COARSEST_TOLERANCE = 1e-2
@@ -73,7 +74,7 @@ class Certifier:
         self.given = problem
         self.orbits = orbits(problem)
         self.problem = OrbitProblem.of(self.orbits.quotient)
-        self.samples_digest = _samples_digest(problem)
+        self.samples_digest = hashlib.sha256(serialised_samples(problem)).hexdigest()
         with ctx.workprec(precision(self.problem.tau)):
             self._frame_loss = frame_loss(self.problem)
             self._weakest = weakest_pair(self.problem) if self.problem.nonneg else None
@@ -293,14 +294,17 @@ def _polished(
     return best, [bound for bound, _ in found]
 
 
-def _samples_digest(problem: Problem) -> str:
-    """sha256 of labels (int32), padded batches (int32) and, unless all are 1, multiplicities (float64).
+def serialised_samples(problem: Problem) -> bytes:
+    """The problem over its samples as bytes, of which no two problems share any: `samples_digest` is their sha256.
 
-    Little-endian, row by row.
+    A line "MODEL d TAU m batches", tau as an exact hexadecimal double; then, as little-endian 64-bit whole numbers, m
+    labels, m multiplicities, and of every batch its size and its members in increasing order. Read from the front,
+    every length is known before what it counts, so that the problem can be read back: the map is injective. A batch
+    is a set: padding and the order of its members do not matter; the order of the batches does.
     """
-    labels, batches, multiplicity = map(np.asarray, (problem.labels, problem.batches, problem.multiplicity))
-    digest = hashlib.sha256(np.ascontiguousarray(labels, dtype="<i4").data)
-    digest.update(np.ascontiguousarray(batches, dtype="<i4").data)
-    if (multiplicity != 1).any():
-        digest.update(np.ascontiguousarray(multiplicity, dtype="<f8").data)
-    return digest.hexdigest()
+    batches = [np.sort(row[row != PADDING]) for row in np.asarray(problem.batches)]
+    batches = [np.concatenate([[len(batch)], batch]) for batch in batches if len(batch)]
+    model, tau = "UFM+" if problem.nonneg else "UFM", float(problem.tau).hex()
+    head = f"{model} {problem.d} {tau} {problem.num_points} {len(batches)}\n".encode()
+    columns = (np.asarray(problem.labels), np.asarray(problem.multiplicity), *batches)
+    return head + b"".join(np.asarray(column).astype("<i8").tobytes() for column in columns)
