@@ -1,8 +1,9 @@
-r"""Check certificates without trusting their maker: `python -m solvers.check FILE.json [FILE.json ...]`.
+r"""Check certificates without trusting their maker: `python -m solvers.check [--large] FILE.json [FILE.json ...]`.
 
 Needs the standard library and python-flint (ball arithmetic), and no code of the solver; redoes every inequality from
 the raw numbers, in balls, and prints what it proved. Exit status: 0 proved (a global minimiser within the stated gap,
-and all that is printed holds), 1 not proved (less is claimed, or some claim does not follow), 2 unreadable.
+and all that is printed holds), 1 not proved (less is claimed, or some claim does not follow), 2 unreadable, or so
+large that it takes more than seconds and 300 MiB: with --large a file of an origin you trust may take a hundred times.
 
 **The problem.** Samples i have labels and unit-ball embeddings h_i (UFM+: also h_i >= 0), G_ij = h_i.h_j. In a
 batch B with n_B samples, n_{B,c} of class c, every sample i of a class with n_{B,c} >= 2 contributes
@@ -48,7 +49,8 @@ from typing import Any, NamedTuple
 
 from flint import arb, ctx
 
-MOST_BYTES, MOST_ENTRIES, MOST_PAIRS, MOST_PRODUCTS, MOST_IN_A_MATRIX = 2**25, 2**22, 2**21, 10**8, 256
+# What a file of unknown origin may take: seconds, and 300 MiB. MOST_WORK: pairs in batches times bits of precision.
+MOST_BYTES, MOST_ENTRIES, MOST_WORK, MOST_PRODUCTS, MOST_IN_A_MATRIX, LARGE = 2**22, 2**22, 15 * 10**7, 2**22, 256, 100
 FORMAT, FINEST_TOLERANCE, COARSEST_TOLERANCE, FARTHEST_MOVE = "ufm-scl certificate 1", 1e-30, 1e-2, 1e-6
 HEX_DOUBLE, HEX_DIGEST = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}"), re.compile("[0-9a-f]{64}")
 Edges = dict[tuple[int, int], arb]
@@ -69,6 +71,7 @@ class Problem(NamedTuple):
     sizes: list[int]
     batches: list[list[int]]
     counts: list[Counter[int]]
+    room: int
 
 
 def need(condition: bool, what: str, status: int = 2) -> None:
@@ -117,17 +120,27 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def read(path: str) -> dict[str, Any]:
-    """The JSON object in a file, without repeated fields."""
+def precision(tau: float) -> int:
+    """Working precision in bits: e^{-1/tau} stays far above the last one."""
+    return 256 + int(6 / tau) + 1
+
+
+def fits(load: int, room: int, what: str) -> None:
+    """Refuse what takes longer than a file of unknown origin may."""
+    need(load <= room, f"too many {what} to check in seconds; if you trust its origin, check it with --large")
+
+
+def read(path: str, room: int = 1) -> dict[str, Any]:
+    """The JSON object in a file, without repeated fields; room: how many times the usual limits it may take."""
     need(Path(path).is_file(), "not a file")
-    need(Path(path).stat().st_size <= MOST_BYTES, f"more than {MOST_BYTES} bytes")
+    fits(Path(path).stat().st_size, room * MOST_BYTES, "bytes")
     text = Path(path).read_bytes().decode("utf-8")
     content = json.loads(text, object_pairs_hook=lambda p: need(len(dict(p)) == len(p), "a field twice") or dict(p))
     need(isinstance(content, dict) and content.get("format") == FORMAT, f"format should be {FORMAT}")
     return content
 
 
-def read_problem(value: Any) -> Problem:
+def read_problem(value: Any, room: int) -> Problem:
     """The problem; its own digest must hold."""
     fields = ("model", "d", "tau", "classes", "sizes", "batches")
     model, d, tau, classes, sizes, batches, own, _ = record(value, "problem", *fields, "digest", "samples_digest")
@@ -135,14 +148,16 @@ def read_problem(value: Any) -> Problem:
     need(model == "UFM+" or (model == "UFM" and m * m <= MOST_ENTRIES), "model should be UFM+, or UFM of few orbits")
     k = len(set(wholes(classes, "classes", 0, m - 1)))
     need(k == max(classes, default=0) + 1 >= 2, "every class 0..k-1 should have an orbit, k >= 2")
-    wholes([d], "d", 1, MOST_ENTRIES // m)
+    wholes([d], "d", 1, room * MOST_ENTRIES // m)
+    (temperature,) = doubles([tau], "tau", 1, 0.01, 1e4)
     wholes(sizes, "sizes", 1, 2**53, m)
     for batch in items(batches, "batches"):
         need(batch != [] and all(a < b for a, b in pairwise(wholes(batch, "a batch", 0, m - 1))), "batches increase")
-    need(sum(len(batch) ** 2 for batch in batches) <= MOST_PAIRS, "too many pairs in batches to check here")
+    pairs = sum((len(batch) + 5) ** 2 for batch in batches)
+    fits(pairs * precision(float(temperature)), room * MOST_WORK, "pairs in batches")
     prove(own == digest({field: value[field] for field in fields}), "the digest of the problem")
     counts = [sum((Counter({classes[a]: sizes[a]}) for a in batch), Counter()) for batch in batches]
-    return Problem(model == "UFM+", d, k, doubles([tau], "tau", 1, 0.01, 1e4)[0], classes, sizes, batches, counts)
+    return Problem(model == "UFM+", d, k, temperature, classes, sizes, batches, counts, room)
 
 
 def read_point(problem: Problem, rows: Any, norms: Any) -> Callable[[int, int], arb]:
@@ -152,7 +167,8 @@ def read_point(problem: Problem, rows: Any, norms: Any) -> Callable[[int, int], 
     sparse = [{j: x for j, x in enumerate(row) if not x.is_zero()} for row in entries]
     radii = doubles(norms, "norms", m, 0.0, 1.0)
     need(all(row or r.is_zero() for row, r in zip(sparse, radii, strict=True)), "a norm above 0 with a row of zeros")
-    need(m * sum(map(len, sparse)) <= MOST_PRODUCTS, "too many entries to check here")
+    met = sum(len(batch) * sum(len(sparse[a]) for a in batch) for batch in problem.batches)
+    fits(min(met, m * sum(map(len, sparse))), problem.room * MOST_PRODUCTS, "entries")
     square = [sum((x * x for x in row.values()), arb(0)) for row in sparse]
     scale = [r if s.is_zero() else r / s.sqrt() for s, r in zip(square, radii, strict=True)]
 
@@ -175,12 +191,11 @@ def loss(problem: Problem, gram: Callable[[int, int], arb], gradient: Sequence[l
             for b in batch:
                 key, others = (min(a, b), max(a, b)), problem.sizes[b] - (a == b)
                 if key not in memo:
-                    scaled = gram(a, b) / problem.tau
-                    memo[key] = scaled, scaled.exp()
-                partition += others * memo[key][1]
-                pull += others * memo[key][0] if problem.classes[b] == c else 0
-                row.append((b, memo[key][1], arb(problem.classes[b] == c) / positives))
-            total += problem.sizes[a] * (partition.log() - pull / positives)
+                    memo[key] = (gram(*key) / problem.tau).exp()
+                partition += others * memo[key]
+                pull += others * gram(*key) if problem.classes[b] == c else 0
+                row.append((b, memo[key], arb(problem.classes[b] == c) / positives) if gradient else ())
+            total += problem.sizes[a] * (partition.log() - pull / (positives * problem.tau))
             for b, exponential, positive in row if gradient else ():
                 share = (exponential / partition - positive) / (2 * problem.tau)
                 gradient[a][b] += share
@@ -358,11 +373,11 @@ def check_intervals(problem: Problem, dual: list[Any], eps: arb, claims: Any, un
     return [*said, "All minimisers have one Gram matrix."] if unique else said
 
 
-def check(content: dict[str, Any]) -> list[str]:
-    """Redo everything; sentences on what was proved. Raises Refusal."""
+def check(content: dict[str, Any], room: int = 1) -> list[str]:
+    """Redo everything; sentences on what was proved. Raises Refusal. room: as in `read`."""
     parts = ("problem", "point", "lower_bound", "witness", "other_minimiser", "claims", "second_opinion", "checksum")
     given, point, dual, witness, other, claims, _, checksum = record(content, "the certificate", "format", *parts)[1:]
-    problem = read_problem(given)
+    problem = read_problem(given, room)
     rows, norms, embedding, moved = record(point, "point", "rows", "norms", "embedding_digest", "moved")
     need(all(type(x) is str and HEX_DIGEST.fullmatch(x) for x in (embedding, given["samples_digest"])), "digests")
     names = ("status", "reason", "upper", "lower", "gap", "theoretical", "tolerance", "unique", "implied")
@@ -374,7 +389,7 @@ def check(content: dict[str, Any]) -> list[str]:
     need((witness is None) == (status != "not certified"), "a witness goes with not certified, and only with that")
     prove(checksum == digest({name: value for name, value in content.items() if name != "checksum"}), "the checksum")
 
-    with ctx.workprec(256 + int(6 / float(problem.tau)) + 1):
+    with ctx.workprec(precision(float(problem.tau))):
         C = [] if problem.nonneg else [[arb(0)] * len(problem.sizes) for _ in problem.sizes]
         at_point, frame = loss(problem, read_point(problem, rows, norms), C), counted(problem, (-1 / problem.tau).exp())
         kind = dual.get("kind") if isinstance(dual, dict) else None
@@ -395,8 +410,8 @@ def check(content: dict[str, Any]) -> list[str]:
         margin = tolerance * (arb(1e-8) * (1 + frame) if weakest is None else weakest)
         said = [
             f"{given['model']}, {problem.k} classes, {sum(problem.sizes)} samples, d = {problem.d}, tau = "
-            f"{float(problem.tau)!r}, {len(problem.batches)} batch(es): the point has loss at most {shown(upper, 17)}, "
-            f"no feasible point less than {shown(lower, 17, ROUND_FLOOR)}; at most {shown(gap)} apart before rounding."
+            f"{float(problem.tau)!r}, {len(problem.batches)} batch(es): the point's loss and the least of all feasible "
+            f"points lie between {shown(lower, 17, ROUND_FLOOR)} and {shown(upper, 17)}, at most {shown(gap)} apart."
         ]
         need(type(unique) in (bool, type(None)) and (other is None) == (unique is not False), "uniqueness is unclear")
         need(problem.nonneg or implied is None or numbers != [], "implications of UFM need a dual")
@@ -428,10 +443,11 @@ def check(content: dict[str, Any]) -> list[str]:
 
 def main(paths: list[str]) -> int:
     """Check files, whatever they hold, and say what was proved; the worst exit status."""
-    worst = 0 if paths else print("usage: python -m solvers.check FILE.json [FILE.json ...]") or 2
+    room, paths = LARGE if "--large" in paths else 1, [path for path in paths if path != "--large"]
+    worst = 0 if paths else print("usage: python -m solvers.check [--large] FILE.json [FILE.json ...]") or 2
     for path in paths:
         try:
-            code, sentences = 0, check(read(path))
+            code, sentences = 0, check(read(path, room), room)
         except Refusal as refusal:
             code, *sentences = refusal.args
         except (OSError, ValueError, ArithmeticError, RecursionError, MemoryError) as failure:

@@ -17,6 +17,8 @@ SMALLEST_TAU = 0.01
 LARGEST_TAU = 1e4
 # Indices of points are 32-bit.
 MOST_POINTS = 2**31 - 1
+# Numbers of samples are doubles.
+MOST_SAMPLES = 2**53
 
 
 class Problem(eqx.Module):
@@ -151,6 +153,9 @@ def _checked_multiplicity(multiplicity: Sequence[float] | np.ndarray | Array | N
         raise InvalidInput("multiplicity", counts.tolist(), mend)
     if not np.isfinite(counts).all() or (counts < 0).any() or (counts != np.rint(counts)).any():
         raise InvalidInput("multiplicity", counts.tolist(), mend)
+    # Added up as doubles first, so that the exact sum is of numbers that it holds.
+    if counts.sum(dtype=np.float64) > MOST_SAMPLES or counts.astype(np.int64).sum() > MOST_SAMPLES:
+        raise InvalidInput("multiplicity", counts.tolist(), "more than 2^53 samples in all; give fewer")
     of_class = np.bincount(labels, weights=counts)
     if (of_class == 0).any():
         missing = int(np.flatnonzero(of_class == 0)[0])
