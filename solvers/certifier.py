@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 from flint import arb, ctx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from solvers.bounds import (
     MatrixDual,
@@ -40,7 +40,7 @@ from solvers.polish import factor, of_numerical_rank, polish
 from solvers.relaxation import ConicSolution, solve_relaxation
 from solvers.snap import on_ball, snap
 from ufm import InvalidInput, Problem, SharedRows, orbits, uniqueness
-from ufm.errors import real_array
+from ufm.errors import Rows, real_array
 from ufm.problem import PADDING
 
 TOLERANCE = 1e-4
@@ -94,7 +94,7 @@ class Certifier:
             self.lower_bound = max([_elementary(self.problem), *matrices], key=lambda bound: bound.value)
             self._matrix = max(matrices, key=lambda bound: bound.value, default=None)
 
-    def certify(self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"] | SharedRows) -> Certificate:
+    def certify(self, H: Rows | SharedRows) -> Certificate:
         """The certificate of one H (n, d), a row a sample. Raises InvalidInput if it is not finite or misshapen.
 
         Rows outside the feasible set are moved into it; that, too, counts in `moved`. Takes time independent
@@ -153,7 +153,7 @@ class Certifier:
         return None if rows is None else on_ball(rows)
 
     def _rows(
-        self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"] | SharedRows
+        self, H: Rows | SharedRows
     ) -> tuple[Float[np.ndarray, "r d"], Int[np.ndarray, " r"], Float[np.ndarray, " r"]]:
         """The rows of H, the orbit of each and how many samples it stands for: one row an orbit if its samples
         share one, else all n."""
@@ -214,7 +214,7 @@ class Certifier:
 
 
 def certify(
-    H: Float[Array, "n d"] | Float[np.ndarray, "n d"] | SharedRows,
+    H: Rows | SharedRows,
     problem: Problem,
     *,
     tolerance: float = TOLERANCE,

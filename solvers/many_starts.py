@@ -21,13 +21,15 @@ from solvers.projected_gradient import ProjectedGradient
 from solvers.staircase import Climb, climb, spare_coordinates
 from solvers.starts import Collapsed, collapsed_starts_of_each, random_start
 from solvers.status import Status
-from ufm.errors import InvalidInput, whole_number
+from ufm.errors import InvalidInput, checked_seed, whole_number
 from ufm.orbits import Orbits, SharedRows, orbits
 from ufm.problem import Problem
 
 # More lanes wait longer for the slowest among them than they save in calls.
 MOST_LANES = 8
 STEPS_ON_ORBITS, STEPS_ON_SAMPLES = 100_000, 20_000
+# Counts of starts, steps and lifts are 32-bit.
+MOST = 2**31 - 1
 METHODS = ("staircase", "accelerated", "projected-gradient")
 
 
@@ -104,12 +106,13 @@ def solve(
 
     Raises InvalidInput for a method that does not exist, or counts below 1.
     """
-    whole_number("inits", inits, 1, "give a whole number of at least 1")
     if max_steps is None:
         max_steps = STEPS_ON_ORBITS if method == "staircase" else STEPS_ON_SAMPLES
-    whole_number("max_steps", max_steps, 1, "give a whole number of at least 1")
-    if isinstance(method, str) and method not in METHODS:
-        raise InvalidInput("method", method, f"choose one of {', '.join(METHODS)}")
+    _check_counts(inits, [seed], max_steps, max_lifts)
+    if not isinstance(problem, Problem):
+        raise InvalidInput("problem", type(problem).__name__, "give a ufm.Problem")
+    if method not in METHODS if isinstance(method, str) else isinstance(method, type) or not isinstance(method, Method):
+        raise InvalidInput("method", method, f"choose one of {', '.join(METHODS)}, or give a solvers.descent.Method")
     tell = progress or (lambda ended: None)
     began, compiled = time.perf_counter(), compile_seconds()
     if method == "staircase":
@@ -146,22 +149,29 @@ def solve_each(
 
     Raises InvalidInput for problems that differ in d, k, tau or model, or counts below 1.
     """
-    whole_number("inits", inits, 1, "give a whole number of at least 1")
-    whole_number("max_steps", max_steps, 1, "give a whole number of at least 1")
-    if not problems:
-        raise InvalidInput("problems", [], "give at least one problem")
+    if not problems or not all(isinstance(problem, Problem) for problem in problems):
+        raise InvalidInput("problems", list(problems)[:2], "give at least one ufm.Problem")
     kinds = sorted({(p.d, p.k, float(p.tau), p.nonneg) for p in problems})
     if len(kinds) > 1:
         raise InvalidInput("problems", kinds[:2], "give problems of one d, k, tau and model")
     seeds = range(len(problems)) if seeds is None else seeds
     if len(seeds) != len(problems):
         raise InvalidInput("seeds", list(seeds), f"give {len(problems)} seeds, one a problem")
+    _check_counts(inits, seeds, max_steps, max_lifts)
     began, compiled = time.perf_counter(), compile_seconds()
     tell = progress or (lambda ended: None)
     parts = _by_staircase(problems, seeds, inits, max_steps, max_lifts, tell, shape)
     compiling = compile_seconds() - compiled
     share = Timings(compiling / len(parts), (time.perf_counter() - began - compiling) / len(parts))
     return [part(problem=problem, timings=share) for part, problem in zip(parts, problems, strict=True)]
+
+
+def _check_counts(inits: int, seeds: Sequence[int], max_steps: int, max_lifts: int) -> None:
+    """Raises InvalidInput, naming the argument, for what is no number of that."""
+    for name, value, least in (("inits", inits, 1), ("max_steps", max_steps, 1), ("max_lifts", max_lifts, 0)):
+        whole_number(name, value, least, f"give a whole number of at least {least}", MOST)
+    for seed in seeds:
+        checked_seed(seed)
 
 
 def _by_staircase(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from solvers.descent import Iterate, relative_conflict, stationarity
+from ufm.errors import InvalidInput
 from ufm.feasible import project
 from ufm.loss import evaluate
 from ufm.problem import Problem
@@ -31,20 +33,34 @@ class _State(NamedTuple):
 class ProjectedGradient:
     """H <- P(H + update), update by `transformation` from the gradient of the summed loss.
 
-    - transformation: makes the optax transformation. A function, so that the method stays hashable.
+    - transformation: an optax transformation such as `optax.sgd(0.1)`, or a function that makes one. Methods with
+      one function share what is compiled.
     - tolerance: stop when the largest `stationarity` over samples is at most this.
+
+    Raises InvalidInput for what is neither, or a tolerance that is no number >= 0.
     """
 
-    transformation: Callable[[], optax.GradientTransformation] = sgd
+    transformation: optax.GradientTransformation | Callable[[], optax.GradientTransformation] = sgd
     tolerance: float = 1e-9
+
+    def __post_init__(self) -> None:
+        mend = "give an optax transformation such as optax.sgd(0.1), or a function without arguments that makes one"
+        try:
+            made = isinstance(self._optax(), optax.GradientTransformation)
+        except TypeError:
+            made = False
+        if not made:
+            raise InvalidInput("transformation", self.transformation, mend)
+        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, Real) or not self.tolerance >= 0:
+            raise InvalidInput("tolerance", self.tolerance, "give a number of at least 0")
 
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
         """Evaluate at H."""
-        return self._at(H, self.transformation().init(H), problem)
+        return self._at(H, self._optax().init(H), problem)
 
     def step(self, state: _State, problem: Problem) -> _State:
         """One update, one projection, one evaluation at the new point."""
-        update, optimiser = self.transformation().update(state.gradient, state.optimiser, state.now.H)
+        update, optimiser = self._optax().update(state.gradient, state.optimiser, state.now.H)
         H = project(optax.apply_updates(state.now.H, update), problem.nonneg)  # type: ignore[arg-type]
         return self._at(H, optimiser, problem)
 
@@ -55,6 +71,10 @@ class ProjectedGradient:
     def converged(self, state: _State) -> Bool[Array, ""]:
         """The residual at the current point."""
         return state.now.residual <= self.tolerance
+
+    def _optax(self) -> optax.GradientTransformation:
+        given = self.transformation
+        return given if isinstance(given, optax.GradientTransformation) else given()
 
     def _at(self, H: Float[Array, "m d"], optimiser: Any, problem: Problem) -> _State:
         at = evaluate(H, problem)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from flint import ctx
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from solvers.bounds import OrbitProblem, frame_loss, precision
 from solvers.certificate import Status
@@ -15,7 +15,7 @@ from solvers.certifier import Certifier
 from solvers.implications import weakest_pair
 from solvers.measurement import Measurement, measure
 from solvers.padding import Shape
-from ufm.errors import InvalidInput, real_array
+from ufm.errors import InvalidInput, Rows, real_array
 from ufm.geometry import GeometryMetrics
 from ufm.orbits import Orbits, orbits
 from ufm.problem import Problem
@@ -127,7 +127,7 @@ class Verifier:
         self._allowed = SEPARATED * float(scale)
         self._certifier: Certifier | None = None
 
-    def verify(self, H: Float[Array, "n d"] | Float[np.ndarray, "n d"]) -> Verification:
+    def verify(self, H: Rows) -> Verification:
         """Verdict and evidence for one H (n, d). Raises InvalidInput for a wrong shape."""
         H = real_array("H", H, "give a real array (n, d)")
         shape = (self.problem.num_points, self.problem.d)
@@ -234,7 +234,7 @@ class Verifier:
         )
 
 
-def verify(H: Float[Array, "n d"] | Float[np.ndarray, "n d"], problem: Problem) -> Verification:
+def verify(H: Rows, problem: Problem) -> Verification:
     """Verdict and evidence for one H (n, d): is it a global minimiser, and is it an orthogonal frame?
 
     For UFM+ with d >= k the judge is the excess over the bound of Theorems 1 and 2, against the

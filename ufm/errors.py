@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Num
+
+# An embedding as a user gives it: a row a sample, of whatever real numbers.
+Rows = Num[Array, "m d"] | Num[np.ndarray, "m d"] | Sequence[Sequence[float]]
+
+
+LARGEST_SEED = 2**63 - 1
 
 
 class InvalidInput(ValueError):
@@ -20,8 +28,8 @@ class InvalidInput(ValueError):
         super().__init__(f"{argument} = {shown}: {mend}")
 
 
-def whole_number(argument: str, value: object, least: int, mend: str) -> int:
-    """The value as an int (Python's, NumPy's and JAX's integers pass), or InvalidInput.
+def whole_number(argument: str, value: object, least: int, mend: str, most: int | None = None) -> int:
+    """The value as an int from least to most (Python's, NumPy's and JAX's integers pass), or InvalidInput.
 
     Booleans and floats are refused even where they equal a whole number: they are slips.
     """
@@ -31,9 +39,14 @@ def whole_number(argument: str, value: object, least: int, mend: str) -> int:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise InvalidInput(argument, value, mend) from None
-    if number < least:
+    if number < least or (most is not None and number > most):
         raise InvalidInput(argument, value, mend)
     return number
+
+
+def checked_seed(value: object, argument: str = "seed") -> int:
+    """A seed of random numbers, or InvalidInput."""
+    return whole_number(argument, value, 0, "give a whole number from 0 to 2^63 - 1", LARGEST_SEED)
 
 
 def real_array(argument: str, value: Any, mend: str) -> Float[np.ndarray, ...]:
@@ -44,3 +57,15 @@ def real_array(argument: str, value: Any, mend: str) -> Float[np.ndarray, ...]:
         return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise InvalidInput(argument, type(value).__name__, mend) from None
+
+
+def real_rows(argument: str, value: Any, shape: tuple[int, ...] | None = None) -> Float[Array, "m d"]:
+    """The value as a matrix of doubles on the device, traced or not, of the given shape, or InvalidInput."""
+    mend = "give a real array (n, d)"
+    rows = value if isinstance(value, Array) else real_array(argument, value, mend)
+    if jnp.iscomplexobj(rows):
+        raise InvalidInput(argument, type(value).__name__, mend)
+    if rows.ndim != 2 or (shape is not None and rows.shape != shape):
+        mend = mend if shape is None else f"give one row a sample, shape {shape}"
+        raise InvalidInput(argument, f"array of shape {rows.shape}", mend)
+    return jnp.asarray(rows, dtype=jnp.float64)

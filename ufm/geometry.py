@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int, Num
 
-from ufm.errors import InvalidInput
+from ufm.errors import InvalidInput, Rows, real_rows, whole_number
 from ufm.shards import Axis, largest, total
 
 
@@ -32,11 +35,11 @@ class GeometryMetrics(NamedTuple):
 
 
 def geometry_metrics(
-    H: Float[Array, "m d"],
-    labels: Int[Array, " m"],
+    H: Rows,
+    labels: Int[Array, " m"] | Int[np.ndarray, " m"] | Sequence[int],
     *,
     k: int | None = None,
-    multiplicity: Float[Array, " m"] | None = None,
+    multiplicity: Num[Array, " m"] | Num[np.ndarray, " m"] | Sequence[float] | None = None,
     axis: Axis = None,
 ) -> GeometryMetrics:
     """Geometry of the rows of H. k must be given under jit; multiplicity counts identical samples.
@@ -44,17 +47,21 @@ def geometry_metrics(
     S_W is the average over samples of (h - mu_c)(h - mu_c)^T; S_B the average over classes of
     (mu_c - mu)(mu_c - mu)^T, mu the mean of class means. Never NaN for finite H: if all class means
     coincide within rounding, beta_nc is inf when the classes are spread and 0 when they are not. All
-    but gram and trace_sw are invariant to the scale of H. Raises InvalidInput for fewer than two classes.
+    but gram and trace_sw are invariant to the scale of H. Raises InvalidInput for fewer than two classes,
+    and for labels or multiplicities that are not those of the rows.
     axis: over which the rows are dealt out, if they are (`ufm.shards`).
     """
-    if k is None:
-        k = int(labels.max()) + 1
-    if k < 2:
-        raise InvalidInput("k", k, "geometry compares at least 2 classes")
+    H = real_rows("H", H)
+    labels = _labels(labels, H.shape[0])
+    k = whole_number("k", int(labels.max()) + 1 if k is None else k, 2, "geometry compares at least 2 classes")
+    if not isinstance(labels, Tracer) and not 0 <= labels.min() <= labels.max() < k:
+        raise InvalidInput("labels", [int(labels.min()), int(labels.max())], "give classes 0..k-1")
     # A power of two loses nothing, and squares of the scaled rows neither overflow nor vanish.
     scale = jnp.exp2(jnp.clip(jnp.ceil(jnp.log2(largest(jnp.max(jnp.abs(H)), axis))), -1000.0, 1000.0))
     H = H / scale
-    weight = jnp.ones(H.shape[0]) if multiplicity is None else multiplicity
+    weight = jnp.ones(H.shape[0]) if multiplicity is None else jnp.asarray(multiplicity, dtype=H.dtype)
+    if weight.shape != H.shape[:1]:
+        raise InvalidInput("multiplicity", f"array of shape {weight.shape}", f"give one number a row, {H.shape[0]}")
     sizes = total(jnp.zeros(k).at[labels].add(weight), axis)
     sums = total(jnp.zeros((k, H.shape[1])).at[labels].add(H * weight[:, None]), axis)
     means = sums / jnp.maximum(sizes, 1.0)[:, None]
@@ -73,6 +80,14 @@ def geometry_metrics(
     beta_nc = _beta_nc(offset, weight, means, trace_sw, axis)
     square = scale * scale
     return GeometryMetrics(delta_gm, beta_nc, trace_sw * square, mean_cosine, max_cosine, gram * square)
+
+
+def _labels(given: Array | np.ndarray | Sequence[int], rows: int) -> Int[Array, " m"]:
+    """One whole number a row."""
+    labels = given if isinstance(given, Array) else np.asarray(given)
+    if labels.shape != (rows,) or rows == 0 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise InvalidInput("labels", f"array of shape {labels.shape}", f"give a whole number 0..k-1 a row, {rows}")
+    return jnp.asarray(labels)
 
 
 def _beta_nc(

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ufm.errors import InvalidInput, Rows, real_rows
 from ufm.problem import PADDING, Problem
 from ufm.shards import Axis, total
 
@@ -121,24 +122,39 @@ def loss_bound(problem: Problem, axis: Axis = None) -> Float[Array, ""]:
     return total(jnp.sum(jax.lax.map(of_batch, problem.batches)), axis)
 
 
-@eqx.filter_custom_vjp
-def scl_loss(H: Float[Array, "m d"], problem: Problem) -> Float[Array, ""]:
+def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:
     """The supervised contrastive loss, summed over batches and active anchors (design, section 1).
 
     Differentiable in H by reverse mode, in the memory of one block of anchors. Compiled once for
     every shape of problem.
     Finite for every feasible H; rows of norm r > 1 overflow once (1 + 2 r^2) / tau exceeds 700.
+    H in other real numbers is taken in doubles. Raises InvalidInput for a wrong shape.
     """
+    return _loss(_rows_of(H, problem), problem)
+
+
+def excess(H: Rows, problem: Problem) -> Float[Array, ""]:
+    """`scl_loss` minus `loss_bound`, without cancellation (design, section 2.2).
+
+    The number to minimise, print and certify. >= 0 on the feasible set of UFM+; on UFM it may be
+    negative. Same gradient, and the same inputs, as `scl_loss`.
+    """
+    return _excess(_rows_of(H, problem), problem)
+
+
+def _rows_of(H: Rows, problem: Problem) -> Float[Array, "m d"]:
+    if not isinstance(problem, Problem):
+        raise InvalidInput("problem", type(problem).__name__, "give a ufm.Problem")
+    return real_rows("H", H, (problem.num_points, problem.d))
+
+
+@eqx.filter_custom_vjp
+def _loss(H: Float[Array, "m d"], problem: Problem) -> Float[Array, ""]:
     return _compiled(H, problem, with_gradient=False).loss
 
 
 @eqx.filter_custom_vjp
-def excess(H: Float[Array, "m d"], problem: Problem) -> Float[Array, ""]:
-    """`scl_loss` minus `loss_bound`, without cancellation (design, section 2.2).
-
-    The number to minimise, print and certify. >= 0 on the feasible set of UFM+; on UFM it may be
-    negative. Same gradient as `scl_loss`.
-    """
+def _excess(H: Float[Array, "m d"], problem: Problem) -> Float[Array, ""]:
     return _compiled(H, problem, with_gradient=False).excess
 
 
@@ -151,10 +167,10 @@ def _backward(residual: Array, cotangent: Array, perturbed: object, H: Array, pr
     return cotangent * residual
 
 
-scl_loss.def_fwd(partial(_forward, "loss"))
-scl_loss.def_bwd(_backward)
-excess.def_fwd(partial(_forward, "excess"))
-excess.def_bwd(_backward)
+_loss.def_fwd(partial(_forward, "loss"))
+_loss.def_bwd(_backward)
+_excess.def_fwd(partial(_forward, "excess"))
+_excess.def_bwd(_backward)
 
 
 def evaluate(H: Float[Array, "m d"], problem: Problem, *, with_gradient: bool = True) -> Evaluation:

@@ -78,8 +78,10 @@ def orbits(problem: Problem) -> Orbits:
     """Group the points of a problem into orbits and build the quotient problem.
 
     Runs on the host in O(E log E), E the total size of all batches. Raises InvalidInput for
-    points of multiplicity 0.
+    points of multiplicity 0, or if it is no problem.
     """
+    if not isinstance(problem, Problem):
+        raise InvalidInput("problem", type(problem).__name__, "give a ufm.Problem")
     labels = np.asarray(problem.labels)
     multiplicity = np.asarray(problem.multiplicity)
     batches = np.asarray(problem.batches)

@@ -66,6 +66,8 @@ class Problem(eqx.Module):
         self.tau = jnp.asarray(_checked_tau(tau), dtype=jnp.float64)
         self.d = whole_number("d", d, 1, "give the embedding dimension as a whole number of at least 1")
         self.k = int(labels.max()) + 1
+        if not isinstance(nonneg, (bool, np.bool_)):
+            raise InvalidInput("nonneg", nonneg, "give True (UFM+) or False (UFM)")
         self.nonneg = bool(nonneg)
 
     @classmethod

@@ -1,0 +1,100 @@
+"""Every bad input is one line that names the argument; a command line exits 2 and writes nothing."""
+
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import solvers
+import ufm
+from solvers.accelerated import Accelerated
+from solvers.many_starts import solve_each
+from solvers.projected_gradient import ProjectedGradient
+
+NAN = float("nan")
+PROBLEM = ufm.Problem([0, 0, 1, 1], 3, 1.0)
+H = np.eye(3)[[0, 0, 1, 1]]
+ROWS = [
+    H[:2],
+    H[0],
+    H[:, :2],
+    np.zeros((4, 4)),
+    np.zeros((0, 3)),
+    H[None],
+    1j * H,
+    "H",
+    None,
+    [[1, 2], [3]],
+    [["a"] * 3] * 4,
+]
+
+BAD = [
+    *[("H", partial(function, bad, PROBLEM)) for function in (ufm.excess, ufm.scl_loss) for bad in ROWS],
+    *[("H", partial(function, bad, PROBLEM)) for function in (solvers.verify, solvers.certify) for bad in ROWS],
+    ("H", partial(solvers.certify, H * NAN, PROBLEM)),
+    *[("problem", partial(function, H, [0, 0, 1, 1])) for function in (ufm.excess, ufm.scl_loss)],
+    *[("problem", partial(function, H, None)) for function in (solvers.verify, solvers.certify)],
+    *[("problem", partial(solvers.solve, bad)) for bad in (None, [0, 0, 1, 1])],
+    *[
+        ("seed", partial(solvers.solve, PROBLEM, seed=bad))
+        for bad in (-1, "a", 1.5, 2**63, 2**70, None, True, [0], NAN)
+    ],
+    *[("inits", partial(solvers.solve, PROBLEM, inits=bad)) for bad in (0, -1, 1.0, "2", None, True, 2**31)],
+    *[("max_steps", partial(solvers.solve, PROBLEM, max_steps=bad)) for bad in (0, -1, 1e3, "5", True, 2**40)],
+    *[("max_lifts", partial(solvers.solve, PROBLEM, max_lifts=bad)) for bad in (-1, 0.5, "1", None, 2**40)],
+    *[
+        ("method", partial(solvers.solve, PROBLEM, method=bad))
+        for bad in ("sgd", "", 5, None, Accelerated, optax.sgd(0.1))
+    ],
+    *[("problems", partial(solve_each, bad)) for bad in ([], [None], [PROBLEM, 3])],
+    ("problems", partial(solve_each, [PROBLEM, ufm.Problem([0, 1], 2)])),
+    *[("seed", partial(solve_each, [PROBLEM], seeds=[bad])) for bad in (-1, "a", 2**70)],
+    ("seeds", partial(solve_each, [PROBLEM], seeds=[1, 2])),
+    ("inits", partial(solve_each, [PROBLEM], inits=0)),
+    ("max_steps", partial(solve_each, [PROBLEM], max_steps=0)),
+    ("max_lifts", partial(solve_each, [PROBLEM], max_lifts=-1)),
+    *[
+        ("transformation", partial(ProjectedGradient, bad))
+        for bad in (optax.sgd, 0.1, "sgd", None, lambda: 3, lambda x: x)
+    ],
+    *[("tolerance", partial(ProjectedGradient, tolerance=bad)) for bad in (-1.0, NAN, "1e-9", None, True)],
+    *[("nonneg", partial(ufm.Problem, [0, 1], 2, nonneg=bad)) for bad in ("no", "yes", 0, 1, None, [], 0.0)],
+    *[("nonneg", partial(ufm.Problem.from_class_sizes, [2, 2], 2, nonneg=bad)) for bad in ("no", 1)],
+    *[
+        ("multiplicity", partial(ufm.Problem, [0, 1], 2, multiplicity=bad))
+        for bad in ([2**53, 1], [1e18, 1], [1e300, 1])
+    ],
+    ("tolerance", partial(solvers.certify, H, PROBLEM, tolerance=NAN)),
+    *[("labels", partial(ufm.geometry_metrics, H, bad)) for bad in ([0, 1], [0, 0, 1, -1], [0.0, 0, 1, 1], [], "0011")],
+    ("labels", partial(ufm.geometry_metrics, H, [0, 0, 1, 5], k=2)),
+    *[("H", partial(ufm.geometry_metrics, bad, [0, 0, 1, 1])) for bad in (H[0], None, "H", [[1], [1, 2]])],
+    *[("k", partial(ufm.geometry_metrics, H, [0, 0, 0, 0], k=bad)) for bad in (1, 1.5, "2")],
+    ("multiplicity", partial(ufm.geometry_metrics, H, [0, 0, 1, 1], multiplicity=[1.0, 2.0])),
+    *[("n_min", partial(ufm.step_imbalance, 4, bad, 10.0)) for bad in (99999999999, 0, 2.5, "5")],
+]
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(("argument", "call"), BAD, ids=[f"{i}-{name}" for i, (name, _) in enumerate(BAD)])
+def test_a_bad_argument_is_named_in_one_line(argument, call):
+    with pytest.raises(ufm.InvalidInput, match=rf"^{argument} = ") as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+GOOD = [np.float32, np.float16, np.int64, bool]
+
+
+@pytest.mark.parametrize("kind", [*GOOD, "list", "jax", "jax32"])
+def test_embeddings_in_other_numbers_are_taken_in_doubles(kind):
+    given = {"list": H.tolist(), "jax": jnp.asarray(H), "jax32": jnp.asarray(H, dtype=jnp.float32)}.get(
+        kind, None if isinstance(kind, str) else H.astype(kind)
+    )
+    given = H.astype(int).tolist() if kind is bool else given
+    assert float(ufm.excess(given, PROBLEM)) == float(ufm.excess(H, PROBLEM)) == 0.0
+    assert float(ufm.scl_loss(given, PROBLEM)) == float(ufm.scl_loss(H, PROBLEM))
+    assert float(ufm.geometry_metrics(given, [0, 0, 1, 1]).max_cosine) == 0.0
+    assert solvers.verify(given, PROBLEM).verdict is solvers.Verdict.GLOBAL_MINIMISER
+    assert solvers.certify(given, PROBLEM, conic=False).status == "certified"
