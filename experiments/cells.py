@@ -115,16 +115,21 @@ def with_certificates(
 
 
 def describe(verification: Verification) -> str:
-    """What a start looks like, in a phrase: empty for an orthogonal frame that is a global minimiser."""
+    """What a start looks like, in a phrase: empty for an orthogonal frame that is a global minimiser.
+
+    For others that are feasible and stationary it names what misses an orthogonal frame by most.
+    """
     if verification.verdict is Verdict.GLOBAL_MINIMISER and verification.is_orthogonal_frame:
         return ""
     if verification.verdict in (Verdict.NOT_CONVERGED, Verdict.INFEASIBLE, Verdict.NOT_FINITE):
         return verification.reason
-    (c, e), cosine = verification.across.classes, verification.across.value
-    norm = verification.norm.value
-    if abs(norm - 1) > 0.5:
-        return f"class {verification.norm.classes[0]} is dead (norm {norm:.2g})"
-    return f"classes {min(c, e)} and {max(c, e)} overlap (cosine {cosine:.2g})"
+    across, within, norm = verification.across, verification.within, verification.norm
+    worst = max(abs(across.value), within.value, abs(norm.value - 1))
+    if abs(norm.value - 1) == worst:
+        return f"a sample of class {norm.classes[0]} has norm {norm.value:.2g}"
+    if within.value == worst:
+        return f"two samples of class {within.classes[0]} are {within.value:.2g} apart"
+    return f"samples of classes {min(across.classes)} and {max(across.classes)} have cosine {across.value:.2g}"
 
 
 def converged(cell: xr.Dataset) -> np.ndarray:

@@ -41,13 +41,14 @@ def rendered(root: Path) -> str:
     recorded = json.loads((root / "config.json").read_text())
     config = recorded["config"]
     rows, starts = lines(root / "summary.csv"), lines(root / "inits.csv")
-    good, verdict = judged(config, rows, failed=recorded.get("cells", len(rows)) - len(rows))
+    batched = bool(recorded.get("batched"))
+    good, verdict = judged(config, rows, recorded.get("cells", len(rows)) - len(rows), batched)
     model = "UFM+" if config["relu"] else "UFM"
     return page(
         root,
         title=f"{model} under {config['imbalance']} imbalance: k = {config['k']}, d = {config['d']}, "
         f"tau = {config['tau']:g}",
-        question=asked(config),
+        question=asked(config, batched),
         good=good,
         verdict=verdict,
         captions=SWEEP_CAPTIONS,
@@ -104,18 +105,20 @@ def page(
     )
 
 
-def asked(config: Mapping[str, Any]) -> str:
+def asked(config: Mapping[str, Any], batched: bool = False) -> str:
     """The question of the sweep, in words."""
     starts = f"{config['inits']} random starts at each imbalance ratio R"
-    if config["relu"]:
+    if not config["relu"]:
         return (
-            "With embeddings constrained to be nonnegative (the ReLU, UFM+), is every minimiser of the supervised "
-            "contrastive loss an orthogonal frame, whatever the imbalance (Theorem 1 of arXiv 2306.07960)? "
-            f"{starts}, each verified and certified."
+            "Without the ReLU (UFM), what are the minimisers of the supervised contrastive loss under imbalance? "
+            f"{starts}, each certified if its own duality gap closes."
         )
+    outside = outside_theorem(config, batched)
     return (
-        "Without the ReLU (UFM), what are the minimisers of the supervised contrastive loss under imbalance? "
-        f"{starts}, each certified by its own duality gap."
+        "Theorem 1 of arXiv 2306.07960: with embeddings constrained to be nonnegative (the ReLU, UFM+), every "
+        "minimiser of the supervised contrastive loss is an orthogonal frame, whatever the imbalance"
+        f"{f' (not about this problem: {outside})' if outside else ''}. Does every start end in one? "
+        f"{starts}, each verified and certified."
     )
 
 
@@ -135,20 +138,36 @@ def read_as(config: Mapping[str, Any]) -> str:
     )
 
 
-def judged(config: Mapping[str, Any], rows: Sequence[Mapping[str, str]], failed: int = 0) -> tuple[bool, str]:
-    """Whether the claim holds in every cell, and the verdict in a sentence. failed: cells without a row."""
-    certified = sum(int(row["certified"]) for row in rows)
-    frames = sum(int(row["orthogonal_frames"]) for row in rows)
-    starts = sum(int(row["inits"]) for row in rows)
+def judged(
+    config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], failed: int = 0, batched: bool = False
+) -> tuple[bool, str]:
+    """Whether every start of every cell is what the sweep asks for, and the verdict in a sentence.
+
+    rows: lines of summary.csv. failed: cells without a row. batched: whether a file gave batches.
+    """
+    certified, frames, starts = (
+        sum(int(row[name]) for row in rows) for name in ("certified", "orthogonal_frames", "inits")
+    )
+    counts = f"{certified} of {starts} starts are certified global minimisers"
     if failed:
-        return False, f"{failed} cells failed. Of the others, {certified} of {starts} starts are certified."
+        return False, f"{failed} of {failed + len(rows)} cells failed. Of the others, {counts}."
     measured = all(math.isfinite(float(row["worst_excess"])) for row in rows)
-    if config["relu"]:
-        good = certified == frames == starts and measured
-        counts = f"{certified} of {starts} starts are certified global minimisers, {frames} are orthogonal frames."
-        return good, f"Theorem 1 is reproduced: {counts}" if good else f"Theorem 1 is not reproduced: {counts}"
-    good = certified == starts and measured
-    return good, f"{certified} of {starts} starts are certified global minimisers of UFM."
+    if not config["relu"]:
+        return certified == starts and measured, f"{counts} of UFM."
+    good, outside = certified == frames == starts and measured, outside_theorem(config, batched)
+    counts = f"{counts}, {frames} are orthogonal frames."
+    if outside:
+        return good, f"Theorem 1 is not about this problem ({outside}). {counts}"
+    return good, f"Theorem 1 is {'' if good else 'not '}reproduced: {counts}"
+
+
+def outside_theorem(config: Mapping[str, Any], batched: bool) -> str:
+    """Why Theorem 1 (UFM+, full batch, d >= k, two samples of every class) does not apply; empty if it does."""
+    if "d" in config and config["d"] < config["k"]:
+        return f"d = {config['d']} < k = {config['k']}: its bound need not be attained"
+    if config.get("n_min", 2) < 2:
+        return "the norm of a class of one sample is free"
+    return "the file gives batches, which may allow other minimisers" if batched else ""
 
 
 def lines(path: Path) -> list[dict[str, str]]:

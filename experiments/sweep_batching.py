@@ -304,7 +304,10 @@ def report(config: Config, cells: Sequence[xr.Dataset], failed: int, console: Co
     if failed:
         sentence = f"Not confirmed: {failed} of {failed + len(cells)} cells failed; see above."
     elif good == len(cells):
-        sentence = "Confirmed: every start is a certified global minimiser, and a frame wherever that is predicted."
+        sentence = (
+            "Confirmed: every start is a certified global minimiser, a frame wherever that is predicted to be the only "
+            "one, and every other minimiser that is predicted is certified."
+        )
     else:
         sentence = f"Not confirmed in {len(cells) - good} of {len(cells)} cells; see the table and inits.csv."
     sweep.close(sentence, config.out, console)

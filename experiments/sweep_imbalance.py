@@ -1,4 +1,4 @@
-"""Theorem 1, numerically: is every minimiser an orthogonal frame, whatever the imbalance?"""
+"""Theorem 1, numerically: does every start end in an orthogonal frame, whatever the imbalance?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 from experiments import command_line, engine, sweep
 from experiments.cells import run_cell, with_certificates
 from experiments.problem_file import read_problem
-from experiments.report import rendered, write_report
+from experiments.report import judged, rendered, write_report
 from experiments.store import Store, digest
 from figures import class_mean_gram, convergence, style
 from solvers.many_starts import METHODS
@@ -35,7 +35,7 @@ class Config:
     """Minimise the supervised contrastive loss over free embeddings H >= 0, ||h|| <= 1 (UFM+), from many random
     starts at each imbalance ratio R; verify and certify every start; draw the figures.
 
-    Exit status: 0 if every start of every cell is a certified global minimiser and an orthogonal frame
+    Exit status: 0 if every start of every cell is a certified global minimiser and, under UFM+, an orthogonal frame
     (Theorem 1 of arXiv 2306.07960), 1 if not or if a cell failed, 2 for bad input or a disk that cannot be written,
     130 or 143 if stopped. Whatever stopped it, finished cells are kept: the same command goes on from them.
     """
@@ -63,7 +63,7 @@ class Config:
     relu: bool = True
     """--no-relu drops H >= 0 (UFM): the minimiser is then no orthogonal frame, and is certified as it is."""
     method: str = "staircase"
-    """staircase (default: every start reaches the optimum), accelerated, or projected-gradient (reference)."""
+    """staircase (default: lifts starts out of spurious points), accelerated, or projected-gradient (reference)."""
     seed: int = 0
     """Start s depends on (seed, s) alone."""
     out: Path = Path("runs/imbalance")
@@ -91,9 +91,9 @@ def swept(config: Config, problems: dict[float, Problem], store: Store) -> int:
     console = sweep.console()
     for warning in warnings(config):
         console.print(f"[yellow]note[/]  {warning}")
-    store.write_json(
-        "config.json", {"config": sweep.plain(config), "versions": sweep.versions(), "cells": len(problems)}
-    )
+    batched = not all(problem.is_full_batch for problem in problems.values())
+    recorded = {"config": sweep.plain(config), "versions": sweep.versions(), "cells": len(problems)}
+    store.write_json("config.json", {**recorded, "batched": batched})
     cells = run_cells(config, problems, store, console)
     if not cells:
         return NOT_REPRODUCED
@@ -107,7 +107,7 @@ def swept(config: Config, problems: dict[float, Problem], store: Store) -> int:
             store.write_bytes(f"figures/{name}.{suffix}", content)
     write_report(store, rendered)
     failed = len(problems) - len(cells)
-    report(config, cells, failed, console)
+    report(config, cells, failed, console, batched=batched)
     return REPRODUCED if not failed and all(reproduced(cell) for cell in cells) else NOT_REPRODUCED
 
 
@@ -151,13 +151,13 @@ def warnings(config: Config) -> list[str]:
             f"d = {config.d} < k = {config.k}: {config.k} orthogonal nonnegative vectors do not fit, so the bound "
             "of Theorem 1 is not attained and no start can be certified against it"
         )
-    if config.n_min == 1:
+    if config.relu and config.n_min == 1 and config.d >= config.k:
         said.append(
             "n-min = 1: a class of one sample has no positive pair; it is no anchor, its norm is free, "
             "and a minimiser need not be an orthogonal frame"
         )
     if not config.relu:
-        said.append("--no-relu: Theorem 1 is about UFM+; UFM is solved and certified by its own duality gap")
+        said.append("--no-relu: Theorem 1 is about UFM+; a start of UFM is certified if its own duality gap closes")
     return said
 
 
@@ -229,8 +229,8 @@ def reproduced(cell: xr.Dataset) -> bool:
     return bool(cell["certified"].all() and frames and sweep.is_measured(cell))
 
 
-def report(config: Config, cells: list[xr.Dataset], failed: int, console: Console) -> None:
-    """The closing table and a verdict in a sentence."""
+def report(config: Config, cells: list[xr.Dataset], failed: int, console: Console, *, batched: bool = False) -> None:
+    """The closing table and a verdict in a sentence. batched: whether a file gave batches."""
     model = "UFM+" if config.relu else "UFM"
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -284,15 +284,7 @@ def report(config: Config, cells: list[xr.Dataset], failed: int, console: Consol
             console.print(f"  R = {cell.attrs['R']:g}: {count} x {phrase}", highlight=False)
         if len(common) > 3:
             console.print(f"  R = {cell.attrs['R']:g}: {len(common) - 3} more kinds, see the evidence in the cell")
-    good = sum(reproduced(cell) for cell in cells)
-    if failed:
-        sentence = f"Not reproduced: {failed} of {failed + len(cells)} cells failed; see above."
-    elif config.relu and good == len(cells):
-        sentence = "Theorem 1 reproduced: every start ended in a certified global minimiser, an orthogonal frame."
-    elif good == len(cells):
-        sentence = "Every start ended in a certified global minimiser of UFM."
-    else:
-        sentence = f"Not reproduced in {len(cells) - good} of {len(cells)} cells; see the table."
+    _, sentence = judged(sweep.plain(config), [summary_row(cell) for cell in cells], failed, batched)
     sweep.close(sentence, config.out, console)
 
 

@@ -90,7 +90,7 @@ def test_two_workers_of_which_one_is_killed(tmp_path):
         os.kill(workers[0], signal.SIGKILL)
         said = process.stdout.read().decode()
         assert process.wait() == 0, said
-    assert "Theorem 1 reproduced" in said
+    assert "Theorem 1 is reproduced" in said
     assert rows(there / "summary.csv") == rows(here / "summary.csv")
     assert (there / "inits.csv").read_bytes() == (here / "inits.csv").read_bytes()
     assert {path.name for path in there.rglob("*")} == {path.name for path in here.rglob("*")}

@@ -166,8 +166,8 @@ def test_reference_method_says_what_got_stuck(tmp_path, capsys):
     arguments = ("--R", 100, "--k", 6, "--n-min", 2, "--d", 6, "--inits", 4, "--method", "accelerated")
     assert run(*arguments, "--out", tmp_path) == 1
     out = " ".join(capsys.readouterr().out.split())
-    assert "Not reproduced in 1 of 1 cells" in out
-    assert "overlap (cosine" in out
+    assert "Theorem 1 is not reproduced" in out
+    assert "have cosine" in out
     (row,) = rows(tmp_path / "summary.csv")
     assert int(row["certified"]) < 4
 

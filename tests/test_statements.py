@@ -1,0 +1,181 @@
+"""Every sentence that the sweeps and the checker print, beside what was computed: case -> sentence."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xarray as xr
+from rich.console import Console
+
+import ufm
+from experiments import batching_report, report, sweep_batching, sweep_imbalance
+from experiments.cells import describe
+from solvers.verification import Pair, Verdict, verify
+
+FRAME = {"relu": True, "k": 4, "d": 6, "n_min": 2, "inits": 4}
+FREE = {**FRAME, "relu": False}
+
+# The verdict of the imbalance sweep: what was asked; (certified, frames) of 4 starts; failed cells; batches of a file.
+VERDICTS = {
+    "all": (FRAME, (4, 4), 0, False, "Theorem 1 is reproduced: 4 of 4 starts are certified global minimisers, 4 are"),
+    "one is no frame": (FRAME, (4, 3), 0, False, "Theorem 1 is not reproduced: 4 of 4"),
+    "one is not certified": (FRAME, (3, 4), 0, False, "Theorem 1 is not reproduced: 3 of 4"),
+    "a cell failed": (FRAME, (4, 4), 1, False, "1 of 2 cells failed. Of the others, 4 of 4 starts are certified"),
+    "d < k": (
+        {**FRAME, "d": 3},
+        (0, 0),
+        0,
+        False,
+        "Theorem 1 is not about this problem (d = 3 < k = 4: its bound need not be attained). 0 of 4 starts are",
+    ),
+    "a class of one sample": (
+        {**FRAME, "n_min": 1},
+        (4, 2),
+        0,
+        False,
+        "Theorem 1 is not about this problem (the norm of a class of one sample is free). 4 of 4 starts are certified",
+    ),
+    "batches of a file": (
+        FRAME,
+        (4, 4),
+        0,
+        True,
+        "Theorem 1 is not about this problem (the file gives batches, which may allow other minimisers). 4 of 4",
+    ),
+    "UFM": (FREE, (4, 0), 0, False, "4 of 4 starts are certified global minimisers of UFM."),
+    "UFM, one is not certified": (FREE, (3, 0), 0, False, "3 of 4 starts are certified global minimisers of UFM."),
+}
+
+
+@pytest.mark.parametrize("case", VERDICTS)
+def test_the_verdict_of_the_imbalance_sweep(case):
+    config, (certified, frames), failed, batched, sentence = VERDICTS[case]
+    row = {"certified": certified, "orthogonal_frames": frames, "inits": 4, "worst_excess": 1e-13}
+    good, said = report.judged(config, [row], failed, batched)
+    assert said.startswith(sentence)
+    assert good is (not failed and certified == 4 and (frames == 4 or not config["relu"]))
+    assert ("reproduced" in said) is (config is FRAME and not failed and not batched)
+    asked = report.asked(config, batched)
+    assert ("Theorem 1" in asked) is config["relu"]
+    assert ("not about this problem" in asked) is ("not about this problem" in said)
+
+
+WARNINGS = {
+    "usual": ({}, []),
+    "d < k": ({"d": 3}, ["d = 3 < k = 4"]),
+    "a class of one sample": ({"n_min": 1}, ["its norm is free"]),
+    "both": ({"n_min": 1, "d": 3}, ["d = 3 < k = 4"]),  # where the bound is not attained no norm is known to be free
+    "UFM": ({"relu": False}, ["is about UFM+; a start of UFM is certified if its own duality gap closes"]),
+    "UFM, a class of one sample": ({"relu": False, "n_min": 1}, ["is about UFM+"]),  # its norm is not free there
+}
+
+
+@pytest.mark.parametrize("case", WARNINGS)
+def test_notes_on_what_is_asked(case):
+    changed, said = WARNINGS[case]
+    notes = sweep_imbalance.warnings(replace(sweep_imbalance.Config(k=4, d=6, n_min=2), **changed))
+    assert len(notes) == len(said)
+    assert all(words in note for words, note in zip(said, notes, strict=True))
+
+
+def shown(report_of, config, cells, failed=0, **options):
+    console = Console(file=io.StringIO(), width=200)
+    report_of(config, cells, failed, console, **options)
+    return " ".join(console.file.getvalue().split())
+
+
+def cell(*, certified=4, frames=4, nonneg=1, excess=1e-13, gap=1e-12, verdict=str(Verdict.GLOBAL_MINIMISER), **batches):
+    columns = dict.fromkeys(("delta_gm", "beta_nc", "trace_sw", "max_cosine", "residual", "iterations"), 1.0)
+    data = {name: ("init", np.full(4, value)) for name, value in {**columns, "gap": gap}.items()}
+    data |= {"excess": ("init", np.full(4, excess)), "verdict": ("init", np.full(4, verdict))}
+    data |= {"evidence": ("init", np.full(4, "")), "certified": ("init", np.arange(4) < certified)}
+    data["orthogonal_frame"] = ("init", np.arange(4) < frames)
+    attrs = {"R": 10.0, "k": 4, "d": 6, "tau": 1.0, "n": 44, "inits": 4, "nonneg": nonneg, "loss_bound": 100.0}
+    attrs |= {"lower_bound": 90.0, **dict.fromkeys(("seconds_compile", "seconds_solve", "seconds_certify"), 1.0)}
+    if batches:
+        attrs |= {"batch_size": 8, "bound": 0, "family": "partition", "batches": 6, "partitions": 4}
+        data["start"] = ("init", np.zeros(4, int))
+        data["plain_claim"] = ("init", np.zeros(4, bool))
+        data |= {name: ("init", np.array(values)) for name, values in batches.items()}
+    return xr.Dataset(data, attrs=attrs)
+
+
+def test_the_console_says_what_the_page_says():
+    config = sweep_imbalance.Config(k=4, d=6, n_min=2, inits=4)
+    said = shown(sweep_imbalance.report, config, [cell(), cell(frames=3)])
+    row = {"certified": 8, "orthogonal_frames": 7, "inits": 8, "worst_excess": 1e-13}
+    assert report.judged(vars(config), [row])[1] in said
+
+
+@pytest.mark.parametrize(
+    ("relu", "head", "number", "hidden"), [(True, "worst excess", "-8e+00", "1e-12"), (False, "lower", "1e-12", "-8e")]
+)
+def test_the_table_shows_losses_above_what_bounds_them(relu, head, number, hidden):
+    """The loss of a frame is no bound of UFM: an excess of -8 over it is no distance from an optimum."""
+    config = sweep_imbalance.Config(k=4, d=6, n_min=2, inits=4, relu=relu)
+    said = shown(sweep_imbalance.report, config, [cell(nonneg=int(relu), excess=-8.0)])
+    assert all(word in said for word in head.split())
+    assert number in said
+    assert hidden not in said
+
+
+PREDICTED = ["True", "False", "None", "True"]
+REFUTED = ["None", "True", "None", "None"]
+BATCHED = {
+    "all as predicted": ({}, True),
+    "no frame where none is predicted": ({"frames": [1, 0, 0, 1]}, True),
+    "no frame where one is predicted": ({"frames": [0, 1, 1, 1]}, False),
+    "a start is not certified": ({"certified": 3}, False),
+    "another minimiser is not certified": ({"counterexample_certified": ["None", "False", "None", "None"]}, False),
+}
+
+
+@pytest.mark.parametrize("case", BATCHED)
+def test_the_verdict_of_the_batching_sweep(case):
+    changed, good = BATCHED[case]
+    changed = dict(changed)
+    frames = np.array(changed.pop("frames", [1, 1, 1, 1]), bool)
+    families = {"unique": PREDICTED, "counterexample_certified": REFUTED}
+    measured = cell(certified=changed.pop("certified", 4), **{**families, **changed})
+    measured["orthogonal_frame"] = ("init", frames)
+    said = shown(sweep_batching.report, sweep_batching.Config(k=4, d=6, partitions=4), [measured])
+    agreed = (
+        "Confirmed: every start is a certified global minimiser, a frame wherever that is predicted to be the only "
+        "one, and every other minimiser that is predicted is certified."
+    )
+    assert (agreed in said) is good
+    assert ("Not confirmed in 1 of 1 cells" in said) is not good
+    names = ("unique", "start", "certified", "orthogonal_frame", "counterexample_certified", "excess")
+    starts = [{name: str(measured[name].values[i]) for name in names} for i in range(4)]
+    judged, counts = batching_report.judged(starts)
+    assert judged is good
+    assert counts.startswith("Confirmed: 4 of 4" if good else "Not confirmed: ")
+    assert f"{int(frames[[0, 3]].sum())} of 2 are frames" in counts
+    assert sweep_batching.confirmed(measured) is good
+
+
+def test_a_failed_cell_is_no_confirmation():
+    cells = [cell(unique=PREDICTED, counterexample_certified=REFUTED)]
+    assert "Not confirmed: 2 of 3 cells failed" in shown(sweep_batching.report, sweep_batching.Config(), cells, 2)
+
+
+# What a start looks like: a change of a frame, and the phrase.
+LOOKS = {
+    "frame": (lambda H: H, ""),
+    "merged": (lambda H: np.where((H[:, 2] > 0)[:, None], H[0], H), "samples of classes 0 and 2 have cosine 1"),
+    "short": (lambda H: H * (1 - 0.3 * (H[:, [1]] > 0)), "a sample of class 1 has norm 0.7"),
+    "vanished": (lambda H: H * (H[:, [1]] == 0), "a sample of class 1 has norm 0"),
+}
+
+
+@pytest.mark.parametrize("case", LOOKS)
+def test_what_a_start_looks_like(case):
+    """Whatever the verdict, the phrase is about what is measured, never "overlap (cosine 0)"."""
+    change, phrase = LOOKS[case]
+    problem = ufm.Problem.from_class_sizes([4, 3, 3], d=4)
+    found = verify(change(np.eye(3, 4)[np.asarray(problem.labels)]), problem)
+    stationary = found.verdict if phrase == "" else Verdict.STATIONARY
+    assert describe(replace(found, verdict=stationary)) == phrase
+    apart = replace(found, verdict=Verdict.STATIONARY, collapsed=False, within=Pair((0, 1), (0, 0), 1.4))
+    assert describe(apart) == "two samples of class 0 are 1.4 apart"
