@@ -16,7 +16,7 @@ def draw(data: xr.Dataset) -> Figure:
 
     - proven gap: upper minus lower bound, in ball arithmetic. For UFM+ the lower bound is the theoretical
       optimum, the loss of an orthogonal frame, exactly; so the gap is upper bound minus optimum.
-    - cheapest pair: what merging the cheapest pair of orbits costs at least (design, section 2.3); below
+    - cheapest pair: what merging the cheapest pair of orbits costs at least (theory, 2.11); below
       the tolerance, a fraction of it, a point is certified.
     - a relative loss tolerance of LOSS_TOLERANCE, and the error of a conic solver's value, for comparison.
     """

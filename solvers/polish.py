@@ -4,7 +4,7 @@ r"""Stationary points of UFM over orbits to full double accuracy, by Newton's me
 
 A dual read off a point is as good as the point is stationary, so a point that is to prove the optimum
 to 1e-12 needs more than a first-order method gives. Second-order stationary points of rank below r are
-global minimisers (design, section 2.4); `solvers.bounds` decides whether that is so, nothing here does.
+global minimisers among collapsed points (theory, 4.10); `solvers.bounds` decides whether that is so, nothing here does.
 """
 
 from __future__ import annotations

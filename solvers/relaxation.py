@@ -1,11 +1,11 @@
-r"""The convex relaxation of UFM+ and UFM over orbits, for a conic solver (design, sections 2.4 and 2.5).
+r"""The convex relaxation of UFM+ and UFM over orbits, for a conic solver (theory, 4.2 and 4.3).
 
     minimise L(G)  over symmetric G, PSD, diag <= 1, and G >= 0 for UFM+
 
 By symmetry G may be taken constant on orbits: t_a on the diagonal, w_a between different samples of
 orbit a (n_a of them), G_ab across. With X_ab = G_ab and X_aa = (t_a + (n_a - 1) w_a) / n_a the
 constraint G PSD reads X PSD and X_aa <= t_a (equal if n_a = 1), so the size is the number of orbits,
-whatever n is. A conic solver's value is an opinion and no bound (design, section 3.7): the dual it
+whatever n is. A conic solver's value is an opinion and no bound (theory, 4.11): the dual it
 returns becomes one only through `solvers.bounds`.
 """
 

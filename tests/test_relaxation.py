@@ -70,7 +70,7 @@ def test_repaired_conic_bound_is_tight_to_one_in_a_million(k, R, tau):
 
 
 def test_scs_is_a_second_solver_and_its_word_optimal_is_no_proof():
-    """R = 1000: SCS calls a point optimal whose minority classes are far from orthogonal (design, section 3.1)."""
+    """R = 1000: SCS calls a point optimal whose minority classes are far from orthogonal (theory, 4.11)."""
     given = step(10, 1000, 1.0, d=10)
     problem = reduced(given)
     solution = solve_relaxation(problem, "SCS")

@@ -1,4 +1,4 @@
-"""Batch families: seeded families of index sets (paper, Section 4; design, section 1).
+"""Batch families: seeded families of index sets (paper, Section 4; theory, 1.1).
 
 Every constructor returns one (nb, s) int32 array of sample indices, a batch a row, short batches padded
 with -1 at the end: what `Problem(batches=...)` holds. Families from the same n and batch size have the

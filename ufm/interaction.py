@@ -1,6 +1,6 @@
 r"""Who constrains whom: the interaction graph of a batch family, plain and effective.
 
-The excess of UFM+ is a sum of terms >= 0, one for each batch B and active anchor i (design, section 2.2):
+The excess of UFM+ is a sum of terms >= 0, one for each batch B and active anchor i (theory, 2.4):
 
     log1p( [ sum_pos phi((delta_i - delta_ij)/tau) + e^{-1/tau} sum_neg expm1((G_il + delta_i)/tau) ] / Z ),
 
@@ -17,7 +17,7 @@ bound of Theorems 1 and 2 are exactly the feasible H with
 If one pair of an equal-value batch is glued the number is 1 and the whole batch is glued; the components
 below are closed under this. Between components of two samples or more (unit vectors) and single samples
 (any norm up to 1, 0 included) there remain cross edges and *open* equal-value batches. By classes and
-batches, never by pairs of samples. (Design, section 2.8; the plain graph is that of Corollary 2.1.)
+batches, never by pairs of samples. (Theory, 3.2 and 3.3; the plain graph is that of Corollary 2.1.)
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ has one maximum in s, where (s - 1) e^{s - 1} = N_c / ((n_c - 1) e). With Lamber
 
 whatever eta. For fixed N and tau, 1 - rho_c = 2 eta x n_c/(n_c - 1) / (1 + 2 eta x), x = w_c (n_c - 1), falls in n_c:
 the largest class is the slowest, so the best temperature of the whole problem is that of its largest class. (As long
-as 2 eta w_c <= 1, that is rho_c >= 0, for all c.) (Design, section 2.10.)
+as 2 eta w_c <= 1, that is rho_c >= 0, for all c.) (Theory, 5.10 and 5.11.)
 """
 
 from __future__ import annotations

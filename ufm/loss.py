@@ -10,7 +10,7 @@ them, and write the *deficits* delta_ij = 1 - G_ij, mean deficit delta. With
     f - log Z = log1p( [ sum_{j in P} phi((delta - delta_ij)/tau)
                          + e^{-1/tau} sum_{neg l} expm1((G_il + delta)/tau) ] / Z )
 
-(design, section 2.2; the sum over P of the linear terms is zero, hence phi). On UFM+ every term of
+(theory, 2.4; the sum over P of the linear terms is zero, hence phi). On UFM+ every term of
 the last line is >= 0, so the excess keeps its relative accuracy however small it is, provided the
 deficits do; `_deficits` sees to that. One sweep over blocks of anchors yields loss, excess, gradient
 and the weight of the pairs at each point; the Gram matrix is never held whole.
@@ -37,7 +37,7 @@ BLOCK_ENTRIES = 2**18
 class Evaluation(NamedTuple):
     """What one sweep over all pairs yields, at H (m, d).
 
-    - loss: sum over batches and active anchors (design, section 1).
+    - loss: sum over batches and active anchors (theory, 1.1).
     - excess: loss minus the bound of Theorems 1 and 2, computed without cancellation.
     - gradient: d loss / d H, of all samples a point stands for together.
     - pair_weight: sum over l of |C_il| + |C_li|, C = d loss / d G; the scale of a sensible step. Where
@@ -45,7 +45,7 @@ class Evaluation(NamedTuple):
       there (p_il + 1 / positives) 2 (1 - G_il) / (tau min(tau, 1)) is added, p the softmax of G_i. / tau.
     - force: the same sum, but with (p_il + 1 / positives) / tau >= |C_il| in such batches: repulsion and
       attraction of each pair, which cancel there. What a gradient or a conflict is small against.
-    - conflict: each point's share of the Lagrangian duality gap at H (design, sections 2.6 and 2.7):
+    - conflict: each point's share of the Lagrangian duality gap at H (theory, 4.9):
       sum over l of (|C_il| + |C_li|)/2 times G_il where C_il > 0 and 1 - G_il where C_il < 0 (only
       positives attract). With A = max(-C, 0), v = A 1, S = Laplacian(A) and N = max(C, 0),
       C = S - Diag(v) + N, so the total <C, G> + tr Diag(v) bounds loss(H) minus the minimum of
@@ -61,7 +61,7 @@ class Evaluation(NamedTuple):
 
 
 class AnchorTerms(NamedTuple):
-    """Counts of each anchor slot of a batch: positives, Z of design section 2, active weight."""
+    """Counts of each anchor slot of a batch: positives, Z (theory, 2.2), active weight."""
 
     positives: Float[Array, " s"]
     log_partition: Float[Array, " s"]
@@ -123,7 +123,7 @@ def loss_bound(problem: Problem, axis: Axis = None) -> Float[Array, ""]:
 
 
 def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:
-    """The supervised contrastive loss, summed over batches and active anchors (design, section 1).
+    """The supervised contrastive loss, summed over batches and active anchors (theory, 1.1).
 
     Differentiable in H by reverse mode, in the memory of one block of anchors. Compiled once for
     every shape of problem.
@@ -134,7 +134,7 @@ def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:
 
 
 def excess(H: Rows, problem: Problem) -> Float[Array, ""]:
-    """`scl_loss` minus `loss_bound`, without cancellation (design, section 2.2).
+    """`scl_loss` minus `loss_bound`, without cancellation (theory, 2.4).
 
     The number to minimise, print and certify. >= 0 on the feasible set of UFM+; on UFM it may be
     negative. Same gradient, and the same inputs, as `scl_loss`.

@@ -1,4 +1,4 @@
-r"""Whether neural collapse onto an orthogonal frame is the only minimiser of UFM+ (design, section 2.9).
+r"""Whether neural collapse onto an orthogonal frame is the only minimiser of UFM+ (theory, 3.12).
 
 For d >= k the bound of Theorem 2 is attained, so the minimisers are the H with zero excess: those that
 keep the constraints of `ufm.interaction`. Each rule below either proves that these force the orthogonal

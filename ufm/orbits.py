@@ -1,4 +1,4 @@
-"""Symmetry: samples of one class in exactly the same batches are exchangeable (design, section 2.5)."""
+"""Symmetry: samples of one class in exactly the same batches are exchangeable (theory, 3.1)."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Problem(eqx.Module):
     minimise over H in R^{n x d}   sum_B sum_{i in B active} f_{B,i}(H)
     subject to ||h_i|| <= 1, and h_i >= 0 if `nonneg` (UFM+)
 
-    (paper, eq. (1)-(3); design, section 1). A point may stand for several identical samples: its
+    (paper, eq. (1)-(3); theory, 1.1). A point may stand for several identical samples: its
     `multiplicity` is their number. The raw problem has multiplicity 1 everywhere; the
     orbit-collapsed one has one point an orbit; a point of multiplicity 0 is padding.
 

@@ -14,7 +14,7 @@ at most r^3 / (6 sqrt 3), a variance at most r^2 / 4, hence the remainders
 log-sum-exp is 1-Lipschitz in the maximum norm, so the anchor's loss is off by at most the largest
 remainder among the classes it meets. The positives enter through their mean only: exactly. Cost
 O(n k d^2) (first order O(n k d)) against O(n^2 d); exact when classes have collapsed (rho_c = 0).
-(design, section 3.6)
+(theory, 5.4)
 """
 
 from __future__ import annotations
