@@ -5,10 +5,10 @@ imbalance makes them common. In a space with unused coordinates those with colla
 rows of a piece (points of a class that chains of attraction connect) be one unit vector u, and sum C_il G_il > 0 over
 its pairs with others: the piece is pushed. Replacing u by sqrt(1 - s^2) u + s e, e a fresh coordinate, leaves
 its inner products 1 and scales the others by sqrt(1 - s^2), so the loss changes by -(s^2 / 2) sum C_il G_il + O(s^4)
-(i in the piece, l not, both orders): it falls to second order. Of a piece whose rows differ this says nothing. So
-the staircase gives the pieces in conflict random mass there and descends again, as the Riemannian staircase of
-SE-Sync does for its relaxation. Neither the form of the optimum nor its value is used: a point without conflict has
-duality gap zero.
+(i in the piece, l not, both orders): it falls to second order (theory, 5.7). Of a piece whose rows differ this
+says nothing. So the staircase gives the pieces in conflict random mass there and descends again, as the Riemannian
+staircase of SE-Sync does for its relaxation. Neither the form of the optimum nor its value is used: a point without
+conflict has duality gap zero.
 """
 
 from __future__ import annotations

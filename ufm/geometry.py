@@ -15,7 +15,7 @@ from ufm.shards import Axis, largest, total
 
 
 class GeometryMetrics(NamedTuple):
-    """Metrics of class means M (d x k, uncentred), G_M = M^T M (paper, Section 5).
+    """Metrics of class means M (d x k, uncentred), G_M = M^T M (paper, Section 5; theory, 5.13).
 
     - delta_gm: || G_M / ||G_M||_F - I / sqrt(k) ||_F. 0 iff the means are a k-orthogonal frame; it sees means only.
     - beta_nc: tr(S_W S_B^+) / k. It sees the spread of a class only in the span of the centred means: 0 if every class

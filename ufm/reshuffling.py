@@ -1,4 +1,4 @@
-r"""How often must batches be reshuffled before they force the orthogonal frame? A first-moment prediction.
+r"""How often must batches be reshuffled before they force the orthogonal frame? A prediction (theory, 3.16).
 
 For d >= k + 1 the frame is the only minimiser iff each class is one glued component of two samples or more and every
 two classes repel (`ufm.minimisers`, rules 1 to 4): never, if a class has one sample. In the union of E independent
