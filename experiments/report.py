@@ -47,15 +47,17 @@ def rendered(root: Path) -> str:
     return page(
         root,
         title=f"{model} under {config['imbalance']} imbalance: k = {config['k']}, d = {config['d']}, "
-        f"tau = {config['tau']:g}",
+        f"tau = {shown(config['tau'])}",
         question=asked(config, batched),
         good=good,
         verdict=verdict,
         captions=SWEEP_CAPTIONS,
         note=read_as(config),
         certificates={
-            f"R = {row['R']}": [
-                f"R{float(row['R']):g}-start{int(start['init']):03d}.json" for start in starts if start["R"] == row["R"]
+            f"R = {row['R']}, tau = {row['tau']}": [
+                f"{cell_name(row['R'], row['tau'])}-start{int(start['init']):03d}.json"
+                for start in starts
+                if (start["R"], start["tau"]) == (row["R"], row["tau"])
             ]
             for row in rows
         },
@@ -89,7 +91,7 @@ def page(
         question=question,
         good=good,
         verdict=verdict,
-        config={name: _shown(value) for name, value in recorded["config"].items()},
+        config={name: shown(value) for name, value in recorded["config"].items()},
         columns=list(rows[0]),
         rows=rows,
         note=note,
@@ -176,8 +178,14 @@ def lines(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _shown(value: Any) -> str:
-    return " ".join(f"{item:g}" for item in value) if isinstance(value, list) else str(value)
+def shown(value: Any) -> str:
+    """A value of a configuration, several of them separated by spaces."""
+    return " ".join(f"{item:g}" for item in value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def cell_name(R: float | str, tau: float | str) -> str:
+    """What the files of a cell of the imbalance sweep are called, from the numbers as they are in summary.csv."""
+    return f"R{R}-tau{tau}"
 
 
 def _figures(root: Path, captions: Mapping[str, Caption]) -> list[dict[str, str]]:

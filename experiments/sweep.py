@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from experiments import engine, report
+from experiments.problem_file import MOST_COORDINATES, MOST_SAMPLES
 from experiments.store import Store
-from ufm import long_tail_imbalance, step_imbalance
+from ufm import InvalidInput, long_tail_imbalance, step_imbalance
+from ufm.errors import whole_number
 
 PROFILES = {"step": step_imbalance, "long-tail": long_tail_imbalance}
+MOST_STARTS = 1_000_000
 
 
 def console() -> Console:
@@ -96,6 +99,28 @@ def close(sentence: str, out: Path, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def profile(imbalance: str, k: int, n_min: int, d: int) -> Callable[[float], np.ndarray]:
+    """The class sizes of a ratio R, by the profile of that name.
+
+    Raises InvalidInput, also from the function returned, for what is no profile or does not fit a machine.
+    """
+    whole_number("d", d, 1, f"give 1 to {MOST_COORDINATES:,} dimensions", MOST_COORDINATES)
+    whole_number("k", k, 2, f"give 2 to {MOST_SAMPLES:,} classes", MOST_SAMPLES)
+    whole_number("n_min", n_min, 1, f"give 1 to {MOST_SAMPLES:,} samples", MOST_SAMPLES)
+    if k * n_min > MOST_SAMPLES:
+        raise InvalidInput(
+            "n_min", n_min, f"{k} such classes are more than {MOST_SAMPLES:,} samples in all; give fewer"
+        )
+
+    def sizes(R: float) -> np.ndarray:
+        of_classes = np.asarray(PROFILES[imbalance](k, n_min, R))
+        if of_classes.sum() > MOST_SAMPLES:
+            raise InvalidInput("R", R, f"that makes more than {MOST_SAMPLES:,} samples in all; give a smaller ratio")
+        return of_classes
+
+    return sizes
 
 
 def versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ from experiments.store import Store, digest
 from figures import batch_sweep, style
 from solvers.padding import Shape, common_shape
 from ufm import InvalidInput, Problem, batching, orbits
-from ufm.errors import whole_number
+from ufm.errors import checked_seed, whole_number
 
 CONFIRMED, NOT_CONFIRMED = 0, 1
 # Part of every cell's name: a change of what a cell holds makes a new cell.
@@ -111,14 +111,17 @@ def checked_cells(config: Config) -> list[Cell]:
         if not getattr(config, name):
             raise InvalidInput(name, [], "give at least one")
     for name in ("partitions", "inits", "epochs"):
-        whole_number(name, getattr(config, name), 1, "give a whole number of at least 1")
-    whole_number("seed", config.seed, 0, "give a whole number of at least 0")
+        most = sweep.MOST_STARTS
+        whole_number(name, getattr(config, name), 1, f"give a whole number from 1 to {most:,}", most)
+    checked_seed(config.seed)
     engine.check(config.dask)
     if config.d < config.k:
         raise InvalidInput("d", config.d, f"give at least k = {config.k}: below it the bound is not attained")
     cells = []
     for R in dict.fromkeys(config.R):
         labels = np.repeat(np.arange(config.k), class_sizes(config, R))
+        if config.family == "reshuffled" and config.epochs * len(labels) > sweep.MOST_SAMPLES:
+            raise InvalidInput("epochs", config.epochs, f"with {len(labels):,} samples that is too much; give fewer")
         for batch_size in dict.fromkeys(config.batch_size):
             drawn = [drawn_family(config, labels, batch_size, p) for p in range(config.partitions)]
             for bound in (False, True) if config.bind else (False,):
@@ -133,13 +136,14 @@ def checked_cells(config: Config) -> list[Cell]:
 def class_sizes(config: Config, R: float) -> np.ndarray:
     """Samples of each class: the profile of n_min, or of the largest n_min with at most n samples, the rest dealt
     out to the largest classes. Raises InvalidInput if even n_min = 1 is too large for n."""
-    profile = sweep.PROFILES[config.imbalance]
     if config.n_min is not None:
         if config.n is not None:
             raise InvalidInput("n", config.n, "give n or n-min, not both")
-        return np.asarray(profile(config.k, config.n_min, R))
-    n = whole_number("n", 1000 if config.n is None else config.n, 2, "give a whole number of at least 2")
-    least = int(np.sum(profile(config.k, 1, R)))
+        return sweep.profile(config.imbalance, config.k, config.n_min, config.d)(R)
+    most = sweep.MOST_SAMPLES
+    n = whole_number("n", 1000 if config.n is None else config.n, 2, f"give 2 to {most:,} samples", most)
+    least = int(np.sum(sweep.profile(config.imbalance, config.k, 1, config.d)(R)))
+    profile = sweep.PROFILES[config.imbalance]
     if least > n:
         raise InvalidInput("n", n, f"R = {R:g} with k = {config.k} takes at least {least} samples")
     smallest = n // least

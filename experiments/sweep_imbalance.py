@@ -17,17 +17,19 @@ from rich.table import Table
 from experiments import command_line, engine, sweep
 from experiments.cells import run_cell, with_certificates
 from experiments.problem_file import read_problem
-from experiments.report import judged, rendered, write_report
+from experiments.report import cell_name, judged, rendered, shown, write_report
 from experiments.store import Store, digest
 from figures import class_mean_gram, convergence, style
 from solvers.many_starts import METHODS
 from solvers.verification import Verdict
 from ufm import InvalidInput, Problem
+from ufm.errors import checked_seed, whole_number
 
 REPRODUCED, NOT_REPRODUCED = 0, 1
 # Part of every cell's name: a change of what a cell holds makes a new cell.
 SCHEMA = 2
 MODULE = "experiments.sweep_imbalance"
+Problems = dict[tuple[float, float], Problem]  # by R and tau
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +50,10 @@ class Config:
     """Samples of the smallest class. 1 is allowed: such a class has no positives, and its norm is free."""
     d: int = 20
     """Embedding dimension. d < k is allowed: the bound is then not attained."""
-    tau: float = 1.0
-    """Temperature of the loss."""
+    tau: tuple[float, ...] = (1.0,)
+    """Temperatures of the loss: every R at each of them."""
     inits: int = 32
-    """Random starts for each R."""
+    """Random starts for each R and tau."""
     imbalance: Literal["step", "long-tail", "given"] = "step"
     """Class profile: half the classes have R times n-min samples, or geometric decay from R n-min to n-min, or that
     given by --problem."""
@@ -86,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return swept(config, problems, store)
 
 
-def swept(config: Config, problems: dict[float, Problem], store: Store) -> int:
+def swept(config: Config, problems: Problems, store: Store) -> int:
     """Run, write and report; the exit status."""
     console = sweep.console()
     for warning in warnings(config):
@@ -111,35 +113,35 @@ def swept(config: Config, problems: dict[float, Problem], store: Store) -> int:
     return REPRODUCED if not failed and all(reproduced(cell) for cell in cells) else NOT_REPRODUCED
 
 
-def checked_problems(config: Config) -> dict[float, Problem]:
-    """The problem of each R, in the order given; raises InvalidInput before anything is written."""
-    if not config.R:
-        raise InvalidInput("R", [], "give at least one imbalance ratio")
-    if config.inits < 1:
-        raise InvalidInput("inits", config.inits, "give at least 1 random start")
-    if config.seed < 0:
-        raise InvalidInput("seed", config.seed, "give a whole number of at least 0")
+def checked_problems(config: Config) -> Problems:
+    """The problem of each R and tau, in the order given; raises InvalidInput before anything is written."""
+    for name in ("R", "tau"):
+        if not getattr(config, name):
+            raise InvalidInput(name, [], "give at least one")
+    whole_number("inits", config.inits, 1, f"give 1 to {sweep.MOST_STARTS:,} random starts", sweep.MOST_STARTS)
+    checked_seed(config.seed)
     if config.method not in METHODS:
         raise InvalidInput("method", config.method, f"choose one of {', '.join(METHODS)}")
     engine.check(config.dask)
     if config.problem is not None:
-        problem = read_problem(config.problem, d=config.d, tau=config.tau, nonneg=config.relu)
-        sizes = np.asarray(problem.class_sizes)
-        return {float(sizes.max() / sizes.min()): problem}
+        given = [read_problem(config.problem, d=config.d, tau=tau, nonneg=config.relu) for tau in config.tau]
+        sizes = np.asarray(given[0].class_sizes)
+        return {(float(sizes.max() / sizes.min()), float(problem.tau)): problem for problem in given}
     if config.imbalance == "given":
         raise InvalidInput("imbalance", "given", "give its file as well, with --problem")
-    profile = sweep.PROFILES[config.imbalance]
+    profile = sweep.profile(config.imbalance, config.k, config.n_min, config.d)
     return {
-        R: Problem.from_class_sizes(profile(config.k, config.n_min, R), d=config.d, tau=config.tau, nonneg=config.relu)
-        for R in config.R
+        (R, tau): Problem.from_class_sizes(sizes, d=config.d, tau=tau, nonneg=config.relu)
+        for R, sizes in {R: profile(R) for R in config.R}.items()
+        for tau in config.tau
     }
 
 
-def described(config: Config, problems: dict[float, Problem]) -> Config:
-    """The configuration with the parameters of the one problem that a file gave."""
-    ((R, problem),) = problems.items()
-    smallest = int(np.asarray(problem.class_sizes).min())
-    own = {"R": (R,), "k": problem.k, "n_min": smallest, "d": problem.d, "tau": float(problem.tau)}
+def described(config: Config, problems: Problems) -> Config:
+    """The configuration with the parameters of the problem that a file gave, at each temperature."""
+    (R, _), problem = next(iter(problems.items()))
+    smallest, temperatures = int(np.asarray(problem.class_sizes).min()), tuple(tau for _, tau in problems)
+    own = {"R": (R,), "k": problem.k, "n_min": smallest, "d": problem.d, "tau": temperatures}
     return dataclasses.replace(config, imbalance="given", **own)
 
 
@@ -161,22 +163,23 @@ def warnings(config: Config) -> list[str]:
     return said
 
 
-def run_cells(config: Config, problems: dict[float, Problem], store: Store, console: Console) -> list[xr.Dataset]:
-    """Every cell, in the order of the ratios; see `sweep.run_cells`."""
-    cells = [_cell(config, R, problem) for R, problem in problems.items()]
+def run_cells(config: Config, problems: Problems, store: Store, console: Console) -> list[xr.Dataset]:
+    """Every cell, in the order of the ratios and temperatures; see `sweep.run_cells`."""
+    cells = [_cell(config, R, tau, problem) for (R, tau), problem in problems.items()]
     return sweep.run_cells(cells, store, console, "starts", fresh=config.fresh, dask=config.dask)
 
 
-def _cell(config: Config, R: float, problem: Problem) -> sweep.Cell:
-    certificates = [f"certificates/R{R:g}-start{start:03d}.json" for start in range(config.inits)]
+def _cell(config: Config, R: float, tau: float, problem: Problem) -> sweep.Cell:
+    name = cell_name(sweep.number(R), sweep.number(tau))
+    certificates = [f"certificates/{name}-start{start:03d}.json" for start in range(config.inits)]
     options = {"inits": config.inits, "seed": config.seed, "method": config.method}
     arguments = {"run": run_cell, "names": certificates, "problem": problem, **options}
     return sweep.Cell(
         engine.Job(
-            f"cells/R{R:g}-{digest(_cell_key(config, R, problem))}.nc", with_certificates, arguments, config.inits
+            f"cells/{name}-{digest(_cell_key(config, R, tau, problem))}.nc", with_certificates, arguments, config.inits
         ),
-        title=f"R = {R:g}, n = {problem.num_samples:,}",
-        alone=command_line.command(MODULE, config, R=(R,), fresh=False, dask=None),
+        title=f"R = {R:g}, {f'tau = {tau:g}, ' if len(config.tau) > 1 else ''}n = {problem.num_samples:,}",
+        alone=command_line.command(MODULE, config, R=(R,), tau=(tau,), fresh=False, dask=None),
         attrs={"R": R, "imbalance": config.imbalance},
     )
 
@@ -206,7 +209,7 @@ def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
     """The lines of inits.csv for one cell."""
     return [
         {
-            "R": sweep.number(cell.attrs["R"]),
+            **{name: sweep.number(cell.attrs[name]) for name in ("R", "tau")},
             "init": start,
             "status": str(cell["status"].values[start]),
             "certified": bool(cell["certified"].values[start]),
@@ -231,17 +234,18 @@ def reproduced(cell: xr.Dataset) -> bool:
 
 def report(config: Config, cells: list[xr.Dataset], failed: int, console: Console, *, batched: bool = False) -> None:
     """The closing table and a verdict in a sentence. batched: whether a file gave batches."""
-    model = "UFM+" if config.relu else "UFM"
+    model, several = "UFM+" if config.relu else "UFM", len(config.tau) > 1
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        title=f"{model}, {config.imbalance} imbalance, k = {config.k}, d = {config.d}, tau = {config.tau:g}, "
-        f"{config.inits} random starts for each R, {config.method}",
+        title=f"{model}, {config.imbalance} imbalance, k = {config.k}, d = {config.d}, tau = {shown(config.tau)}, "
+        f"{config.inits} random starts for each {'R and tau' if several else 'R'}, {config.method}",
         title_justify="left",
     )
     worst = ("worst_excess", "worst\nexcess") if config.relu else ("worst_gap", "loss -\nlower\nbound")
     for name in (
         "R",
+        *["tau"] * several,
         "n",
         "certi-\nfied",
         "k-OF",
@@ -263,6 +267,7 @@ def report(config: Config, cells: list[xr.Dataset], failed: int, console: Consol
         colour = "green" if certified == total else "red"
         table.add_row(
             f"{cell.attrs['R']:g}",
+            *[f"{cell.attrs['tau']:g}"] * several,
             f"{cell.attrs['n']:,}",
             f"[{colour}]{certified}/{total}[/]",
             str(row["orthogonal_frames"]),
@@ -280,21 +285,22 @@ def report(config: Config, cells: list[xr.Dataset], failed: int, console: Consol
             if phrase and cell.attrs["nonneg"]:
                 seen[str(phrase)] = seen.get(str(phrase), 0) + 1
         common = sorted(seen.items(), key=lambda item: -item[1])
+        name = f"R = {cell.attrs['R']:g}" + (f", tau = {cell.attrs['tau']:g}" if several else "")
         for phrase, count in common[:3]:
-            console.print(f"  R = {cell.attrs['R']:g}: {count} x {phrase}", highlight=False)
+            console.print(f"  {name}: {count} x {phrase}", highlight=False)
         if len(common) > 3:
-            console.print(f"  R = {cell.attrs['R']:g}: {len(common) - 3} more kinds, see the evidence in the cell")
+            console.print(f"  {name}: {len(common) - 3} more kinds, see the evidence in the cell")
     _, sentence = judged(sweep.plain(config), [summary_row(cell) for cell in cells], failed, batched)
     sweep.close(sentence, config.out, console)
 
 
-def _cell_key(config: Config, R: float, problem: Problem) -> dict[str, object]:
+def _cell_key(config: Config, R: float, tau: float, problem: Problem) -> dict[str, object]:
     plain = sweep.plain(config)
-    for name in ("R", "out", "fresh", "dask"):
+    for name in ("R", "tau", "out", "fresh", "dask"):
         del plain[name]
     if config.problem is not None:  # what the file holds, not where it lies
         plain["problem"] = [digest(np.asarray(part).tolist()) for part in (problem.labels, problem.batches)]
-    return {**plain, "R": R, "schema": SCHEMA, "versions": sweep.versions()}
+    return {**plain, "R": R, "tau": tau, "schema": SCHEMA, "versions": sweep.versions()}
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         first = cells[0].attrs
         starts = "one start" if first["inits"] == 1 else f"{first['inits']} starts"
         figure.suptitle(
-            f"{style.problem(first)}, {first['partitions']} families ({first['family']}) of each kind, {starts} each",
+            f"{style.problem(cells)}, {first['partitions']} families ({first['family']}) of each kind, {starts} each",
             fontsize=8,
         )
     return figure

@@ -22,13 +22,14 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     models = [of_model for of_model in by_model if of_model]
     columns = max(min(len(of_model), 4) for of_model in models)
     rows = [of_model[i : i + columns] for of_model in models for i in range(0, len(of_model), columns)]
+    names = {id(cell): name for cell, name in zip(cells, style.ratios(cells), strict=True)}
     lowest = min(0.0, min(float(cell["gram"].min()) for cell in cells))
     with style.applied():
         figure = Figure(figsize=(style.TWO_COLUMNS, 0.55 + 1.95 * len(rows)), layout="constrained")
         axes = figure.subplots(len(rows), columns, squeeze=False)
         for row, of_row in zip(axes, rows, strict=True):
             for axis, cell in zip(row, of_row, strict=False):
-                _panel(axis, cell, lowest)
+                _panel(axis, cell, names[id(cell)], lowest)
             for axis in row[len(of_row) :]:
                 axis.set_visible(False)
             model = "UFM+" if of_row[0].attrs["nonneg"] else "UFM"
@@ -38,14 +39,13 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         bar = figure.colorbar(axes[0, 0].images[0], ax=axes, shrink=0.75, aspect=18, pad=0.015)
         bar.set_label(r"$\langle \mu_c, \mu_{c'} \rangle$")
         bar.outline.set_visible(False)
-        first = cells[0].attrs
-        said = style.problem(first) if len(models) == 1 else style.parameters(first)
+        said = style.problem(cells) if len(models) == 1 else style.parameters(cells)
         starts = style.span([cell.attrs["inits"] for cell in cells])
         figure.suptitle(f"Class-mean Gram matrix, worst of {starts} starts: {said}", fontsize=8)
     return figure
 
 
-def _panel(axis: Axes, cell: xr.Dataset, lowest: float) -> None:
+def _panel(axis: Axes, cell: xr.Dataset, name: str, lowest: float) -> None:
     worst = int(np.argmax(cell["delta_gm"].values))
     gram = cell["gram"].values[worst]
     k = len(gram)
@@ -55,5 +55,5 @@ def _panel(axis: Axes, cell: xr.Dataset, lowest: float) -> None:
     axis.tick_params(length=0)
     for spine in axis.spines.values():
         spine.set_visible(False)
-    axis.set_title(f"R = {cell.attrs['R']:g}\n$\\Delta_{{G_M}}$ = {style.scientific(float(cell['delta_gm'][worst]))}")
+    axis.set_title(f"{name}\n$\\Delta_{{G_M}}$ = {style.scientific(float(cell['delta_gm'][worst]))}")
     axis.imshow(gram, vmin=lowest, vmax=1, cmap=style.SEQUENTIAL, interpolation="nearest")

@@ -25,7 +25,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     is none, the loss minus the certified lower bound by that, shown down to the rounding of the loss (records below
     it repeat the last one above). Values below FLOOR, exact zeros included, are drawn at FLOOR.
     """
-    nonneg = bool(cells[0].attrs["nonneg"])
+    nonneg, names = bool(cells[0].attrs["nonneg"]), style.ratios(cells)
     with style.applied():
         figure = Figure(figsize=(style.TWO_COLUMNS, 2.7), layout="constrained")
         axes = figure.subplots(1, len(PANELS))
@@ -41,17 +41,24 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
                 look = style.line(index, len(cells))
                 lower, upper = np.quantile(values, (0.25, 0.75), axis=0)
                 axis.fill_between(grid, lower, upper, color=look["color"], alpha=0.13, lw=0)
-                axis.plot(grid, np.median(values, axis=0), label=f"R = {cell.attrs['R']:g}", **look)
+                axis.plot(grid, np.median(values, axis=0), label=names[index], **look)
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.set_ylim(FLOOR / 2, None)
             axis.set_xlabel("iteration")
             axis.set_ylabel(label)
+        columns = len(cells) if "tau" not in names[0] else 4
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(cells), handlelength=2.6)
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=columns,
+            handlelength=2.6,
+        )
         first = cells[0].attrs
         figure.suptitle(
-            f"{style.problem(first)}, {first['method']}: median of {first['inits']} starts, band of the middle half",
+            f"{style.problem(cells)}, {first['method']}: median of {first['inits']} starts, band of the middle half",
             fontsize=8,
         )
     return figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,18 +54,31 @@ def line(index: int, count: int) -> dict[str, Any]:
     return {"color": mpl.colormaps["viridis"](shade), "linestyle": _DASHES[index % len(_DASHES)]}
 
 
-def problem(attrs: Mapping[str, Any]) -> str:
+def problem(cells: Sequence[xr.Dataset]) -> str:
     """The model and its parameters, R aside, as every figure states them."""
+    attrs = cells[0].attrs
     return (
         f"{'UFM+' if attrs['nonneg'] else 'UFM'}, {attrs['imbalance']} imbalance, k = {attrs['k']}, d = {attrs['d']}, "
-        f"$\\tau$ = {attrs['tau']:g}"
+        f"$\\tau$ = {temperatures(cells)}"
     )
 
 
-def parameters(attrs: Mapping[str, Any]) -> str:
+def ratios(cells: Sequence[xr.Dataset]) -> list[str]:
+    """What tells the cells of a sweep apart: R, and the temperature if there are several."""
+    several = len({float(cell.attrs["tau"]) for cell in cells}) > 1
+    return [f"R = {cell.attrs['R']:g}" + (f", $\\tau$ = {cell.attrs['tau']:g}" if several else "") for cell in cells]
+
+
+def temperatures(cells: Sequence[xr.Dataset]) -> str:
+    """The temperature of the cells, all of them if there are several."""
+    return ", ".join(f"{tau:g}" for tau in dict.fromkeys(float(cell.attrs["tau"]) for cell in cells))
+
+
+def parameters(cells: Sequence[xr.Dataset]) -> str:
     """The parameters alone, where a figure compares models or profiles."""
+    attrs = cells[0].attrs
     profile = f"{attrs['imbalance']} imbalance, " if "imbalance" in attrs else ""
-    return f"{profile}k = {attrs['k']}, d = {attrs['d']}, $\\tau$ = {attrs['tau']:g}"
+    return f"{profile}k = {attrs['k']}, d = {attrs['d']}, $\\tau$ = {temperatures(cells)}"
 
 
 def scientific(value: float) -> str:

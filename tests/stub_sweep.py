@@ -72,7 +72,7 @@ def stub(problem, *, inits, seed, method, certificate, progress, log, pause, fai
     for start in range(inits):
         certificate(start).write_text(json.dumps({"R": R, "start": start, "number": random.random()}))
         progress(1)
-    names = ("excess", "delta_gm", "beta_nc", "trace_sw", "max_cosine", "mean_cosine", "gap", "iterations")
+    names = ("excess", "delta_gm", "beta_nc", "trace_sw", "max_cosine", "mean_cosine", "gap", "residual", "iterations")
     columns = {name: ("init", random.random(inits)) for name in names}
     words = {name: ("init", np.full(inits, name)) for name in ("status", "verdict", "evidence")}
     flags = {name: ("init", np.ones(inits, bool)) for name in ("certified", "orthogonal_frame")}

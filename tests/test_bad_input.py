@@ -1,5 +1,7 @@
 """Every bad input is one line that names the argument; a command line exits 2 and writes nothing."""
 
+import subprocess
+import sys
 from functools import partial
 
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 
 import solvers
 import ufm
+from experiments import command_line, sweep_batching, sweep_imbalance
 from solvers.accelerated import Accelerated
 from solvers.many_starts import solve_each
 from solvers.projected_gradient import ProjectedGradient
@@ -98,3 +101,69 @@ def test_embeddings_in_other_numbers_are_taken_in_doubles(kind):
     assert float(ufm.geometry_metrics(given, [0, 0, 1, 1]).max_cosine) == 0.0
     assert solvers.verify(given, PROBLEM).verdict is solvers.Verdict.GLOBAL_MINIMISER
     assert solvers.certify(given, PROBLEM, conic=False).status == "certified"
+
+
+IMBALANCE = [
+    *[("tau", ["--tau", bad]) for bad in ("0", "-1", "nan", "inf", "1e5", "0.001")],
+    ("tau", ["--tau", "0.5", "0"]),
+    ("tau", ["--tau"]),
+    ("--tau", ["--tau", "warm"]),
+    *[("seed", ["--seed", bad]) for bad in ("-1", str(2**63), str(2**70))],
+    *[("--seed", ["--seed", bad]) for bad in ("a", "1.5", "2**70")],
+    *[("inits", ["--inits", bad]) for bad in ("0", "-3", "1000000000000")],
+    *[("k", ["--k", bad]) for bad in ("0", "1", "-5", "99999999999")],
+    *[("d", ["--d", bad]) for bad in ("0", "-1", "99999999999")],
+    *[("n_min", ["--n-min", bad]) for bad in ("0", "-1", "99999999999", "40000000")],
+    *[("R", ["--R", bad]) for bad in ("0.5", "inf", "1e8", "-1")],
+    ("imbalance", ["--imbalance", "given"]),
+    *[("problem", ["--problem", bad]) for bad in ("nowhere.json", "nowhere.txt", ".")],
+    ("method", ["--method", ""]),
+    ("dask", ["--dask", "local:0"]),
+    ("--inits", ["--inits", "1e3"]),
+]
+BATCHING = [
+    *[("n", ["--n", bad]) for bad in ("99999999999", "1", "0", "-7", "12")],
+    ("n", ["--n", "100", "--n-min", "5"]),
+    *[("n_min", ["--n-min", bad]) for bad in ("99999999999", "0")],
+    *[("seed", ["--seed", bad]) for bad in ("-1", str(2**70))],
+    *[("batch_size", ["--batch-size", bad]) for bad in ("0", "-1")],
+    *[("partitions", ["--partitions", bad]) for bad in ("0", "1000000000000")],
+    *[("epochs", ["--family", "reshuffled", "--epochs", bad]) for bad in ("0", "1000000")],
+    *[("tau", ["--tau", bad, "--n", "60", "--partitions", "1"]) for bad in ("0", "nan")],
+    ("d", ["--d", "5"]),
+    ("k", ["--k", "1"]),
+    ("inits", ["--inits", "0"]),
+    ("R", ["--R", "nan"]),
+    ("batch_size", ["--batch-size"]),
+]
+COMMANDS = [*((sweep_imbalance, *case) for case in IMBALANCE), *((sweep_batching, *case) for case in BATCHING)]
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("sweep", "argument", "words"), COMMANDS, ids=[f"{s.__name__}-{'_'.join(w)}" for s, _, w in COMMANDS]
+)
+def test_a_bad_command_line_is_one_line_and_status_2_and_writes_nothing(sweep, argument, words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command_line.run(lambda: sweep.main([*words, "--out", str(tmp_path / "runs")]))
+    said = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert (argument if argument.startswith("--") else f"{argument} = ") in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_command_line_in_a_process_of_its_own(tmp_path):
+    words = ["--seed", str(2**70), "--out", str(tmp_path / "runs")]
+    command = [sys.executable, "-m", "experiments.sweep_batching", *words]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert len(run.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", [ProjectedGradient(optax.sgd(0.1)), ProjectedGradient(lambda: optax.sgd(0.1))])
+def test_an_optax_transformation_or_a_maker_of_one(method):
+    solution = solvers.solve(PROBLEM, inits=1, method=method, max_steps=5)
+    assert solution.excess[0] < float(ufm.excess(np.eye(3)[[0, 0, 0, 0]], PROBLEM))

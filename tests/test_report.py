@@ -17,7 +17,7 @@ from solvers.certifier import certify
 from ufm import Problem
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-COLUMNS = ["R", "inits", "certified", "orthogonal_frames", "worst_excess", "seconds_compile", "seconds_solve"]
+COLUMNS = ["R", "tau", "inits", "certified", "orthogonal_frames", "worst_excess", "seconds_compile", "seconds_solve"]
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360606060000000050001a5f64540"
     "0000000049454e44ae426082"
@@ -28,16 +28,16 @@ PNG = bytes.fromhex(
 def swept(tmp_path):
     """What a sweep leaves, of two ratios, one start each, made without a solver."""
     store = Store(tmp_path / "run")
-    config = {"R": [10.0, 2.0], "k": 3, "d": 3, "tau": 1.0, "inits": 1, "imbalance": "step", "relu": True}
+    config = {"R": [10.0, 2.0], "k": 3, "d": 3, "tau": [1.0], "inits": 1, "imbalance": "step", "relu": True}
     store.write_json("config.json", {"config": config, "versions": {"python": "3.11", "ufm-scl": "0.1.0"}, "cells": 2})
     summary, inits = [], []
     for R in (10, 2):
         problem = Problem.from_class_sizes([2 * R, 2, 2], d=3)
         proof = certify(np.eye(3)[np.asarray(problem.labels)], problem, conic=False)
-        proof.save(store.path(f"certificates/R{R}-start000.json"))
-        summary.append(dict(zip(COLUMNS, [R, 1, 1, 1, 1 / 3 * 1e-13, 1.5, 0.25], strict=True)))
+        proof.save(store.path(f"certificates/R{R}-tau1-start000.json"))
+        summary.append(dict(zip(COLUMNS, [R, 1, 1, 1, 1, 1 / 3 * 1e-13, 1.5, 0.25], strict=True)))
         summary[-1]["seconds_certify"] = 0.125
-        inits.append({"R": R, "init": 0, "certified": True})
+        inits.append({"R": R, "tau": 1, "init": 0, "certified": True})
     store.write_csv("summary.csv", summary)
     store.write_csv("inits.csv", inits)
     for name in ("class_mean_gram", "convergence"):
@@ -73,14 +73,14 @@ def test_certificates_have_a_status_and_a_command(swept):
     words = " ".join(Page(rendered(swept.root)).words)
     assert words.count("1 of 1 certified") == 2
     for R in (2, 10):
-        assert f"python -m solvers.check {swept.root}/certificates/R{R}-start000.json" in words
+        assert f"python -m solvers.check {swept.root}/certificates/R{R}-tau1-start000.json" in words
     assert "compilation 3.0, solving 0.5, verifying and certifying 0.2" in re.sub(r"\s*([,.])\s+", r"\1 ", words)
     assert "0.1.0" in words
 
 
 def test_a_damaged_certificate_is_said_so(swept):
-    (swept.root / "certificates" / "R2-start000.json").write_text("{}")
-    (swept.root / "certificates" / "R10-start000.json").unlink()
+    (swept.root / "certificates" / "R2-tau1-start000.json").write_text("{}")
+    (swept.root / "certificates" / "R10-tau1-start000.json").unlink()
     words = " ".join(Page(rendered(swept.root)).words)
     assert words.count("0 of 1 certified") == 2
     assert words.count("not a readable certificate") == 2

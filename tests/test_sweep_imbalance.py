@@ -16,7 +16,7 @@ SUMMARY = (
     "R,k,d,tau,n,inits,certified,orthogonal_frames,loss_bound,lower_bound,best_excess,worst_excess,worst_gap,"
     "delta_gm_max,beta_nc_max,trace_sw_max,max_cosine,iterations_median,seconds_compile,seconds_solve,seconds_certify"
 )
-INITS = "R,init,status,certified,orthogonal_frame,excess,gap,delta_gm,beta_nc,trace_sw,max_cosine,iterations"
+INITS = "R,tau,init,status,certified,orthogonal_frame,excess,gap,delta_gm,beta_nc,trace_sw,max_cosine,iterations"
 SMALL = ["--k", "4", "--n-min", "2", "--d", "6", "--inits", "3"]
 
 
@@ -126,6 +126,36 @@ def test_bad_input_is_one_line_and_status_2_and_leaves_nothing(arguments, said, 
     assert said in captured.err
     assert captured.out == ""
     assert not out.exists()
+
+
+def test_several_temperatures_are_a_dimension_of_the_sweep(tmp_path, capsys):
+    assert run("--R", 1, 3, "--tau", 0.1, 0.5, *SMALL, "--out", tmp_path) == 0
+    summary, inits = rows(tmp_path / "summary.csv"), rows(tmp_path / "inits.csv")
+    assert [(row["R"], row["tau"]) for row in summary] == [("1", "0.1"), ("1", "0.5"), ("3", "0.1"), ("3", "0.5")]
+    assert len(inits) == 12
+    for row in summary:
+        own = [start for start in inits if (start["R"], start["tau"]) == (row["R"], row["tau"])]
+        assert float(row["worst_excess"]) == max(float(start["excess"]) for start in own)
+        paths = list((tmp_path / "certificates").glob(f"R{row['R']}-tau{row['tau']}-start*.json"))
+        assert len(paths) == 3
+        assert {Certificate.load(path).problem.tau for path in paths} == {float(row["tau"])}
+    page = (tmp_path / "report.html").read_text()
+    assert "tau = 0.1 0.5" in page
+    assert "R = 3, tau = 0.5" in page
+    assert page.count("certificates/R3-tau0.1-start") == 3
+    capsys.readouterr()
+    assert run("--R", 3, "--tau", 0.5, *SMALL, "--out", tmp_path) == 0  # the cell of the larger sweep
+    assert rows(tmp_path / "summary.csv") == [summary[-1]]
+
+
+def test_temperatures_and_a_file(tmp_path):
+    (tmp_path / "open.json").write_text('{"class_counts": [4, 2]}')
+    (tmp_path / "fixed.json").write_text('{"class_counts": [4, 2], "tau": 3}')
+    few = ["--d", 3, "--inits", 1, "--tau", 0.5, 2]
+    for name, expected in (("open", ["0.5", "2"]), ("fixed", ["3"])):
+        assert run("--problem", tmp_path / f"{name}.json", *few, "--out", tmp_path / name) == 0
+        assert [row["tau"] for row in rows(tmp_path / name / "summary.csv")] == expected
+        assert json.loads((tmp_path / name / "config.json").read_text())["config"]["tau"] == list(map(float, expected))
 
 
 def test_out_that_cannot_be_written(tmp_path, capsys):
