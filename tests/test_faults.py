@@ -107,7 +107,7 @@ def test_a_cell_that_raises_is_reported_and_the_others_go_on(sweeps, tmp_path):
     assert "1 of 3 cells failed" in said
     assert f"all on one page in {tmp_path}/report.html\n" in said
     assert [row["R"] for row in without_seconds(tmp_path / "summary.csv")] == ["1", "3"]
-    assert "1 cells failed" in (tmp_path / "report.html").read_text()
+    assert "1 of 3 cells failed" in (tmp_path / "report.html").read_text()
     assert sweeps.run(*command.split()[3:-1], tmp_path / "alone", failing=[2.0]) == 1
     assert sweeps.computed() == [2]
     assert not (tmp_path / "alone" / "summary.csv").exists()
