@@ -87,7 +87,7 @@ class Accelerated:
 
     The feasible set is a product of per-sample sets, so the projection stays exact in this metric,
     and curvatures that differ by R between classes, or by e^{1/tau} between start and end, do not
-    slow it (design, section 3.4). Batches of one class weigh more along a row than across it
+    slow it (theory, 5.3). Batches of one class weigh more along a row than across it
     (`_Metric`): they may glue rows of norm 1 by growth of fourth order across, while their values stay
     stiff. Nesterov's momentum restarts when it points uphill (O'Donoghue and Candes, gradient
     scheme). The scale grows slowly and is cut to one over the curvature that the last move met, in

@@ -1,6 +1,6 @@
 r"""Rigorous bounds of the loss in ball arithmetic, over orbits.
 
-Samples of one orbit are exchangeable (design, section 2.5), so everything here lives on orbits
+Samples of one orbit are exchangeable (theory, 3.1), so everything here lives on orbits
 a = 0..m-1 of class c_a with n_a samples. A point is one row an orbit; a Gram matrix has one number
 G_ab for all pairs of samples of two orbits, and G_aa for the pairs within an orbit.
 
@@ -11,14 +11,14 @@ G_ab for all pairs of samples of two orbits, and G_aa for the pairs within an or
     L(G) >= L(G0) + <C, G - G0> >= L(G0) - <C, G0> - sum_a n_a v_a
 
 for all G of the relaxation { PSD, diag <= 1, and G >= 0 for UFM+ } whenever S = C + Diag(v) - N is
-PSD, v >= 0, and N >= 0 (N = 0 for UFM) (design, section 2.7). S is PSD over the samples iff
+PSD, v >= 0, and N >= 0 (N = 0 for UFM) (theory, 4.5). S is PSD over the samples iff
 
     v_a - s_aa >= 0 for every orbit with n_a >= 2   (differences within an orbit), and
     T is PSD, T_ab = s_ab for a != b, T_aa = (v_a + (n_a - 1) s_aa) / n_a   (sums over orbits).
 
 **Laplacian dual.** At the orthogonal-frame Gram C = -A + N, A >= 0 within classes and N >= 0 across;
 v = A 1 makes S = Diag(A 1) - A a graph Laplacian, PSD whatever the batch family, and the bound is the
-loss of the frame itself (design, section 2.6). It needs no matrix, so it serves any number of orbits.
+loss of the frame itself (theory, 4.4). It needs no matrix, so it serves any number of orbits.
 
 Doubles enter exactly. Nothing is decided in floating point.
 """
@@ -166,7 +166,7 @@ def orthogonal_frame(problem: OrbitProblem) -> Point:
 
 
 def loss(problem: OrbitProblem, gram: Table) -> arb:
-    """L at an orbit-constant G: sum over batches B and active orbits a of n_a f_{B,a} (design, section 1)."""
+    """L at an orbit-constant G: sum over batches B and active orbits a of n_a f_{B,a} (theory, 1.3)."""
     return _sweep(problem, gram, None)
 
 
@@ -334,7 +334,7 @@ def repaired(problem: OrbitProblem, dual: MatrixDual) -> MatrixDual | None:
 def kkt_dual(problem: OrbitProblem, gram: Float[np.ndarray, "m m"], *, touching: float = 1e-9) -> MatrixDual:
     """The multipliers read off a stationary point: v_a = -(C G)_aa / G_aa, N = max(C, 0) where G <= touching.
 
-    Orbits with G_aa <= touching get v_a = 0. No conic solver and no theorem (design, section 2.7). The result
+    Orbits with G_aa <= touching get v_a = 0. No conic solver and no theorem (theory, 4.7). The result
     is approximate; see `repaired`.
     """
     gram = (gram + gram.T) / 2

@@ -228,7 +228,7 @@ def certify(
 
 
 def stationarity_bound(problem: OrbitProblem, point: Point) -> LowerBound | None:
-    """The lower bound whose dual is read off the point itself (design, section 2.7); None if nothing is proved."""
+    """The lower bound whose dual is read off the point itself (theory, 4.7); None if nothing is proved."""
     if len(problem) > MOST_ORBITS_IN_A_MATRIX:
         return None
     with ctx.workprec(precision(problem.tau)):

@@ -1,6 +1,6 @@
 r"""What a gap implies: rigorous bounds on the geometry of every point of UFM+ with no larger loss.
 
-At the orthogonal frame the gradient in G is C = -A + N (design, sections 2.3 and 2.6), so convexity gives,
+At the orthogonal frame the gradient in G is C = -A + N (theory, 2.6 and 2.7), so convexity gives,
 for every feasible H of UFM+, with sums over ordered pairs of samples,
 
     L(H) - L(frame) >= sum_within A_ij (1 - G_ij) + sum_across N_ij G_ij,   every term >= 0,
@@ -84,7 +84,7 @@ def weakest_pair(problem: OrbitProblem) -> arb | None:
     """UFM+: the least weight that one batch gives to one effective pair of orbits; None if there is no such pair.
 
     The loss rises by at least this much times the mean cosine (or the mean of 1 - G_ij) of the pair, so
-    a gap must be small against it before it says anything about that pair (design, section 3.1).
+    a gap must be small against it before it says anything about that pair (theory, 2.11).
     """
     tau = arb(problem.tau)
     decay = (-1 / tau).exp()

@@ -73,7 +73,7 @@ class Verification:
       moved into the feasible set, if it was outside by rounding only (`FEASIBLE`).
     - allowed: the largest excess (duality gap for UFM or d < k) a global minimiser may show.
     - across: the pair of samples of different classes with the largest |cosine|.
-    - within: the pair of samples of one class that are furthest apart (value: distance).
+    - within: the pair of samples of one class that are furthest apart, up to a factor of 2 (value: distance).
     - norm: the sample whose norm is furthest from 1 (value: its norm), named twice.
     - metrics: see `ufm.geometry_metrics`.
     """
@@ -109,7 +109,7 @@ class Verifier:
     """All of a verification that depends on the problem only, to be shared by many starts.
 
     - weakest: the least the loss rises when the mean cosine of two orbits that repel goes from 0 to
-      1, by the stability inequality (design, section 2.3); 0 if no two do.
+      1, by the stability inequality (theory, 2.11); 0 if no two do.
     """
 
     def __init__(self, problem: Problem, shape: Shape | None = None) -> None:
@@ -238,8 +238,8 @@ def verify(H: Rows, problem: Problem) -> Verification:
     """Verdict and evidence for one H (n, d): is it a global minimiser, and is it an orthogonal frame?
 
     For UFM+ with d >= k the judge is the excess over the bound of Theorems 1 and 2, against the
-    weakest pair of orbits: a merged minority cannot hide in a relative tolerance (design, section
-    3.1). Otherwise it is the rigorous duality gap of `solvers.certify`. For many H of one problem
+    weakest pair of orbits: a merged minority cannot hide in a relative tolerance (theory,
+    5.14). Otherwise it is the rigorous duality gap of `solvers.certify`. For many H of one problem
     make one `Verifier`. Raises InvalidInput for a wrong shape; a NaN is a verdict.
     """
     return Verifier(problem).verify(H)

@@ -549,7 +549,7 @@ def test_stationarity_conditions_alone_prove_a_frame_optimal(R, tau):
     "problem", [step(4, 10, 0.5), family(0, n=12), family(1, n=12)], ids=["full", "mixed", "split"]
 )
 def test_laplacian_dual_by_dense_linear_algebra(problem):
-    """C = Diag(-v) + S + N over samples at the frame, S PSD with row sums 0 (design, section 2.6)."""
+    """C = Diag(-v) + S + N over samples at the frame, S PSD with row sums 0 (theory, 4.4)."""
     labels, n = np.asarray(problem.labels), problem.num_points
     C = oracles.gram_gradient(frame(problem), labels, float(problem.tau), oracles.batch_lists(problem))
     C = (C + C.T) / 2
