@@ -47,9 +47,11 @@ def run_cell(
     columns: dict[str, list[Any]] = {}
     certificates: dict[str, bytes] = {}
     for p, (problem, solution) in enumerate(zip(cell.problems, solutions, strict=True)):
-        verifier, certifier = Verifier(problem, shape), Certifier(problem, conic=False)
+        certifier = Certifier(problem, conic=False)
+        verifier = Verifier(problem, shape, certifier=certifier)
         starts = [solution.embedding(start) for start in range(inits)]
-        verifications, proofs = [verifier.verify(H) for H in starts], [certifier.certify(H) for H in starts]
+        proofs = [certifier.certify(H) for H in starts]
+        verifications = [verifier.verify(H, proof) for H, proof in zip(starts, proofs, strict=True)]
         predicted = uniqueness(problem)
         named = {f"start{start:03d}": proof for start, proof in enumerate(proofs)}
         refuted = None
@@ -57,7 +59,7 @@ def run_cell(
             other = np.asarray(predicted.counterexample)
             named["counterexample"] = certifier.certify(other)
             zero = named["counterexample"].status is Proof.CERTIFIED
-            refuted = zero and not verifier.verify(other).is_orthogonal_frame
+            refuted = zero and not verifier.verify(other, named["counterexample"]).is_orthogonal_frame
         for suffix, proof in named.items():
             certificates[f"certificates/{cell.name}-family{p:03d}-{suffix}.json"] = proof.serialised()
         of_starts = {

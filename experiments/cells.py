@@ -37,13 +37,14 @@ def run_cell(
     """
     solution = solve(problem, inits, seed, method, progress=progress)
     began = time.perf_counter()
-    verifier, certifier = Verifier(problem), Certifier(problem)
+    certifier = Certifier(problem)
+    certifier.consider(solution.shared_rows(start) for start in range(inits))
+    verifier = Verifier(problem, certifier=certifier)
     verifications, certificates = [], []
     for start in range(inits):
-        H = solution.embedding(start)
-        verifications.append(verifier.verify(H))
         certificates.append(certifier.certify(solution.shared_rows(start)))
         certificates[-1].save(certificate(start))
+        verifications.append(verifier.verify(solution.embedding(start), certificates[-1]))
     certifying = time.perf_counter() - began
     metrics = [verification.metrics for verification in verifications]
     means = np.stack([_class_means(solution.embedding(start), problem) for start in range(inits)])
@@ -121,7 +122,8 @@ def describe(verification: Verification) -> str:
     """
     if verification.verdict is Verdict.GLOBAL_MINIMISER and verification.is_orthogonal_frame:
         return ""
-    if verification.verdict in (Verdict.NOT_CONVERGED, Verdict.INFEASIBLE, Verdict.NOT_FINITE):
+    unfit = (Verdict.NOT_CONVERGED, Verdict.INFEASIBLE, Verdict.NOT_FINITE)
+    if verification.verdict in unfit or verification.is_orthogonal_frame:
         return verification.reason
     across, within, norm = verification.across, verification.within, verification.norm
     worst = max(abs(across.value), within.value, abs(norm.value - 1))

@@ -21,7 +21,7 @@ from solvers.bounds import precision
 from solvers.certificate import Certificate
 from solvers.certificate import Status as Proof
 from solvers.certifier import Certifier
-from solvers.implications import weakest_pair
+from solvers.constraints import weakest_pair
 from solvers.lanes import Outcome, Schedule, run_lanes
 from solvers.many_starts import Solution, solve
 from solvers.projected_gradient import ProjectedGradient

@@ -29,7 +29,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -144,6 +144,11 @@ class Point:
     rows: Float[np.ndarray, "m d"]
     norms: Float[np.ndarray, " m"]
 
+    def placed(self) -> Float[np.ndarray, "m d"]:
+        """The rows h_a in floating point."""
+        lengths = np.linalg.norm(self.rows, axis=1)
+        return self.rows * (self.norms / np.where(lengths > 0, lengths, 1.0))[:, None]
+
     def gram(self) -> Table:
         """G in balls. Call within `flint.ctx.workprec`."""
         rows = arb_mat(self.rows.tolist())
@@ -213,13 +218,13 @@ def _sweep(problem: OrbitProblem, gram: Table, towards: Table | None) -> arb:
 
 def frame_loss(problem: OrbitProblem) -> arb:
     """sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log Z: the loss of an orthogonal frame, the bound of Theorems 1 and 2."""
-    return _counted(problem, (-1 / arb(problem.tau)).exp())
+    return _counted(problem, lambda count: arb(1))
 
 
-def _counted(problem: OrbitProblem, decay: arb) -> arb:
+def _counted(problem: OrbitProblem, drop: Callable[[Counter[int]], arb]) -> arb:
     total = ZERO
     for count in problem.counts:
-        size = sum(count.values())
+        size, decay = sum(count.values()), (-drop(count) / problem.tau).exp()
         for own in count.values():
             if own >= 2:
                 total += own * (own - 1 + (size - own) * decay).log()
@@ -227,11 +232,19 @@ def _counted(problem: OrbitProblem, decay: arb) -> arb:
 
 
 def elementary_bound(problem: OrbitProblem) -> arb:
-    """sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log(n_{B,c} - 1 + (n_B - n_{B,c}) e^{-2/tau}), valid for UFM and UFM+.
+    """sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log(n_{B,c} - 1 + (n_B - n_{B,c}) e^{-x/tau}), valid for UFM and UFM+.
 
-    Jensen's inequality over the positives, and G_il - g_i >= -2 for the negatives.
+    By Jensen's inequality over the positives, with g_i their mean, an anchor pays at least log(p + q e^{x_i/tau}),
+    x_i the mean of G_il - g_i over its q negatives; x_i >= -2. Where the k_B >= 2 classes of a batch are equally
+    many (p + 1 samples each), Jensen over the anchors leaves the mean of x_i, and since all entries of G sum to at
+    least 0, sum_across >= -sum_within - tr G, it is at least -1 - (p + 1)/q = -k_B/(k_B - 1): the simplex.
     """
-    return _counted(problem, (-2 / arb(problem.tau)).exp())
+
+    def drop(count: Counter[int]) -> arb:
+        equally_many = len(set(count.values())) == 1 < len(count)
+        return arb(len(count)) / (len(count) - 1) if equally_many else arb(2)
+
+    return _counted(problem, drop)
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,17 @@ from solvers.files import write_atomically
 from solvers.implications import Implied
 from ufm import InvalidInput
 
-FORMAT = "ufm-scl certificate 1"
+FORMAT = "ufm-scl certificate 2"
 
 
 class Status(enum.StrEnum):
     """What a certificate proves of the certified point (the given H with every orbit at its mean).
 
-    - CERTIFIED: upper - lower <= tolerance times the weakest pair (`weakest_pair`; UFM: `weakest_force`) in balls,
-      and H lies within 1e-6 of the certified point: a global minimiser to that accuracy. Values that
-      only batches of a single class tie are no pair; of them the gap says what it says of the loss.
+    - CERTIFIED: upper - lower <= tolerance times the least that breaking one pair or tie costs (`solvers.constraints`)
+      in balls; UFM+: every value that batches fix or tie, directly or in chains, is met within the root of tolerance;
+      and H lies within 1e-6 of the certified point: a global minimiser to that accuracy.
     - NOT_CERTIFIED: not a global minimiser. The certificate holds another feasible point whose loss is
-      lower by more than that margin, in ball arithmetic.
+      lower, in ball arithmetic, by more than that margin; by less if a chain is broken.
     - INCONCLUSIVE: neither was proved; of the point itself this says nothing. Typical reasons: d < k, where
       the relaxation is not tight; H not collapsed, hence far from its orbit means; H not yet converged
       in a model without a better point at hand.
@@ -93,6 +93,7 @@ class Certificate:
     - problem, point, lower_bound, witness: what the inequalities are about; witness is the better point
       of NOT_CERTIFIED.
     - second_opinion: see `SecondOpinion`; None if no conic solver was asked.
+    - margin: the largest gap that certifies, where it was just computed; not kept in files.
     """
 
     status: Status
@@ -113,6 +114,7 @@ class Certificate:
     witness: Point | None
     other_minimiser: Point | None
     second_opinion: SecondOpinion | None
+    margin: float = field(default=math.nan, compare=False)
 
     @property
     def relative_gap(self) -> float:
@@ -177,6 +179,7 @@ def _content(certificate: Certificate) -> dict[str, Any]:
                 "spread": _hexes(implied.spread),
                 "norm": _hexes(implied.norm),
             }
+            | ({} if implied.tie is None else {"tie": _hexes(implied.tie)})
             | ({} if implied.least_cosine is None else {"least_cosine": [_hexes(row) for row in implied.least_cosine]}),
         },
         "second_opinion": None
@@ -210,6 +213,7 @@ def _certificate(content: dict[str, Any]) -> Certificate:
             spread=tuple(map(_double, implied["spread"])),
             norm=tuple(map(_double, implied["norm"])),
             rigid=claims["unique"] is True,
+            tie=tuple(map(_double, implied["tie"])) if "tie" in implied else None,
             least_cosine=tuple(tuple(map(_double, row)) for row in implied["least_cosine"])
             if "least_cosine" in implied
             else None,

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 from flint import arb, ctx
 from jaxtyping import Float, Int
+from scipy.linalg import helmert
 
 from solvers.bounds import (
     MatrixDual,
     OrbitProblem,
     Point,
+    Table,
     downwards,
     elementary_bound,
     frame_loss,
@@ -34,7 +38,8 @@ from solvers.bounds import (
     upwards,
 )
 from solvers.certificate import Certificate, LowerBound, SecondOpinion, Status
-from solvers.implications import implied, weakest_force, weakest_pair
+from solvers.constraints import largest_violation, weakest, weakest_force
+from solvers.implications import implied
 from solvers.implications_ufm import implied_ufm
 from solvers.polish import factor, of_numerical_rank, polish
 from solvers.relaxation import ConicSolution, solve_relaxation
@@ -57,8 +62,8 @@ MOST_POLISHED_ENTRIES = 800
 class Certifier:
     """All of a certificate that depends on the problem only, to be shared by many starts.
 
-    - lower_bound: the best rigorous lower bound found. better: a good feasible point, the witness against
-      others (the orthogonal frame for UFM+ with d >= k; a polished point for UFM), or None.
+    - lower_bound: the best rigorous lower bound found. better: the best feasible point known, the witness against
+      others (the orthogonal frame for UFM+ with d >= k; the best polished point for UFM; see `consider`), or None.
     - second_opinion: see `SecondOpinion`.
     """
 
@@ -77,7 +82,7 @@ class Certifier:
         self.samples_digest = hashlib.sha256(serialised_samples(problem)).hexdigest()
         with ctx.workprec(precision(self.problem.tau)):
             self._frame_loss = frame_loss(self.problem)
-            self._weakest = weakest_pair(self.problem) if self.problem.nonneg else None
+            self._weakest = weakest(self.problem) if self.problem.nonneg else None
 
         solution = None
         if conic and len(self.problem) <= (MOST_ORBITS_FOR_AN_OPINION if problem.nonneg else MOST_ORBITS_FOR_A_SOLVER):
@@ -89,10 +94,38 @@ class Certifier:
         if self.problem.nonneg:
             self.lower_bound = _laplacian(self.problem)  # the optimum of the relaxation: no other bound is better
         else:
-            self.better, polished = _polished(self.problem, solution, self.better)
+            points, polished = _polished(self.problem, solution)
+            self._take_up(points)
             matrices = [*opinions, *polished]
             self.lower_bound = max([_elementary(self.problem), *matrices], key=lambda bound: bound.value)
             self._matrix = max(matrices, key=lambda bound: bound.value, default=None)
+
+    def consider(self, embeddings: Iterable[Rows | SharedRows]) -> None:
+        """Take up other points of the problem, such as all starts of a solution: the best becomes the witness `better`
+        if it is, and for UFM a lower bound is read off it. Changes nothing where frames attain the bound."""
+        if self.given.bound_is_attained:
+            return
+        points = []
+        for H in embeddings:
+            with suppress(InvalidInput):  # not finite: no witness
+                points.append(snap(*self._rows(H), self.problem.nonneg)[0])
+        known = self.better
+        self._take_up(points)
+        if self.better is known or self.better is None or self.problem.nonneg:
+            return
+        m, d = self.better.rows.shape
+        if m * d <= MOST_POLISHED_ENTRIES:
+            self._take_up([on_ball(polish(self.problem, self.better.placed()))])
+        bound = stationarity_bound(self.problem, self.better)
+        if bound is not None and bound.value > self.lower_bound.value:
+            self.lower_bound = self._matrix = bound
+
+    def _take_up(self, points: Sequence[Point]) -> None:
+        """The best of these points and of `better` is now `better`."""
+        with ctx.workprec(precision(self.problem.tau)):
+            known = [*([] if self.better is None else [self.better]), *points]
+            if points:
+                self.better = min(known, key=lambda point: float(loss(self.problem, point.gram())))
 
     def certify(self, H: Rows | SharedRows) -> Certificate:
         """The certificate of one H (n, d), a row a sample. Raises InvalidInput if it is not finite or misshapen.
@@ -103,7 +136,8 @@ class Certifier:
         rows, index, multiplicity = self._rows(H)
         point, moved = snap(rows, index, multiplicity, self.problem.nonneg)
         with ctx.workprec(precision(self.problem.tau)):
-            value, margin = self._at(point)
+            gram = point.gram()
+            value, margin = self._at(gram)
             # So far below the last bit of a double that it costs nothing, and far above the rounding of balls:
             # whoever redoes the sums in another order still finds every claim true.
             upper = value + (1 + abs(value)) * arb(2) ** (64 - ctx.prec)
@@ -116,7 +150,7 @@ class Certifier:
             bound = self._implying(bound, upper, margin)
             lower = self._rigorous(bound)
             gap = max(upwards(upper - lower), 0.0)
-            status, reason, witness = self._judge(value, arb(gap), margin, moved)
+            status, reason, witness = self._judge(value, arb(gap), margin, moved, gram)
             if self.problem.nonneg:
                 consequences = implied(self.problem, upper - self._frame_loss)
             else:
@@ -141,6 +175,7 @@ class Certifier:
                 witness=witness,
                 other_minimiser=other,
                 second_opinion=self.second_opinion,
+                margin=downwards(margin),
             )
 
     @cached_property
@@ -175,14 +210,14 @@ class Certifier:
             return rows, self.orbits.index, np.asarray(self.given.multiplicity)
         return rows, np.arange(len(rows)), np.asarray(self.orbits.quotient.multiplicity)
 
-    def _at(self, point: Point) -> tuple[arb, arb]:
+    def _at(self, gram: Table) -> tuple[arb, arb]:
         """The loss at a point, and the largest gap that certifies it."""
         if self.problem.nonneg:
-            value, weakest = loss(self.problem, point.gram()), self._weakest
+            value, least = loss(self.problem, gram), self._weakest
         else:
-            value, C = loss_and_gradient(self.problem, point.gram())
-            weakest = weakest_force(self.problem, C)
-        return value, self.tolerance * (1e-8 * (1 + self._frame_loss) if weakest is None else weakest)
+            value, C = loss_and_gradient(self.problem, gram)
+            least = weakest_force(self.problem, C, gram)
+        return value, self.tolerance * (1e-8 * (1 + self._frame_loss) if least is None else least)
 
     def _implying(self, bound: LowerBound, upper: arb, margin: arb) -> LowerBound:
         """A matrix in the place of a bound without one, which implies nothing, if that changes no judgement."""
@@ -197,20 +232,27 @@ class Certifier:
         """The ball of a bound, so that a gap is taken before rounding."""
         return arb(bound.value) if bound.ball is None else bound.ball
 
-    def _judge(self, value: arb, gap: arb, margin: arb, moved: float) -> tuple[Status, str, Point | None]:
+    def _judge(self, value: arb, gap: arb, margin: arb, moved: float, gram: Table) -> tuple[Status, str, Point | None]:
         if moved > SNAP_TOLERANCE:
             return (
                 Status.INCONCLUSIVE,
                 f"H is {moved:.1e} away from the nearest feasible point at its orbit means, which alone is judged",
                 None,
             )
-        if gap <= margin:
-            return Status.CERTIFIED, "the upper and the lower bound meet", None
-        if self.better is not None and value - loss(self.problem, self.better.gram()) > margin:
-            return Status.NOT_CERTIFIED, "another feasible point has a lower loss", self.better
+        meet = bool(gap <= margin)
+        broken = largest_violation(self.problem, gram) if meet and self.problem.nonneg else 0.0
+        meet_but = "the bounds do not meet"
+        if meet:
+            if arb(broken) ** 2 <= self.tolerance:
+                return Status.CERTIFIED, "the upper and the lower bound meet", None
+            meet_but = f"the bounds meet, but a value that batches fix or tie in a chain is {broken:.1e} off"
+        if self.better is not None:
+            below = value - loss(self.problem, self.better.gram())
+            if below > (0 if meet else margin):
+                return Status.NOT_CERTIFIED, "another feasible point has a lower loss", self.better
         if self.problem.d < self.problem.k:
-            return Status.INCONCLUSIVE, "the bounds do not meet, and with d < k they need not", None
-        return Status.INCONCLUSIVE, "the bounds do not meet, and no better point is known", None
+            return Status.INCONCLUSIVE, f"{meet_but}, and with d < k they need not", None
+        return Status.INCONCLUSIVE, f"{meet_but}, and no better point is known", None
 
 
 def certify(
@@ -273,25 +315,33 @@ def _opinion(solution: ConicSolution | None, bounds: list[LowerBound]) -> Second
     return SecondOpinion(solution.solver, solution.status, solution.value, best, solution.seconds)
 
 
-def _polished(
-    problem: OrbitProblem, solution: ConicSolution | None, fallback: Point | None
-) -> tuple[Point | None, list[LowerBound]]:
-    """A stationary point of UFM started at the conic solution (else at a simplex), and the bound read off it."""
-    m, r = len(problem), min(len(problem), problem.d)
+def _polished(problem: OrbitProblem, solution: ConicSolution | None) -> tuple[list[Point], list[LowerBound]]:
+    """Feasible points of UFM polished from a simplex and from the conic solution, and the bounds read off them.
+
+    The relaxation knows no d: it is solved with at least k coordinates, where fewer than d suffice as well, and its
+    dual bounds the loss for every d. With d < k what d coordinates keep of that is polished again for a point.
+    """
+    m, r = len(problem), min(len(problem), max(problem.d, problem.k))
+    simplex = np.zeros((problem.k, max(problem.d, problem.k)))
+    simplex[:, : problem.k - 1] = helmert(problem.k).T
+    regular = on_ball(simplex[np.array(problem.classes), : problem.d] * 2) if problem.d >= problem.k - 1 else None
+    points = [] if regular is None else [regular]
     if m * r > MOST_POLISHED_ENTRIES or m > MOST_ORBITS_IN_A_MATRIX:
-        return fallback, []
+        return points, []
+    centred = np.pad(np.eye(problem.k) - 1 / problem.k, ((0, 0), (0, max(0, r - problem.k))))
+    noise = np.random.default_rng(0).standard_normal((m, r)) * 0.05
+    starts = [noise + centred[np.array(problem.classes), :r]]
     if solution is not None:
-        start = factor(problem, solution.gram, r)
-    else:
-        simplex = np.eye(problem.k) - 1 / problem.k
-        spread = np.random.default_rng(0).standard_normal((m, r)) * 0.05
-        start = spread + np.pad(simplex, ((0, 0), (0, max(0, r - problem.k))))[np.array(problem.classes), :r]
-    U = polish(problem, start)
-    narrow = polish(problem, of_numerical_rank(U))
-    points = [on_ball(np.pad(rows, ((0, 0), (0, problem.d - rows.shape[1])))) for rows in (U, narrow)]
-    found = [(bound, point) for point in points if (bound := stationarity_bound(problem, point)) is not None]
-    best = max(found, key=lambda pair: pair[0].value, default=(None, points[0]))[1]
-    return best, [bound for bound, _ in found]
+        starts.append(factor(problem, solution.gram, r))
+    bounds = []
+    for start in starts:
+        wide = polish(problem, start)
+        for rows in (wide, polish(problem, of_numerical_rank(wide))):
+            bounds.append(stationarity_bound(problem, on_ball(rows)))
+            if rows.shape[1] > problem.d:
+                rows = polish(problem, factor(problem, rows @ rows.T, problem.d))
+            points.append(on_ball(np.pad(rows, ((0, 0), (0, problem.d - rows.shape[1])))))
+    return points, [bound for bound in bounds if bound is not None]
 
 
 def serialised_samples(problem: Problem) -> bytes:

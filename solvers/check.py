@@ -21,7 +21,8 @@ n_a samples each. The point is h_a = norms[a] rows[a] / ||rows[a]||, feasible by
 - matrix: with C the gradient at any G0, v >= 0, N >= 0 (0 for UFM) and S = C + Diag(v) - N PSD,
   L(G) >= L(G0) - <C, G0> - sum_a n_a v_a. S is PSD over the samples iff v_a >= s_aa where n_a >= 2, and T is
   PSD, T_ab = s_ab, T_aa = (v_a + (n_a-1) s_aa)/n_a; elimination without a pivot <= 0 proves the latter.
-- elementary: Jensen over the positives and G_il - g_i >= -2, so e^{-2/tau} in place of e^{-1/tau} above.
+- elementary: Jensen over the positives and G_il - g_i >= -2, so e^{-2/tau} in place of e^{-1/tau} above; where the k
+  classes of a batch are equally many, Jensen over the anchors and 1^T G 1 >= 0 allow the simplex's e^{-(k/(k-1))/tau}.
 
 **What the gap implies** (UFM+): eps = L - L(frame) >= sum A_ij (1 - G_ij) + sum N_ij G_ij over ordered pairs.
 So the mean of G over orbits a, b of two classes is at most eps / (2 n_a n_b N_ab); ||h_i - h_j||^2 <= eps R_ij
@@ -30,6 +31,9 @@ between orbits, 2/(n_a A_aa) within one, 2/(n_b A_ab) through another); and some
 A point attains L(frame) exactly iff all these terms vanish and the values within each batch of one class are equal.
 UFM, full batch: eps = L - bound >= sum D_i + <S, G> + sum v_i (1 - G_ii), D_i the Bregman divergence of an anchor's
 log-sum-exp; with p its softmax at G0, (e^D_i - 1) / p_b >= y^2 / (2 + |y|), y = (G_ib - G0_ib) / tau less its mean.
+Two values of an anchor there that differ by r cost 2 p log cosh(r / 2 tau), p the lesser softmax weight (the least over
+the others: where e^y = cosh(r / 2 tau)). `tolerance` times the least that a pair or tie (r = 1) costs is the margin;
+what pairs and ties imply in chains is looked up at the point.
 """
 
 from __future__ import annotations
@@ -51,7 +55,7 @@ from flint import arb, ctx
 
 # What a file of unknown origin may take: seconds, and 300 MiB. MOST_WORK: pairs in batches times bits of precision.
 MOST_BYTES, MOST_ENTRIES, MOST_WORK, MOST_PRODUCTS, MOST_IN_A_MATRIX, LARGE = 2**22, 2**22, 15 * 10**7, 2**22, 256, 100
-FORMAT, FINEST_TOLERANCE, COARSEST_TOLERANCE, FARTHEST_MOVE = "ufm-scl certificate 1", 1e-30, 1e-2, 1e-6
+FORMAT, FINEST_TOLERANCE, COARSEST_TOLERANCE, FARTHEST_MOVE = "ufm-scl certificate 2", 1e-30, 1e-2, 1e-6
 HEX_DOUBLE, HEX_DIGEST = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}"), re.compile("[0-9a-f]{64}")
 Edges = dict[tuple[int, int], arb]
 
@@ -203,10 +207,15 @@ def loss(problem: Problem, gram: Callable[[int, int], arb], gradient: Sequence[l
     return total
 
 
-def counted(problem: Problem, decay: arb) -> arb:
-    """sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log(n_{B,c} - 1 + (n_B - n_{B,c}) decay)."""
-    each = ((n, sum(count.values())) for count in problem.counts for n in count.values() if n >= 2)
-    return sum((n * (n - 1 + (everyone - n) * decay).log() for n, everyone in each), arb(0))
+def counted(problem: Problem, free: bool = False) -> arb:
+    """sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log(n_{B,c} - 1 + (n_B - n_{B,c}) e^{-x/tau}), x = 1; or `free` of H >= 0."""
+    total = arb(0)
+    for count in problem.counts:
+        alike, everyone = len(set(count.values())) == 1 < len(count), sum(count.values())
+        x = (arb(len(count)) / (len(count) - 1) if alike else arb(2)) if free else arb(1)
+        decay = (-x / problem.tau).exp()
+        total += sum((n * (n - 1 + (everyone - n) * decay).log() for n in count.values() if n >= 2), arb(0))
+    return total
 
 
 def matrix_bound(problem: Problem, gram: Any, v: Any, N: Any) -> tuple[arb, list[Any]]:
@@ -254,11 +263,59 @@ def pair_weights(problem: Problem) -> tuple[Edges, Edges, arb | None]:
     return within, across, weakest
 
 
+def weakest_tie(problem: Problem, gram: Callable[[int, int], arb]) -> arb | None:
+    """The least that all anchors of an orbit pay if their values with two orbits of a one-class batch differ by 1."""
+    masses, sizes = [], problem.sizes
+    for batch in (batch for batch, count in zip(problem.batches, problem.counts, strict=True) if len(count) == 1):
+        for a in batch:
+            each = [(sizes[b] - (a == b)) * (gram(a, b) / problem.tau).exp() for b in batch if sizes[b] > (a == b)]
+            masses += [sizes[a] * reduce(arb.min, each) / sum(each, arb(0))] if len(each) > 1 else []
+    return 2 * reduce(arb.min, masses) * (1 / (2 * problem.tau)).cosh().log() if masses else None
+
+
 def weakest_force(problem: Problem, C: list[list[arb]]) -> arb | None:
-    """UFM: the least first-order change of L as a repelling pair of orbits turns by min(tau, 1); None if none repel."""
-    pairs = ((a, b) for a in range(len(C)) for b in range(a) if problem.classes[a] != problem.classes[b])
-    forces = [2 * problem.sizes[a] * problem.sizes[b] * C[a][b] for a, b in pairs if C[a][b] > 0]
+    """UFM: the least first-order change of L as two orbits of a mixed batch turn by min(tau, 1); None if none act."""
+    mixed = (batch for batch, count in zip(problem.batches, problem.counts, strict=True) if len(count) > 1)
+    pairs = {(a, b, problem.classes[a] == problem.classes[b]) for batch in mixed for a in batch for b in batch if a < b}
+    acting = ((a, b) for a, b, alike in pairs if (C[a][b] < 0 if alike else C[a][b] > 0))
+    forces = [2 * problem.sizes[a] * problem.sizes[b] * abs(C[a][b]) for a, b in acting]
     return reduce(arb.min, forces) * problem.tau.min(arb(1)) if forces else None
+
+
+def keeps(problem: Problem, gram: Callable[[int, int], arb], slack: arb) -> bool:
+    """UFM+: whether a point has within `slack` all values that batches fix or tie, directly or in chains."""
+    parent, unit, crossing, waiting, before = {}, set(), set(), [], None
+
+    def root(x: Any) -> Any:
+        while parent.setdefault(x, x) != x:
+            parent[x] = x = parent[parent[x]]
+        return x
+
+    def join(members: Sequence[Any]) -> None:
+        parent.update({root(x): root(members[0]) for x in members})
+
+    for batch, count in zip(problem.batches, problem.counts, strict=True):
+        for c in (c for c, n in count.items() if n > 1 + (len(count) == 1)):
+            waiting.append(([a for a in batch if problem.classes[a] == c], batch))
+    while before != len(waiting):  # a mixed batch glues its orbits, another does if it holds a glued pair
+        before, asked, waiting = len(waiting), waiting, []
+        for own, batch in asked:
+            within = any(a in unit and problem.sizes[a] > 1 for a in own)
+            if own != batch or within or len(set(map(root, own))) < len(own):
+                join(own)
+                unit.update(own)
+                crossing.update((a, b) for a in own for b in set(batch) - set(own))
+            else:
+                waiting.append((own, batch))
+    off = [1 - gram(a, root(a)) for a in unit] + [gram(a, b) for a, b in {(root(a), root(b)) for a, b in crossing}]
+    pairs = [[(a, b) for a in own for b in own if a < b or (a == b and problem.sizes[a] > 1)] for own, _ in waiting]
+    tied, values = [[tuple(sorted(map(root, pair))) for pair in each] for each in pairs], defaultdict(list)
+    parent.clear()  # from here on of pairs
+    for each in tied:
+        join(each)
+    for pair in list(parent):
+        values[root(pair)].append(gram(*pair))
+    return all(x <= slack for x in [*off, *(reduce(arb.max, v) - reduce(arb.min, v) for v in values.values())])
 
 
 def resistance(sizes: list[int], members: list[int], roads: dict[int, dict[int, arb]]) -> arb | None:
@@ -281,23 +338,22 @@ def resistance(sizes: list[int], members: list[int], roads: dict[int, dict[int, 
 
 def is_other_minimiser(problem: Problem, gram: Callable[[int, int], arb]) -> bool:
     """Whether a point, entries of its Gram matrix exact, attains the loss of the frame and has another Gram matrix."""
-    classes, first = problem.classes, {c: a for a, c in reversed(list(enumerate(problem.classes)))}
-    for batch, count in zip(problem.batches, problem.counts, strict=True):
-        pairs = ((a, b) for a in batch for b in batch if a < b or (a == b and problem.sizes[a] > 1))
-        met = ((a, b) for a, b in pairs if max(count[classes[a]], count[classes[b]]) > 1)
-        held = [(gram(a, b), arb(classes[a] == classes[b])) for a, b in met]
-        if not all((held[0][0] if len(count) == 1 else wanted) == G for G, wanted in held):
-            return False
-    apart = any(gram(a, first[c]) != 1 for a, c in enumerate(classes))
-    return apart or any(gram(a, b) != 0 for a in first.values() for b in first.values() if a < b)
+    first = {c: a for a, c in reversed(list(enumerate(problem.classes)))}
+    apart = any(gram(a, first[c]) != 1 for a, c in enumerate(problem.classes))
+    differs = apart or any(gram(a, b) != 0 for a in first.values() for b in first.values() if a < b)
+    return problem.nonneg and differs and keeps(problem, gram, arb(0))
 
 
 def check_implied(problem: Problem, within: Edges, across: Edges, eps: arb, claims: Any, unique: Any) -> list[str]:
     """Redo the bounds on spreads, norms and cosines, and uniqueness; sentences on what they say."""
     k, sizes, classes = problem.k, problem.sizes, problem.classes
-    cosine, spread, norm = record(claims, "implied", "cosine", "spread", "norm")
+    cosine, spread, norm, tie = record(claims, "implied", "cosine", "spread", "norm", "tie")
     cosines = [doubles(row, "cosine", k, 0.0, 1.0) for row in items(cosine, "cosine", k)]
     spreads, norms = doubles(spread, "spread", k, 0.0, 2.0), doubles(norm, "norm", k, 0.0, 1.0)
+    ties = doubles(tie, "tie", k, 0.0, 1.0)
+    for c, n in ((c, n) for count in problem.counts for c, n in count.items() if len(count) == 1 and n > 2):
+        paid = (arb(2) / (n - 1)) * (ties[c] / (2 * problem.tau)).cosh().log()
+        prove(ties[c] >= 1 or paid >= eps, f"the ties of class {c}")
     members = [[a for a, label in enumerate(classes) if label == c] for c in range(k)]
     roads = defaultdict(dict)
     for (a, b), A in within.items():
@@ -326,7 +382,8 @@ def check_implied(problem: Problem, within: Edges, across: Edges, eps: arb, clai
     largest, least = max(float(cosines[c][e]) for c in range(k) for e in range(c)), min(map(float, norms))
     said = [
         f"Every feasible point of no larger loss than it has class means of cosine at most {shown(largest)}, of norm "
-        f"at least {shown(least, 9, ROUND_FLOOR)}, and classes at most {shown(max(map(float, spreads)))} wide."
+        f"at least {shown(least, 9, ROUND_FLOOR)}, classes at most {shown(max(map(float, spreads)))} wide, and values "
+        f"that a batch of one class ties at most {shown(max(map(float, ties)))} apart."
     ]
     return [*said, "All minimisers have one Gram matrix, the orthogonal frame's."] if unique else said
 
@@ -391,12 +448,13 @@ def check(content: dict[str, Any], room: int = 1) -> list[str]:
 
     with ctx.workprec(precision(float(problem.tau))):
         C = [] if problem.nonneg else [[arb(0)] * len(problem.sizes) for _ in problem.sizes]
-        at_point, frame = loss(problem, read_point(problem, rows, norms), C), counted(problem, (-1 / problem.tau).exp())
+        gram = read_point(problem, rows, norms)
+        at_point, frame = loss(problem, gram, C), counted(problem)
         kind = dual.get("kind") if isinstance(dual, dict) else None
         matrices = ("gram", "v", "N") if kind == "matrix" else ()
         _, _, value, *matrix = record(dual, "lower_bound", "kind", "source", "value", *matrices)
         need(kind in ("matrix", "elementary") or (kind == "laplacian" and problem.nonneg), "kind of bound is unknown")
-        closed = frame if kind == "laplacian" else counted(problem, (-2 / problem.tau).exp())
+        closed = frame if kind == "laplacian" else counted(problem, free=True)
         bound, numbers = matrix_bound(problem, *matrix) if matrix else (closed, [])
         prove(at_point <= upper, "the upper bound")
         prove(bound >= lower and bound >= doubles([value], "value", 1)[0], "the lower bound")
@@ -406,8 +464,10 @@ def check(content: dict[str, Any], room: int = 1) -> list[str]:
                 abs(doubles([theoretical], "theoretical", 1)[0] - frame) <= abs(frame) * arb(2) ** -52,
                 "the frame's loss",
             )
-        within, across, weakest = pair_weights(problem) if problem.nonneg else ({}, {}, weakest_force(problem, C))
-        margin = tolerance * (arb(1e-8) * (1 + frame) if weakest is None else weakest)
+        within, across, pair = pair_weights(problem) if problem.nonneg else ({}, {}, weakest_force(problem, C))
+        tie = weakest_tie(problem, (lambda a, b: arb(0)) if problem.nonneg else gram)
+        margin = tolerance * reduce(arb.min, [x for x in (pair, tie) if x is not None] or [arb(1e-8) * (1 + frame)])
+        slack = tolerance.sqrt() if problem.nonneg else None
         said = [
             f"{given['model']}, {problem.k} classes, {sum(problem.sizes)} samples, d = {problem.d}, tau = "
             f"{float(problem.tau)!r}, {len(problem.batches)} batch(es): the point's loss and the least of all feasible "
@@ -428,14 +488,18 @@ def check(content: dict[str, Any], room: int = 1) -> list[str]:
             said.append("The orthogonal frame is not the only minimiser: the file holds one with another Gram matrix.")
         if status == "not certified":
             better = loss(problem, read_point(problem, *record(witness, "witness", "rows", "norms")))
-            prove(at_point - better > margin, "the better point is better")
+            least = margin if slack is None or keeps(problem, gram, slack) else arb(0)
+            prove(at_point - better > least, "the better point is better")
             said.append("The point is no global minimiser: the file holds a better one.")
         prove(status == "certified", f"optimality (the file says: {status}). What holds: " + " ".join(said))
         prove(gap <= margin, "the gap is small enough for the status")
+        prove(slack is None or keeps(problem, gram, slack), "what follows in chains of batches")
         prove(moved <= FARTHEST_MOVE, "H is near the certified point")
+    chains = f"; it has all values that batches fix or tie, in chains too, within {shown(slack)}" if slack else ""
     return [
         *said,
-        f"So the point is a global minimiser: no feasible point has a loss lower by more than {shown(gap)}.",
+        f"So the point is a global minimiser: no feasible point has a loss lower by more than {shown(gap)}, a share of "
+        f"{shown(tolerance)} of what one broken pair or tie costs{chains}.",
         f"Not checked: second opinion, reasons, sources; that labels {given['samples_digest'][:16]} reduce to this "
         f"problem; and that embedding {embedding[:16]} lies within {shown(moved)} of the point.",
     ]

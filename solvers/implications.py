@@ -15,7 +15,9 @@ therefore bounds
   resistances add along a path of orbits. They are at most (more edges conduct no less, Rayleigh)
   (n_a + n_b - 1) / (n_a n_b A_ab) between orbits, 2 / (n_a A_aa) within one, 2 / (n_b A_ab) through a neighbour;
 - the norms:  some pair of a class has G_ij >= 1 - eps / (2 n_a n_b A_ab) (within an orbit: n_a (n_a - 1) in place
-  of 2 n_a n_b), hence ||h_i|| is no less.
+  of 2 n_a n_b), hence ||h_i|| is no less;
+- ties: two values of one anchor in a batch of N + 1 >= 3 samples, all of one class, differ by r with
+  (2 / N) log cosh(r / (2 tau)) <= eps (`solvers.constraints`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from functools import reduce
 
 from flint import arb
 
-from solvers.bounds import OrbitProblem, Table, downwards, upwards
+from solvers.bounds import OrbitProblem, downwards, upwards
 
 # More pairs of orbits than this within batches, and the implications are not worked out.
 MOST_PAIRS = 2**21
@@ -43,6 +45,8 @@ class Implied:
     - spread: (k,) upper bounds on the distance of two samples of a class; 2 says nothing.
     - norm: (k,) lower bounds on the norm of a class mean; 0 says nothing.
     - rigid: whether all minimisers have one Gram matrix (UFM+: the orthogonal frame's).
+    - tie: UFM+: (k,) upper bounds on the difference of two values G_ij, G_il of one sample in a batch of its class
+      alone; 1 says nothing, 0 that no such batch of three samples exists. None for UFM.
     - least_cosine: UFM: (k, k) lower bounds on the cosine of two class means; -1 says nothing. None for UFM+, where
       no cosine is negative.
     """
@@ -51,6 +55,7 @@ class Implied:
     spread: tuple[float, ...]
     norm: tuple[float, ...]
     rigid: bool
+    tie: tuple[float, ...] | None = None
     least_cosine: tuple[tuple[float, ...], ...] | None = None
 
 
@@ -78,50 +83,6 @@ def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:
                 elif attraction[c] is not None and (a != b or problem.sizes[a] >= 2):
                     within[a, b] += attraction[c]
     return within, across
-
-
-def weakest_pair(problem: OrbitProblem) -> arb | None:
-    """UFM+: the least weight that one batch gives to one effective pair of orbits; None if there is no such pair.
-
-    The loss rises by at least this much times the mean cosine (or the mean of 1 - G_ij) of the pair, so
-    a gap must be small against it before it says anything about that pair (theory, 2.11).
-    """
-    tau = arb(problem.tau)
-    decay = (-1 / tau).exp()
-    weights = []
-    for batch, count in zip(problem.batches, problem.counts, strict=True):
-        size = sum(count.values())
-        sizes: dict[int, list[int]] = defaultdict(list)
-        for a in batch:
-            sizes[problem.classes[a]].append(problem.sizes[a])
-        partition = {c: own - 1 + (size - own) * decay for c, own in count.items()}
-        for c, own in count.items():
-            if own < 2 or own == size:
-                continue
-            least = sorted(sizes[c])
-            pairs = [n * (n - 1) for n in least if n >= 2][:1] + [2 * least[0] * least[1] for _ in least[1:2]]
-            weights.append(min(pairs) * (size - own) * decay / ((own - 1) * partition[c] * tau))
-            for other in count:
-                if other != c:
-                    repulsion = 1 / partition[c] + (1 / partition[other] if count[other] >= 2 else 0)
-                    weights.append(least[0] * min(sizes[other]) * decay * repulsion / tau)
-    return reduce(arb.min, weights) if weights else None
-
-
-def weakest_force(problem: OrbitProblem, C: Table) -> arb | None:
-    """UFM: the least change of the loss, to first order, when one repelling pair of orbits turns by tau; None if none.
-
-    The least of 2 n_a n_b C_ab min(tau, 1) over orbits of different classes with C_ab > 0, C the gradient at the
-    point in question: without H >= 0 cosines are negative at the optimum, and pairs weigh less there than at a
-    frame, by up to e^{-1/tau}. A gap must be small against it before it says anything about that pair.
-    """
-    forces = [
-        2 * problem.sizes[a] * problem.sizes[b] * C[a][b]
-        for a in range(len(problem))
-        for b in range(a)
-        if problem.classes[a] != problem.classes[b] and C[a][b] > 0
-    ]
-    return reduce(arb.min, forces) * arb(min(problem.tau, 1.0)) if forces else None
 
 
 def implied(problem: OrbitProblem, gap: arb) -> Implied | None:
@@ -161,7 +122,18 @@ def implied(problem: OrbitProblem, gap: arb) -> Implied | None:
         and all(r is not None and r > 0 for r in resistances)
         and len(met) == problem.k * (problem.k - 1) // 2
     )
-    return Implied(tuple(map(tuple, cosine)), tuple(spread), tuple(norm), rigid)
+    return Implied(tuple(map(tuple, cosine)), tuple(spread), tuple(norm), rigid, _ties(problem, gap))
+
+
+def _ties(problem: OrbitProblem, gap: arb) -> tuple[float, ...]:
+    largest = [0] * problem.k  # samples in a batch of the class alone
+    for count in problem.counts:
+        if len(count) == 1:
+            ((c, own),) = count.items()
+            largest[c] = max(largest[c], own)
+    # acosh(e^x) = asinh sqrt(e^{2 x} - 1)
+    off = [2 * arb(problem.tau) * ((n - 1) * gap).expm1().sqrt().asinh() if n >= 3 else arb(0) for n in largest]
+    return tuple(min(upwards(x), 1.0) for x in off)
 
 
 def _largest_resistance(problem: OrbitProblem, members: list[int], within: Edges) -> arb | None:

@@ -38,8 +38,7 @@ def snap(
     rows += offset.reshape(m, d) / total[:, None]
     point = on_ball(np.maximum(rows, 0.0) if nonneg else rows)
 
-    norms = np.linalg.norm(point.rows, axis=1)
-    placed = point.rows * (point.norms / np.where(norms > 0, norms, 1.0))[:, None]
+    placed = point.placed()
     moved = 0.0
     for block in _blocks(n, max(d, 1)):
         difference = H[block] - placed[index[block]]

@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from flint import ctx
 from jaxtyping import Float
 
-from solvers.bounds import OrbitProblem, frame_loss, precision
-from solvers.certificate import Status
-from solvers.certifier import Certifier
-from solvers.implications import weakest_pair
+from solvers.bounds import precision
+from solvers.certificate import Certificate, Status
+from solvers.certifier import SNAP_TOLERANCE, TOLERANCE, Certifier
+from solvers.constraints import weakest, weakest_of_samples
+from solvers.implications import MOST_PAIRS
 from solvers.measurement import Measurement, measure
 from solvers.padding import Shape
 from ufm.errors import InvalidInput, Rows, real_array
 from ufm.geometry import GeometryMetrics
-from ufm.orbits import Orbits, orbits
+from ufm.orbits import Orbits
 from ufm.problem import Problem
 
 FEASIBLE = 1e-9  # how far outside the feasible set rounding may leave a row
 STATIONARY = 1e-8  # projected gradient, as a share of the forces on a sample
 FRAME = 1e-6  # cosines, norms and distances of an orthogonal frame
-SEPARATED = 1e-6  # average cosine a minimiser may leave between any two classes that repel
-NOTHING_REPELS = 1e-6  # share of the loss that takes the place of the weakest pair where no pair repels
+ROUNDING = 2.0**-52  # of an entry of the Gram matrix, times its terms
+SUMMATION = 1e-9  # relative, of a sum of terms >= 0 in float64, whatever their number
 ROWS = 2048  # rows of the Gram matrix in memory at once
 
 
 class Verdict(enum.StrEnum):
-    """What a point is.
+    """What a point is. Judged as `solvers.certify` judges it, which see: what certifies is a global minimiser
+    whatever its residual, and nothing else is one, but for the points that a certificate does not judge.
 
-    - GLOBAL_MINIMISER: feasible, stationary, and its excess is too small to hide a merged pair of
-      orbits, even the smallest; without that theorem (UFM; d < k), certified by its duality gap.
-    - SPURIOUS: feasible and stationary, but not a global minimiser: a lower loss is possible.
-    - STATIONARY: feasible and stationary; whether it is global is not known (d < k; UFM).
-    - NOT_CONVERGED: feasible, but the projected gradient does not vanish.
+    - GLOBAL_MINIMISER: certified: in ball arithmetic the loss is within a small share of the least that breaking
+      one constraint of a minimiser costs. Of a point that is not collapsed onto its orbit means (UFM+ with d >= k):
+      stationary, and its excess is, with all the rounding of float64, against what one sample pays.
+    - SPURIOUS: feasible and stationary, and another point is better by more than that.
+    - STATIONARY: feasible and stationary; whether it is global is not known (d < k; UFM; rounding decides).
+    - NOT_CONVERGED: feasible, not certified, and the projected gradient does not vanish.
     - INFEASIBLE: a row is outside the unit ball, or negative under UFM+.
     - NOT_FINITE: a NaN or an infinity, in the point, its excess or its residual.
     """
@@ -71,7 +75,7 @@ class Verification:
     - residual: largest `solvers.descent.stationarity`, and the sample where it is.
     - excess: loss minus the bound of Theorems 1 and 2 (may be negative for UFM), residual and metrics: of H
       moved into the feasible set, if it was outside by rounding only (`FEASIBLE`).
-    - allowed: the largest excess (duality gap for UFM or d < k) a global minimiser may show.
+    - allowed: the largest gap to a lower bound that passes for a global minimiser.
     - across: the pair of samples of different classes with the largest |cosine|.
     - within: the pair of samples of one class that are furthest apart, up to a factor of 2 (value: distance).
     - norm: the sample whose norm is furthest from 1 (value: its norm), named twice.
@@ -108,27 +112,36 @@ class Verification:
 class Verifier:
     """All of a verification that depends on the problem only, to be shared by many starts.
 
-    - weakest: the least the loss rises when the mean cosine of two orbits that repel goes from 0 to
-      1, by the stability inequality (theory, 2.11); 0 if no two do.
+    - certifier: what it judges by; it may have been told of other points (`Certifier.consider`).
     """
 
-    def __init__(self, problem: Problem, shape: Shape | None = None) -> None:
-        """shape: pad the orbit problem to this (`solvers.padding`), to share what is compiled with other problems."""
+    def __init__(self, problem: Problem, shape: Shape | None = None, *, certifier: Certifier | None = None) -> None:
+        """shape: pad the orbit problem to this (`solvers.padding`), to share what is compiled with other problems.
+        certifier: of the same problem; by default one of its own that asks no conic solver."""
         self.problem = problem
-        self.orbits: Orbits = orbits(problem)
+        self.certifier = Certifier(problem, conic=False) if certifier is None else certifier
+        self.orbits: Orbits = self.certifier.orbits
         self._shape = shape
-        self._by_theorem = problem.bound_is_attained
-        reduced = OrbitProblem.of(self.orbits.quotient)
-        with ctx.workprec(precision(reduced.tau)):
-            weakest = weakest_pair(reduced)
-            # Nothing repels: the loss itself sets the scale.
-            scale = weakest if weakest is not None else NOTHING_REPELS * (1 + frame_loss(reduced))
-        self.weakest = float(weakest) if weakest is not None else 0.0
-        self._allowed = SEPARATED * float(scale)
-        self._certifier: Certifier | None = None
+        self._in_balls = sum(len(batch) ** 2 for batch in self.certifier.problem.batches) <= MOST_PAIRS
 
-    def verify(self, H: Rows) -> Verification:
-        """Verdict and evidence for one H (n, d). Raises InvalidInput for a wrong shape."""
+    @cached_property
+    def weakest(self) -> float:
+        """The least that breaking one pair or tie of orbits costs under UFM+ (`solvers.constraints`); 0 if none can."""
+        with ctx.workprec(precision(self.certifier.problem.tau)):
+            least = weakest(self.certifier.problem)
+        return 0.0 if least is None else float(least)
+
+    @cached_property
+    def _weakest_of_samples(self) -> float:
+        with ctx.workprec(precision(self.certifier.problem.tau)):
+            least = weakest_of_samples(self.certifier.problem)
+        return 0.0 if least is None else float(least)
+
+    def verify(self, H: Rows, certificate: Certificate | None = None) -> Verification:
+        """Verdict and evidence for one H (n, d). certificate: of this H by `certifier`, if it was already made.
+
+        Raises InvalidInput for a wrong shape.
+        """
         H = real_array("H", H, "give a real array (n, d)")
         shape = (self.problem.num_points, self.problem.d)
         if H.shape != shape:
@@ -144,7 +157,9 @@ class Verifier:
         labels = np.asarray(problem.labels)
         across, within, norm = _worst_across(rows, labels), _worst_within(rows, labels), _worst_norm(rows, labels)
         residual = float(at.residuals[worst])
-        verdict, reason, allowed = self._judge(H, violation, residual, at)
+        if violation <= FEASIBLE and certificate is None and self._in_balls:
+            certificate = self.certifier.certify(H)
+        verdict, reason, allowed = self._judge(violation, residual, at, len(rows) == len(self.orbits), certificate)
         return Verification(
             verdict=verdict,
             reason=reason,
@@ -179,35 +194,50 @@ class Verifier:
         return H, self.problem, np.arange(len(H))
 
     def _judge(
-        self, H: Float[np.ndarray, "n d"], violation: float, residual: float, at: Measurement
+        self, violation: float, residual: float, at: Measurement, collapsed: bool, certificate: Certificate | None
     ) -> tuple[Verdict, str, float]:
+        """Verdict, reason and what is allowed. Every comparison with NaN counts against the point."""
         if not violation <= FEASIBLE:
-            return Verdict.INFEASIBLE, f"A row is {violation:.1e} outside the feasible set.", self._allowed
+            return Verdict.INFEASIBLE, f"A row is {violation:.1e} outside the feasible set.", 0.0
         if not np.isfinite([residual, float(at.excess)]).all():
-            return Verdict.NOT_FINITE, "The loss or its gradient is not finite.", self._allowed
-        if not residual <= STATIONARY:
-            return (
-                Verdict.NOT_CONVERGED,
-                f"The projected gradient is {residual:.1e} of the forces on a sample.",
-                self._allowed,
-            )
-        if self._by_theorem:
-            excess = float(at.excess)
-            if excess <= self._allowed:
-                return Verdict.GLOBAL_MINIMISER, "Stationary, at the bound of Theorems 1 and 2.", self._allowed
-            return (
-                Verdict.SPURIOUS,
-                f"Stationary, {excess:.1e} above the bound, where {self._allowed:.1e} would be rounding.",
-                self._allowed,
-            )
-        if self._certifier is None:
-            self._certifier = Certifier(self.problem, conic=False)
-        certificate = self._certifier.certify(H)
+            return Verdict.NOT_FINITE, "The loss or its gradient is not finite.", 0.0
+        if certificate is None or certificate.moved > SNAP_TOLERANCE:
+            return self._judge_in_float64(residual, float(at.excess), collapsed, certificate)
+        allowed = certificate.margin
         if certificate.status is Status.CERTIFIED:
-            return Verdict.GLOBAL_MINIMISER, "Stationary, and its duality gap closes.", certificate.gap
+            return Verdict.GLOBAL_MINIMISER, f"Certified: a gap of {certificate.gap:.1e} is rounding.", allowed
+        if not residual <= STATIONARY:
+            return Verdict.NOT_CONVERGED, _moving(residual), allowed
         if certificate.status is Status.NOT_CERTIFIED:
-            return Verdict.SPURIOUS, f"Stationary, but {certificate.reason}.", certificate.gap
-        return Verdict.STATIONARY, f"Stationary; {certificate.reason}.", certificate.gap
+            return Verdict.SPURIOUS, f"Stationary, but {certificate.reason}.", allowed
+        return Verdict.STATIONARY, f"Stationary; {certificate.reason}.", allowed
+
+    def _judge_in_float64(
+        self, residual: float, excess: float, collapsed: bool, certificate: Certificate | None
+    ) -> tuple[Verdict, str, float]:
+        """Of points that no certificate judges: not collapsed, or too many pairs for balls.
+
+        For rows in the ball an anchor's excess is off by at most d + 8 roundings of its cosines over tau, and by
+        SUMMATION of itself (`ufm.loss`: every term is >= 0 and none cancels).
+        """
+        allowed = TOLERANCE * (self.weakest if collapsed else self._weakest_of_samples)
+        anchors = sum(own for count in self.certifier.problem.counts for own in count.values() if own >= 2)
+        rounding = ROUNDING * anchors * (self.problem.d + 8) / float(self.problem.tau) + SUMMATION * abs(excess)
+        by_theorem = self.problem.bound_is_attained
+        # One sample of many may be far off at little cost; a collapsed point certifies whatever its residual.
+        settled = collapsed or residual <= STATIONARY
+        if by_theorem and settled and excess + rounding <= allowed:
+            return Verdict.GLOBAL_MINIMISER, f"At the bound: an excess of {excess:.1e} is rounding.", allowed
+        if not residual <= STATIONARY:
+            return Verdict.NOT_CONVERGED, _moving(residual), allowed
+        if by_theorem and excess - rounding > allowed:
+            reason = f"Stationary, {excess:.1e} above the bound, where {allowed:.1e} would be rounding."
+            return Verdict.SPURIOUS, reason, allowed
+        if by_theorem:
+            reason = f"Stationary, {excess:.1e} above the bound; rounding of {rounding:.0e} hides whether that is much."
+            return Verdict.STATIONARY, reason, allowed
+        why = "too many pairs for ball arithmetic" if certificate is None else certificate.reason
+        return Verdict.STATIONARY, f"Stationary; {why}.", allowed
 
     def _not_finite(self, H: Float[np.ndarray, "n d"]) -> Verification:
         sample = int(np.flatnonzero(~np.isfinite(H).all(axis=1))[0])
@@ -226,7 +256,7 @@ class Verifier:
             residual=float("inf"),
             worst_residual=sample,
             excess=float("inf"),
-            allowed=self._allowed,
+            allowed=0.0,
             across=nowhere,
             within=nowhere,
             norm=nowhere,
@@ -237,12 +267,15 @@ class Verifier:
 def verify(H: Rows, problem: Problem) -> Verification:
     """Verdict and evidence for one H (n, d): is it a global minimiser, and is it an orthogonal frame?
 
-    For UFM+ with d >= k the judge is the excess over the bound of Theorems 1 and 2, against the
-    weakest pair of orbits: a merged minority cannot hide in a relative tolerance (theory,
-    5.14). Otherwise it is the rigorous duality gap of `solvers.certify`. For many H of one problem
+    The judge is `solvers.certify`, in ball arithmetic and against the weakest constraint of the problem: a merged
+    minority cannot hide in a relative tolerance, and rounding cannot accuse a frame. For many H of one problem
     make one `Verifier`. Raises InvalidInput for a wrong shape; a NaN is a verdict.
     """
     return Verifier(problem).verify(H)
+
+
+def _moving(residual: float) -> str:
+    return f"The projected gradient is {residual:.1e} of the forces on a sample."
 
 
 def _inside(rows: Float[np.ndarray, "m d"], nonneg: bool) -> Float[np.ndarray, "m d"]:

@@ -35,7 +35,8 @@ from solvers.bounds import (
 )
 from solvers.certificate import Certificate, Status
 from solvers.certifier import Certifier, certify, stationarity_bound
-from solvers.implications import implied, weakest_pair
+from solvers.constraints import weakest_pair
+from solvers.implications import implied
 from solvers.polish import OrbitLoss
 from solvers.verification import verify
 
@@ -417,7 +418,7 @@ def test_ufm_with_too_many_orbits_for_matrices_still_has_a_bound():
     assert len(certifier.problem) > 256
     certificate = certifier.certify(frame(problem))
     assert certificate.lower_bound.kind == "elementary"
-    assert certificate.status == Status.INCONCLUSIVE
+    assert certificate.status == Status.NOT_CERTIFIED  # the simplex is better
     assert 0 < certificate.lower < certificate.upper
 
 

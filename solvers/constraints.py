@@ -1,0 +1,200 @@
+r"""What a minimiser may not break, and what breaking it costs: the scale of every margin.
+
+**Pairs.** A mixed batch asks G = 1 of two samples of a class that it holds twice, and (UFM+) G = 0 of two classes one
+of which it holds twice; the loss rises linearly (`weakest_pair`; at a point of UFM, `weakest_force`).
+
+**Ties.** A batch of one class asks only that each anchor's values G_ij be equal. If two of them differ by r, the
+excess of the anchor, least over all its other values, is that of two atoms of mass p (p = 1/N for N positives)
+
+    min_y log( 2 p cosh(r / 2 tau) + (1 - 2 p) e^y ) - (1 - 2 p) y  =  2 p log cosh(r / (2 tau)),
+
+attained where the others lie in between: the derivative vanishes at e^y = cosh(r / 2 tau). Each of n_a anchors
+pays it, and orbits b, c of at least n' samples have mass n' p at least (`weakest_tie`, at r = 1). log cosh sqrt
+is concave, so a gap below epsilon^2 of this bounds the difference by epsilon. At a point of UFM p is the least
+softmax weight: the Bregman distance of the loss from there is that of a softmax with these masses.
+
+**Chains.** What follows from several together (glued pieces, pieces orthogonal through a third, single-class
+batches glued because two of their samples are, values tied through a shared pair) has no price of its own: each
+link may be broken by a little. It is therefore measured at the point itself (`largest_violation`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import reduce
+from typing import Any
+
+from flint import arb
+
+from solvers.bounds import OrbitProblem, Table, upwards
+
+Pair = tuple[int, int]
+
+
+def weakest(problem: OrbitProblem) -> arb | None:
+    """UFM+: the least that one broken pair or tie of orbits costs; None if nothing is constrained."""
+    prices = [price for price in (weakest_pair(problem), weakest_tie(problem)) if price is not None]
+    return reduce(arb.min, prices) if prices else None
+
+
+def weakest_of_samples(problem: OrbitProblem) -> arb | None:
+    """UFM+: at most the least that one sample pays that leaves its orbit and breaks a pair or a tie; None as before."""
+    pair, largest = weakest_pair(problem), max(problem.sizes)
+    prices = [] if pair is None else [pair / largest]
+    positives = max((sum(count.values()) - 1 for _, count in _single_class(problem)), default=0)
+    if positives:
+        prices.append(arb(2) / positives * _spread_cost(problem))
+    return reduce(arb.min, prices) if prices else None
+
+
+def weakest_pair(problem: OrbitProblem) -> arb | None:
+    """UFM+: the least weight that one batch gives to one effective pair of orbits; None if there is no such pair.
+
+    The loss rises by at least this much times the mean cosine (or the mean of 1 - G_ij) of the pair, so
+    a gap must be small against it before it says anything about that pair.
+    """
+    tau = arb(problem.tau)
+    decay = (-1 / tau).exp()
+    weights = []
+    for batch, count in zip(problem.batches, problem.counts, strict=True):
+        size = sum(count.values())
+        sizes: dict[int, list[int]] = defaultdict(list)
+        for a in batch:
+            sizes[problem.classes[a]].append(problem.sizes[a])
+        partition = {c: own - 1 + (size - own) * decay for c, own in count.items()}
+        for c, own in count.items():
+            if own < 2 or own == size:
+                continue
+            least = sorted(sizes[c])
+            pairs = [n * (n - 1) for n in least if n >= 2][:1] + [2 * least[0] * least[1] for _ in least[1:2]]
+            weights.append(min(pairs) * (size - own) * decay / ((own - 1) * partition[c] * tau))
+            for other in count:
+                if other != c:
+                    repulsion = 1 / partition[c] + (1 / partition[other] if count[other] >= 2 else 0)
+                    weights.append(least[0] * min(sizes[other]) * decay * repulsion / tau)
+    return reduce(arb.min, weights) if weights else None
+
+
+def weakest_tie(problem: OrbitProblem, gram: Table | None = None) -> arb | None:
+    """The least that anchors pay whose values with two orbits differ by 1 in a batch of one class; None if none can.
+
+    gram: the point whose softmax weighs the values (UFM); without it they weigh the same.
+    """
+    masses = []
+    for batch, _ in _single_class(problem):
+        for a in batch:
+            others = [(b, problem.sizes[b] - (a == b)) for b in batch if problem.sizes[b] > (a == b)]
+            if len(others) < 2:
+                continue
+            weights = [n * (1 if gram is None else (gram[a][b] / problem.tau).exp()) for b, n in others]
+            masses.append(problem.sizes[a] * reduce(arb.min, map(arb, weights)) / sum(weights))
+    return 2 * reduce(arb.min, masses) * _spread_cost(problem) if masses else None
+
+
+def weakest_force(problem: OrbitProblem, C: Table, gram: Table) -> arb | None:
+    """UFM: the least change of the loss at a point when one pair of orbits turns by tau, or a tie breaks by 1.
+
+    The least of 2 n_a n_b |C_ab| min(tau, 1), to first order, over orbits of two classes that repel (C_ab > 0) and of
+    one class that attract in mixed batches (C_ab < 0), C the gradient at the point: without H >= 0 cosines are negative
+    at the optimum, and pairs weigh less there than at a frame, by up to e^{-1/tau}. And `weakest_tie` there. A gap must
+    be small against it before it says anything about that pair. None if nothing is constrained.
+    """
+    pairs = {
+        (a, b): problem.classes[a] == problem.classes[b]
+        for batch, count in zip(problem.batches, problem.counts, strict=True)
+        if len(count) > 1
+        for a in batch
+        for b in batch
+        if a < b
+    }
+    forces = [
+        2 * problem.sizes[a] * problem.sizes[b] * abs(C[a][b]) * min(problem.tau, 1.0)
+        for (a, b), alike in pairs.items()
+        if (C[a][b] < 0 if alike else C[a][b] > 0)
+    ]
+    tie = weakest_tie(problem, gram)
+    prices = forces if tie is None else [*forces, tie]
+    return reduce(arb.min, prices) if prices else None
+
+
+def largest_violation(problem: OrbitProblem, gram: Table) -> float:
+    """UFM+: how far, at most, a point is from the values that batches fix or tie, directly or in chains.
+
+    The largest of 1 - G over glued orbits, of G over glued pieces that share a cross edge, and of the spread of
+    the values that open single-class batches tie (see `ufm.interaction`), rounded up.
+    """
+    unit: set[int] = set()
+    joined = _Joined()
+    crossing: set[Pair] = set()
+    for batch, count in zip(problem.batches, problem.counts, strict=True):
+        for c, own in count.items():
+            if own >= 2 and len(count) > 1:
+                members = [a for a in batch if problem.classes[a] == c]
+                joined.union(members)
+                unit.update(members)
+                crossing.update((a, b) for a in members for b in batch if problem.classes[b] != c)
+    open_batches, before = [batch for batch, _ in _single_class(problem)], -1
+    while len(open_batches) != before:
+        before, kept = len(open_batches), []
+        for batch in open_batches:
+            if _holds_a_glued_pair(problem, batch, joined, unit):
+                joined.union(list(batch))
+                unit.update(batch)
+            else:
+                kept.append(batch)
+        open_batches = kept
+
+    off = [1 - gram[a][joined.root(a)] for a in unit]
+    off += [gram[a][b] for a, b in {(joined.root(a), joined.root(b)) for a, b in crossing}]
+    values = _Joined()
+    for batch in open_batches:
+        roots = [joined.root(a) for a in batch]
+        own = [(a, a) for a in batch if problem.sizes[a] > 1]
+        values.union([(min(a, b), max(a, b)) for a in roots for b in roots if a < b] + own)
+    for pairs in values.classes():
+        numbers = [gram[a][b] for a, b in pairs]
+        off.append(reduce(arb.max, numbers) - reduce(arb.min, numbers))
+    return max((upwards(x) for x in off), default=0.0)
+
+
+class _Joined:
+    """Disjoint sets of anything, joined as asked."""
+
+    def __init__(self) -> None:
+        self._parent: dict[Any, Any] = {}
+
+    def root(self, x: Any) -> Any:
+        """One member of the set of x."""
+        while (above := self._parent.setdefault(x, x)) != x:
+            self._parent[x] = x = self._parent[above]
+        return x
+
+    def union(self, members: list[Any]) -> None:
+        """Join the sets of all members."""
+        for x in members:
+            self._parent[self.root(x)] = self.root(members[0])
+
+    def classes(self) -> list[list[Any]]:
+        """All sets that were joined or asked for."""
+        sets: dict[Any, list[Any]] = defaultdict(list)
+        for x in list(self._parent):
+            sets[self.root(x)].append(x)
+        return list(sets.values())
+
+
+def _holds_a_glued_pair(problem: OrbitProblem, batch: tuple[int, ...], joined: _Joined, unit: set[int]) -> bool:
+    within = any(a in unit and problem.sizes[a] > 1 for a in batch)
+    return within or len({joined.root(a) for a in batch}) < len(batch)
+
+
+def _single_class(problem: OrbitProblem) -> Iterator[tuple[tuple[int, ...], dict[int, int]]]:
+    """The batches of one class that tie something: of three samples or more."""
+    for batch, count in zip(problem.batches, problem.counts, strict=True):
+        if len(count) == 1 and sum(count.values()) >= 3:
+            yield batch, count
+
+
+def _spread_cost(problem: OrbitProblem) -> arb:
+    """log cosh(1 / (2 tau))."""
+    return (1 / (2 * arb(problem.tau))).cosh().log()
