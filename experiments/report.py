@@ -159,8 +159,19 @@ def judged(
     good, outside = certified == frames == starts and measured, outside_theorem(config, batched)
     counts = f"{counts}, {frames} are orthogonal frames."
     if outside:
-        return good, f"Theorem 1 is not about this problem ({outside}). {counts}"
+        return good, f"Theorem 1 is not about this problem ({outside}). {counts}{unattained(config, rows)}"
     return good, f"Theorem 1 is {'' if good else 'not '}reproduced: {counts}"
+
+
+def unattained(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """What is proved, and what not, where fewer than k coordinates leave the bound unattained; empty elsewhere."""
+    if "d" not in config or config["d"] >= config["k"]:
+        return ""
+    above = max(float(row["best_excess"]) for row in rows)
+    return (
+        f" Proved: no point has a loss below loss_bound; the best start of each cell lies at most {above:.2g} above. Not "
+        "proved: that it is a global minimiser, since the relaxation that the bound comes from knows no d."
+    )
 
 
 def outside_theorem(config: Mapping[str, Any], batched: bool) -> str:

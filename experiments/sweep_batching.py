@@ -25,7 +25,7 @@ from ufm.errors import checked_seed, whole_number
 
 CONFIRMED, NOT_CONFIRMED = 0, 1
 # Part of every cell's name: a change of what a cell holds makes a new cell.
-SCHEMA = 2
+SCHEMA = 3
 MODULE = "experiments.sweep_batching"
 
 

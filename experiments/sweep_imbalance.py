@@ -27,7 +27,7 @@ from ufm.errors import checked_seed, whole_number
 
 REPRODUCED, NOT_REPRODUCED = 0, 1
 # Part of every cell's name: a change of what a cell holds makes a new cell.
-SCHEMA = 2
+SCHEMA = 3
 MODULE = "experiments.sweep_imbalance"
 Problems = dict[tuple[float, float], Problem]  # by R and tau
 
@@ -150,8 +150,8 @@ def warnings(config: Config) -> list[str]:
     said = []
     if config.relu and config.d < config.k:
         said.append(
-            f"d = {config.d} < k = {config.k}: {config.k} orthogonal nonnegative vectors do not fit, so the bound "
-            "of Theorem 1 is not attained and no start can be certified against it"
+            f"d = {config.d} < k = {config.k}: {config.k} orthogonal nonnegative vectors do not fit, so Theorem 1 does "
+            "not apply. Its bound still holds but is not attained; starts are held against it and the best of them"
         )
     if config.relu and config.n_min == 1 and config.d >= config.k:
         said.append(
@@ -250,6 +250,7 @@ def report(config: Config, cells: list[xr.Dataset], failed: int, console: Consol
         "certi-\nfied",
         "k-OF",
         "spuri-\nous",
+        "open",
         "unfin-\nished",
         worst[1],
         "max\ncosine",
@@ -260,8 +261,8 @@ def report(config: Config, cells: list[xr.Dataset], failed: int, console: Consol
         table.add_column(f"{name}\n[s]", justify="right", style="dim", no_wrap=True)
     for cell in cells:
         verdicts = cell["verdict"].values
-        spurious = np.isin(verdicts, [str(Verdict.SPURIOUS), str(Verdict.STATIONARY)])
-        stopped = ~spurious & (verdicts != str(Verdict.GLOBAL_MINIMISER))
+        ended = (Verdict.SPURIOUS, Verdict.STATIONARY, Verdict.GLOBAL_MINIMISER)
+        spurious, unknown, minimal = (int((verdicts == str(verdict)).sum()) for verdict in ended)
         row = summary_row(cell)
         certified, total = int(cell["certified"].sum()), cell.sizes["init"]
         colour = "green" if certified == total else "red"
@@ -271,8 +272,9 @@ def report(config: Config, cells: list[xr.Dataset], failed: int, console: Consol
             f"{cell.attrs['n']:,}",
             f"[{colour}]{certified}/{total}[/]",
             str(row["orthogonal_frames"]),
-            str(int(spurious.sum())),
-            str(int(stopped.sum())),
+            str(spurious),
+            str(unknown),
+            str(total - spurious - unknown - minimal),
             f"{row[worst[0]]:.0e}",
             f"{row['max_cosine']:.0e}",
             f"{row['iterations_median']:.0f}",

@@ -320,8 +320,10 @@ def _polished(problem: OrbitProblem, solution: ConicSolution | None) -> tuple[li
 
     The relaxation knows no d: it is solved with at least k coordinates, where fewer than d suffice as well, and its
     dual bounds the loss for every d. With d < k what d coordinates keep of that is polished again for a point.
+    Where every mixed batch holds all classes equally often the simplex solves it and `elementary_bound` is its value.
     """
-    m, r = len(problem), min(len(problem), max(problem.d, problem.k))
+    balanced = all(len(count) in (1, problem.k) and len(set(count.values())) == 1 for count in problem.counts)
+    m, r = len(problem), min(len(problem), problem.d if balanced else max(problem.d, problem.k))
     simplex = np.zeros((problem.k, max(problem.d, problem.k)))
     simplex[:, : problem.k - 1] = helmert(problem.k).T
     regular = on_ball(simplex[np.array(problem.classes), : problem.d] * 2) if problem.d >= problem.k - 1 else None

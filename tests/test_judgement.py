@@ -4,8 +4,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from flint import arb, ctx
 
 import ufm
+from solvers.bounds import elementary_bound, loss, precision
 from solvers.certificate import Status
 from solvers.certifier import SNAP_TOLERANCE, Certifier, certify
 from solvers.verification import Verdict, Verifier, verify
@@ -190,3 +192,40 @@ def test_other_starts_are_witnesses_where_nothing_is_known():
     assert certifier.certify(better).status is Status.INCONCLUSIVE
     assert Verifier(problem, certifier=certifier).verify(worse).verdict is Verdict.SPURIOUS
     assert Verifier(problem, certifier=certifier).verify(better).verdict is Verdict.STATIONARY
+
+
+@pytest.mark.parametrize("k", [2, 3, 60])
+def test_the_simplex_of_equal_classes_is_certified_by_a_closed_form(k):
+    """More classes than Newton's method is given: the bound is that of Jensen's inequality, and is attained."""
+    problem = ufm.Problem(np.arange(k), k, 0.5, nonneg=False, multiplicity=np.full(k, 3))
+    certifier = Certifier(problem, conic=False)
+    simplex = np.eye(k) - 1 / k
+    certificate = certifier.certify(simplex / np.linalg.norm(simplex, axis=1, keepdims=True))
+    assert certificate.status is Status.CERTIFIED
+    assert certificate.relative_gap < 1e-12
+    if k == 60:
+        assert certificate.lower_bound.kind == "elementary"
+        fewer = ufm.Problem(np.arange(k), 8, 0.5, nonneg=False, multiplicity=np.full(k, 3))
+        assert Certifier(fewer, conic=False).lower_bound.value == certificate.lower_bound.value
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_point_is_below_the_elementary_bound(seed):
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, FAMILIES[seed % len(FAMILIES)], nonneg=False)
+    certifier = Certifier(problem, conic=False)
+    with ctx.workprec(precision(float(problem.tau))):
+        bound = elementary_bound(certifier.problem)
+        for kind in POINTS:
+            point = certifier.certify(random_point(rng, kind, certifier)).point
+            assert loss(certifier.problem, point.gram()) - bound >= -(arb(2) ** -150) * (1 + abs(bound))
+
+
+def test_the_dual_of_the_relaxation_serves_every_dimension():
+    """Unequal classes, d < k: the bound is that of d = k, whose optimum is certified."""
+    wide, narrow = (
+        Certifier(ufm.Problem.from_class_sizes([9, 6, 3, 2], d=d, tau=0.5, nonneg=False), conic=False) for d in (4, 2)
+    )
+    assert np.isclose(wide.lower_bound.value, narrow.lower_bound.value, rtol=1e-10)
+    assert narrow.lower_bound.kind == "matrix"
+    assert float(narrow.certify(narrow.better.placed()[narrow.orbits.index]).gap) >= 0

@@ -121,6 +121,16 @@ def test_the_verdict(relu, certified, frames, good, says):
     assert ("Theorem 1" in asked({"relu": relu, "inits": 4})) is relu
 
 
+def test_the_verdict_where_the_theorem_does_not_apply():
+    rows = [{"certified": "1", "orthogonal_frames": "0", "inits": "4", "worst_excess": "3.5", "best_excess": "1.25"}]
+    judgement, sentence = judged({"relu": True, "k": 4, "d": 3}, rows)
+    assert judgement is False
+    assert "Theorem 1 is not about this problem (d = 3 < k = 4" in sentence
+    assert "at most 1.2 above" in sentence
+    assert "1 of 4 starts are certified" in sentence
+    assert "reproduced" not in sentence
+
+
 def test_a_sweep_leaves_its_report(tmp_path):
     out = tmp_path / "run"
     small = ["--R", "1", "--k", "2", "--n-min", "2", "--d", "2", "--inits", "1"]
