@@ -169,7 +169,7 @@ def unattained(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         return ""
     above = max(float(row["best_excess"]) for row in rows)
     return (
-        f" Proved: no point has a loss below loss_bound; the best start of each cell lies at most {above:.2g} above. Not "
+        f" Proved: no point has a loss below loss_bound; the best start of each cell is at most {above:.2g} above. Not "
         "proved: that it is a global minimiser, since the relaxation that the bound comes from knows no d."
     )
 

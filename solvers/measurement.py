@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from solvers.compiled import Compiled
 from solvers.descent import stationarity
 from solvers.padding import Shape, common_shape, padded
+from solvers.progress import Tell, followed
 from ufm.geometry import GeometryMetrics, geometry_metrics
-from ufm.loss import evaluate
-from ufm.problem import Problem
+from ufm.loss import Evaluation, anchor_blocks, evaluate
+from ufm.problem import PADDING, Problem
+
+# Pairs of samples swept at once: seconds.
+PIECE = 2**28
 
 
 class Measurement(NamedTuple):
@@ -47,10 +53,53 @@ _compiled = Compiled(measure_point)
 
 
 def measure(
-    H: Float[Array, "m d"] | Float[np.ndarray, "m d"], problem: Problem, shape: Shape | None = None
+    H: Float[Array, "m d"] | Float[np.ndarray, "m d"],
+    problem: Problem,
+    shape: Shape | None = None,
+    tell: Tell | None = None,
 ) -> Measurement:
-    """Measure one point; the result is on the host. Compiled once a shape, by default the problem's size class."""
+    """Measure one point; the result is on the host. Compiled once a shape, by default the problem's size class.
+
+    More than PIECE pairs are swept piece by piece, which is shown and can be stopped: see `solvers.progress.followed`.
+    """
+    pairs = float(problem.batches.shape[0]) * problem.batches.shape[1] ** 2
+    if pairs > PIECE:
+        return _in_pieces(jnp.asarray(H), problem, pairs, tell)
     shape = common_shape([problem]) if shape is None else shape
     rows = np.pad(np.asarray(H), ((0, shape[0] - len(H)), (0, 0)))
     at = jax.tree.map(np.asarray, _compiled(rows, padded(problem, shape)))
     return at._replace(residuals=at.residuals[: len(H)])
+
+
+def _in_pieces(H: Float[Array, "m d"], problem: Problem, pairs: float, tell: Tell | None) -> Measurement:
+    """`measure` by the sums of parts of the sweep: some whole batches, or some blocks of anchors of one batch."""
+    batches, slots = problem.batches.shape
+    rows, blocks = anchor_blocks(problem)
+    together = max(1, PIECE // slots**2)  # batches
+    width = blocks if together > 1 else max(1, PIECE // (rows * slots))
+    empty = jnp.full((-batches % together, slots), PADDING, problem.batches.dtype)
+    given = jnp.concatenate([problem.batches, empty])
+
+    def pieces() -> Iterator[tuple[tuple[int, int], float]]:
+        for b in range(0, batches, together):
+            share = float(min(together, batches - b)) * slots
+            for first in range(0, blocks, width):
+                yield (b, first), share * (min(rows * (first + width), slots) - min(rows * first, slots))
+
+    at = None
+    for b, first in followed(pieces(), f"verifying: {pairs:.1e} pairs of samples", pairs, tell):
+        part_of = eqx.tree_at(lambda p: p.batches, problem, given[b : b + together])
+        part = jax.block_until_ready(_part(H, part_of, np.int32(first), blocks=width))
+        at = part if at is None else jax.tree.map(jnp.add, at, part)
+    assert at is not None
+    metrics = geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity)
+    measured = Measurement(at.loss, at.excess, stationarity(H, at, problem), metrics)
+    return jax.tree.map(np.asarray, measured)
+
+
+def evaluate_part(H: Float[Array, "m d"], problem: Problem, first: Int[Array, ""], *, blocks: int) -> Evaluation:
+    """Some blocks of the sweep of `ufm.loss.evaluate`."""
+    return evaluate(H, problem, first=first, blocks=blocks)
+
+
+_part = Compiled(evaluate_part)

@@ -17,6 +17,8 @@ from solvers.constraints import weakest, weakest_of_samples
 from solvers.implications import MOST_PAIRS
 from solvers.measurement import Measurement, measure
 from solvers.padding import Shape
+from solvers.progress import Tell
+from solvers.scans import Pair, worst_across, worst_norm, worst_within
 from ufm.errors import InvalidInput, Rows, real_array
 from ufm.geometry import GeometryMetrics
 from ufm.orbits import Orbits
@@ -27,7 +29,6 @@ STATIONARY = 1e-8  # projected gradient, as a share of the forces on a sample
 FRAME = 1e-6  # cosines, norms and distances of an orthogonal frame
 ROUNDING = 2.0**-52  # of an entry of the Gram matrix, times its terms
 SUMMATION = 1e-9  # relative, of a sum of terms >= 0 in float64, whatever their number
-ROWS = 2048  # rows of the Gram matrix in memory at once
 
 
 class Verdict(enum.StrEnum):
@@ -50,19 +51,6 @@ class Verdict(enum.StrEnum):
     NOT_CONVERGED = "not converged"
     INFEASIBLE = "infeasible"
     NOT_FINITE = "not finite"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two samples by number and class, and what is measured between them."""
-
-    samples: tuple[int, int]
-    classes: tuple[int, int]
-    value: float
-
-    def __str__(self) -> str:
-        (i, j), (c, e) = self.samples, self.classes
-        return f"samples {i} and {j} (classes {c} and {e}): {self.value:.3g}"
 
 
 @dataclass(frozen=True)
@@ -137,10 +125,11 @@ class Verifier:
             least = weakest_of_samples(self.certifier.problem)
         return 0.0 if least is None else float(least)
 
-    def verify(self, H: Rows, certificate: Certificate | None = None) -> Verification:
+    def verify(self, H: Rows, certificate: Certificate | None = None, tell: Tell | None = None) -> Verification:
         """Verdict and evidence for one H (n, d). certificate: of this H by `certifier`, if it was already made.
 
-        Raises InvalidInput for a wrong shape.
+        tell: called with what is scanned, how many pairs are done and how many there are; without it a bar is shown on
+        a terminal after a moment. Raises InvalidInput for a wrong shape; `solvers.progress.Stopped` for Ctrl-C.
         """
         H = real_array("H", H, "give a real array (n, d)")
         shape = (self.problem.num_points, self.problem.d)
@@ -152,10 +141,10 @@ class Verifier:
         violation = _violation(rows, problem.nonneg)
         # A norm of 1 + 1e-10 would gain more than two merged minorities cost: what is judged is feasible.
         judged = _inside(rows, problem.nonneg) if violation <= FEASIBLE else rows
-        at = measure(judged, problem, self._shape if problem is self.orbits.quotient else None)
+        at = measure(judged, problem, self._shape if problem is self.orbits.quotient else None, tell)
         worst = int(np.argmax(at.residuals))
         labels = np.asarray(problem.labels)
-        across, within, norm = _worst_across(rows, labels), _worst_within(rows, labels), _worst_norm(rows, labels)
+        across, within, norm = worst_across(rows, labels, tell), worst_within(rows, labels), worst_norm(rows, labels)
         residual = float(at.residuals[worst])
         if violation <= FEASIBLE and certificate is None and self._in_balls:
             certificate = self.certifier.certify(H)
@@ -264,14 +253,18 @@ class Verifier:
         )
 
 
-def verify(H: Rows, problem: Problem) -> Verification:
+def verify(H: Rows, problem: Problem, *, tell: Tell | None = None) -> Verification:
     """Verdict and evidence for one H (n, d): is it a global minimiser, and is it an orthogonal frame?
 
     The judge is `solvers.certify`, in ball arithmetic and against the weakest constraint of the problem: a merged
     minority cannot hide in a relative tolerance, and rounding cannot accuse a frame. For many H of one problem
     make one `Verifier`. Raises InvalidInput for a wrong shape; a NaN is a verdict.
+
+    Where the samples of an orbit share a row, time does not grow with n; else all n^2 pairs are swept, twice (the loss
+    and its gradient; the cosines, as far as bounds do not rule them out). That is shown on a terminal, or to `tell`
+    (see `Verifier.verify`), and Ctrl-C ends it at once with a KeyboardInterrupt that says so.
     """
-    return Verifier(problem).verify(H)
+    return Verifier(problem).verify(H, tell=tell)
 
 
 def _moving(residual: float) -> str:
@@ -288,45 +281,6 @@ def _violation(rows: Float[np.ndarray, "m d"], nonneg: bool) -> float:
     norms = np.linalg.norm(rows, axis=1)
     outside = max(float(norms.max()) - 1.0, 0.0)
     return max(outside, float(-rows.min()), 0.0) if nonneg else outside
-
-
-def _worst_across(rows: Float[np.ndarray, "m d"], labels: np.ndarray) -> Pair:
-    norms = np.linalg.norm(rows, axis=1)
-    units = rows / np.where(norms > 0, norms, 1.0)[:, None]
-    worst = Pair((0, 0), (0, 0), 0.0)
-    largest = -1.0
-    for start in range(0, len(rows), ROWS):
-        cosines = units[start : start + ROWS] @ units.T
-        size = np.where(labels[start : start + ROWS, None] == labels, -1.0, np.abs(cosines))
-        i, j = np.unravel_index(int(np.argmax(size)), size.shape)
-        if size[i, j] > largest:
-            largest = float(size[i, j])
-            worst = _pair(labels, start + int(i), int(j), float(cosines[i, j]))
-    return worst
-
-
-def _worst_within(rows: Float[np.ndarray, "m d"], labels: np.ndarray) -> Pair:
-    """The sample furthest from its class mean, and the sample of its class furthest from that."""
-    worst = _pair(labels, 0, 0, 0.0)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        inside = rows[members]
-        i = int(np.argmax(np.linalg.norm(inside - inside.mean(axis=0), axis=1)))
-        distances = np.linalg.norm(inside - inside[i], axis=1)
-        j = int(np.argmax(distances))
-        if distances[j] > worst.value:
-            worst = _pair(labels, int(members[i]), int(members[j]), float(distances[j]))
-    return worst
-
-
-def _worst_norm(rows: Float[np.ndarray, "m d"], labels: np.ndarray) -> Pair:
-    norms = np.linalg.norm(rows, axis=1)
-    i = int(np.argmax(np.abs(norms - 1)))
-    return _pair(labels, i, i, float(norms[i]))
-
-
-def _pair(labels: np.ndarray, i: int, j: int, value: float) -> Pair:
-    return Pair((i, j), (int(labels[i]), int(labels[j])), value)
 
 
 def _named(pair: Pair, sample: np.ndarray) -> Pair:

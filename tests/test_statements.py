@@ -51,7 +51,8 @@ VERDICTS = {
 @pytest.mark.parametrize("case", VERDICTS)
 def test_the_verdict_of_the_imbalance_sweep(case):
     config, (certified, frames), failed, batched, sentence = VERDICTS[case]
-    row = {"certified": certified, "orthogonal_frames": frames, "inits": 4, "worst_excess": 1e-13}
+    excess = {"worst_excess": 1e-13, "best_excess": 1e-13}
+    row = {"certified": certified, "orthogonal_frames": frames, "inits": 4, **excess}
     good, said = report.judged(config, [row], failed, batched)
     assert said.startswith(sentence)
     assert good is (not failed and certified == 4 and (frames == 4 or not config["relu"]))

@@ -173,15 +173,31 @@ _excess.def_fwd(partial(_forward, "excess"))
 _excess.def_bwd(_backward)
 
 
-def evaluate(H: Float[Array, "m d"], problem: Problem, *, with_gradient: bool = True) -> Evaluation:
+def anchor_blocks(problem: Problem) -> tuple[int, int]:
+    """How `evaluate` cuts a batch: anchors in a block, and blocks."""
+    slots = problem.batches.shape[1]
+    rows = min(slots, max(32, BLOCK_ENTRIES // slots))
+    return rows, -(-slots // rows)
+
+
+def evaluate(
+    H: Float[Array, "m d"],
+    problem: Problem,
+    *,
+    with_gradient: bool = True,
+    first: Int[Array, ""] | int = 0,
+    blocks: int | None = None,
+) -> Evaluation:
     """Loss, excess, gradient and pair weights in one sweep over blocks of anchors.
+
+    first, blocks: sweep so many blocks of each batch (`anchor_blocks`) from this one on; all by default. The sums of
+    parts that cover all blocks are the whole.
 
     Time O(sum_B n_B^2 d), memory O(m d + BLOCK_ENTRIES). With with_gradient=False the gradient and
     the pair weights are zeros.
     """
-    slots = problem.batches.shape[1]
-    rows = min(slots, max(32, BLOCK_ENTRIES // slots))
-    blocks = -(-slots // rows)
+    rows, all_blocks = anchor_blocks(problem)
+    swept = first + jnp.arange(all_blocks if blocks is None else blocks)
 
     def of_batch(total: Evaluation, members: Int[Array, " s"]) -> tuple[Evaluation, None]:
         terms = anchor_terms(problem, members)
@@ -191,7 +207,7 @@ def evaluate(H: Float[Array, "m d"], problem: Problem, *, with_gradient: bool = 
             return jax.tree.map(jnp.add, part, _block(inside, terms, problem, block * rows, rows, with_gradient)), None
 
         nothing = _zeros(inside.row)
-        part, _ = jax.lax.scan(of_block, nothing, jnp.arange(blocks))
+        part, _ = jax.lax.scan(of_block, nothing, swept)
         return Evaluation(
             total.loss + part.loss,
             total.excess + part.excess,

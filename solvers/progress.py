@@ -1,0 +1,55 @@
+"""Long scans, piece by piece: shown while they last, and stopped between two pieces."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+Piece = TypeVar("Piece")
+# Called with the name of the scan, how much of it is done and how much there is.
+Tell = Callable[[str, float, float], None]
+PATIENCE = 1.5  # seconds before a bar appears
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C during a scan: what was being done and how far it had come. Nothing was decided."""
+
+
+def followed(
+    pieces: Iterable[tuple[Piece, float]], what: str, total: float, tell: Tell | None = None
+) -> Iterator[Piece]:
+    """The pieces in turn; each comes with its share of `total`.
+
+    After each `tell` is called; without it a bar with the time that remains is shown on a terminal, once the scan
+    has lasted PATIENCE. Raises Stopped, a KeyboardInterrupt that says how far it came, for Ctrl-C.
+    """
+    done, began = 0.0, time.monotonic()
+    bar: Progress | None = None
+    try:
+        for piece, share in pieces:
+            yield piece
+            done += share
+            if tell is not None:
+                tell(what, done, total)
+            elif bar is not None:
+                bar.update(bar.task_ids[0], completed=done)
+            elif sys.stderr.isatty() and time.monotonic() - began > PATIENCE:
+                bar = _bar(what, done, total)
+    except KeyboardInterrupt:
+        raise Stopped(f"{what}: stopped at {done / total:.0%}; nothing was decided") from None
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _bar(what: str, done: float, total: float) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))
+    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    bar.add_task(what, completed=done, total=total)
+    bar.start()
+    return bar
