@@ -50,6 +50,6 @@ def followed(
 def _bar(what: str, done: float, total: float) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))
     bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-    bar.add_task(what, completed=done, total=total)
+    bar.update(bar.add_task(what, total=total), completed=done)
     bar.start()
     return bar
