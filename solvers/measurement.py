@@ -86,12 +86,16 @@ def _in_pieces(H: Float[Array, "m d"], problem: Problem, pairs: float, tell: Tel
             for first in range(0, blocks, width):
                 yield (b, first), share * (min(rows * (first + width), slots) - min(rows * first, slots))
 
-    at = None
-    for b, first in followed(pieces(), f"verifying: {pairs:.1e} pairs of samples", pairs, tell):
+    parts: list[Evaluation] = []
+
+    def sweep(piece: tuple[int, int]) -> None:
+        b, first = piece
         part_of = eqx.tree_at(lambda p: p.batches, problem, given[b : b + together])
         part = jax.block_until_ready(_part(H, part_of, np.int32(first), blocks=width))
-        at = part if at is None else jax.tree.map(jnp.add, at, part)
-    assert at is not None
+        parts[:] = [jax.tree.map(jnp.add, parts[0], part) if parts else part]
+
+    followed(sweep, pieces(), f"verifying: {pairs:.1e} pairs of samples", pairs, tell)
+    (at,) = parts
     metrics = geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity)
     measured = Measurement(at.loss, at.excess, stationarity(H, at, problem), metrics)
     return jax.tree.map(np.asarray, measured)

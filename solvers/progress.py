@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from rich.console import Console
@@ -21,9 +21,13 @@ class Stopped(KeyboardInterrupt):
 
 
 def followed(
-    pieces: Iterable[tuple[Piece, float]], what: str, total: float, tell: Tell | None = None
-) -> Iterator[Piece]:
-    """The pieces in turn; each comes with its share of `total`.
+    work: Callable[[Piece], None],
+    pieces: Iterable[tuple[Piece, float]],
+    what: str,
+    total: float,
+    tell: Tell | None = None,
+) -> None:
+    """Do the work on the pieces in turn; each comes with its share of `total`.
 
     After each `tell` is called; without it a bar with the time that remains is shown on a terminal, once the scan
     has lasted PATIENCE. Raises Stopped, a KeyboardInterrupt that says how far it came, for Ctrl-C.
@@ -32,7 +36,7 @@ def followed(
     bar: Progress | None = None
     try:
         for piece, share in pieces:
-            yield piece
+            work(piece)
             done += share
             if tell is not None:
                 tell(what, done, total)

@@ -58,13 +58,17 @@ def worst_across(rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"], 
                     break
                 yield (others[block], own), float(len(block) * len(own))
 
-    for block, own in followed(pieces(), f"cosines of {pairs:.0e} pairs", pairs, tell):
+    def look(piece: tuple[np.ndarray, np.ndarray]) -> None:
+        nonlocal best, worst
+        block, own = piece
         if not len(block):
-            continue
+            return
         cosines = units[block] @ units[own].T
         if max(float(cosines.max()), -float(cosines.min())) > best:
             i, j = np.unravel_index(int(np.argmax(np.abs(cosines))), cosines.shape)
             best, worst = abs(float(cosines[i, j])), (int(own[j]), int(block[i]))
+
+    followed(look, pieces(), f"cosines of {pairs:.0e} pairs", pairs, tell)
     return pair(labels, *worst, float(units[worst[0]] @ units[worst[1]]))
 
 
