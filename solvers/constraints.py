@@ -52,7 +52,7 @@ def weakest_pair(problem: OrbitProblem) -> arb | None:
     """UFM+: the least weight that one batch gives to one effective pair of orbits; None if there is no such pair.
 
     The loss rises by at least this much times the mean cosine (or the mean of 1 - G_ij) of the pair, so
-    a gap must be small against it before it says anything about that pair.
+    a gap must be small against it before it says anything about that pair (theory, 2.11).
     """
     tau = arb(problem.tau)
     decay = (-1 / tau).exp()
