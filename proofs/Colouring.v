@@ -1,7 +1,7 @@
 (** Chapter 3, d = k: the frame is the only minimiser exactly if the classes are the only proper k-colouring. *)
 
 From Coq Require Import Reals Lra Lia List Arith Bool Classical_Prop.
-From UFM Require Import Sums Model Bound Uniqueness.
+From UFM Require Import Sums Model Rows Bound Uniqueness.
 Import ListNotations.
 Open Scope R_scope.
 

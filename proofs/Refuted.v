@@ -1,7 +1,7 @@
 (** Wrong variants, each with a counterexample: what the hypotheses are for. *)
 
 From Coq Require Import Reals Lra Lia List Arith Bool.
-From UFM Require Import Sums Anchor OtherLosses Model Bound Uniqueness Duality Colouring.
+From UFM Require Import Sums Anchor OtherLosses Model Rows Bound Uniqueness Colouring Psd Duality.
 Import ListNotations.
 Open Scope R_scope.
 

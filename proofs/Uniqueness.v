@@ -1,7 +1,7 @@
 (** Chapter 3: what a family of batches forces, and when the orthogonal frame is the only minimiser. *)
 
 From Coq Require Import Reals Lra Lia List Arith Bool Classical_Prop.
-From UFM Require Import Sums Model Bound.
+From UFM Require Import Sums Model Rows Bound.
 Import ListNotations.
 Open Scope R_scope.
 
