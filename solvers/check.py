@@ -282,39 +282,67 @@ def weakest_force(problem: Problem, C: list[list[arb]]) -> arb | None:
     return reduce(arb.min, forces) * problem.tau.min(arb(1)) if forces else None
 
 
-def keeps(problem: Problem, gram: Callable[[int, int], arb], slack: arb) -> bool:
-    """UFM+: whether a point has within `slack` all values that batches fix or tie, directly or in chains."""
-    parent, unit, crossing, waiting, before = {}, set(), set(), [], None
+class Joined(dict):
+    """Disjoint sets, by a parent of each member."""
 
-    def root(x: Any) -> Any:
-        while parent.setdefault(x, x) != x:
-            parent[x] = x = parent[parent[x]]
+    def root(self, x: Any) -> Any:
+        """One member of the set of x."""
+        while self.setdefault(x, x) != x:
+            self[x] = x = self[self[x]]
         return x
 
-    def join(members: Sequence[Any]) -> None:
-        parent.update({root(x): root(members[0]) for x in members})
+    def join(self, members: Sequence[Any]) -> None:
+        """Join the sets of all members; the root of the first stays."""
+        self.update({self.root(x): self.root(members[0]) for x in members})
 
+
+def pieces(problem: Problem, crowded: bool = False) -> tuple[Joined, set[int], set[tuple[int, int]], list[Any]]:
+    """What zero excess glues to one unit vector, the orbits glued, those that cross, and one-class batches left open.
+
+    crowded (d = k): k glued pieces of the k classes that all cross are the axes; what crosses k - 1 is on the last."""
+    glued, unit, crossing, waiting, before = Joined(), set(), set(), [], None
     for batch, count in zip(problem.batches, problem.counts, strict=True):
         for c in (c for c, n in count.items() if n > 1 + (len(count) == 1)):
             waiting.append(([a for a in batch if problem.classes[a] == c], batch))
-    while before != len(waiting):  # a mixed batch glues its orbits, another does if it holds a glued pair
-        before, asked, waiting = len(waiting), waiting, []
-        for own, batch in asked:
+    while before != (before := (len(waiting), Counter(map(glued.root, sorted(unit))))):
+        asked, waiting = waiting, []
+        for own, batch in asked:  # a mixed batch glues its orbits, another does if it holds a glued pair
             within = any(a in unit and problem.sizes[a] > 1 for a in own)
-            if own != batch or within or len(set(map(root, own))) < len(own):
-                join(own)
+            if own != batch or within or len(set(map(glued.root, own))) < len(own):
+                glued.join(own)
                 unit.update(own)
-                crossing.update((a, b) for a in own for b in set(batch) - set(own))
+                crossing.update(pair for a in own for b in set(batch) - set(own) for pair in ((a, b), (b, a)))
             else:
                 waiting.append((own, batch))
+        size = Counter(map(glued.root, sorted(unit)))
+        met = {(glued.root(a), glued.root(b)) for a, b in crossing} if crowded and before[1] == size else set()
+        main = {problem.classes[a]: a for a, _ in reversed(size.most_common())}
+        if len(main) == problem.k and all((x, y) in met for x in main.values() for y in main.values() if x != y):
+            for a, c in ((a, problem.classes[a]) for a in unit):
+                if all((glued.root(a), axis) in met for e, axis in main.items() if e != c):
+                    glued.join([main[c], a])
+    return glued, unit, crossing, waiting
+
+
+def forced(problem: Problem) -> bool:
+    """UFM+, d >= k: whether zero excess makes each class one unit vector, and all of them orthogonal."""
+    glued, unit, crossing, _ = pieces(problem, problem.d == problem.k)
+    met = {(problem.classes[a], problem.classes[b]) for a, b in crossing}
+    one = len(unit) == len(problem.sizes) and len(set(map(glued.root, unit))) == problem.k
+    return one and len(met) == problem.k * (problem.k - 1)
+
+
+def keeps(problem: Problem, gram: Callable[[int, int], arb], slack: arb) -> bool:
+    """UFM+: whether a point has within `slack` all values that batches fix or tie, directly or in chains."""
+    glued, unit, crossing, waiting = pieces(problem)
+    root, parent = glued.root, Joined()  # of orbits, and of pairs
     off = [1 - gram(a, root(a)) for a in unit] + [gram(a, b) for a, b in {(root(a), root(b)) for a, b in crossing}]
     pairs = [[(a, b) for a in own for b in own if a < b or (a == b and problem.sizes[a] > 1)] for own, _ in waiting]
     tied, values = [[tuple(sorted(map(root, pair))) for pair in each] for each in pairs], defaultdict(list)
-    parent.clear()  # from here on of pairs
     for each in tied:
-        join(each)
+        parent.join(each)
     for pair in list(parent):
-        values[root(pair)].append(gram(*pair))
+        values[parent.root(pair)].append(gram(*pair))
     return all(x <= slack for x in [*off, *(reduce(arb.max, v) - reduce(arb.min, v) for v in values.values())])
 
 
@@ -361,14 +389,13 @@ def check_implied(problem: Problem, within: Edges, across: Edges, eps: arb, clai
     R = [resistance(sizes, own, roads) for own in members]
     for c, (bound, r) in enumerate(zip(spreads, R, strict=True)):
         prove(bound >= 2 or (r is not None and bound**2 >= eps * r), f"the spread of class {c}")
-    proved, met = {(c, c) for c in range(k) if norms[c] <= 0}, set()
+    proved = {(c, c) for c in range(k) if norms[c] <= 0}
     for (a, b), A in within.items():
         pairs = sizes[a] * (sizes[a] - 1) if a == b else 2 * sizes[a] * sizes[b]
         if 1 - eps / (pairs * A) - spreads[classes[a]] >= norms[classes[a]]:
             proved.add((classes[a], classes[a]))
     for (a, b), N in across.items():
         c, other = pair = (min(classes[a], classes[b]), max(classes[a], classes[b]))
-        met.add(pair)
         loose = sum((spreads[label] for label in pair if len(members[label]) > 1), arb(0))
         if eps / (2 * sizes[a] * sizes[b] * N) + loose <= cosines[c][other] * norms[c] * norms[other]:
             proved.add(pair)
@@ -377,8 +404,7 @@ def check_implied(problem: Problem, within: Edges, across: Edges, eps: arb, clai
         for other in range(c):
             alike = cosines[other][c] == cosines[c][other]
             prove(alike and (cosines[c][other] >= 1 or (other, c) in proved), f"the cosine of classes {other} and {c}")
-    rigid = all(r is not None and r > 0 for r in R) and len(met) == k * (k - 1) // 2
-    prove(unique is not True or rigid, "uniqueness")
+    prove(unique is not True or forced(problem), "uniqueness")
     largest, least = max(float(cosines[c][e]) for c in range(k) for e in range(c)), min(map(float, norms))
     said = [
         f"Every feasible point of no larger loss than it has class means of cosine at most {shown(largest)}, of norm "
@@ -498,7 +524,7 @@ def check(content: dict[str, Any], room: int = 1) -> list[str]:
     chains = f"; it has all values that batches fix or tie, in chains too, within {shown(slack)}" if slack else ""
     return [
         *said,
-        f"So the point is a global minimiser: no feasible point has a loss lower by more than {shown(gap)}, a share of "
+        f"So the point is a global minimiser within the gap: no feasible point has a loss lower by more than {shown(gap)}, a share of "
         f"{shown(tolerance)} of what one broken pair or tie costs{chains}.",
         f"Not checked: second opinion, reasons, sources; that labels {given['samples_digest'][:16]} reduce to this "
         f"problem; and that embedding {embedding[:16]} lies within {shown(moved)} of the point.",

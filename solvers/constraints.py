@@ -20,8 +20,9 @@ link may be broken by a little. It is therefore measured at the point itself (`l
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -118,38 +119,93 @@ def weakest_force(problem: OrbitProblem, C: Table, gram: Table) -> arb | None:
     return reduce(arb.min, prices) if prices else None
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """What zero excess of UFM+ forces of the orbits (see `ufm.interaction`).
+
+    - joined: orbits in one set are one unit vector. unit: the orbits of whose samples that is known.
+    - crossing: ordered pairs of orbits that are orthogonal, the first of them glued by the batch that says so.
+    - open_batches: batches of one class that tie values and are not glued.
+    """
+
+    joined: _Joined
+    unit: set[int]
+    crossing: set[Pair]
+    open_batches: list[tuple[int, ...]]
+
+    @classmethod
+    def of(cls, problem: OrbitProblem, *, crowded: bool = False) -> Pieces:
+        """From the batches; crowded: with what d = k forces besides (theory, 3.11 (a)): see `_on_axes`."""
+        joined, unit, crossing = _Joined(), set(), set()
+        for batch, count in zip(problem.batches, problem.counts, strict=True):
+            for c, own in count.items():
+                if own >= 2 and len(count) > 1:
+                    members = [a for a in batch if problem.classes[a] == c]
+                    joined.union(members)
+                    unit.update(members)
+                    crossing.update((a, b) for a in members for b in batch if problem.classes[b] != c)
+        found = cls(joined, unit, crossing, [batch for batch, _ in _single_class(problem)])
+        while found._glue_batches(problem) or (crowded and found._glue_to_axes(problem)):
+            pass
+        return found
+
+    def _glue_batches(self, problem: OrbitProblem) -> bool:
+        """Glue the open batches that hold a glued pair; whether there were any."""
+        asked, self.open_batches[:] = list(self.open_batches), []
+        for batch in asked:
+            within = any(a in self.unit and problem.sizes[a] > 1 for a in batch)
+            if within or len({self.joined.root(a) for a in batch}) < len(batch):
+                self.joined.union(list(batch))
+                self.unit.update(batch)
+            else:
+                self.open_batches.append(batch)
+        return len(self.open_batches) < len(asked)
+
+    def _glue_to_axes(self, problem: OrbitProblem) -> bool:
+        """d = k: if the largest pieces of the k classes are pairwise orthogonal they are the axes, and a piece that is
+        orthogonal to those of all other classes is that of its own. Glue all such; whether there were any."""
+        root = self.joined.root
+        met = {(root(a), root(b)) for pair in self.crossing for a, b in (pair, pair[::-1])}
+        largest: dict[int, int] = {}
+        for a, _ in Counter(root(a) for a in sorted(self.unit)).most_common():
+            largest.setdefault(problem.classes[a], a)
+        axes = set(largest.values())
+        if len(axes) < problem.k or any((x, y) not in met for x in axes for y in axes if x != y):
+            return False
+        loose = {root(a) for a in self.unit} - axes
+        on = [a for a in loose if all((a, x) in met for x in axes - {largest[problem.classes[a]]})]
+        for a in on:
+            self.joined.union([largest[problem.classes[a]], a])
+        return bool(on)
+
+
+def forces_frame(problem: OrbitProblem) -> bool:
+    """Whether it is proved that the orthogonal frame's is the only Gram matrix of zero excess (theory, 3.6 and 3.11).
+
+    d >= k, every class one glued piece, by chains of batches (and for d = k of axes), and every two classes orthogonal.
+    """
+    if problem.d < problem.k:
+        return False
+    pieces = Pieces.of(problem, crowded=problem.d == problem.k)
+    classes = problem.classes
+    met = {frozenset((classes[a], classes[b])) for a, b in pieces.crossing}
+    whole = len(pieces.unit) == len(problem) and len({pieces.joined.root(a) for a in pieces.unit}) == problem.k
+    return whole and len(met) == problem.k * (problem.k - 1) // 2
+
+
 def largest_violation(problem: OrbitProblem, gram: Table) -> float:
     """UFM+: how far, at most, a point is from the values that batches fix or tie, directly or in chains.
 
     The largest of 1 - G over glued orbits, of G over glued pieces that share a cross edge, and of the spread of
     the values that open single-class batches tie (see `ufm.interaction`), rounded up.
     """
-    unit: set[int] = set()
-    joined = _Joined()
-    crossing: set[Pair] = set()
-    for batch, count in zip(problem.batches, problem.counts, strict=True):
-        for c, own in count.items():
-            if own >= 2 and len(count) > 1:
-                members = [a for a in batch if problem.classes[a] == c]
-                joined.union(members)
-                unit.update(members)
-                crossing.update((a, b) for a in members for b in batch if problem.classes[b] != c)
-    open_batches, before = [batch for batch, _ in _single_class(problem)], -1
-    while len(open_batches) != before:
-        before, kept = len(open_batches), []
-        for batch in open_batches:
-            if _holds_a_glued_pair(problem, batch, joined, unit):
-                joined.union(list(batch))
-                unit.update(batch)
-            else:
-                kept.append(batch)
-        open_batches = kept
-
-    off = [1 - gram[a][joined.root(a)] for a in unit]
-    off += [gram[a][b] for a, b in {(joined.root(a), joined.root(b)) for a, b in crossing}]
+    pieces = Pieces.of(problem)
+    root, open_batches = pieces.joined.root, pieces.open_batches
+    off = [1 - gram[a][root(a)] for a in pieces.unit]
+    off += [gram[a][b] for a, b in {(root(a), root(b)) for a, b in pieces.crossing}]
     values = _Joined()
     for batch in open_batches:
-        roots = [joined.root(a) for a in batch]
+        roots = [root(a) for a in batch]
         own = [(a, a) for a in batch if problem.sizes[a] > 1]
         values.union([(min(a, b), max(a, b)) for a in roots for b in roots if a < b] + own)
     for pairs in values.classes():
@@ -181,11 +237,6 @@ class _Joined:
         for x in list(self._parent):
             sets[self.root(x)].append(x)
         return list(sets.values())
-
-
-def _holds_a_glued_pair(problem: OrbitProblem, batch: tuple[int, ...], joined: _Joined, unit: set[int]) -> bool:
-    within = any(a in unit and problem.sizes[a] > 1 for a in batch)
-    return within or len({joined.root(a) for a in batch}) < len(batch)
 
 
 def _single_class(problem: OrbitProblem) -> Iterator[tuple[tuple[int, ...], dict[int, int]]]:

@@ -30,6 +30,7 @@ from functools import reduce
 from flint import arb
 
 from solvers.bounds import OrbitProblem, downwards, upwards
+from solvers.constraints import forces_frame
 
 # More pairs of orbits than this within batches, and the implications are not worked out.
 MOST_PAIRS = 2**21
@@ -108,21 +109,14 @@ def implied(problem: OrbitProblem, gap: arb) -> Implied | None:
     norm = [max(downwards(arb(strongest[c]) - arb(spread[c])), 0.0) for c in range(problem.k)]
 
     cosine = [[1.0] * problem.k for _ in range(problem.k)]
-    met = set()
     slackness = [arb(spread[c]) if len(members[c]) > 1 else arb(0) for c in range(problem.k)]
     for (a, b), weight in across.items():
         c, other = problem.classes[a], problem.classes[b]
-        met.add((min(c, other), max(c, other)))
         if norm[c] > 0 and norm[other] > 0:
             product = gap / (2 * problem.sizes[a] * problem.sizes[b] * weight) + slackness[c] + slackness[other]
             bound = min(upwards(product / (arb(norm[c]) * arb(norm[other]))), cosine[c][other])
             cosine[c][other] = cosine[other][c] = bound
-    rigid = (
-        problem.d >= problem.k
-        and all(r is not None and r > 0 for r in resistances)
-        and len(met) == problem.k * (problem.k - 1) // 2
-    )
-    return Implied(tuple(map(tuple, cosine)), tuple(spread), tuple(norm), rigid, _ties(problem, gap))
+    return Implied(tuple(map(tuple, cosine)), tuple(spread), tuple(norm), forces_frame(problem), _ties(problem, gap))
 
 
 def _ties(problem: OrbitProblem, gap: arb) -> tuple[float, ...]:
