@@ -524,8 +524,8 @@ def check(content: dict[str, Any], room: int = 1) -> list[str]:
     chains = f"; it has all values that batches fix or tie, in chains too, within {shown(slack)}" if slack else ""
     return [
         *said,
-        f"So the point is a global minimiser within the gap: no feasible point has a loss lower by more than {shown(gap)}, a share of "
-        f"{shown(tolerance)} of what one broken pair or tie costs{chains}.",
+        f"So the point is a global minimiser within the gap: no feasible point has a loss lower by more than "
+        f"{shown(gap)}, a share of {shown(tolerance)} of what one broken pair or tie costs{chains}.",
         f"Not checked: second opinion, reasons, sources; that labels {given['samples_digest'][:16]} reduce to this "
         f"problem; and that embedding {embedding[:16]} lies within {shown(moved)} of the point.",
     ]

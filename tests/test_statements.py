@@ -1,6 +1,7 @@
 """Every sentence that the sweeps and the checker print, beside what was computed: case -> sentence."""
 
 import io
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from rich.console import Console
 import ufm
 from experiments import batching_report, report, sweep_batching, sweep_imbalance
 from experiments.cells import describe
+from solvers import check
+from solvers.certifier import Certifier
 from solvers.verification import Pair, Verdict, verify
 
 FRAME = {"relu": True, "k": 4, "d": 6, "n_min": 2, "inits": 4}
@@ -180,3 +183,56 @@ def test_what_a_start_looks_like(case):
     assert describe(replace(found, verdict=stationary)) == phrase
     apart = replace(found, verdict=Verdict.STATIONARY, collapsed=False, within=Pair((0, 1), (0, 0), 1.4))
     assert describe(apart) == "two samples of class 0 are 1.4 apart"
+
+
+def checked(name, folder, capsys):
+    """Exit status and sentences of the checker for one case."""
+    labels, d, nonneg, batches, rows = POINTS[name]
+    problem = ufm.Problem(labels, d, 0.5, batches, nonneg)
+    certifier = Certifier(problem, conic=False)
+    H = certifier.better.rows[certifier.orbits.index] if rows is None else np.asarray(rows, float)[labels]
+    H = H / np.maximum(np.linalg.norm(H, axis=1, keepdims=True), 1)
+    certifier.certify(H).save(folder / "c.json")
+    status = check.main([str(folder / "c.json")])
+    return status, capsys.readouterr().out
+
+
+SIX, PAIRS = [0, 0, 1, 1, 2, 2], [0, 0, 1, 1]
+PIECES = [0, 0, 1, 1, 0, 0, 1, 1]
+POINTS = {
+    "frame": (SIX, 4, True, None, np.eye(3, 4)),
+    "merged": (SIX, 4, True, None, np.eye(3, 4)[[0, 1, 1]]),
+    "d < k": (SIX, 2, True, None, np.eye(2)[[0, 1, 1]]),
+    "pieces": (PIECES, 2, True, [[0, 1, 2, 3], [4, 5, 6, 7]], np.eye(2)),
+    "UFM": (SIX, 3, False, None, None),
+    "UFM, frame": (SIX, 3, False, None, np.eye(3)),
+    "UFM, simplex in d < k": (SIX, 2, False, None, None),
+    "UFM, batches": (PAIRS, 2, False, [[0, 1, 2], [1, 2, 3]], None),
+}
+MINIMISER = "So the point is a global minimiser within the gap: no feasible point has a loss lower by more than"
+FRAME_ONLY = "All minimisers have one Gram matrix, the orthogonal frame's."
+ONE_GRAM = "All minimisers have one Gram matrix."
+ANOTHER = "The orthogonal frame is not the only minimiser: the file holds one with another Gram matrix."
+WORSE = "The point is no global minimiser: the file holds a better one."
+COSINES, INTERVALS = "class means of cosine at most", "class means of cosines in the file's intervals"
+SENTENCES = (MINIMISER, FRAME_ONLY, ONE_GRAM, ANOTHER, WORSE, COSINES, INTERVALS)
+SAID = {
+    "frame": {MINIMISER, FRAME_ONLY, COSINES},
+    "merged": {WORSE, FRAME_ONLY, COSINES},
+    "d < k": {COSINES},
+    "pieces": {MINIMISER, ANOTHER, COSINES},
+    "UFM": {MINIMISER, ONE_GRAM, INTERVALS},
+    "UFM, frame": {WORSE, ONE_GRAM, INTERVALS},
+    "UFM, simplex in d < k": {MINIMISER, INTERVALS},
+    "UFM, batches": {MINIMISER},
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_the_checker_says(name, tmp_path, capsys):
+    """Each sentence where it was proved and nowhere else; "proved" and exit status 0 with the minimiser only."""
+    status, said = checked(name, tmp_path, capsys)
+    assert {sentence for sentence in SENTENCES if sentence in said} == SAID[name], said
+    assert status == (0 if MINIMISER in SAID[name] else 1)
+    assert re.search(r": (NOT )?PROVED", said).group(0) == (": PROVED" if status == 0 else ": NOT PROVED")
+    assert ("Not checked: second opinion" in said) is (status == 0)
