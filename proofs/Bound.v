@@ -54,7 +54,7 @@ Definition amiss (G : nat -> nat -> R) : R :=
     sum (negatives (y p) B i) (fun l => repulsion (L p) (y p) (k p) B (y p i) (y p l) * G i l)
     + sum (positives (y p) B i) (fun j => attraction (L p) (y p) (k p) B (y p i) * (1 - G i j)))).
 
-(** Statement (f): the stability inequality. *)
+(** Statement (f): the stability inequality (theory, 2.7). *)
 Theorem stability_gram : amiss G <= v - loss_bound p.
 Proof.
   rewrite loss_bound_anchors. unfold v, value, amiss. rewrite <- sum_minus.
@@ -136,11 +136,11 @@ Section Embedding.
 Variable H : nat -> nat -> R.
 Hypothesis F : feasible p H.
 
-(** Statement (a): Theorems 1 and 2, for every loss of the family. *)
+(** Statement (a): Theorems 1 and 2, for every loss of the family (theory, 2.2 and 2.14). *)
 Theorem bound : loss_bound p <= objective p H.
 Proof. apply bound_gram, feasible_gram, F. Qed.
 
-(** Statement (c). *)
+(** Statement (c) (theory, 2.5 and 2.14). *)
 Theorem equality :
   objective p H = loss_bound p <->
   (forall B i, In B (family p) -> In i (anchors (L p) (y p) B) -> tight (L p) (y p) B i (gram (d p) H i)).
@@ -150,7 +150,7 @@ Proof. apply equality_gram, feasible_gram, F. Qed.
 Theorem stability : amiss (gram (d p) H) <= objective p H - loss_bound p.
 Proof. apply stability_gram, feasible_gram, F. Qed.
 
-(** Statement (f), pair by pair: what a gap implies. *)
+(** Statement (f), pair by pair: what a gap implies (theory, 2.8). *)
 Theorem gap_implies eps B i x :
   objective p H - loss_bound p <= eps -> In B (family p) -> In i (anchors (L p) (y p) B) ->
   (In x (negatives (y p) B i) -> 0 <= gram (d p) H i x <= eps / repulsion (L p) (y p) (k p) B (y p i) (y p x)) /\
@@ -174,7 +174,7 @@ Proof.
     apply Q; [apply attraction_pos; auto | lra].
 Qed.
 
-(** Statement (b). *)
+(** Statement (b) (theory, 2.3). *)
 Theorem frame_attains : is_frame p H -> objective p H = loss_bound p.
 Proof.
   intros Fr. apply equality. intros B i IB I. apply in_anchors in I. destruct I as [I _].
@@ -220,7 +220,7 @@ End Theorems.
 
 (** ** The excess identity, for the log-sum-exp family, and the bound of plain SCL *)
 
-(** Statement (f): loss minus bound as a sum of logarithms of what is amiss; of any real Gram matrix. *)
+(** Statement (f): loss minus bound as a sum of logarithms of what is amiss; of any real Gram matrix (theory, 2.4). *)
 Theorem excess_identity p weight margin tau alpha G :
   well_formed p -> L p = LogSumExp weight margin tau alpha ->
   value (L p) (y p) (family p) G - loss_bound p =

@@ -195,7 +195,7 @@ Proof.
     destruct (Nat.eqb_spec (col i) (col j)), (Nat.eqb_spec (y p i) (y p j)); try lra; tauto.
 Qed.
 
-(** Statement (d) for d = k. *)
+(** Statement (d) for d = k (theory, 3.10 and 3.12 (b)). *)
 Theorem unique_iff_colouring :
   d p = k p -> settled p -> no_empty_class p ->
   ((forall H, minimiser p H -> is_frame p H) <->
@@ -211,7 +211,7 @@ Proof.
     apply attaining_is_frame_colouring; auto.
 Qed.
 
-(** Theorem 1: in the full batch, with two samples or more of each class, the minimisers are the collapsed frames. *)
+(** Theorem 1 (theory, 3.12): in the full batch, with two samples or more of each class, the minimisers are the collapsed frames. *)
 Theorem full_batch H :
   family p = [seq 0 (n p)] -> (2 <= k p <= d p)%nat -> (forall c, (c < k p)%nat -> (2 <= count (y p) (seq 0 (n p)) c)%nat) ->
   (minimiser p H <-> feasible p H /\ is_frame p H).

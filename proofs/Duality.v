@@ -129,7 +129,7 @@ Proof.
     intros. rewrite (Sy i j). reflexivity.
 Qed.
 
-(** Statement (g): the loss lies above its tangents. *)
+(** Statement (g): the loss lies above its tangents (theory, 4.1). *)
 Theorem tangent G G0 : symmetric G -> symmetric G0 ->
   value (L p) (y p) (family p) G0 + inner all (gradient p G0) (fun i j => G i j - G0 i j)
   <= value (L p) (y p) (family p) G.
@@ -186,7 +186,7 @@ Proof.
   unfold objective. fold all in T. lra.
 Qed.
 
-(** Statement (g), UFM+: a feasible dual bounds the loss. *)
+(** Statement (g), UFM+: a feasible dual bounds the loss (theory, 4.5). *)
 Theorem matrix_bound H : (forall i j, 0 <= N i j) -> feasible p H ->
   value (L p) (y p) (family p) G0 - inner all (gradient p G0) G0 - sum all v <= objective p H.
 Proof.
@@ -202,7 +202,7 @@ Proof.
 Qed.
 End Dual.
 
-(** Theorem 2 once more, by a dual that is a Laplacian: at the frame the gradient attracts within classes and
+(** Theorem 2 once more, by a dual that is a Laplacian (theory, 4.4): at the frame the gradient attracts within classes and
     repels across; A is its negative part, N its positive part, v = A 1. *)
 Lemma slope_at_frame B i x : In B (family p) -> In i (anchors (L p) (y p) B) -> In x (others B i) ->
   ((y p x = y p i -> slope (L p) (y p) B i (frame_gram (y p) i) x <= 0) /\

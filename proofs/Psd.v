@@ -85,7 +85,7 @@ Proof.
   apply Rmult_le_pos; [lra|]. apply inner_nonneg. intros. apply Rmult_le_pos; auto using pow2_ge_0.
 Qed.
 
-(** ** PSD over orbits, and by elimination (the checker's rule) *)
+(** ** PSD over orbits, and by elimination (the checker's rule; theory, 4.6) *)
 
 (** A matrix constant on orbits is PSD over samples if it is PSD over orbits and v_a >= s_aa in orbits of two or more. *)
 Theorem orbit_psd (l orbits : list nat) (o : nat -> nat) (s : nat -> nat -> R) (v : nat -> R) :

@@ -5,7 +5,7 @@ From UFM Require Import Sums Model Rows Bound.
 Import ListNotations.
 Open Scope R_scope.
 
-(** ** The effective interaction graph *)
+(** ** The effective interaction graph (theory, 3.2 and 3.3) *)
 
 (** A batch that holds two classes. *)
 Definition mixed (y : nat -> nat) (B : list nat) : Prop :=
@@ -71,7 +71,6 @@ Qed.
 Lemma meet_sym p i l : meet p i l -> meet p l i.
 Proof. intros (B & ? & ? & ? & ? & ?). exists B. intuition. Qed.
 
-(** Three elements on pairs of a batch are enough to connect any two of its pairs. *)
 Section Forced.
 Variable p : problem.
 Hypothesis W : well_formed p.
@@ -162,7 +161,7 @@ Proof.
   rewrite (V i j i') by auto. unfold G. rewrite gram_sym. fold G. apply V; auto.
 Qed.
 
-(** Statement (d): connected classes that meet leave the orthogonal frame only. *)
+(** Statement (d): connected classes that meet leave the orthogonal frame only (theory, 3.6). *)
 Theorem attaining_is_frame : connected p -> meeting p -> is_frame p H.
 Proof.
   intros C M i j I J. unfold frame_gram. destruct (Nat.eqb_spec (y p i) (y p j)) as [Ey|N].
@@ -261,7 +260,7 @@ Proof.
   split; apply (glued_open p B a b); auto.
 Qed.
 
-(** Statement (e): two classes that never meet may share an axis. *)
+(** Statement (e): two classes that never meet may share an axis (theory, 3.4). *)
 Theorem apart_not_unique i l :
   (k p <= d p)%nat -> (i < n p)%nat -> (l < n p)%nat -> y p i <> y p l ->
   (forall i' l', y p i' = y p i -> y p l' = y p l -> ~ meet p i' l') ->
@@ -292,7 +291,7 @@ Proof.
     destruct (Nat.eqb_spec (y p i) (y p l)); [tauto|]. rewrite Nat.eqb_refl. reflexivity.
 Qed.
 
-(** Statement (e): a sample that is glued to nothing may vanish. *)
+(** Statement (e): a sample that is glued to nothing may vanish (theory, 3.5). *)
 Theorem lone_not_unique i :
   (k p <= d p)%nat -> settled p -> (i < n p)%nat -> ~ glued p i i ->
   exists H, minimiser p H /\ gram (d p) H i i = 0.
@@ -324,7 +323,7 @@ Proof.
     + apply IH. lia.
 Qed.
 
-(** Statement (e): in R^(k+1) a component that is not all of its class may move to an axis of its own. *)
+(** Statement (e): in R^(k+1) a component that is not all of its class may move to an axis of its own (theory, 3.7). *)
 Theorem split_not_unique i j :
   (k p < d p)%nat -> settled p -> (forall m, (m < n p)%nat -> glued p m m) ->
   (i < n p)%nat -> (j < n p)%nat -> y p i = y p j -> ~ glued p i j ->
@@ -353,7 +352,7 @@ Proof.
     destruct (Nat.eqb_spec (k p) (y p j)); [lia | reflexivity].
 Qed.
 
-(** Statements (d) and (e) together: for d >= k + 1 the frame is the only minimiser exactly if every class
+(** Statements (d) and (e) together (theory, 3.12 (a)): for d >= k + 1 the frame is the only minimiser exactly if every class
     is one component and every two classes meet. *)
 Theorem unique_iff :
   (k p < d p)%nat -> settled p ->
