@@ -4,11 +4,14 @@ import copy
 import hashlib
 import json
 import math
+import shutil
 import subprocess
 import sys
+from decimal import ROUND_FLOOR
 from pathlib import Path
 from time import perf_counter
 
+import flint
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -150,7 +153,7 @@ def test_entries_met_in_many_batches_are_computed_once(tmp_path):
 
 def test_printed_decimals_are_rounded_outward():
     assert check.shown(0.1, 3) == "0.101"
-    assert check.shown(0.1, 3, check.ROUND_FLOOR) == "0.1000"[:5]
+    assert check.shown(0.1, 3, ROUND_FLOOR) == "0.1000"[:5]
     assert check.shown(0.25) == "0.25"
 
 
@@ -634,8 +637,8 @@ def run(*arguments):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("command", [["-m", "solvers.check"], [str(SOURCE)]])
-def test_command_line_and_exit_statuses(files, command, tmp_path):
+def test_command_line_and_exit_statuses(files, tmp_path):
+    command = ("-m", "solvers.check")
     paths = {name: tmp_path / f"{name}.json" for name in ("frame", "merged", "junk")}
     for name, path in paths.items():
         path.write_text(json.dumps(files[name]) if name != "junk" else "junk")
@@ -647,19 +650,57 @@ def test_command_line_and_exit_statuses(files, command, tmp_path):
     assert run(*command).returncode == 2
 
 
+def test_it_needs_no_other_file_than_its_own(files, tmp_path):
+    """Nothing of the package but the checker, beside python-flint: no solver, no NumPy, no JAX."""
+    copied, flint_alone = tmp_path / "solvers", tmp_path / "site"
+    shutil.copytree(SOURCE.parent / "checking", copied / "checking")
+    shutil.copy(SOURCE, copied)
+    flint_alone.mkdir()
+    for folder in Path(flint.__file__).parents[1].glob("*flint*"):
+        (flint_alone / folder.name).symlink_to(folder)
+    path = tmp_path / "frame.json"
+    path.write_text(json.dumps(files["frame"]))
+    program = "import runpy, sys; sys.path[:0] = sys.argv[1:3]; del sys.argv[1:3]; "
+    program += "runpy.run_module('solvers.check', run_name='__main__')"
+    finished = run("-I", "-S", "-c", program, str(tmp_path), str(flint_alone), str(path))
+    assert (finished.returncode, finished.stderr) == (PROVED, "")
+    assert run("-I", "-S", "-c", "import numpy").returncode != 0
+
+
 def test_it_imports_the_standard_library_and_flint_only():
-    program = (
-        "import runpy, sys\n"
-        f"runpy.run_path({str(SOURCE)!r})\n"
-        "ours = {name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)\n"
-        "print(sorted(ours & {'numpy', 'jax', 'scipy', 'cvxpy', 'ufm', 'solvers', 'equinox', 'jaxtyping'}))"
-    )
-    assert run("-c", program).stdout.strip() == "[]"
+    modules = [SOURCE, *(SOURCE.parent / "checking").glob("*.py")]
     imports = {
-        line.split()[1].split(".")[0] for line in SOURCE.read_text().splitlines() if line[:5] in ("impor", "from ")
+        line.split()[1]
+        for module in modules
+        for line in module.read_text().splitlines()
+        if line[:5] in ("impor", "from ")
     }
-    assert imports - set(sys.stdlib_module_names) == {"flint"}
+    outside = {name for name in imports if name.split(".")[0] not in sys.stdlib_module_names}
+    assert {name.split(".checking")[0] for name in outside} == {"flint", "solvers"}
+    assert all(name == "flint" or name.startswith("solvers.checking") for name in outside)
 
 
 def test_it_can_be_read_in_one_sitting():
-    assert len(SOURCE.read_text().splitlines()) < 560
+    lengths = [len(path.read_text().splitlines()) for path in [SOURCE, *(SOURCE.parent / "checking").glob("*.py")]]
+    assert max(lengths) < 200
+    assert sum(lengths) < 600
+
+
+def test_a_problem_without_batches_determines_no_gram_matrix(tmp_path, capsys):
+    """Its loss is 0 everywhere: a tiny dual proves the bound, and no claim about all minimisers follows."""
+    problem = ufm.Problem.from_class_sizes([2, 2], d=2, tau=1.0, nonneg=False)
+    Certifier(problem, conic=False).certify(np.eye(2)[[0, 0, 1, 1]]).save(tmp_path / "pairs.json")
+    content = json.loads((tmp_path / "pairs.json").read_text())
+    one, zero, tiny = (1.0).hex(), (0.0).hex(), (-1e-39).hex()
+    content["problem"]["batches"] = []
+    content["lower_bound"] = {"kind": "matrix", "source": "", "value": tiny, "v": [(1e-40).hex()] * 2}
+    content["lower_bound"] |= {"gram": [[one], [zero, one]], "N": [[zero], [zero, zero]]}
+    trivial = {"cosine": [[one] * 2] * 2, "least_cosine": [[one, "-" + one], ["-" + one, one]]}
+    trivial |= {"spread": [(2.0).hex()] * 2, "norm": [zero] * 2}
+    content["claims"] |= {"status": "certified", "upper": zero, "lower": tiny, "gap": (1e-39).hex()}
+    content["claims"] |= {"theoretical": None, "unique": True, "implied": trivial}
+    content["witness"] = None
+    assert outcome(json.dumps(sign(content)), tmp_path) == NOT_PROVED
+    assert "a full batch" in capsys.readouterr().out
+    content["claims"] |= {"unique": None, "implied": None}
+    assert outcome(json.dumps(sign(content)), tmp_path) == PROVED  # that 0 is the least loss is true

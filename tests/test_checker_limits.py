@@ -12,6 +12,7 @@ import pytest
 import ufm
 from solvers import check
 from solvers.certifier import Certifier
+from solvers.checking import reading
 
 MOST_SECONDS, MOST_MIB = 5, 300
 ZERO, THIRD = (0.0).hex(), "0x1.5555555555555p-1"
@@ -61,7 +62,7 @@ def forged(honest, m=4, batches=None, d=1, tau=0.01, model="UFM+", kind="laplaci
 
 def within(tau):
     """Orbits of the largest full batch that is not refused."""
-    return int((check.MOST_WORK / check.precision(tau)) ** 0.5) - 5
+    return int((reading.MOST_WORK / reading.precision(tau)) ** 0.5) - 5
 
 
 HOSTILE = {
@@ -103,7 +104,7 @@ def test_a_hostile_file_takes_seconds_and_little_memory(name, refused, honest, t
 
 
 def test_a_trusted_large_file_is_checked(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(check, "MOST_WORK", 10_000)
+    monkeypatch.setattr(reading, "MOST_WORK", 10_000)
     problem = ufm.Problem.from_class_sizes([3, 3, 2], d=3, tau=1.0)
     path = str(tmp_path / "frame.json")
     Certifier(problem, conic=False).certify(np.eye(3)[np.asarray(problem.labels)]).save(path)

@@ -1,0 +1,181 @@
+"""What a minimiser keeps and what a gap implies: UFM+, and UFM in the full batch (theory, 3.17, 6.7 to 6.14)."""
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from decimal import ROUND_FLOOR
+from functools import reduce
+from typing import Any
+
+from flint import arb
+
+from solvers.checking.bounds import INFINITY, Edges
+from solvers.checking.reading import Gram, Problem, doubles, items, prove, record, shown
+
+
+class Joined(dict):
+    """Disjoint sets, by a parent of each member."""
+
+    def root(self, x: Any) -> Any:
+        """One member of the set of x."""
+        while self.setdefault(x, x) != x:
+            self[x] = x = self[self[x]]
+        return x
+
+    def join(self, members: Sequence[Any]) -> None:
+        """Join the sets of all members; the root of the first stays."""
+        self.update({self.root(x): self.root(members[0]) for x in members})
+
+
+def pieces(problem: Problem, crowded: bool = False) -> tuple[Joined, set[int], set[tuple[int, int]], list[list[int]]]:
+    """What zero excess glues to one unit vector, the orbits glued, those that cross, and one-class batches left open.
+
+    crowded (d = k): k glued pieces of the k classes that all cross are the axes; what crosses k - 1 is on the last."""
+    classes, glued, unit, crossing, waiting, before = problem.classes, Joined(), set(), set(), [], None
+    for batch, count in problem.batches:
+        repeated = [c for c, n in count.items() if n > 1 + (len(count) == 1)]
+        waiting += [([a for a in batch if classes[a] == c], batch) for c in repeated]
+    while before != (before := (len(waiting), Counter(map(glued.root, sorted(unit))))):
+        asked, waiting = waiting, []
+        for own, batch in asked:  # a mixed batch glues its orbits, another does if it holds a glued pair
+            within = any(a in unit and problem.sizes[a] > 1 for a in own)
+            if own != batch or within or len(set(map(glued.root, own))) < len(own):
+                glued.join(own)
+                unit.update(own)
+                crossing.update(pair for a in own for b in set(batch) - set(own) for pair in ((a, b), (b, a)))
+            else:
+                waiting.append((own, batch))
+        size = Counter(map(glued.root, sorted(unit)))
+        met = {(glued.root(a), glued.root(b)) for a, b in crossing} if crowded and before[1] == size else set()
+        main = {classes[a]: a for a, _ in reversed(size.most_common())}
+        if len(main) == problem.k and all((x, y) in met for x in main.values() for y in main.values() if x != y):
+            for a in unit:
+                if all((glued.root(a), axis) in met for c, axis in main.items() if c != classes[a]):
+                    glued.join([main[classes[a]], a])
+    return glued, unit, crossing, [own for own, _ in waiting]
+
+
+def keeps(problem: Problem, gram: Gram, slack: arb) -> bool:
+    """UFM+: whether a point has within `slack` all values that batches fix or tie, directly or in chains."""
+    glued, unit, crossing, waiting = pieces(problem)
+    root, tied, values = glued.root, Joined(), defaultdict(list)
+    off = [1 - gram(a, root(a)) for a in unit] + [gram(a, b) for a, b in {(root(a), root(b)) for a, b in crossing}]
+    for own in waiting:
+        pairs = [(a, b) for a in own for b in own if a < b or (a == b and problem.sizes[a] > 1)]
+        tied.join([tuple(sorted(map(root, pair))) for pair in pairs])
+    for pair in list(tied):
+        values[tied.root(pair)].append(gram(*pair))
+    return all(x <= slack for x in [*off, *(reduce(arb.max, v) - reduce(arb.min, v) for v in values.values())])
+
+
+def forced(problem: Problem) -> bool:
+    """UFM+, d >= k: whether zero excess makes each class one unit vector, and all of them orthogonal."""
+    glued, unit, crossing, _ = pieces(problem, problem.d == problem.k)
+    met = {(problem.classes[a], problem.classes[b]) for a, b in crossing}
+    one = len(unit) == len(problem.sizes) and len(set(map(glued.root, unit))) == problem.k
+    return one and len(met) == problem.k * (problem.k - 1)
+
+
+def is_other_minimiser(problem: Problem, gram: Gram) -> bool:
+    """Whether a point, entries of its Gram matrix exact, attains the loss of the frame and has another Gram matrix."""
+    first = {c: a for a, c in reversed(list(enumerate(problem.classes)))}
+    apart = any(gram(a, first[c]) != 1 for a, c in enumerate(problem.classes))
+    differs = apart or any(gram(a, b) != 0 for a in first.values() for b in first.values() if a < b)
+    return problem.nonneg and differs and keeps(problem, gram, arb(0))
+
+
+def norms_and_spreads(norms: list[arb], spreads: list[arb]) -> str:
+    """The same of both models."""
+    least, widest = min(map(float, norms)), max(map(float, spreads))
+    return f"of norm at least {shown(least, 9, ROUND_FLOOR)}, classes at most {shown(widest)} wide"
+
+
+def resistance(sizes: list[int], members: list[int], roads: dict[int, dict[int, arb]]) -> arb:
+    """At least the effective resistance between any two samples of a class, by shortest paths from one to the rest."""
+    hub, reached = members[0], {}
+    queue = [(0.0, hub, arb(0))]
+    while queue:
+        _, a, R = heapq.heappop(queue)
+        if a not in reached:
+            reached[a] = R
+            for b, A in roads[a].items():
+                farther = R + (sizes[a] + sizes[b] - 1) / (sizes[a] * sizes[b] * A)
+                heapq.heappush(queue, (float(farther), b, farther))
+    ways = [2 / (sizes[b] * A) for b, A in roads[hub].items()]  # between two samples of the hub
+    reached[hub] = min(ways, key=float, default=INFINITY) if sizes[hub] >= 2 else arb(0)
+    farthest = INFINITY if len(reached) < len(members) else reduce(arb.max, reached.values())
+    return farthest if len(members) == 1 else 2 * farthest
+
+
+def check_implied(problem: Problem, within: Edges, across: Edges, eps: arb, claims: Any, unique: Any) -> str:
+    """UFM+: redo the bounds on ties, spreads, norms and cosines, and uniqueness; what they say."""
+    k, sizes, classes, tau = problem.k, problem.sizes, problem.classes, problem.tau
+    cosine, spread, norm, tie = record(claims, "implied", "cosine", "spread", "norm", "tie")
+    cosines = [doubles(row, "cosine", k, 0.0, 1.0) for row in items(cosine, "cosine", k)]
+    spreads, norms = doubles(spread, "spread", k, 0.0, 2.0), doubles(norm, "norm", k, 0.0, 1.0)
+    ties = doubles(tie, "tie", k, 0.0, 1.0)
+    for c, n in ((c, n) for _, count in problem.batches for c, n in count.items() if len(count) == 1 and n > 2):
+        paid = (arb(2) / (n - 1)) * (ties[c] / (2 * tau)).cosh().log()
+        prove(ties[c] >= 1 or paid >= eps, f"the ties of class {c}")
+    members, roads = [[a for a, label in enumerate(classes) if label == c] for c in range(k)], defaultdict(dict)
+    for (a, b), A in within.items():
+        roads[a][b] = roads[b][a] = A
+    for c, bound in enumerate(spreads):
+        prove(bound >= 2 or bound**2 >= eps * resistance(sizes, members[c], roads), f"the spread of class {c}")
+    proved = {(c, c) for c in range(k) if norms[c] <= 0}
+    for (a, b), A in within.items():
+        c, pairs = classes[a], sizes[a] * (sizes[a] - 1) if a == b else 2 * sizes[a] * sizes[b]
+        proved |= {(c, c)} if 1 - eps / (pairs * A) - spreads[c] >= norms[c] else set()
+    for (a, b), N in across.items():
+        low, high = sorted((classes[a], classes[b]))
+        loose = sum((spreads[c] for c in (low, high) if len(members[c]) > 1), arb(0))
+        met = eps / (2 * sizes[a] * sizes[b] * N) + loose <= cosines[high][low] * norms[low] * norms[high]
+        proved |= {(low, high)} if met else set()
+    for c in range(k):
+        prove((c, c) in proved and cosines[c][c] == 1, f"the norm of the mean of class {c}")
+        for e in range(c):
+            alike = cosines[e][c] == cosines[c][e]
+            prove(alike and (cosines[c][e] >= 1 or (e, c) in proved), f"the cosine of classes {e} and {c}")
+    prove(unique is not True or forced(problem), "uniqueness")
+    largest = max(float(cosines[c][e]) for c in range(k) for e in range(c))
+    tied = f"values that a batch of one class ties at most {shown(max(map(float, ties)))} apart"
+    return f"class means of cosine at most {shown(largest)}, {norms_and_spreads(norms, spreads)}, and {tied}"
+
+
+def check_intervals(problem: Problem, dual: list[Any], eps: arb, claims: Any, unique: Any) -> str:
+    """UFM: redo the bounds on spreads, norms and cosines, and uniqueness; what they say."""
+    k, n, tau, (lower, v, C) = problem.k, problem.sizes, problem.tau, dual
+    cosine, spread, norm, least = record(claims, "implied", "cosine", "spread", "norm", "least_cosine")
+    most, least = ([doubles(row, "cosine", k, -1.0, 1.0) for row in items(t, "cosine", k)] for t in (cosine, least))
+    spreads, norms = doubles(spread, "spread", k, 0.0, 2.0), doubles(norm, "norm", k, 0.0, 1.0)
+    full = problem.batches != [] and all(len(batch) == k for batch, _ in problem.batches)
+    prove(full and problem.classes == list(range(k)), "a full batch")
+    s, products, unit = [v[a] - C[a][a] for a in range(k)], defaultdict(list), arb(-1).union(arb(1))
+    prove(all(x > 0 for x in (*v, *s)), "the multipliers are positive")
+    short = [eps / v[a] if m == 1 else (eps / (m * v[a])).max(eps / ((m - 1) * s[a])) for a, m in enumerate(n)]
+    several, lone = [a for a in range(k) if n[a] > 1], [a for a in range(k) if n[a] == 1]
+    for a in several:
+        row = [lower[max(a, b)][min(a, b)] for b in range(k)]
+        w = [(n[b] - (a == b)) * (x / tau).exp() for b, x in enumerate(row)]
+        q = [(eps / n[a]).expm1() * sum(w, arb(0)) / x for x in w]
+        reach = [tau * (x + (x * x + 8 * x).sqrt()) / 2 for x in q]
+        for b in range(k):
+            ball = row[b] + 1 - row[a] + (-short[a] - reach[a] - reach[b]).union(reach[a] + reach[b])
+            for pair in ((a, b), (b, a)):
+                products[pair].append(ball)
+    for a, b in ((a, b) for a in lone for b in lone):
+        drawn = sum((n[c] * C[a][c] * products[c, b][0] for c in several), arb(0))
+        products[a, b].append(((v[a] * eps).sqrt() * unit - drawn) / v[a])
+    for c in range(k):
+        prove(most[c][c] == 1 and least[c][c] == 1, f"the cosine of {c} with itself")
+        prove(norms[c] ** 2 <= 1 - short[c] or norms[c] <= 0, f"the norm of the mean of class {c}")
+        prove(n[c] == 1 or spreads[c] >= 2 or spreads[c] ** 2 * s[c] >= 2 * eps, f"the spread of class {c}")
+        for e in (e for e in range(k) if e != c):
+            scale = norms[c] * norms[e]
+            found = [x.union(x / scale) for x in products[c, e] if scale > 0]
+            below = least[c][e] <= -1 or any(x >= least[c][e] for x in found)
+            prove(below and (most[c][e] >= 1 or any(x <= most[c][e] for x in found)), f"the cosine of {c} and {e}")
+    prove(unique is not True or (several != [] and all(most[a][b] < 0 for a in lone for b in several)), "uniqueness")
+    widest = max(float(most[c][e] - least[c][e]) for c in range(k) for e in range(c))
+    intervals = f"class means of cosines in the file's intervals, at most {shown(widest)} wide"
+    return f"{intervals}, {norms_and_spreads(norms, spreads)}"

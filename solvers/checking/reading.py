@@ -1,0 +1,143 @@
+"""What a certificate's file says: doubles, the problem over orbits, the Gram matrix of a point (theory, 6.1, 6.2)."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from decimal import ROUND_CEILING, Context, Decimal
+from functools import cache, partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flint import arb
+
+# What a file of unknown origin may take: seconds, and 300 MiB. MOST_WORK: pairs in batches times bits of precision.
+MOST_BYTES, MOST_ENTRIES, MOST_WORK, MOST_PRODUCTS, MOST_IN_A_MATRIX = 2**22, 2**22, 15 * 10**7, 2**22, 256
+FORMAT = "ufm-scl certificate 2"
+HEX_DIGEST = re.compile("[0-9a-f]{64}")
+HEX_DOUBLE = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}")
+Gram = Callable[[int, int], arb]
+
+
+class Refusal(Exception):
+    """The exit status, 1 for a claim that does not follow or 2 for a file that is no certificate, and what is wrong."""
+
+
+class Problem(NamedTuple):
+    """The problem over orbits; each batch with its samples of each class counted."""
+
+    nonneg: bool
+    d: int
+    k: int
+    tau: arb
+    classes: list[int]
+    sizes: list[int]
+    batches: list[tuple[list[int], Counter[int]]]
+    room: int
+
+
+def need(condition: bool, what: str, status: int = 2) -> None:
+    """Refuse the file unless the condition holds."""
+    if not condition:
+        raise Refusal(status, what)
+
+
+prove = partial(need, status=1)  # of a claim, by a comparison of balls
+
+
+def record(value: Any, name: str, *fields: str) -> list[Any]:
+    """The values of an object that has exactly these fields."""
+    need(isinstance(value, dict) and set(value) == set(fields), f"{name} should have the fields {', '.join(fields)}")
+    return [value[field] for field in fields]
+
+
+def items(value: Any, name: str, length: int | None = None) -> list[Any]:
+    """A list, of the given length."""
+    need(isinstance(value, list) and length in (None, len(value)), f"{name} should be a list ({length})")
+    return value
+
+
+def wholes(value: Any, name: str, low: int, high: int, length: int | None = None) -> list[int]:
+    """A list of whole numbers in low..high."""
+    for entry in items(value, name, length):
+        need(type(entry) is int and low <= entry <= high, f"{name} should hold whole numbers from {low} to {high}")
+    return value
+
+
+def doubles(value: Any, name: str, length: int, low: float = -1e300, high: float = 1e300) -> list[arb]:
+    """A list of exact doubles in [low, high], written in hexadecimal."""
+    for x in items(value, name, length):
+        fit = isinstance(x, str) and HEX_DOUBLE.fullmatch(x) is not None and low <= float.fromhex(x) <= high
+        need(fit, f"{name} should be hexadecimal, from {low} to {high}")
+    return [arb(float.fromhex(x)) for x in value]
+
+
+def shown(value: Any, digits: int = 3, rounding: str = ROUND_CEILING) -> str:
+    """A double in decimal, rounded so that the sentence stays true."""
+    return str(Context(prec=digits, rounding=rounding).create_decimal(Decimal(float(value))))
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value as compact JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def precision(tau: float) -> int:
+    """Working precision in bits: e^{-1/tau} stays far above the last one."""
+    return 256 + int(6 / tau) + 1
+
+
+def fits(load: int, room: int, what: str) -> None:
+    """Refuse what takes longer than a file of unknown origin may."""
+    need(load <= room, f"too many {what} to check in seconds; if you trust its origin, check it with --large")
+
+
+def read(path: str, room: int = 1) -> dict[str, Any]:
+    """The JSON object in a file, without repeated fields; room: how many times the usual limits it may take."""
+    need(Path(path).is_file(), "not a file")
+    fits(Path(path).stat().st_size, room * MOST_BYTES, "bytes")
+    text = Path(path).read_bytes().decode("utf-8")
+    content = json.loads(text, object_pairs_hook=lambda p: need(len(dict(p)) == len(p), "a field twice") or dict(p))
+    need(isinstance(content, dict) and content.get("format") == FORMAT, f"format should be {FORMAT}")
+    return content
+
+
+def read_problem(value: Any, room: int) -> Problem:
+    """The problem; its own digest must hold."""
+    fields = ("model", "d", "tau", "classes", "sizes", "batches")
+    model, d, tau, classes, sizes, batches, own, _ = record(value, "problem", *fields, "digest", "samples_digest")
+    m = len(items(classes, "classes"))
+    need(model == "UFM+" or (model == "UFM" and m * m <= MOST_ENTRIES), "model should be UFM+, or UFM of few orbits")
+    k = len(set(wholes(classes, "classes", 0, m - 1)))
+    need(k == max(classes, default=0) + 1 >= 2, "every class 0..k-1 should have an orbit, k >= 2")
+    wholes([d], "d", 1, room * MOST_ENTRIES // m)
+    (temperature,) = doubles([tau], "tau", 1, 0.01, 1e4)
+    wholes(sizes, "sizes", 1, 2**53, m)
+    for batch in items(batches, "batches"):
+        need(batch != [] and all(a < b for a, b in pairwise(wholes(batch, "a batch", 0, m - 1))), "batches increase")
+    pairs = sum((len(batch) + 5) ** 2 for batch in batches)
+    fits(pairs * precision(float(temperature)), room * MOST_WORK, "pairs in batches")
+    prove(own == digest({field: value[field] for field in fields}), "the digest of the problem")
+    held = [(batch, sum((Counter({classes[a]: sizes[a]}) for a in batch), Counter())) for batch in batches]
+    return Problem(model == "UFM+", d, k, temperature, classes, sizes, held, room)
+
+
+def read_point(problem: Problem, rows: Any, norms: Any) -> Gram:
+    """The Gram matrix over orbits of a point; a norm other than 0 needs a row other than 0."""
+    m, low = len(problem.sizes), 0.0 if problem.nonneg else -1e100
+    entries = (doubles(row, "rows", problem.d, low, 1e100) for row in items(rows, "rows", m))
+    sparse = [{j: x for j, x in enumerate(row) if not x.is_zero()} for row in entries]
+    radii = doubles(norms, "norms", m, 0.0, 1.0)
+    need(all(row or r.is_zero() for row, r in zip(sparse, radii, strict=True)), "a norm above 0 with a row of zeros")
+    met = sum(len(batch) * sum(len(sparse[a]) for a in batch) for batch, _ in problem.batches)
+    fits(min(met, m * sum(map(len, sparse))), problem.room * MOST_PRODUCTS, "entries")
+    square = [sum((x * x for x in row.values()), arb(0)) for row in sparse]
+    scale = [r if s.is_zero() else r / s.sqrt() for s, r in zip(square, radii, strict=True)]
+
+    def gram(a: int, b: int) -> arb:
+        products = (x * sparse[b][j] for j, x in sparse[a].items() if j in sparse[b])
+        return radii[a] ** 2 if a == b else sum(products, arb(0)) * scale[a] * scale[b]
+
+    return cache(gram)
