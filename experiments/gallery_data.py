@@ -22,7 +22,7 @@ from solvers.certificate import Certificate
 from solvers.certificate import Status as Proof
 from solvers.certifier import Certifier
 from solvers.constraints import weakest_pair
-from solvers.lanes import Outcome, Schedule, run_lanes
+from solvers.lanes import Outcome, Schedule, Start, run_lanes
 from solvers.many_starts import Solution, solve
 from solvers.projected_gradient import ProjectedGradient
 from solvers.verification import Verifier
@@ -250,7 +250,7 @@ def _basin(
     def finished(outcome: Outcome) -> None:
         verdicts[outcome.key] = str(verifier.verify(outcome.H).verdict)
 
-    begun = [(s, _mean_rows(rng, sizes.astype(int), d)) for s in range(starts)]
+    begun = [(s, Start(_mean_rows(rng, sizes.astype(int), d))) for s in range(starts)]
     run_lanes(method, quotient, begun, Schedule(starts, every=100, max_steps=max_steps), finished)
     solution = solve(problem, inits)
     whole = Verifier(problem)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import xarray as xr
 
-from solvers.lanes import Outcome, Schedule, run_lanes
+from solvers.lanes import Outcome, Schedule, Start, run_lanes
 from solvers.projected_gradient import ProjectedGradient
 from ufm import Problem, loss_bound
 from ufm.local_rate import slowest_contraction
@@ -73,7 +73,7 @@ def local_phase(
         excess = outcome.history.excess
         histories[outcome.key] = np.pad(excess, (0, steps - len(excess)), mode="edge")[:steps]
 
-    begun = [(s, near_frame(problem, within, across, seed + s)) for s in range(starts)]
+    begun = [(s, Start(near_frame(problem, within, across, seed + s))) for s in range(starts)]
     run_lanes(method, problem, begun, Schedule(starts, records=50, every=1, max_steps=steps), finished)
     excess = np.stack([histories[s] for s in range(starts)]) / float(loss_bound(problem))
     return xr.Dataset(

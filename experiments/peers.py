@@ -68,7 +68,8 @@ def adam(problem: Problem, starts: Float[np.ndarray, "s n d"], reached: Test, li
 def _one_by_one(
     method: Method, problem: Problem, starts: Float[np.ndarray, "s n d"], reached: Test, limit: float
 ) -> list[Run]:
-    begin = jax.jit(lambda H: begin_lanes(H, problem, method=method))
+    tau, most = problem.tau[None], jnp.array([2**31 - 1], jnp.int32)
+    begin = jax.jit(lambda H: begin_lanes(H, tau, most, problem, method=method))
     advance = jax.jit(lambda lanes: advance_lanes(lanes, problem, method=method, records=1, every=CHUNK)[0])
     jax.block_until_ready(advance(begin(starts[:1])))
     runs = []

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from solvers.descent import Iterate, relative_conflict, stationarity
+from solvers.descent import STATIONARY, Iterate, relative_conflict, stationarity
 from ufm.feasible import project
 from ufm.loss import Evaluation, evaluate
 from ufm.problem import Problem
@@ -17,8 +17,6 @@ from ufm.problem import Problem
 GLUED = 1e-13
 # After about twice as many steps momentum starts anew: at rounding nothing points uphill, and it would not settle.
 LARGEST_MOMENTUM = 250.0
-# What counts as stationary for a verdict (`solvers.verification`).
-CREEPING = 1e-8
 
 
 class _State(NamedTuple):
@@ -98,7 +96,7 @@ class Accelerated:
     - longest: largest scale. 1 is safe for the linear part of the loss in G.
     - settled: stop also when the residual is at most this and a thousandth of the conflict: the
       point it leads to is spurious, and the way there can be slow. Stop as well after a full run of
-      momentum with a residual of at most CREEPING where forces cancel: rows that a batch of one class
+      momentum with a residual of at most STATIONARY where forces cancel: rows that a batch of one class
       alone ties, and other forces hold, approach each other as slowly as the cube of their distance
       pulls. `solvers.staircase` goes on from such a point. 0 switches both off.
     """
@@ -134,7 +132,7 @@ class Accelerated:
         )
         now = Iterate(moved, at.excess, residual, relative_conflict(at))
         cancelling = jnp.any(at.force > (1 + 1e-6) * at.pair_weight)
-        creeping = exhausted & cancelling & (residual <= CREEPING)
+        creeping = exhausted & cancelling & (residual <= STATIONARY)
         return _State(now, moved + onward * (moved - H), momentum, scale, creeping, Y, at.gradient)
 
     def _scale(

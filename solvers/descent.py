@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,9 @@ from ufm.feasible import project
 from ufm.geometry import geometry_metrics
 from ufm.loss import Evaluation
 from ufm.problem import Problem
+
+# What counts as stationary for a verdict: the residual, a share of the forces.
+STATIONARY = 1e-8
 
 
 class Iterate(NamedTuple):
@@ -84,12 +88,24 @@ def joined(parts: Sequence[tuple[Record, int]]) -> Record:
 
 
 class Lane(NamedTuple):
-    """One start on its way. failed: the step it was to take was not finite and was not taken."""
+    """One start on its way.
+
+    - inner: the state of the method. tau: the temperature it descends at, in the place of the problem's.
+    - steps: taken so far. most: no more than this are taken.
+    - failed: the step it was to take was not finite and was not taken. done: as the method says.
+    """
 
     inner: Any
+    tau: Float[Array, ""]
     steps: Int[Array, ""]
+    most: Int[Array, ""]
     failed: Bool[Array, ""]
     done: Bool[Array, ""]
+
+    @property
+    def stopped(self) -> Bool[Array, "*lanes"]:
+        """Whether it takes no more steps; of one lane or of stacked ones."""
+        return self.done | self.failed | (self.steps >= self.most)
 
 
 def stationarity(H: Float[Array, "m d"], at: Evaluation, problem: Problem) -> Float[Array, " m"]:
@@ -126,13 +142,22 @@ def record(lane: Lane, problem: Problem, method: Method) -> Record:
     )
 
 
-def begin_lanes(H: Float[Array, "l m d"], problem: Problem, *, method: Method, shared: bool = True) -> Lane:
+def begin_lanes(
+    H: Float[Array, "l m d"],
+    tau: Float[Array, " l"],
+    most: Int[Array, " l"],
+    problem: Problem,
+    *,
+    method: Method,
+    shared: bool = True,
+) -> Lane:
     """Lanes at step 0, of one shared problem or each of its own (`solvers.padding.stacked`)."""
 
-    def one(H: Array, problem: Problem) -> Lane:
-        return Lane(method.init(H, problem), jnp.zeros((), jnp.int32), jnp.asarray(False), jnp.asarray(False))
+    def one(H: Array, tau: Array, most: Array, problem: Problem) -> Lane:
+        no = jnp.asarray(False)
+        return Lane(method.init(H, _at_temperature(problem, tau)), tau, jnp.zeros((), jnp.int32), most, no, no)
 
-    return jax.vmap(one, in_axes=(0, None if shared else axes(problem)))(H, problem)
+    return jax.vmap(one, in_axes=(0, 0, 0, None if shared else axes(problem)))(H, tau, most, problem)
 
 
 def advance_lanes(
@@ -140,26 +165,26 @@ def advance_lanes(
 ) -> tuple[Lane, Record]:
     """`records` times `every` steps of each lane, with a record after each `every`.
 
-    Lanes that have converged or failed stay as they are, so that the result of a start does not
-    depend on who shares its chunk; when all have, no more steps are taken. Problems as in `begin_lanes`.
+    Lanes that have converged, failed or taken all their steps stay as they are, so that the result of a start does
+    not depend on who shares its chunk; when all have, no more steps are taken. Problems as in `begin_lanes`.
     """
     in_axes = (0, None if shared else axes(problem))
 
     def advance(lane: Lane, problem: Problem) -> Lane:
-        inner = method.step(lane.inner, problem)
+        inner = method.step(lane.inner, _at_temperature(problem, lane.tau))
         finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in method.iterate(inner)]))
-        moves = ~lane.done & ~lane.failed & finite
+        moves = ~lane.stopped & finite
         inner = jax.tree.map(lambda new, old: jnp.where(moves, new, old), inner, lane.inner)
-        return Lane(
-            inner,
-            lane.steps + moves,
-            lane.failed | (~lane.done & ~finite),
-            lane.done | (moves & method.converged(inner)),
+        return lane._replace(
+            inner=inner,
+            steps=lane.steps + moves,
+            failed=lane.failed | (~lane.stopped & ~finite),
+            done=lane.done | (moves & method.converged(inner)),
         )
 
     def unfinished(carry: tuple[Array, Lane]) -> Array:
         taken, lanes = carry
-        return (taken < every) & ~jnp.all(lanes.done | lanes.failed)
+        return (taken < every) & ~jnp.all(lanes.stopped)
 
     def step(carry: tuple[Array, Lane]) -> tuple[Array, Lane]:
         taken, lanes = carry
@@ -171,3 +196,7 @@ def advance_lanes(
 
     lanes, records_by_time = jax.lax.scan(recorded, lanes, length=records)
     return lanes, jax.tree.map(lambda column: jnp.swapaxes(column, 0, 1), records_by_time)
+
+
+def _at_temperature(problem: Problem, tau: Float[Array, ""]) -> Problem:
+    return eqx.tree_at(lambda p: p.tau, problem, tau)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,11 +12,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from solvers import devices
-from solvers.compiled import Compiled
-from solvers.descent import Lane, Method, Record, advance_lanes, begin_lanes
+from solvers.compiled import Compiled, compile_seconds
+from solvers.descent import STATIONARY, Iterate, Lane, Method, Record, advance_lanes, begin_lanes
 from solvers.padding import axes, stacked
 from solvers.status import Status
 from ufm.problem import Problem
@@ -23,13 +25,14 @@ from ufm.problem import Problem
 class Outcome(NamedTuple):
     """Where one descent ended.
 
-    - key: which start. status: what stopped it. steps: how many it took.
+    - key: which start. status: what stopped it. steps: how many it took. tau: the temperature it descended at.
     - H: the point. conflict: relative conflict of its points. history: one `Record` of arrays.
     """
 
     key: int
     status: Status
     steps: int
+    tau: float
     H: Float[np.ndarray, "m d"]
     excess: float
     residual: float
@@ -37,24 +40,41 @@ class Outcome(NamedTuple):
     history: Record
 
 
+class Start(NamedTuple):
+    """Where a descent begins: the point, the temperature if it is not the problem's, what led there.
+
+    - steps, seconds: taken before by others than these lanes; they count towards the limits of the start.
+    """
+
+    H: Float[np.ndarray, "m d"]
+    tau: float | None = None
+    steps: int = 0
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """How lanes are run: most lanes on a device, records a chunk, steps a record, steps a start at most."""
+    """How lanes are run: most lanes on a device, records a chunk, steps a record; limits of each start.
+
+    - max_steps, max_seconds: of all descents of a start together. A start shares the seconds in which it is on a
+      lane with those beside it; compiling does not count. It is stopped at the first chunk that ends later.
+    """
 
     lanes: int
-    records: int = 8
-    every: int = 5
+    records: int = 4
+    every: int = 4
     max_steps: int = 20_000
+    max_seconds: float = math.inf
 
 
 def run_lanes(
     method: Method,
     problem: Problem | Sequence[Problem],
-    starts: Iterable[tuple[int, Float[np.ndarray, "m d"]]],
+    starts: Iterable[tuple[int, Start]],
     schedule: Schedule,
-    finished: Callable[[Outcome], Float[np.ndarray, "m d"] | None],
+    finished: Callable[[Outcome], Start | None],
 ) -> None:
-    """Run every start to its end. `finished` gets each outcome and may return a point to go on from.
+    """Run every start to its end. `finished` gets each outcome and may return where to go on from.
 
     The result of a start does not depend on the others: lanes share a compiled function, not state.
     problem: of all starts, or a sequence with the problem of each key, all of one shape and temperature.
@@ -65,57 +85,87 @@ def run_lanes(
     count = devices.count() * min(schedule.lanes, -(-len(waiting) // devices.count()))
     shared = isinstance(problem, Problem)
     present = problem if isinstance(problem, Problem) else stacked([problem[0]] * count)
-    H = np.stack([waiting[i % len(waiting)][1] for i in range(count)])
+    tau = np.full(count, float(present.tau))
+    most = np.zeros(count, np.int32)
+    H = np.stack([waiting[i % len(waiting)][1].H for i in range(count)])
     keys: list[int | None] = [None] * count
     histories: list[list[Record]] = [[] for _ in range(count)]
+    spent: dict[int, _Spent] = defaultdict(_Spent)
     lanes = None
     while waiting or any(key is not None for key in keys):
         fresh = np.zeros(count, bool)
         for lane in range(count):
             if keys[lane] is None and waiting:
-                keys[lane], H[lane] = waiting.popleft()
-                histories[lane] = []
+                key, start = waiting.popleft()
+                keys[lane], H[lane], histories[lane] = key, start.H, []
+                tau[lane] = float(present.tau) if start.tau is None else start.tau
+                spent[key].steps += start.steps
+                spent[key].seconds += start.seconds
+                most[lane] = max(1, schedule.max_steps - spent[key].steps)
                 fresh[lane] = True
         if fresh.any():
             if not isinstance(problem, Problem):
                 present = stacked([problem[key or 0] for key in keys])
             # A lane without a start stands still, and a device with such lanes alone has nothing to do.
-            begun = _begin(H, present, method=method, shared=shared)._replace(done=~fresh)
+            begun = _begin(H, tau, most, present, method=method, shared=shared)._replace(done=~fresh)
             lanes = begun if lanes is None else jax.tree.map(partial(_replaced, fresh), begun, lanes)
+        began, compiling = time.perf_counter(), compile_seconds()
         steps_and_records = {"records": schedule.records, "every": schedule.every}
         lanes, records = _advance(lanes, present, method=method, shared=shared, **steps_and_records)
         records = jax.tree.map(np.asarray, records)
-        done, failed, steps = (np.asarray(leaf) for leaf in (lanes.done, lanes.failed, lanes.steps))
-        now = None
+        seconds = time.perf_counter() - began - (compile_seconds() - compiling)
+        stopped, now = np.asarray(lanes.stopped), None
         for lane, key in enumerate(keys):
             if key is None:
                 continue
             histories[lane].append(Record(*(leaf[lane] for leaf in records)))
-            if not (done[lane] or failed[lane] or steps[lane] >= schedule.max_steps):
+            spent[key].seconds += seconds
+            if not stopped[lane] and spent[key].seconds < schedule.max_seconds:
                 continue
-            if now is None:
-                now = jax.tree.map(np.asarray, method.iterate(lanes.inner))
-            status = Status.CONVERGED if done[lane] else Status.NOT_FINITE if failed[lane] else Status.OUT_OF_STEPS
-            outcome = Outcome(
-                key,
-                status,
-                int(steps[lane]),
-                now.H[lane],
-                float(now.excess[lane]),
-                float(now.residual[lane]),
-                now.conflict[lane],
-                _trimmed(histories[lane]),
-            )
+            now = jax.tree.map(np.asarray, (lanes, method.iterate(lanes.inner))) if now is None else now
+            own, point = jax.tree.map(lambda leaf, lane=lane: leaf[lane], now)
+            outcome = _outcome(key, own, point, method, histories[lane])
+            spent[key].steps += outcome.steps
             keys[lane] = None
             onward = finished(outcome)
             if onward is not None:
                 waiting.append((key, onward))
 
 
-def begin_on_devices(H: Float[Array, "l m d"], problem: Problem, *, method: Method, shared: bool) -> Lane:
+@dataclass
+class _Spent:
+    """What a start has used of its limits."""
+
+    steps: int = 0
+    seconds: float = 0.0
+
+
+def _outcome(key: int, lane: Lane, now: Iterate, method: Method, histories: list[Record]) -> Outcome:
+    """The outcome of a lane that has stopped, or that its time limit stops."""
+    H, residual, conflict = np.asarray(now.H), float(now.residual), np.asarray(now.conflict)
+    settled = residual <= max(method.tolerance, STATIONARY) or 1e3 * residual <= conflict.max()
+    if lane.failed:
+        status = Status.NOT_FINITE
+    elif lane.done:
+        status = Status.CONVERGED if settled else Status.STALLED
+    else:
+        status = Status.OUT_OF_STEPS if lane.steps >= lane.most else Status.OUT_OF_TIME
+    steps, tau, excess = int(lane.steps), float(lane.tau), float(now.excess)
+    return Outcome(key, status, steps, tau, H, excess, residual, conflict, _trimmed(histories))
+
+
+def begin_on_devices(
+    H: Float[Array, "l m d"],
+    tau: Float[Array, " l"],
+    most: Int[Array, " l"],
+    problem: Problem,
+    *,
+    method: Method,
+    shared: bool,
+) -> Lane:
     """`begin_lanes`, an equal share of the lanes on each device."""
-    of = (0, None if shared else axes(problem))
-    return devices.spread(partial(begin_lanes, method=method, shared=shared), of)(H, problem)
+    of = (0, 0, 0, None if shared else axes(problem))
+    return devices.spread(partial(begin_lanes, method=method, shared=shared), of)(H, tau, most, problem)
 
 
 def advance_on_devices(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from jaxtyping import Float, Int
 from solvers.accelerated import Accelerated
 from solvers.compiled import Compiled, compile_seconds
 from solvers.descent import Method, Record, joined
-from solvers.lanes import Outcome, Schedule, run_lanes
+from solvers.lanes import Outcome, Schedule, Start, run_lanes
 from solvers.measurement import measure
 from solvers.padding import Shape, common_shape, padded
 from solvers.projected_gradient import ProjectedGradient
+from solvers.quasi_newton import QuasiNewton
 from solvers.staircase import Climb, climb, spare_coordinates
 from solvers.starts import Collapsed, collapsed_starts_of_each, random_start
 from solvers.status import Status
@@ -27,10 +29,22 @@ from ufm.problem import Problem
 
 # More lanes wait longer for the slowest among them than they save in calls.
 MOST_LANES = 8
-STEPS_ON_ORBITS, STEPS_ON_SAMPLES = 100_000, 20_000
+MOST_STEPS = 20_000
 # Counts of starts, steps and lifts are 32-bit.
 MOST = 2**31 - 1
-METHODS = ("staircase", "accelerated", "projected-gradient")
+ON_ALL_SAMPLES: dict[str, Method] = {
+    "quasi-newton": QuasiNewton(),
+    "accelerated": Accelerated(),
+    "projected-gradient": ProjectedGradient(),
+}
+METHODS = ("staircase", *ON_ALL_SAMPLES)
+# The temperature at which UFM+ is descended first: curvatures within classes and the forces between them are of one
+# size there, where they differ by 1/tau e^{1/tau} in the cold and by tau in the heat.
+TEMPERATE = 1.0
+# Other models follow their minimiser down in temperature, by this factor at a time.
+COOLING = 0.5
+# Residual at which a point in conflict is spurious for certain, however slow the rest of the way.
+SETTLED = 1e-5
 
 
 @dataclass(frozen=True)
@@ -89,26 +103,27 @@ def solve(
     seed: int = 0,
     method: str | Method = "staircase",
     *,
-    max_steps: int | None = None,
+    max_steps: int = MOST_STEPS,
+    max_seconds: float = math.inf,
     max_lifts: int = 50,
     progress: Callable[[int], None] | None = None,
 ) -> Solution:
     """Minimise the loss of UFM+ (or UFM) from random starts, shared out over the devices of this process.
 
-    - method: "staircase" (default) collapses each start onto the orbits, descends with the
-      accelerated method and climbs out of spurious points; "accelerated" runs the same descent on
-      all n samples, exact sums throughout, no lifts; "projected-gradient" is the reference, optax
-      SGD 0.1 / 0.9 and the projection. Any `solvers.descent.Method` runs as those two do.
+    - method: "staircase" (default) collapses each start onto the orbits, descends by `QuasiNewton`, climbs out of
+      spurious points, and does so at a temperature of 1 before the asked one (`ladder`); "quasi-newton" runs that
+      descent on all n samples, exact sums throughout, no lifts; "accelerated" a first-order method likewise;
+      "projected-gradient" is the reference, optax SGD 0.1 / 0.9 and the projection. Any `solvers.descent.Method`
+      runs as those three do.
     - seed, inits: start s depends on (seed, s) and the problem's shape alone.
-    - max_steps: of one descent; by default 100,000 on the orbits (the staircase; R = 1e5 takes 20,000) and 20,000
-      on all samples. max_lifts: of one start.
+    - max_steps: all steps of one start, evaluations of the loss; 20,000 by default. max_lifts: of one start.
+    - max_seconds: of one start, compilation apart. A start shares its seconds with those that run beside it; it is
+      stopped where it then is, soon after (a collapse on all samples is not interrupted), with a status that says so.
     - progress: called with 1 whenever a start has ended.
 
     Raises InvalidInput for a method that does not exist, or counts below 1.
     """
-    if max_steps is None:
-        max_steps = STEPS_ON_ORBITS if method == "staircase" else STEPS_ON_SAMPLES
-    _check_counts(inits, [seed], max_steps, max_lifts)
+    limits = _checked_limits(inits, [seed], max_steps, max_seconds, max_lifts)
     if not isinstance(problem, Problem):
         raise InvalidInput("problem", type(problem).__name__, "give a ufm.Problem")
     if method not in METHODS if isinstance(method, str) else isinstance(method, type) or not isinstance(method, Method):
@@ -116,11 +131,10 @@ def solve(
     tell = progress or (lambda ended: None)
     began, compiled = time.perf_counter(), compile_seconds()
     if method == "staircase":
-        (parts,) = _by_staircase([problem], [seed], inits, max_steps, max_lifts, tell)
+        (parts,) = _by_staircase([problem], [seed], inits, limits, max_lifts, tell)
     else:
-        chosen = {"accelerated": Accelerated(), "projected-gradient": ProjectedGradient()}.get(str(method), method)
-        assert not isinstance(chosen, str)
-        parts = _on_all_samples(chosen, problem, inits, seed, max_steps, tell)
+        chosen = ON_ALL_SAMPLES[method] if isinstance(method, str) else method
+        parts = _on_all_samples(chosen, problem, inits, seed, limits, tell)
     compiling = compile_seconds() - compiled
     elapsed = time.perf_counter() - began
     return parts(problem=problem, timings=Timings(compiling, elapsed - compiling))
@@ -131,7 +145,8 @@ def solve_each(
     inits: int = 32,
     seeds: Sequence[int] | None = None,
     *,
-    max_steps: int = STEPS_ON_ORBITS,
+    max_steps: int = MOST_STEPS,
+    max_seconds: float = math.inf,
     max_lifts: int = 50,
     shape: Shape | None = None,
     progress: Callable[[int], None] | None = None,
@@ -157,28 +172,20 @@ def solve_each(
     seeds = range(len(problems)) if seeds is None else seeds
     if len(seeds) != len(problems):
         raise InvalidInput("seeds", list(seeds), f"give {len(problems)} seeds, one a problem")
-    _check_counts(inits, seeds, max_steps, max_lifts)
+    limits = _checked_limits(inits, seeds, max_steps, max_seconds, max_lifts)
     began, compiled = time.perf_counter(), compile_seconds()
     tell = progress or (lambda ended: None)
-    parts = _by_staircase(problems, seeds, inits, max_steps, max_lifts, tell, shape)
+    parts = _by_staircase(problems, seeds, inits, limits, max_lifts, tell, shape)
     compiling = compile_seconds() - compiled
     share = Timings(compiling / len(parts), (time.perf_counter() - began - compiling) / len(parts))
     return [part(problem=problem, timings=share) for part, problem in zip(parts, problems, strict=True)]
-
-
-def _check_counts(inits: int, seeds: Sequence[int], max_steps: int, max_lifts: int) -> None:
-    """Raises InvalidInput, naming the argument, for what is no number of that."""
-    for name, value, least in (("inits", inits, 1), ("max_steps", max_steps, 1), ("max_lifts", max_lifts, 0)):
-        whole_number(name, value, least, f"give a whole number of at least {least}", MOST)
-    for seed in seeds:
-        checked_seed(seed)
 
 
 def _by_staircase(
     problems: Sequence[Problem],
     seeds: Sequence[int],
     inits: int,
-    max_steps: int,
+    limits: Limits,
     max_lifts: int,
     tell: Callable[[int], None],
     shape: Shape | None = None,
@@ -186,14 +193,17 @@ def _by_staircase(
     symmetries = [orbits(problem) for problem in problems]
     shape = common_shape([symmetry.quotient for symmetry in symmetries]) if shape is None else shape
     quotients = [padded(symmetry.quotient, shape) for symmetry in symmetries]
+    began, compiling = time.perf_counter(), compile_seconds()
     collapsed = collapsed_starts_of_each(problems, symmetries, seeds, inits, rows=shape[0])
-    method = Accelerated(settled=1e-5 if spare_coordinates(quotients[0]) > 0 else 0.0)
+    seconds = (time.perf_counter() - began - (compile_seconds() - compiling)) / len(collapsed)
+    width = lanes(quotients[0], inits * len(problems))
     climbs = climb(
-        method,
+        QuasiNewton(settled=SETTLED if spare_coordinates(quotients[0]) > 0 else 0.0),
         quotients[0] if len(quotients) == 1 else [quotient for quotient in quotients for _ in range(inits)],
-        [np.asarray(start.points) for start in collapsed],
-        Schedule(lanes(quotients[0], inits * len(problems)), max_steps=max_steps),
+        [Start(np.asarray(start.points), steps=int(start.steps), seconds=seconds) for start in collapsed],
+        limits.schedule(width),
         streams=[(seed, s) for seed in seeds for s in range(inits)],
+        ladder=ladder(problems[0]),
         max_lifts=max_lifts,
         progress=tell,
     )
@@ -207,7 +217,7 @@ def _assembled(
     collapsed: Sequence[Collapsed], climbs: Sequence[Climb], symmetry: Orbits, quotient: Problem
 ) -> Callable[..., Solution]:
     """The solution of one problem from its starts; quotient: padded."""
-    points = np.stack([this.last.H[:, : quotient.d] for this in climbs])
+    points = np.stack([this.point(quotient.d) for this in climbs])
     excess, residual = _exactly(points, quotient)
     return partial(
         Solution,
@@ -227,7 +237,7 @@ def _assembled(
 
 
 def _on_all_samples(
-    method: Method, problem: Problem, inits: int, seed: int, max_steps: int, tell: Callable[[int], None]
+    method: Method, problem: Problem, inits: int, seed: int, limits: Limits, tell: Callable[[int], None]
 ) -> Callable[..., Solution]:
     key = jax.random.key_data(jax.random.key(seed))
     starts = (
@@ -239,8 +249,8 @@ def _on_all_samples(
         outcomes[outcome.key] = outcome
         tell(1)
 
-    schedule = Schedule(lanes(problem, inits), max_steps=max_steps)
-    run_lanes(method, problem, ((s, np.asarray(H)) for s, H in starts), schedule, finished)
+    schedule = limits.schedule(lanes(problem, inits))
+    run_lanes(method, problem, ((s, Start(np.asarray(H))) for s, H in starts), schedule, finished)
     ended = [outcomes[start] for start in range(inits)]
     points = np.stack([outcome.H for outcome in ended])
     excess, residual = _exactly(points, problem)
@@ -256,6 +266,44 @@ def _on_all_samples(
         moved=np.zeros(inits),
         history=tuple(outcome.history for outcome in ended),
     )
+
+
+def ladder(problem: Problem) -> tuple[float, ...]:
+    """The temperatures at which the staircase descends, one after the other; the last is the asked one.
+
+    UFM+ with d >= k: TEMPERATE first. Who conflicts does not depend on tau there, so that spurious points are left
+    where steps are cheap, and the asked temperature often finds nothing to do; what it finds is judged at it alone.
+    Other models: from TEMPERATE down to a colder one in steps of COOLING, since minimisers move with tau.
+    """
+    tau = float(problem.tau)
+    if problem.bound_is_attained:
+        return (tau,) if tau == TEMPERATE else (TEMPERATE, tau)
+    rungs = [TEMPERATE * COOLING**rung for rung in range(64)]
+    return (*(rung for rung in rungs if rung > tau), tau)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one start: steps, and seconds on a lane."""
+
+    max_steps: int
+    max_seconds: float
+
+    def schedule(self, width: int) -> Schedule:
+        """`width` lanes a device; the clock is read more often where it limits."""
+        records = Schedule.records if math.isinf(self.max_seconds) else 1
+        return Schedule(width, records=records, max_steps=self.max_steps, max_seconds=self.max_seconds)
+
+
+def _checked_limits(inits: int, seeds: Sequence[int], max_steps: int, max_seconds: float, max_lifts: int) -> Limits:
+    """The limits of a start. Raises InvalidInput, naming the argument, for what is no number of that."""
+    for name, value, least in (("inits", inits, 1), ("max_steps", max_steps, 1), ("max_lifts", max_lifts, 0)):
+        whole_number(name, value, least, f"give a whole number of at least {least}", MOST)
+    for seed in seeds:
+        checked_seed(seed)
+    if isinstance(max_seconds, bool) or not isinstance(max_seconds, (int, float)) or not max_seconds > 0:
+        raise InvalidInput("max_seconds", max_seconds, "give a positive number of seconds")
+    return Limits(max_steps, float(max_seconds))
 
 
 def lanes(problem: Problem, inits: int) -> int:

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
 
 from solvers.descent import Method, Record, joined
-from solvers.lanes import Outcome, Schedule, run_lanes
+from solvers.lanes import Outcome, Schedule, Start, run_lanes
 from solvers.status import Status
 from ufm.problem import PADDING, Problem
 
@@ -41,15 +41,19 @@ MOST_JOINING = 0.5
 class Climb:
     """One start on the staircase.
 
-    - descents: outcomes so far. lifts: how many were followed by a lift, a compression or a gluing. gluings: those.
+    - descents: outcomes so far. rung: the place of the temperature of the latest on the ladder of temperatures.
+    - lifts: how many descents were followed by a lift, a compression or a gluing. gluings: those.
     - conflicted: whether the last one ended with classes in conflict or in too many coordinates.
+    - exhausted: whether it would have gone on, had there been steps left.
     """
 
     index: int
     descents: list[Outcome] = field(default_factory=list)
+    rung: int = 0
     lifts: int = 0
     gluings: int = 0
     conflicted: bool = False
+    exhausted: bool = False
 
     @property
     def last(self) -> Outcome:
@@ -63,7 +67,9 @@ class Climb:
 
     @property
     def status(self) -> Status:
-        """The status of the latest descent; settling in conflict is no convergence."""
+        """The status of the latest descent; settling in conflict is no convergence, nor is one on the way."""
+        if self.exhausted:
+            return Status.OUT_OF_STEPS
         in_conflict = self.conflicted and self.last.status is Status.CONVERGED
         return Status.CONFLICTED if in_conflict else self.last.status
 
@@ -72,14 +78,20 @@ class Climb:
         """The histories of all descents, iterations counted through."""
         return joined([(descent.history, descent.steps) for descent in self.descents])
 
+    def point(self, d: int) -> Float[np.ndarray, "m d"]:
+        """Where it ended, in d coordinates: those it uses most, if a limit stopped it in more."""
+        H = self.last.H
+        return _normalised(merge_parallel_columns(H)[:, :d]) if H[:, d:].any() else H[:, :d]
+
 
 def climb(
     method: Method,
     problem: Problem | Sequence[Problem],
-    starts: Sequence[Float[np.ndarray, "m d"]],
+    starts: Sequence[Start],
     schedule: Schedule,
     *,
     streams: Sequence[tuple[int, int]],
+    ladder: Sequence[float] = (),
     max_lifts: int = 50,
     progress: Callable[[int], None],
 ) -> list[Climb]:
@@ -87,19 +99,20 @@ def climb(
 
     - problem: of all starts, or one for each start, all of one shape and temperature.
     - streams: seeds of the random numbers of each start.
+    - ladder: temperatures to descend at one after the other, each from where the one before ended; the last is that of
+      the problem, which is all there is by default.
 
     Starts live in d + spare coordinates from the first; coordinates nobody uses stay exactly zero
     under projected gradient, so a start descends in R^d until it is first lifted.
     """
     of_start = [problem] * len(starts) if isinstance(problem, Problem) else problem
+    ladder = ladder or (float(of_start[0].tau),)
     d, width = of_start[0].d, of_start[0].d + spare_coordinates(of_start[0])
     meetings: dict[int, Meetings] = {}
     climbs = [Climb(index) for index in range(len(starts))]
 
-    def onward(this: Climb, outcome: Outcome) -> Float[np.ndarray, "m w"] | None:
+    def mended(this: Climb, outcome: Outcome) -> Float[np.ndarray, "m w"] | None:
         own = of_start[this.index]
-        if width == d or outcome.status is Status.NOT_FINITE:
-            return None
         for patient in (True, False):
             if outcome.status is Status.CONVERGED:
                 if id(own) not in meetings:
@@ -116,17 +129,29 @@ def climb(
                     return H
         return None
 
-    def finished(outcome: Outcome) -> Float[np.ndarray, "m w"] | None:
+    def onward(this: Climb, outcome: Outcome) -> Start | None:
+        if outcome.status not in (Status.CONVERGED, Status.STALLED):
+            return None
+        H = mended(this, outcome) if width > d else None
+        if H is not None and this.lifts < max_lifts:
+            this.lifts += 1
+            return Start(H, ladder[this.rung])
+        if this.rung + 1 < len(ladder):
+            this.rung += 1
+            return Start(outcome.H, ladder[this.rung])
+        return None
+
+    def finished(outcome: Outcome) -> Start | None:
         this = climbs[outcome.key]
         this.descents.append(outcome)
-        H = onward(this, outcome)
-        if H is None or this.lifts == max_lifts:
+        start = onward(this, outcome)
+        this.exhausted = start is not None and this.steps + starts[this.index].steps >= schedule.max_steps
+        if start is None or this.exhausted:
             progress(1)
             return None
-        this.lifts += 1
-        return H
+        return start
 
-    widened = [(i, _widened(U, width)) for i, U in enumerate(starts)]
+    widened = [(i, start._replace(H=_widened(start.H, width), tau=ladder[0])) for i, start in enumerate(starts)]
     run_lanes(method, problem, widened, schedule, finished)
     return climbs
 

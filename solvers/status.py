@@ -10,7 +10,9 @@ class Status(enum.StrEnum):
 
     CONVERGED = "converged"
     CONFLICTED = "in conflict"
+    STALLED = "stalled"
     OUT_OF_STEPS = "out of steps"
+    OUT_OF_TIME = "out of time"
     NOT_FINITE = "not finite"
 
     @property
@@ -22,6 +24,8 @@ class Status(enum.StrEnum):
 _SENTENCES = {
     Status.CONVERGED: "The projected gradient vanishes.",
     Status.CONFLICTED: "The projected gradient vanishes where classes still push each other, and no lift freed them.",
+    Status.STALLED: "No step lowers the loss as far as rounding lets it be seen, and the projected gradient is not 0.",
+    Status.OUT_OF_TIME: "The time limit came before the projected gradient vanished; allow more seconds.",
     Status.OUT_OF_STEPS: "The step limit came before the projected gradient vanished; allow more steps.",
     Status.NOT_FINITE: "A step overflowed; this is the last finite point. Take shorter steps.",
 }

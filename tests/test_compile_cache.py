@@ -17,7 +17,7 @@ from solvers.accelerated import Accelerated
 from ufm import Problem
 import numpy as np
 problem = Problem([0, 0, 1, 1], 2)
-Compiled(begin_lanes)(np.ones((2, 4, 2)) / 2, problem, method=Accelerated())
+Compiled(begin_lanes)(np.ones((2, 4, 2)) / 2, np.ones(2), np.ones(2, np.int32), problem, method=Accelerated())
 files = 0 if path is None else len(list(path.iterdir()))
 print(files, compile_seconds())
 """

@@ -1,0 +1,226 @@
+"""The projected quasi-Newton method: curvature from past moves, zeros from an active set, one evaluation a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import lu_factor, lu_solve
+from jaxtyping import Array, Bool, Float
+
+from solvers.descent import Iterate, relative_conflict, stationarity
+from ufm.feasible import project
+from ufm.loss import Evaluation, evaluate
+from ufm.problem import Problem
+
+# Share of the decrease that the gradient promises which a step must bring (Armijo), and of the slope that a step
+# may leave before the next one reaches further (Wolfe).
+SUFFICIENT, STEEP = 1e-4, 0.9
+# Rows this close to the unit sphere that are pulled outwards stay on it.
+ON_SPHERE = 1e-9
+# Only entries below this may be sent to zero at once by the gradient alone.
+NEARLY_ZERO = 1e-2
+# Curvature without any past move, as a share of the pair weights; at most that is assumed with them.
+SHARE_OF_WEIGHT = 0.5
+# Cosine between a move and the change of the gradient below which the change is rounding or points the wrong way.
+SMALLEST_CURVATURE = 1e-12
+SHORTEST, LONGEST = 1e-10, 1e6
+# What norms that are off the sphere by rounding cost, as a share of all forces: below it the loss cannot tell.
+ROUNDING = 4e-15
+
+
+class _State(NamedTuple):
+    """One start: the point it stands at, the trial it evaluates next, and the moves it remembers (oldest first).
+
+    - gradient: at the point, tangential for rows on the sphere. weight: pair weights there. sphere: which rows are.
+    - direction, length: trial = retraction of the point + length direction. reach: length a new direction starts with.
+    - plain: the direction is the scaled projected gradient. stalled: not even that one goes down.
+    """
+
+    now: Iterate
+    gradient: Float[Array, "m d"]
+    weight: Float[Array, " m"]
+    sphere: Bool[Array, " m"]
+    trial: Float[Array, "m d"]
+    direction: Float[Array, "m d"]
+    length: Float[Array, ""]
+    reach: Float[Array, ""]
+    plain: Bool[Array, ""]
+    stalled: Bool[Array, ""]
+    moves: Float[Array, "p m d"]
+    changes: Float[Array, "p m d"]
+
+
+@dataclass(frozen=True)
+class QuasiNewton:
+    """L-BFGS on the rows that are free to move, on the product of spheres, with H >= 0 by an active set.
+
+    The loss is minimised over the directions of the rows that are pulled outwards (f(h / ||h||) has tangential
+    gradients, and the curvature of the sphere is in them), and over the ball for the others. Rows are scaled by the
+    root of their pair weights, so that classes whose sizes differ by R start with curvatures of one size; what
+    forces really remain on a row is then learned from the last moves, in the compact form of Byrd, Nocedal and
+    Schnabel. Entries that the gradient presses to zero go there at once, the others minimise the quadratic model given
+    that, and those that would turn negative join the first, once (as in L-BFGS-B, without its Cauchy point).
+
+    Every step is one evaluation: of a trial that is taken if the excess falls by enough, else halved or more by
+    interpolation. Where the excess drowns in rounding the slope decides (Hager and Zhang's approximate Wolfe
+    conditions). Where the slope does not flatten, along directions of no or negative curvature, steps double.
+
+    - tolerance: stop when the residual is at most this. memory: how many moves are remembered.
+    - settled: stop also when the residual is at most this and a thousandth of the conflict: the
+      point it leads to is spurious, and the way there can be slow; `solvers.staircase` goes on from it. 0: never.
+    """
+
+    tolerance: float = 1e-13
+    memory: int = 5
+    settled: float = 0.0
+
+    def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
+        """No evaluation yet: the first step does it, and takes the point as it is."""
+        del problem
+        m, no, one = H.shape[0], jnp.asarray(False), jnp.ones((), H.dtype)
+        start = Iterate(H, jnp.asarray(1e300, H.dtype), jnp.asarray(jnp.inf, H.dtype), jnp.full(m, jnp.inf))
+        nothing, past = jnp.zeros_like(H), jnp.zeros((self.memory, *H.shape), H.dtype)
+        nowhere = jnp.zeros(m, H.dtype)
+        return _State(start, nothing, nowhere, nowhere > 0, H, nothing, one, one, no, no, past, past)
+
+    def step(self, state: _State, problem: Problem) -> _State:
+        """Evaluate the trial; take it and aim anew, or shorten the step."""
+        at = evaluate(state.trial, problem)
+        first = jnp.isinf(state.now.residual)
+        sphere = on_sphere(state.trial, at)
+        gradient = tangential(state.trial, at.gradient, sphere)
+        move, change = state.trial - state.now.H, gradient - state.gradient
+        promised, slope = jnp.sum(state.gradient * move), jnp.sum(gradient * move)
+        taken = first | goes_down(state.now.excess, at, promised, slope)
+        shorter = state.length * _shortening(at.excess - state.now.excess, promised)
+        exhausted = ~taken & (shorter < SHORTEST)
+        restart = exhausted & ~state.plain
+
+        bends = jnp.sum(move * change) > SMALLEST_CURVATURE * jnp.linalg.norm(move) * jnp.linalg.norm(change)
+        learned = taken & ~first & bends
+        moves, changes = (
+            jnp.where(restart, 0.0, jnp.where(learned, jnp.concatenate([past[1:], new[None]]), past))
+            for past, new in ((state.moves, move), (state.changes, change))
+        )
+        residual = jnp.max(stationarity(state.trial, at, problem))
+        arrived = (
+            Iterate(state.trial, at.excess, residual, relative_conflict(at)),
+            gradient,
+            at.pair_weight,
+            sphere,
+        )
+        standing = (state.now, state.gradient, state.weight, state.sphere)
+        now, gradient, weight, sphere = jax.tree.map(lambda new, old: jnp.where(taken, new, old), arrived, standing)
+
+        direction, plain = _direction(now.H, gradient, weight, moves, changes, problem.nonneg)
+        steep = taken & ~first & (slope < STEEP * promised) & (state.length >= state.reach)
+        reach = jnp.where(steep, jnp.minimum(2.0 * state.reach, LONGEST), jnp.where(taken, 1.0, state.reach))
+        anew = taken | restart
+        direction, plain = jnp.where(anew, direction, state.direction), jnp.where(anew, plain, state.plain)
+        length = jnp.where(anew, reach, shorter)
+        trial = retracted(now.H + length * direction, sphere, problem.nonneg)
+        stalled = exhausted & state.plain
+        return _State(now, gradient, weight, sphere, trial, direction, length, reach, plain, stalled, moves, changes)
+
+    def iterate(self, state: _State) -> Iterate:
+        """The last point taken."""
+        return state.now
+
+    def converged(self, state: _State) -> Bool[Array, ""]:
+        """Stationary, or settled in conflict, or no step goes down any more."""
+        now = state.now
+        in_conflict = (now.residual <= self.settled) & (1e3 * now.residual <= jnp.max(now.conflict))
+        return (now.residual <= self.tolerance) | in_conflict | state.stalled
+
+
+def goes_down(
+    excess: Float[Array, ""], at: Evaluation, promised: Float[Array, ""], slope: Float[Array, ""]
+) -> Bool[Array, ""]:
+    """Enough of the decrease that was promised; within rounding, a slope that flattened without a rise."""
+    noise = ROUNDING * (jnp.sum(at.force) + jnp.abs(excess))
+    enough = at.excess <= excess + SUFFICIENT * promised
+    unseen = (at.excess <= excess + noise) & (jnp.abs(slope) <= STEEP * jnp.abs(promised))
+    return (promised < 0) & (enough | unseen)
+
+
+def _shortening(rise: Float[Array, ""], promised: Float[Array, ""]) -> Float[Array, ""]:
+    """By the parabola through both values and the slope, between a tenth and a half; a tenth if not finite."""
+    bent = rise - promised
+    lowest = jnp.where(bent > 0, -promised / (2.0 * jnp.where(bent > 0, bent, 1.0)), 0.5)
+    return jnp.where(jnp.isfinite(rise), jnp.clip(lowest, 0.1, 0.5), 0.1)
+
+
+def on_sphere(H: Float[Array, "m d"], at: Evaluation) -> Bool[Array, " m"]:
+    """Which rows are of norm 1 and pulled outwards: they move on the sphere."""
+    return (jnp.linalg.norm(H, axis=-1) > 1 - ON_SPHERE) & (jnp.sum(at.gradient * H, axis=-1) <= 0)
+
+
+def tangential(
+    H: Float[Array, "m d"], gradient: Float[Array, "m d"], on_sphere: Bool[Array, " m"]
+) -> Float[Array, "m d"]:
+    """The gradient, without its part along the rows that are on the sphere."""
+    squares = jnp.sum(H * H, axis=-1, keepdims=True)
+    radial = jnp.sum(gradient * H, axis=-1, keepdims=True) / jnp.where(squares > 0, squares, 1.0)
+    return gradient - jnp.where(on_sphere[:, None], radial * H, 0.0)
+
+
+def retracted(rows: Float[Array, "m d"], on_sphere: Bool[Array, " m"], nonneg: bool) -> Float[Array, "m d"]:
+    """The feasible point: rows of the sphere by their direction, the others projected."""
+    rows = jnp.maximum(rows, 0.0) if nonneg else rows
+    norm = jnp.linalg.norm(rows, axis=-1, keepdims=True)
+    scaled = on_sphere[:, None] & (norm > 0)
+    # A little outside, so that the projection puts every such row equally far inside.
+    return project(jnp.where(scaled, rows / jnp.where(scaled, norm, 1.0) * (1.0 + 2.0**-50), rows), nonneg)
+
+
+def _direction(
+    H: Float[Array, "m d"],
+    gradient: Float[Array, "m d"],
+    weight: Float[Array, " m"],
+    moves: Float[Array, "p m d"],
+    changes: Float[Array, "p m d"],
+    nonneg: bool,
+) -> tuple[Float[Array, "m d"], Bool[Array, ""]]:
+    """The minimiser of the quadratic model over the entries that are free; whether it is the gradient step instead.
+
+    With the moves S and the changes of the gradient Y as rows, the model's Hessian is the compact form
+    theta I - W^T M^{-1} W, W = [Y; theta S], M = [[-D, L^T], [L, theta S S^T]], D and L the diagonal and the strictly
+    lower triangle of S Y^T; a move that is not usable takes part as a zero row.
+    """
+    root = jnp.sqrt(jnp.where(weight > 0, weight, 1.0))[:, None]
+    g = jnp.where(weight[:, None] > 0, gradient / root, 0.0).reshape(-1)
+    x = (H * root).reshape(-1)
+    S, Y = (moves * root).reshape(len(moves), -1), (changes / root).reshape(len(moves), -1)
+    curvature, squares = jnp.sum(S * Y, axis=1), jnp.sum(Y * Y, axis=1)
+    usable = curvature > SMALLEST_CURVATURE * jnp.sqrt(jnp.sum(S * S, axis=1) * squares)
+    S, Y = jnp.where(usable[:, None], S, 0.0), jnp.where(usable[:, None], Y, 0.0)
+    last = jnp.max(jnp.where(usable, jnp.arange(len(moves)), -1))
+    seen = squares[last] / jnp.where(curvature[last] > 0, curvature[last], 1.0)
+    theta = jnp.where(last >= 0, jnp.minimum(seen, SHARE_OF_WEIGHT), SHARE_OF_WEIGHT)
+    idle = jnp.diag(jnp.where(usable, 0.0, 1.0))
+    products = S @ Y.T
+    below = jnp.tril(products, -1)
+    M = jnp.block([[-jnp.diag(jnp.diagonal(products)) - idle, below.T], [below, theta * (S @ S.T) + idle]])
+    W = jnp.concatenate([Y, theta * S])
+    factors = lu_factor(M)
+
+    def minimiser(pressed: Bool[Array, " N"]) -> Float[Array, " N"]:
+        """Pressed entries go to zero; the others follow, by the inverse of their block of the Hessian (Woodbury)."""
+        to_zero = jnp.where(pressed, -x, 0.0)
+        free = W * jnp.where(pressed, 0.0, 1.0)
+        slope = jnp.where(pressed, 0.0, g) - free.T @ lu_solve(factors, W @ to_zero)
+        inner = jnp.linalg.solve(M - free @ free.T / theta, free @ slope)
+        return to_zero - (slope + free.T @ inner / theta) / theta
+
+    if nonneg:
+        pressed = (H.reshape(-1) <= NEARLY_ZERO) & (g > 0) & (x <= g / theta)
+        pressed |= x + minimiser(pressed) < 0
+        step = jnp.maximum(minimiser(pressed), -x)
+        steepest = jnp.maximum(x - g / SHARE_OF_WEIGHT, 0.0) - x
+    else:
+        step, steepest = minimiser(jnp.zeros_like(x, bool)), -g / SHARE_OF_WEIGHT
+    plain = (last < 0) | ~(step @ g < 0)  # a NaN is no descent
+    return jnp.where(plain, steepest, step).reshape(H.shape) / root, plain

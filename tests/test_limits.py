@@ -1,0 +1,50 @@
+"""Limits on steps and seconds stop each start, exactly, with its status and never without a result."""
+
+import numpy as np
+import pytest
+
+import solvers
+import ufm
+from solvers.status import Status
+
+COLD = ufm.Problem(
+    np.arange(10) % 2, d=3, tau=0.05, batches=[[4, 9, 6, 0, 5], [3, 4, 1, 6, 0], [8, 0, 7, 1, 9], [3, 8, 1, 2, 0]]
+)
+WITHOUT_RELU = ufm.Problem(np.arange(24) % 3, 3, 0.1, ufm.batching.reshuffled(24, 8, 2, 0), nonneg=False)
+
+
+@pytest.mark.parametrize("method", ["staircase", "quasi-newton", "accelerated", "projected-gradient"])
+@pytest.mark.parametrize("most", [7, 8])
+def test_steps_of_a_start_are_limited_exactly(method, most):
+    solution = solvers.solve(WITHOUT_RELU, inits=3, method=method, max_steps=most)
+    assert (solution.iterations == most).all()
+    assert set(solution.status) == {Status.OUT_OF_STEPS}
+    assert np.isfinite(solution.H).all()
+    assert np.isfinite(solution.excess).all()
+    assert [history.iteration[-1] for history in solution.history] == [most] * 3
+
+
+def test_seconds_of_a_start_are_limited():
+    def run(**limit):
+        return solvers.solve(WITHOUT_RELU, inits=2, max_steps=10**6, **limit)
+
+    run(max_seconds=0.01)  # compiles
+    solution = run(max_seconds=0.5)
+    assert set(solution.status) == {Status.OUT_OF_TIME}
+    assert solution.timings.solve < 20  # a loaded machine is slow to look at its clock
+    assert np.isfinite(solution.excess).all()
+    assert "allow more seconds" in solution.status[0].sentence
+
+
+def test_ten_samples_in_four_cold_batches_need_few_steps():
+    solution = solvers.solve(COLD, inits=32)
+    assert set(solution.status) == {Status.CONVERGED}
+    assert solution.iterations.max() < 300
+    certifier = solvers.Certifier(COLD, conic=False)
+    assert {str(certifier.certify(H).status) for H in solution.H} == {"certified"}
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), True, "5", None])
+def test_bad_seconds_are_named(seconds, untyped):
+    with pytest.raises(ufm.InvalidInput, match=r"^max_seconds = "):
+        solvers.solve(COLD, max_seconds=seconds)
