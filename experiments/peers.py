@@ -18,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
+from scipy.optimize import OptimizeResult, minimize
 
 from solvers.descent import Method, advance_lanes, begin_lanes
 from solvers.many_starts import solve
 from solvers.projected_gradient import ProjectedGradient
-from ufm import Problem, project, scl_loss
+from ufm import Problem, excess, orbits, project, scl_loss
 
 # Steps between two tests.
 CHUNK = 20
@@ -117,6 +118,56 @@ def jaxopt_vmapped(problem: Problem, starts: Float[np.ndarray, "s n d"], reached
     return [Run(s, s in when, *when.get(s, (seconds / len(starts), steps))) for s in range(len(starts))]
 
 
+def lbfgsb_on_samples(problem: Problem, starts: Float[np.ndarray, "s n d"], reached: Test, limit: float) -> list[Run]:
+    """scipy's L-BFGS-B on all samples: rows normalised, entries >= 0, the excess and its gradient jitted."""
+    return _lbfgsb(problem, starts, reached, limit)
+
+
+def lbfgsb_on_orbits(problem: Problem, starts: Float[np.ndarray, "s n d"], reached: Test, limit: float) -> list[Run]:
+    """scipy's L-BFGS-B as above on the orbit problem, from the mean row of each orbit: samples have collapsed."""
+    symmetry = orbits(problem)
+    totals = np.zeros((len(starts), len(symmetry), problem.d))
+    for total, start in zip(totals, starts, strict=True):
+        np.add.at(total, symmetry.index, start)
+    return _lbfgsb(symmetry.quotient, totals, lambda rows: reached(rows[symmetry.index]), limit)
+
+
+def _lbfgsb(problem: Problem, starts: Float[np.ndarray, "s m d"], reached: Test, limit: float) -> list[Run]:
+    def normalised(X: Array) -> Array:
+        return X / jnp.maximum(jnp.linalg.norm(X, axis=1, keepdims=True), 1e-300)
+
+    loss = jax.jit(jax.value_and_grad(lambda X: excess(normalised(X), problem)))
+    shape = starts.shape[1:]
+    jax.block_until_ready(loss(starts[0]))
+
+    def evaluated(x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = loss(x.reshape(shape))
+        return float(value), np.asarray(gradient).ravel()
+
+    bounds = [(0.0 if problem.nonneg else None, None)] * starts[0].size
+    runs = []
+    for s, start in enumerate(starts):
+        began, off_the_clock, steps, success = time.perf_counter(), 0.0, 0, False
+
+        def every(intermediate_result: OptimizeResult) -> None:
+            nonlocal off_the_clock, steps, success
+            steps += 1
+            if steps % CHUNK == 0:
+                paused = time.perf_counter()
+                success = reached(np.asarray(normalised(jnp.asarray(intermediate_result.x.reshape(shape)))))
+                off_the_clock += time.perf_counter() - paused
+            if success or time.perf_counter() - began - off_the_clock > limit:  # noqa: B023
+                raise StopIteration
+
+        options = {"maxiter": 10**6, "maxfun": 10**7, "ftol": 0.0, "gtol": 0.0}
+        x0 = np.asarray(normalised(jnp.asarray(start))).ravel()
+        end = minimize(evaluated, x0, jac=True, method="L-BFGS-B", bounds=bounds, callback=every, options=options)
+        seconds = time.perf_counter() - began - off_the_clock
+        success = success or reached(np.asarray(normalised(jnp.asarray(end.x.reshape(shape)))))
+        runs.append(Run(s, success, seconds, steps))
+    return runs
+
+
 def torch_sgd(problem: Problem, starts: Float[np.ndarray, "s n d"], reached: Test, limit: float) -> list[Run]:
     """PyTorch, the loss written as in its papers, summed; SGD 0.1 / 0.9 as in the authors' recipe; projected."""
     import torch
@@ -182,6 +233,8 @@ PEERS: dict[str, Peer] = {
     "reference": reference,
     "adam": adam,
     "jaxopt": jaxopt_vmapped,
+    "lbfgsb-samples": lbfgsb_on_samples,
+    "lbfgsb-orbits": lbfgsb_on_orbits,
     "torch-sgd": torch_sgd,
     "torch-supcon": torch_supcon,
 }

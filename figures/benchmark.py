@@ -16,7 +16,8 @@ def draw(runs: xr.Dataset, growth: xr.Dataset) -> Figure:
     """Left: seconds of every start of every peer, from `runs` (peer, R, reached, seconds over the dimension run).
 
     A cross is a start that had not arrived when it was stopped: its time is a lower bound. Beside each peer
-    how many of its starts arrived, over all R. Right: `growth` (n, seconds_solve, seconds_certify).
+    how many of its starts arrived, over all R. Right: `growth` (n, seconds_solve, seconds_certify,
+    and if there seconds_copy, the limit of memory).
     """
     with style.applied():
         figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
@@ -58,6 +59,8 @@ def _growth(axis: Axes, growth: xr.Dataset) -> None:
     for index, (name, label) in enumerate((("seconds_solve", "solve"), ("seconds_certify", "certify"))):
         look = style.line(index, 3)
         axis.plot(n, growth[name], MARKERS[index], ms=4, mfc="none", label=label, **look)
+    if "seconds_copy" in growth:
+        axis.plot(n, growth["seconds_copy"], color="0.3", lw=0.8, ls=(0, (4, 2)), label="one copy of H")
     anchor = float(growth["seconds_solve"].values[-1])
     axis.plot(n, anchor * n / n[-1], color="0.55", lw=0.8, ls=(0, (1, 1)), label="proportional to n")
     axis.set_xscale("log")
