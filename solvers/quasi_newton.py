@@ -27,7 +27,7 @@ SHARE_OF_WEIGHT = 0.5
 # Cosine between a move and the change of the gradient below which the change is rounding or points the wrong way.
 SMALLEST_CURVATURE = 1e-12
 SHORTEST, LONGEST = 1e-10, 1e6
-# What norms that are off the sphere by rounding cost, as a share of all forces: below it the loss cannot tell.
+# Share of the excess, and of the terms that it is the sum of, below which it cannot tell.
 ROUNDING = 4e-15
 
 
@@ -88,7 +88,7 @@ class QuasiNewton:
 
     def step(self, state: _State, problem: Problem) -> _State:
         """Evaluate the trial; take it and aim anew, or shorten the step."""
-        at = evaluate(state.trial, problem)
+        at = evaluate(state.trial, problem, unit=state.sphere)
         first = jnp.isinf(state.now.residual)
         sphere = on_sphere(state.trial, at)
         gradient = tangential(state.trial, at.gradient, sphere)
@@ -140,7 +140,7 @@ def goes_down(
     excess: Float[Array, ""], at: Evaluation, promised: Float[Array, ""], slope: Float[Array, ""]
 ) -> Bool[Array, ""]:
     """Enough of the decrease that was promised; within rounding, a slope that flattened without a rise."""
-    noise = ROUNDING * (jnp.sum(at.force) + jnp.abs(excess))
+    noise = ROUNDING * (jnp.sum(at.conflict) + jnp.abs(excess))
     enough = at.excess <= excess + SUFFICIENT * promised
     unseen = (at.excess <= excess + noise) & (jnp.abs(slope) <= STEEP * jnp.abs(promised))
     return (promised < 0) & (enough | unseen)

@@ -185,11 +185,14 @@ def evaluate(
     problem: Problem,
     *,
     with_gradient: bool = True,
+    unit: Bool[Array, " m"] | None = None,
     first: Int[Array, ""] | int = 0,
     blocks: int | None = None,
 ) -> Evaluation:
     """Loss, excess, gradient and pair weights in one sweep over blocks of anchors.
 
+    unit: rows of norm 1 but for rounding, to be taken as of norm 1: that rounding, times the forces of a majority, is
+    more than a minority has to say. By default norms are what they are.
     first, blocks: sweep so many blocks of each batch (`anchor_blocks`) from this one on; all by default. The sums of
     parts that cover all blocks are the whole.
 
@@ -201,7 +204,7 @@ def evaluate(
 
     def of_batch(total: Evaluation, members: Int[Array, " s"]) -> tuple[Evaluation, None]:
         terms = anchor_terms(problem, members)
-        inside = _features(H, problem, members)
+        inside = _features(H, problem, members, unit)
 
         def of_block(part: Evaluation, block: Array) -> tuple[Evaluation, None]:
             return jax.tree.map(jnp.add, part, _block(inside, terms, problem, block * rows, rows, with_gradient)), None
@@ -241,7 +244,9 @@ class _Features(NamedTuple):
     weight: Float[Array, " s"]
 
 
-def _features(H: Float[Array, "m d"], problem: Problem, members: Int[Array, " s"]) -> _Features:
+def _features(
+    H: Float[Array, "m d"], problem: Problem, members: Int[Array, " s"], unit: Bool[Array, " m"] | None
+) -> _Features:
     """The features of the members of one batch; padding gets weight 0 and a row of zeros.
 
     The mean is the batch's own: a class that falls apart into collapsed pieces in different batches
@@ -252,7 +257,8 @@ def _features(H: Float[Array, "m d"], problem: Problem, members: Int[Array, " s"
     row = jnp.where(weight[:, None] > 0, H[members], 0.0)
     total = jax.ops.segment_sum(row * weight[:, None], label, problem.k)
     mean = total / jnp.maximum(jax.ops.segment_sum(weight, label, problem.k), 1.0)[:, None]
-    return _Features(row, row - mean[label], norm_deficit(row), label, weight)
+    deficit = norm_deficit(row) if unit is None else jnp.where(unit[members], 0.0, norm_deficit(row))
+    return _Features(row, row - mean[label], deficit, label, weight)
 
 
 def _block(
