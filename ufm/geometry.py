@@ -53,9 +53,11 @@ def geometry_metrics(
     """
     H = real_rows("H", H)
     labels = _labels(labels, H.shape[0])
-    k = whole_number("k", int(labels.max()) + 1 if k is None else k, 2, "geometry compares at least 2 classes")
-    if not isinstance(labels, Tracer) and not 0 <= labels.min() <= labels.max() < k:
-        raise InvalidInput("labels", [int(labels.min()), int(labels.max())], "give classes 0..k-1")
+    # Under jit jax.numpy traces what it makes of constants too; NumPy reads them.
+    known = labels if isinstance(labels, Tracer) else np.asarray(labels)
+    k = whole_number("k", int(known.max()) + 1 if k is None else k, 2, "geometry compares at least 2 classes")
+    if isinstance(known, np.ndarray) and not 0 <= known.min() <= known.max() < k:
+        raise InvalidInput("labels", [int(known.min()), int(known.max())], "give classes 0..k-1")
     # A power of two loses nothing, and squares of the scaled rows neither overflow nor vanish.
     scale = jnp.exp2(jnp.clip(jnp.ceil(jnp.log2(largest(jnp.max(jnp.abs(H)), axis))), -1000.0, 1000.0))
     H = H / scale
