@@ -65,7 +65,8 @@ class Config:
     relu: bool = True
     """--no-relu drops H >= 0 (UFM): the minimiser is then no orthogonal frame, and is certified as it is."""
     method: str = "staircase"
-    """staircase (default: lifts starts out of spurious points), accelerated, or projected-gradient (reference)."""
+    """staircase (default: lifts starts out of spurious points), quasi-newton (the same descent on all samples, no
+    lifts), accelerated, or projected-gradient (reference)."""
     seed: int = 0
     """Start s depends on (seed, s) alone."""
     out: Path = Path("runs/imbalance")

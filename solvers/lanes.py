@@ -101,7 +101,7 @@ def run_lanes(
                 tau[lane] = float(present.tau) if start.tau is None else start.tau
                 spent[key].steps += start.steps
                 spent[key].seconds += start.seconds
-                most[lane] = max(1, schedule.max_steps - spent[key].steps)
+                most[lane] = schedule.max_steps - spent[key].steps
                 fresh[lane] = True
         if fresh.any():
             if not isinstance(problem, Problem):

@@ -194,7 +194,7 @@ def _by_staircase(
     shape = common_shape([symmetry.quotient for symmetry in symmetries]) if shape is None else shape
     quotients = [padded(symmetry.quotient, shape) for symmetry in symmetries]
     began, compiling = time.perf_counter(), compile_seconds()
-    collapsed = collapsed_starts_of_each(problems, symmetries, seeds, inits, rows=shape[0])
+    collapsed = collapsed_starts_of_each(problems, symmetries, seeds, inits, rows=shape[0], most=limits.max_steps - 1)
     seconds = (time.perf_counter() - began - (compile_seconds() - compiling)) / len(collapsed)
     width = lanes(quotients[0], inits * len(problems))
     climbs = climb(

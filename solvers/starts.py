@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from solvers import devices
 from solvers.compiled import Compiled
@@ -69,6 +69,7 @@ class Collapsed(NamedTuple):
 def collapse(
     key: Array,
     index: Int[Array, ""],
+    most: Int[Array, ""],
     problem: Problem,
     orbit: Int[Array, " m"],
     sizes: Float[Array, " o"],
@@ -77,12 +78,12 @@ def collapse(
 ) -> Collapsed:
     """`descend` from random start `index`; NO_START stays where it is."""
     H = random_start(key, index, problem.num_points, problem.d, problem.nonneg)
-    return descend(H, index != NO_START, problem, orbit, sizes, threshold=threshold)
+    return descend(H, jnp.where(index == NO_START, 0, most), problem, orbit, sizes, threshold=threshold)
 
 
 def descend(
     H: Float[Array, "m d"],
-    moving: Bool[Array, ""],
+    most: Int[Array, ""],
     problem: Problem,
     orbit: Int[Array, " m"],
     sizes: Float[Array, " o"],
@@ -90,7 +91,7 @@ def descend(
     threshold: float,
     axis: Axis = None,
 ) -> Collapsed:
-    """Descend on all n samples until every orbit lies within `threshold` of its mean.
+    """Descend on all n samples until every orbit lies within `threshold` of its mean, `most` steps at most.
 
     axis: over which the samples are dealt out, if they are (`ufm.shards`); all but `sizes` is then of this device's.
 
@@ -133,7 +134,7 @@ def descend(
         return H, U, steps + 1, spread(H, U), total(at.remainder, axis) / samples, history
 
     def unfinished(carry: tuple) -> Array:
-        return moving & (carry[3] > threshold) & (carry[2] < MOST_STEPS)
+        return (carry[3] > threshold) & (carry[2] < jnp.minimum(most, MOST_STEPS))
 
     U = means(H)
     nothing = jnp.zeros(MOST_STEPS, H.dtype)
@@ -146,6 +147,7 @@ def descend(
 def collapse_group(
     keys: UInt32[Array, "g ..."],
     indices: Int[Array, " g"],
+    most: Int[Array, ""],
     problems: Problem,
     orbit: Int[Array, "*own m"],
     sizes: Float[Array, "*own o"],
@@ -158,14 +160,15 @@ def collapse_group(
     An equal share of the starts on each device; a device stops when its own starts have collapsed.
     """
     own = None if shared else 0
-    of = (0, 0, None if shared else axes(problems), own, own)
+    of = (0, 0, None, None if shared else axes(problems), own, own)
     together = jax.vmap(partial(collapse, threshold=threshold), in_axes=of)
-    return devices.spread(together, of)(keys, indices, problems, orbit, sizes)
+    return devices.spread(together, of)(keys, indices, most, problems, orbit, sizes)
 
 
 def collapse_dealt(
     key: UInt32[Array, " *key"],
     index: Int[Array, ""],
+    most: Int[Array, ""],
     problem: Problem,
     orbit: Int[Array, " m"],
     sizes: Float[Array, " o"],
@@ -179,7 +182,7 @@ def collapse_dealt(
     H = devices.in_blocks(random_start(key, index, problem.num_points, problem.d, problem.nonneg))
     own = partial(descend, threshold=threshold, axis=devices.AXIS)
     of = (0, None, axes(problem), 0, None)
-    return devices.spread(own, of, out_axes=None)(H, index != NO_START, problem, orbit, sizes)
+    return devices.spread(own, of, out_axes=None)(H, jnp.where(index == NO_START, 0, most), problem, orbit, sizes)
 
 
 _collapse = Compiled(collapse_group)
@@ -200,10 +203,12 @@ def collapsed_starts_of_each(
     count: int,
     rows: int,
     threshold: float = 1e-2,
+    most: int = MOST_STEPS,
 ) -> list[Collapsed]:
     """Starts 0 to count - 1 of every problem, problem after problem, collapsed; one compiled function for all.
 
-    The points of each have `rows` rows, at least as many as there are orbits; those beyond the orbits are zero.
+    A start takes `most` steps at most. The points of each have `rows` rows, at least as many as there are orbits;
+    those beyond the orbits are zero.
     Groups always have the same number of starts, so that a start is the same whatever their count.
 
     Starts are shared out over the devices. If one is too large for a device (`solvers.devices.holds_whole`), they run
@@ -215,7 +220,9 @@ def collapsed_starts_of_each(
     sizes = [np.pad(np.asarray(s.quotient.multiplicity), (0, rows - len(s)), constant_values=1.0) for s in symmetries]
     keys = [np.asarray(jax.random.key_data(jax.random.key(seed))) for seed in seeds]
     whole = devices.holds_whole(wide[0].num_points * wide[0].d)
-    ended = (_in_groups if whole else _one_by_one)(wide, orbit, sizes, keys, count, threshold)
+    ended = (_in_groups if whole else _one_by_one)(
+        wide, orbit, sizes, keys, count, threshold, np.int32(min(most, MOST_STEPS))
+    )
     return [
         start._replace(history=Record(*(column[: int(start.steps)] for column in start.history))) for start in ended
     ]
@@ -228,6 +235,7 @@ def _in_groups(
     keys: Sequence[UInt32[np.ndarray, " key"]],
     count: int,
     threshold: float,
+    most: np.int32,
 ) -> list[Collapsed]:
     """Starts 0 to count - 1 of every problem, each on one device."""
     shared = len(problems) == 1
@@ -243,7 +251,7 @@ def _in_groups(
         else:
             own = (stacked([problems[p] for p in of]), *(np.stack([each[p] for p in of]) for each in (orbit, sizes)))
         indices = np.array(indices, dtype=np.int32)
-        together = _collapse(np.stack([keys[p] for p in of]), indices, *own, threshold=threshold, shared=shared)
+        together = _collapse(np.stack([keys[p] for p in of]), indices, most, *own, threshold=threshold, shared=shared)
         together = jax.tree.map(np.asarray, together)
         ended += [jax.tree.map(lambda leaf, g=g: leaf[g], together) for g in np.flatnonzero(indices != NO_START)]
     return ended
@@ -256,12 +264,13 @@ def _one_by_one(
     keys: Sequence[UInt32[np.ndarray, " key"]],
     count: int,
     threshold: float,
+    most: np.int32,
 ) -> list[Collapsed]:
     """Starts 0 to count - 1 of every problem, the samples of each on all devices."""
     ended: list[Collapsed] = []
     for problem, index, size, key in zip(problems, orbit, sizes, keys, strict=True):
         own = dealt(problem, devices.count())
         index = np.pad(index, (0, own.num_points - len(index)))
-        starts = (_collapse_dealt(key, np.int32(s), own, index, size, threshold=threshold) for s in range(count))
+        starts = (_collapse_dealt(key, np.int32(s), most, own, index, size, threshold=threshold) for s in range(count))
         ended += [jax.tree.map(np.asarray, start) for start in starts]
     return ended

@@ -24,6 +24,15 @@ def test_steps_of_a_start_are_limited_exactly(method, most):
     assert [history.iteration[-1] for history in solution.history] == [most] * 3
 
 
+@pytest.mark.parametrize("most", [1, 3, 20])
+def test_the_collapse_counts(most):
+    problem = ufm.Problem.from_class_sizes([20, 10, 4], d=6)
+    solution = solvers.solve(problem, inits=2, max_steps=most)
+    assert (solution.iterations <= most).all()
+    assert set(solution.status) == {Status.OUT_OF_STEPS if most < 20 else Status.CONVERGED}
+    assert np.isfinite(solution.excess).all()
+
+
 def test_seconds_of_a_start_are_limited():
     def run(**limit):
         return solvers.solve(WITHOUT_RELU, inits=2, max_steps=10**6, **limit)
