@@ -88,7 +88,9 @@ class QuasiNewton:
 
     def step(self, state: _State, problem: Problem) -> _State:
         """Evaluate the trial; take it and aim anew, or shorten the step."""
-        at = evaluate(state.trial, problem, unit=state.sphere)
+        # A row of the sphere that lost all its entries is at 0, and far from norm 1.
+        unit = state.sphere & (jnp.linalg.norm(state.trial, axis=-1) > 1 - ON_SPHERE)
+        at = evaluate(state.trial, problem, unit=unit)
         first = jnp.isinf(state.now.residual)
         sphere = on_sphere(state.trial, at)
         gradient = tangential(state.trial, at.gradient, sphere)

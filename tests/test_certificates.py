@@ -604,7 +604,7 @@ def test_implied_bounds_hold_for_points_with_no_larger_loss(exponent, seed):
         (ufm.Problem([0, 0, 1, 1], 2, 1.0, [[0, 1], [2, 3]]), False),
         (ufm.Problem([0, 0, 1, 1], 2, 1.0, [[0, 2], [1, 3]]), False),
         (ufm.Problem([0, 0, 0, 1, 1], 2, 1.0, [[0, 1, 3], [1, 2, 4], [3, 4, 0]]), True),
-        (ufm.Problem([0, 0, 0, 0, 1, 1], 2, 1.0, [[0, 1, 4, 5], [2, 3, 4]]), None),
+        (ufm.Problem([0, 0, 0, 0, 1, 1], 2, 1.0, [[0, 1, 4, 5], [2, 3, 4]]), True),
     ],
 )
 def test_uniqueness_is_claimed_only_where_it_is_proved(problem, unique):
