@@ -33,7 +33,7 @@ PATIENCE = 5
 # Rows this close may be meant to be equal; rows closer than APART are.
 NEAR = 1e-2
 APART = 1e-8
-MOST_GLUINGS = 3
+MOST_GLUINGS = 8
 # A conflict below this may be that of rows which are to be equal and come close too slowly: they are glued first.
 FAINT = 1e-6
 MOST_JOINING = 0.5
