@@ -140,6 +140,21 @@ def plain(config: Any) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(config).items()}
 
 
+def over_starts(cell: xr.Dataset) -> dict[str, float]:
+    """The columns of summary.csv over the starts of a cell, and its seconds.
+
+    A NaN of any start shows (xarray's own statistics would leave it out).
+    """
+    largest = {"worst_excess": "excess", "worst_gap": "gap", "delta_gm_max": "delta_gm", "beta_nc_max": "beta_nc"}
+    largest |= {"trace_sw_max": "trace_sw", "max_cosine": "max_cosine"}
+    return {
+        "best_excess": float(cell["excess"].values.min()),
+        **{column: float(cell[name].values.max()) for column, name in largest.items()},
+        "iterations_median": float(np.median(cell["iterations"].values)),
+        **{name: round(float(cell.attrs[name]), 3) for name in ("seconds_compile", "seconds_solve", "seconds_certify")},
+    }
+
+
 def is_measured(cell: xr.Dataset) -> bool:
     """Whether excess and residual of every start are finite numbers: nothing is concluded from others."""
     return bool(np.isfinite([cell["excess"].values, cell["residual"].values]).all())

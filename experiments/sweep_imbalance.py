@@ -186,7 +186,7 @@ def _cell(config: Config, R: float, tau: float, problem: Problem) -> sweep.Cell:
 
 
 def summary_row(cell: xr.Dataset) -> dict[str, object]:
-    """One line of summary.csv; a NaN of any start shows (xarray's own statistics would leave it out)."""
+    """One line of summary.csv."""
     attrs = cell.attrs
     return {
         **{name: sweep.number(attrs[name]) for name in ("R", "k", "d", "tau", "n", "inits")},
@@ -194,15 +194,7 @@ def summary_row(cell: xr.Dataset) -> dict[str, object]:
         "orthogonal_frames": int(cell["orthogonal_frame"].sum()),
         "loss_bound": float(attrs["loss_bound"]),
         "lower_bound": float(attrs["lower_bound"]),
-        "best_excess": float(cell["excess"].values.min()),
-        "worst_excess": float(cell["excess"].values.max()),
-        "worst_gap": float(cell["gap"].values.max()),
-        "delta_gm_max": float(cell["delta_gm"].values.max()),
-        "beta_nc_max": float(cell["beta_nc"].values.max()),
-        "trace_sw_max": float(cell["trace_sw"].values.max()),
-        "max_cosine": float(cell["max_cosine"].values.max()),
-        "iterations_median": float(np.median(cell["iterations"].values)),
-        **{name: round(float(attrs[name]), 3) for name in ("seconds_compile", "seconds_solve", "seconds_certify")},
+        **sweep.over_starts(cell),
     }
 
 

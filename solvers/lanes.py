@@ -25,14 +25,13 @@ from ufm.problem import Problem
 class Outcome(NamedTuple):
     """Where one descent ended.
 
-    - key: which start. status: what stopped it. steps: how many it took. tau: the temperature it descended at.
+    - key: which start. status: what stopped it. steps: how many it took.
     - H: the point. conflict: relative conflict of its points. history: one `Record` of arrays.
     """
 
     key: int
     status: Status
     steps: int
-    tau: float
     H: Float[np.ndarray, "m d"]
     excess: float
     residual: float
@@ -150,8 +149,7 @@ def _outcome(key: int, lane: Lane, now: Iterate, method: Method, histories: list
         status = Status.CONVERGED if settled else Status.STALLED
     else:
         status = Status.OUT_OF_STEPS if lane.steps >= lane.most else Status.OUT_OF_TIME
-    steps, tau, excess = int(lane.steps), float(lane.tau), float(now.excess)
-    return Outcome(key, status, steps, tau, H, excess, residual, conflict, _trimmed(histories))
+    return Outcome(key, status, int(lane.steps), H, float(now.excess), residual, conflict, _trimmed(histories))
 
 
 def begin_on_devices(

@@ -92,11 +92,11 @@ class QuasiNewton:
         unit = state.sphere & (jnp.linalg.norm(state.trial, axis=-1) > 1 - ON_SPHERE)
         at = evaluate(state.trial, problem, unit=unit)
         first = jnp.isinf(state.now.residual)
-        sphere = on_sphere(state.trial, at)
-        gradient = tangential(state.trial, at.gradient, sphere)
+        sphere = _on_sphere(state.trial, at)
+        gradient = _tangential(state.trial, at.gradient, sphere)
         move, change = state.trial - state.now.H, gradient - state.gradient
         promised, slope = jnp.sum(state.gradient * move), jnp.sum(gradient * move)
-        taken = first | goes_down(state.now.excess, at, promised, slope)
+        taken = first | _goes_down(state.now.excess, at, promised, slope)
         shorter = state.length * _shortening(at.excess - state.now.excess, promised)
         exhausted = ~taken & (shorter < SHORTEST)
         restart = exhausted & ~state.plain
@@ -123,7 +123,7 @@ class QuasiNewton:
         anew = taken | restart
         direction, plain = jnp.where(anew, direction, state.direction), jnp.where(anew, plain, state.plain)
         length = jnp.where(anew, reach, shorter)
-        trial = retracted(now.H + length * direction, sphere, problem.nonneg)
+        trial = _retracted(now.H + length * direction, sphere, problem.nonneg)
         stalled = exhausted & state.plain
         return _State(now, gradient, weight, sphere, trial, direction, length, reach, plain, stalled, moves, changes)
 
@@ -138,7 +138,7 @@ class QuasiNewton:
         return (now.residual <= self.tolerance) | in_conflict | state.stalled
 
 
-def goes_down(
+def _goes_down(
     excess: Float[Array, ""], at: Evaluation, promised: Float[Array, ""], slope: Float[Array, ""]
 ) -> Bool[Array, ""]:
     """Enough of the decrease that was promised; within rounding, a slope that flattened without a rise."""
@@ -155,25 +155,25 @@ def _shortening(rise: Float[Array, ""], promised: Float[Array, ""]) -> Float[Arr
     return jnp.where(jnp.isfinite(rise), jnp.clip(lowest, 0.1, 0.5), 0.1)
 
 
-def on_sphere(H: Float[Array, "m d"], at: Evaluation) -> Bool[Array, " m"]:
+def _on_sphere(H: Float[Array, "m d"], at: Evaluation) -> Bool[Array, " m"]:
     """Which rows are of norm 1 and pulled outwards: they move on the sphere."""
     return (jnp.linalg.norm(H, axis=-1) > 1 - ON_SPHERE) & (jnp.sum(at.gradient * H, axis=-1) <= 0)
 
 
-def tangential(
-    H: Float[Array, "m d"], gradient: Float[Array, "m d"], on_sphere: Bool[Array, " m"]
+def _tangential(
+    H: Float[Array, "m d"], gradient: Float[Array, "m d"], sphere: Bool[Array, " m"]
 ) -> Float[Array, "m d"]:
     """The gradient, without its part along the rows that are on the sphere."""
     squares = jnp.sum(H * H, axis=-1, keepdims=True)
     radial = jnp.sum(gradient * H, axis=-1, keepdims=True) / jnp.where(squares > 0, squares, 1.0)
-    return gradient - jnp.where(on_sphere[:, None], radial * H, 0.0)
+    return gradient - jnp.where(sphere[:, None], radial * H, 0.0)
 
 
-def retracted(rows: Float[Array, "m d"], on_sphere: Bool[Array, " m"], nonneg: bool) -> Float[Array, "m d"]:
+def _retracted(rows: Float[Array, "m d"], sphere: Bool[Array, " m"], nonneg: bool) -> Float[Array, "m d"]:
     """The feasible point: rows of the sphere by their direction, the others projected."""
     rows = jnp.maximum(rows, 0.0) if nonneg else rows
     norm = jnp.linalg.norm(rows, axis=-1, keepdims=True)
-    scaled = on_sphere[:, None] & (norm > 0)
+    scaled = sphere[:, None] & (norm > 0)
     # A little outside, so that the projection puts every such row equally far inside.
     return project(jnp.where(scaled, rows / jnp.where(scaled, norm, 1.0) * (1.0 + 2.0**-50), rows), nonneg)
 

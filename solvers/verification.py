@@ -14,6 +14,7 @@ from solvers.bounds import precision
 from solvers.certificate import Certificate, Status
 from solvers.certifier import SNAP_TOLERANCE, TOLERANCE, Certifier
 from solvers.constraints import weakest, weakest_of_samples
+from solvers.descent import STATIONARY
 from solvers.implications import MOST_PAIRS
 from solvers.measurement import Measurement, measure
 from solvers.padding import Shape
@@ -25,7 +26,6 @@ from ufm.orbits import Orbits
 from ufm.problem import Problem
 
 FEASIBLE = 1e-9  # how far outside the feasible set rounding may leave a row
-STATIONARY = 1e-8  # projected gradient, as a share of the forces on a sample
 FRAME = 1e-6  # cosines, norms and distances of an orthogonal frame
 ROUNDING = 2.0**-52  # of an entry of the Gram matrix, times its terms
 SUMMATION = 1e-9  # relative, of a sum of terms >= 0 in float64, whatever their number
