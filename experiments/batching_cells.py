@@ -11,10 +11,10 @@ import numpy as np
 import xarray as xr
 
 from experiments.cells import histories, measured_of_starts
-from solvers.certificate import Status as Proof
-from solvers.certifier import Certifier
-from solvers.many_starts import solve_each
-from solvers.padding import Shape
+from solvers.certification.certificate import Proof
+from solvers.certification.certifier import Certifier
+from solvers.multistart import solve_each
+from solvers.parallel.padding import Shape
 from solvers.verification import Verifier
 from ufm import Problem, loss_bound, uniqueness
 

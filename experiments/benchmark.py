@@ -19,9 +19,9 @@ from rich.table import Table
 from experiments import command_line
 from experiments.peers import PEERS, Run, Test
 from experiments.store import Store
-from solvers.certifier import Certifier
-from solvers.many_starts import solve
-from solvers.starts import random_start
+from solvers.certification.certifier import Certifier
+from solvers.descent.collapse import random_start
+from solvers.multistart import solve
 from solvers.verification import Verifier
 from ufm import InvalidInput, Problem, step_imbalance
 

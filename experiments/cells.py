@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from solvers.certificate import Certificate
-from solvers.certificate import Status as Proof
-from solvers.certifier import Certifier
-from solvers.descent import Record
-from solvers.many_starts import Solution, solve
-from solvers.status import Status
+from solvers.certification.certificate import Certificate, Proof
+from solvers.certification.certifier import Certifier
+from solvers.descent.method import Record
+from solvers.descent.status import Status
+from solvers.multistart import Solution, solve
 from solvers.verification import Verdict, Verification, Verifier
 from ufm import Problem, loss_bound
 

@@ -9,7 +9,7 @@ import xarray as xr
 from experiments.cells import histories
 from experiments.gallery_data import Piece
 from experiments.store import Store
-from solvers.many_starts import solve
+from solvers.multistart import solve
 from ufm import Problem, batching, interaction, loss_bound, uniqueness
 from ufm.geometry import geometry_metrics
 from ufm.reshuffling import epochs_until_unique

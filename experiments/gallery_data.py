@@ -17,14 +17,13 @@ from flint import ctx
 from experiments.cells import histories, run_cell
 from experiments.local_phase import PerSample, grouped, local_phase
 from experiments.store import Store, digest
-from solvers.bounds import precision
-from solvers.certificate import Certificate
-from solvers.certificate import Status as Proof
-from solvers.certifier import Certifier
-from solvers.constraints import weakest_pair
-from solvers.lanes import Outcome, Schedule, Start, run_lanes
-from solvers.many_starts import Solution, solve
-from solvers.projected_gradient import ProjectedGradient
+from solvers.certification.balls import precision
+from solvers.certification.certificate import Certificate, Proof
+from solvers.certification.certifier import Certifier
+from solvers.certification.constraints import weakest_pair
+from solvers.descent.lanes import Outcome, Schedule, Start, run_lanes
+from solvers.descent.projected_gradient import ProjectedGradient
+from solvers.multistart import Solution, solve
 from solvers.verification import Verifier
 from ufm import Problem, long_tail_imbalance, loss_bound, orbits, step_imbalance
 from ufm.geometry import geometry_metrics

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 import xarray as xr
 
-from solvers.lanes import Outcome, Schedule, Start, run_lanes
-from solvers.projected_gradient import ProjectedGradient
+from solvers.descent.lanes import Outcome, Schedule, Start, run_lanes
+from solvers.descent.projected_gradient import ProjectedGradient
 from ufm import Problem, loss_bound
 from ufm.local_rate import slowest_contraction
 

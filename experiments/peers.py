@@ -20,9 +20,9 @@ import optax
 from jaxtyping import Array, Float
 from scipy.optimize import OptimizeResult, minimize
 
-from solvers.descent import Method, advance_lanes, begin_lanes
-from solvers.many_starts import solve
-from solvers.projected_gradient import ProjectedGradient
+from solvers.descent.method import Method, advance_lanes, begin_lanes
+from solvers.descent.projected_gradient import ProjectedGradient
+from solvers.multistart import solve
 from ufm import Problem, excess, orbits, project, scl_loss
 
 # Steps between two tests.

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from experiments.store import Store
 from figures.captions import SWEEP_CAPTIONS, Caption
-from solvers.certificate import Certificate, Status
+from solvers.certification.certificate import Certificate, Proof
 from ufm.errors import InvalidInput
 
 NAME = "report.html"
@@ -220,7 +220,7 @@ def _proof(path: Path) -> dict[str, Any]:
         proof = Certificate.load(path)
     except InvalidInput as bad:
         return {**line, "certified": False, "status": str(bad), "gap": "", "upper": "", "lower": ""}
-    certified = proof.status is Status.CERTIFIED
+    certified = proof.status is Proof.CERTIFIED
     status = str(proof.status) if certified else f"{proof.status}: {proof.reason}"
     bounds = {"gap": f"{proof.gap:.1e}", "upper": repr(proof.upper), "lower": repr(proof.lower)}
     return {**line, "certified": certified, "status": status, **bounds}

@@ -19,7 +19,7 @@ from experiments.batching_cells import Cell, run_cell
 from experiments.report import write_report
 from experiments.store import Store, digest
 from figures import batch_sweep, style
-from solvers.padding import Shape, common_shape
+from solvers.parallel.padding import Shape, common_shape
 from ufm import InvalidInput, Problem, batching, orbits
 from ufm.errors import checked_seed, whole_number
 

@@ -20,7 +20,7 @@ from experiments.problem_file import read_problem
 from experiments.report import cell_name, judged, rendered, shown, write_report
 from experiments.store import Store, digest
 from figures import class_mean_gram, convergence, style
-from solvers.many_starts import METHODS
+from solvers.multistart import METHODS
 from solvers.verification import Verdict
 from ufm import InvalidInput, Problem
 from ufm.errors import checked_seed, whole_number

@@ -7,21 +7,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from solvers.certificate import Certificate
-    from solvers.certifier import Certifier, certify
-    from solvers.many_starts import Solution, solve
-    from solvers.status import Status
+    from solvers.certification.certificate import Certificate, Proof
+    from solvers.certification.certifier import Certifier, certify
+    from solvers.descent.status import Status
+    from solvers.multistart import Solution, solve
     from solvers.verification import Verdict, Verification, verify
 
-__all__ = ["Certificate", "Certifier", "Solution", "Status", "Verdict", "Verification", "certify", "solve", "verify"]
+__all__ = [
+    "Certificate",
+    "Certifier",
+    "Proof",
+    "Solution",
+    "Status",
+    "Verdict",
+    "Verification",
+    "certify",
+    "solve",
+    "verify",
+]
 
 _HOME = {
-    "Certificate": "certificate",
-    "Certifier": "certifier",
-    "certify": "certifier",
-    "Solution": "many_starts",
-    "solve": "many_starts",
-    "Status": "status",
+    "Certificate": "certification.certificate",
+    "Certifier": "certification.certifier",
+    "certify": "certification.certifier",
+    "Solution": "multistart",
+    "solve": "multistart",
+    "Proof": "certification.certificate",
+    "Status": "descent.status",
     "Verdict": "verification",
     "Verification": "verification",
     "verify": "verification",

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from solvers.compiled import Compiled
-from solvers.descent import stationarity
-from solvers.padding import Shape, common_shape, padded
+from solvers.descent.method import stationarity
+from solvers.parallel.compiled import Compiled
+from solvers.parallel.padding import Shape, common_shape, padded
 from solvers.progress import Tell, followed
 from ufm.geometry import GeometryMetrics, geometry_metrics
 from ufm.loss import Evaluation, anchor_blocks, evaluate
@@ -27,7 +27,7 @@ class Measurement(NamedTuple):
     """Of one H (m, d), by the exact objective.
 
     - loss, excess: see `ufm.loss.Evaluation`.
-    - residuals: `solvers.descent.stationarity` of every point.
+    - residuals: `solvers.descent.method.stationarity` of every point.
     - metrics: see `ufm.geometry_metrics`.
     """
 

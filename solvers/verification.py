@@ -10,14 +10,14 @@ import numpy as np
 from flint import ctx
 from jaxtyping import Float
 
-from solvers.bounds import precision
-from solvers.certificate import Certificate, Status
-from solvers.certifier import SNAP_TOLERANCE, TOLERANCE, Certifier
-from solvers.constraints import weakest, weakest_of_samples
-from solvers.descent import STATIONARY
-from solvers.implications import MOST_PAIRS
+from solvers.certification.balls import precision
+from solvers.certification.certificate import Certificate, Proof
+from solvers.certification.certifier import SNAP_TOLERANCE, TOLERANCE, Certifier
+from solvers.certification.constraints import weakest, weakest_of_samples
+from solvers.certification.stability import MOST_PAIRS
+from solvers.descent.method import STATIONARY
 from solvers.measurement import Measurement, measure
-from solvers.padding import Shape
+from solvers.parallel.padding import Shape
 from solvers.progress import Tell
 from solvers.scans import Pair, worst_across, worst_norm, worst_within
 from ufm.errors import InvalidInput, Rows, real_array
@@ -60,7 +60,7 @@ class Verification:
     - verdict, reason: see `Verdict`; the reason is a sentence.
     - feasible, collapsed, orthogonal, unit_norms: each within the tolerance of `verify`.
     - violation: distance outside the feasible set, largest over rows.
-    - residual: largest `solvers.descent.stationarity`, and the sample where it is.
+    - residual: largest `solvers.descent.method.stationarity`, and the sample where it is.
     - excess: loss minus the bound of Theorems 1 and 2 (may be negative for UFM), residual and metrics: of H
       moved into the feasible set, if it was outside by rounding only (`FEASIBLE`).
     - allowed: the largest gap to a lower bound that passes for a global minimiser.
@@ -104,7 +104,7 @@ class Verifier:
     """
 
     def __init__(self, problem: Problem, shape: Shape | None = None, *, certifier: Certifier | None = None) -> None:
-        """shape: pad the orbit problem to this (`solvers.padding`), to share what is compiled with other problems.
+        """shape: pad the orbit problem to this (`solvers.parallel.padding`), to share what is compiled with others.
         certifier: of the same problem; by default one of its own that asks no conic solver."""
         self.problem = problem
         self.certifier = Certifier(problem, conic=False) if certifier is None else certifier
@@ -114,7 +114,7 @@ class Verifier:
 
     @cached_property
     def weakest(self) -> float:
-        """The least that breaking one pair or tie of orbits costs under UFM+ (`solvers.constraints`); 0 if none can."""
+        """The least that breaking one pair or tie of orbits costs under UFM+; 0 if none can."""
         with ctx.workprec(precision(self.certifier.problem.tau)):
             least = weakest(self.certifier.problem)
         return 0.0 if least is None else float(least)
@@ -193,11 +193,11 @@ class Verifier:
         if certificate is None or certificate.moved > SNAP_TOLERANCE:
             return self._judge_in_float64(residual, float(at.excess), collapsed, certificate)
         allowed = certificate.margin
-        if certificate.status is Status.CERTIFIED:
+        if certificate.status is Proof.CERTIFIED:
             return Verdict.GLOBAL_MINIMISER, f"Certified: a gap of {certificate.gap:.1e} is rounding.", allowed
         if not residual <= STATIONARY:
             return Verdict.NOT_CONVERGED, _moving(residual), allowed
-        if certificate.status is Status.NOT_CERTIFIED:
+        if certificate.status is Proof.NOT_CERTIFIED:
             return Verdict.SPURIOUS, f"Stationary, but {certificate.reason}.", allowed
         return Verdict.STATIONARY, f"Stationary; {certificate.reason}.", allowed
 

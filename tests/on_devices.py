@@ -7,8 +7,10 @@ import sys
 import numpy as np
 
 import ufm
-from solvers import devices, lanes, starts
-from solvers.many_starts import solve, solve_each
+from solvers.descent import collapse as starts
+from solvers.descent import lanes
+from solvers.multistart import solve, solve_each
+from solvers.parallel import devices
 
 LABELS = np.arange(24) % 3
 FULL = ufm.Problem.from_class_sizes(ufm.step_imbalance(8, 10, 100), d=10)

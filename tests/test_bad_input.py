@@ -12,9 +12,9 @@ import pytest
 import solvers
 import ufm
 from experiments import command_line, sweep_batching, sweep_imbalance
-from solvers.accelerated import Accelerated
-from solvers.many_starts import solve_each
-from solvers.projected_gradient import ProjectedGradient
+from solvers.descent.accelerated import Accelerated
+from solvers.descent.projected_gradient import ProjectedGradient
+from solvers.multistart import solve_each
 
 NAN = float("nan")
 PROBLEM = ufm.Problem([0, 0, 1, 1], 3, 1.0)

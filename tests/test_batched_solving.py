@@ -6,9 +6,9 @@ from families import random_problem
 
 import solvers
 import ufm
-from solvers.many_starts import solve_each
-from solvers.padding import common_shape
-from solvers.status import Status
+from solvers.descent.status import Status
+from solvers.multistart import solve_each
+from solvers.parallel.padding import common_shape
 from solvers.verification import Verdict, Verifier
 from ufm import batching
 

@@ -14,30 +14,23 @@ from hypothesis import given, settings
 from scipy.optimize import minimize
 
 import ufm
-from solvers.bounds import (
+from solvers.certification.balls import balls, downwards, is_positive_definite, precision, upwards
+from solvers.certification.certificate import Certificate, Proof
+from solvers.certification.certifier import Certifier, certify
+from solvers.certification.constraints import weakest_pair
+from solvers.certification.lower_bounds import (
     MatrixDual,
-    OrbitProblem,
-    Point,
-    balls,
-    downwards,
     elementary_bound,
     frame_loss,
-    is_positive_definite,
     kkt_dual,
-    loss,
-    loss_and_gradient,
     matrix_bound,
-    orthogonal_frame,
-    precision,
     repaired,
+    stationarity_bound,
     sums_over_orbits,
-    upwards,
 )
-from solvers.certificate import Certificate, Status
-from solvers.certifier import Certifier, certify, stationarity_bound
-from solvers.constraints import weakest_pair
-from solvers.implications import implied
-from solvers.polish import OrbitLoss
+from solvers.certification.orbit_problem import OrbitProblem, Point, loss, loss_and_gradient, orthogonal_frame
+from solvers.certification.polish import OrbitLoss
+from solvers.certification.stability import implied
 from solvers.verification import verify
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -107,7 +100,7 @@ def test_frames_and_points_near_them_are_certified(k, R, tau):
     certifier = Certifier(problem)
     exact = certifier.certify(frame(problem))
     seconds = perf_counter() - start
-    assert exact.status == Status.CERTIFIED
+    assert exact.status == Proof.CERTIFIED
     assert exact.lower <= exact.theoretical <= exact.upper
     assert exact.relative_gap < 1e-12
     assert exact.unique is True
@@ -123,7 +116,7 @@ def test_frames_and_points_near_them_are_certified(k, R, tau):
     rows[np.arange(k), k + np.arange(k)] = np.sqrt(1 - share)
     H = rows[np.asarray(problem.labels)] * (1 - 1e-15 * rng.random((problem.num_points, 1)))
     near = certifier.certify(H)
-    assert near.status == Status.CERTIFIED
+    assert near.status == Proof.CERTIFIED
     assert near.relative_gap < 1e-12
     assert near.moved < 1e-12
     assert np.max(np.array(near.implied.cosine) - np.eye(k)) < 1e-6
@@ -136,17 +129,17 @@ def test_extreme_imbalance_and_temperature(R, tau):
     labels = np.arange(6)
     problem = ufm.Problem(labels, 6, tau, multiplicity=ufm.step_imbalance(6, 5, R))
     certificate = certify(np.eye(6), problem)
-    assert certificate.status == Status.CERTIFIED
+    assert certificate.status == Proof.CERTIFIED
     merged = np.eye(6)
     merged[5] = merged[4]
-    assert certify(merged, problem).status == Status.NOT_CERTIFIED
+    assert certify(merged, problem).status == Proof.NOT_CERTIFIED
 
 
 @pytest.mark.parametrize("seed", range(16))
 def test_batch_families_of_ufm_plus(seed):
     problem = family(seed)
     certificate = certify(frame(problem), problem, conic=False)
-    assert certificate.status == Status.CERTIFIED
+    assert certificate.status == Proof.CERTIFIED
     assert certificate.relative_gap < 1e-10
     with mpmath.workdps(60):
         bound = oracles.bound(np.asarray(problem.labels), problem.tau, oracles.batch_lists(problem))
@@ -159,14 +152,14 @@ def test_true_optima_of_random_problems_are_certified(seed):
     problem = random_problem(seed)
     axes = np.random.default_rng(seed).permutation(problem.d)[: problem.k]
     H = np.eye(problem.d)[axes[np.asarray(problem.labels)]]
-    assert certify(H, problem, conic=False).status == Status.CERTIFIED
+    assert certify(H, problem, conic=False).status == Proof.CERTIFIED
 
 
 @pytest.mark.slow
 def test_a_thousand_true_optima_are_certified():
     for seed in range(1000):
         problem = random_problem(seed)
-        assert certify(frame(problem), problem, conic=False).status == Status.CERTIFIED
+        assert certify(frame(problem), problem, conic=False).status == Proof.CERTIFIED
 
 
 # Points that are not optimal.
@@ -178,7 +171,7 @@ def test_merged_minorities_are_refused_with_a_better_point(R):
     H = frame(problem)
     H[np.asarray(problem.labels) == 9] = H[np.asarray(problem.labels) == 8][0]
     certificate = certify(H, problem)
-    assert certificate.status == Status.NOT_CERTIFIED
+    assert certificate.status == Proof.NOT_CERTIFIED
     assert certificate.implied.cosine[8][9] == 1
     if R == 1000:
         assert certificate.relative_gap < 1e-7
@@ -192,7 +185,7 @@ def test_short_and_dead_rows(scale, nonneg):
     certifier = Certifier(problem)
     H = certifier.better.rows / np.linalg.norm(certifier.better.rows, axis=1, keepdims=True)
     H[3] *= scale
-    assert certifier.certify(H[np.asarray(problem.labels)]).status == Status.NOT_CERTIFIED
+    assert certifier.certify(H[np.asarray(problem.labels)]).status == Proof.NOT_CERTIFIED
 
 
 @pytest.mark.parametrize("nonneg", [True, False])
@@ -202,7 +195,7 @@ def test_uncollapsed_points_are_inconclusive_though_their_means_are_optimal(nonn
     best = certifier.better.rows[np.asarray(problem.labels)]
     H = best + 1e-3 * np.tile([1.0, -1.0, 2.0, -1.0, -1.0], 4)[:, None] * np.eye(8)[7]
     certificate = certifier.certify(H)
-    assert certificate.status == Status.INCONCLUSIVE
+    assert certificate.status == Proof.INCONCLUSIVE
     assert certificate.moved > 1e-3
 
 
@@ -213,11 +206,11 @@ def test_fewer_dimensions_than_classes(nonneg):
     angles = np.linspace(0, np.pi / 2, 6) if nonneg else np.arange(6) * np.pi / 3
     H = np.column_stack([np.cos(angles), np.sin(angles)])[np.asarray(problem.labels)]
     certificate = certify(H, problem)
-    assert certificate.status != Status.CERTIFIED
+    assert certificate.status != Proof.CERTIFIED
     assert certificate.unique is None
     assert 0 < certificate.lower < certificate.upper
     if nonneg:
-        assert certificate.status == Status.INCONCLUSIVE
+        assert certificate.status == Proof.INCONCLUSIVE
         assert "d < k" in certificate.reason
 
 
@@ -243,7 +236,7 @@ def test_bad_arguments(untyped):
     with pytest.raises(ufm.InvalidInput, match="index"):
         ufm.SharedRows(np.eye(3), index)
     more = ufm.SharedRows(np.eye(5, 4), index)  # a row that no sample has
-    assert certify(more, problem).status == Status.CERTIFIED
+    assert certify(more, problem).status == Proof.CERTIFIED
     with pytest.raises(ufm.InvalidInput, match="real array"):
         certify(ufm.SharedRows(np.eye(4) + 0j, index), problem)
     for tolerance in (0.0, -1.0, math.nan, 0.1):
@@ -312,7 +305,7 @@ def one_negative_trial(kind, exponent, nonneg, seed):
     rows = solved.better.rows / np.linalg.norm(solved.better.rows, axis=1, keepdims=True)
     H = corrupted(rows[labels], labels, kind, 10.0**exponent, rng)
     certificate = asked.certify(H)
-    if certificate.status == Status.CERTIFIED:
+    if certificate.status == Proof.CERTIFIED:
         problem = asked.given
         point = certificate.point.rows * np.where(
             certificate.point.norms == 1,
@@ -346,7 +339,7 @@ def test_five_thousand_spoilt_optima(kind, exponent, nonneg, seed):
 @pytest.mark.parametrize("kind", ["merged", "dead class", "swapped rows"])
 @pytest.mark.parametrize("nonneg", [True, False])
 def test_gross_errors_are_never_certified(kind, nonneg):
-    assert all(one_negative_trial(kind, -2, nonneg, seed) != Status.CERTIFIED for seed in range(5))
+    assert all(one_negative_trial(kind, -2, nonneg, seed) != Proof.CERTIFIED for seed in range(5))
 
 
 # UFM without the ReLU.
@@ -359,7 +352,7 @@ def test_optimum_of_ufm_is_certified(R, tau):
     certifier = Certifier(problem)
     rows = certifier.better.rows / np.linalg.norm(certifier.better.rows, axis=1, keepdims=True)
     certificate = certifier.certify(rows[np.asarray(problem.labels)])
-    assert certificate.status == Status.CERTIFIED
+    assert certificate.status == Proof.CERTIFIED
     assert certificate.relative_gap < 1e-10
     assert certificate.lower < float(ufm.loss_bound(problem))
     assert certificate.theoretical is None
@@ -394,7 +387,7 @@ def test_ufm_agrees_with_an_independent_local_method(R):
     U = found.x.reshape(6, 6)
     U /= np.linalg.norm(U, axis=1, keepdims=True)
     certificate = certifier.certify(U[np.asarray(problem.labels)])
-    assert certificate.status == Status.CERTIFIED
+    assert certificate.status == Proof.CERTIFIED
     assert certificate.relative_gap < 1e-10
 
 
@@ -405,7 +398,7 @@ def test_batch_families_of_ufm(seed):
     certificate = certifier.certify(
         (certifier.better.rows / np.linalg.norm(certifier.better.rows, axis=1, keepdims=True))[certifier.orbits.index]
     )
-    assert certificate.status == Status.CERTIFIED
+    assert certificate.status == Proof.CERTIFIED
     assert certificate.relative_gap < 1e-10
 
 
@@ -418,7 +411,7 @@ def test_ufm_with_too_many_orbits_for_matrices_still_has_a_bound():
     assert len(certifier.problem) > 256
     certificate = certifier.certify(frame(problem))
     assert certificate.lower_bound.kind == "elementary"
-    assert certificate.status == Status.NOT_CERTIFIED  # the simplex is better
+    assert certificate.status == Proof.NOT_CERTIFIED  # the simplex is better
     assert 0 < certificate.lower < certificate.upper
 
 
@@ -679,7 +672,7 @@ def test_a_million_samples(tmp_path):
         certificate = certify(H, problem)
         seconds = perf_counter() - start
         certificate.save(tmp_path / f"{problem.num_points}.json")
-        assert certificate.status == Status.CERTIFIED
+        assert certificate.status == Proof.CERTIFIED
         assert seconds < 3
     sizes = [(tmp_path / f"{n}.json").stat().st_size for n in (100, 1_000_000)]
     assert sizes[1] < 1.1 * sizes[0]
@@ -695,7 +688,7 @@ def test_time_to_certify_does_not_grow_with_n():
     for _ in range(20):
         for size, certifier, H in cases:
             start = perf_counter()
-            assert certifier.certify(H).status == Status.CERTIFIED
+            assert certifier.certify(H).status == Proof.CERTIFIED
             fastest[size] = min(fastest.get(size, math.inf), perf_counter() - start)
     assert fastest[100_000] <= 1.5 * fastest[10]
 
@@ -724,7 +717,7 @@ def test_a_thousand_orbits():
     problem = ufm.Problem(labels, 12, 0.5, batches)
     certificate = certify(frame(problem), problem)
     assert len(certificate.problem) > 950
-    assert certificate.status == Status.CERTIFIED
+    assert certificate.status == Proof.CERTIFIED
     assert certificate.second_opinion is None
 
 
@@ -733,7 +726,7 @@ def test_negligible_and_negative_entries_are_moved_and_reported():
     H = frame(problem)
     H[H == 0] = -1e-8
     certificate = certify(H, problem)
-    assert certificate.status == Status.CERTIFIED
+    assert certificate.status == Proof.CERTIFIED
     assert 1e-8 < certificate.moved < 2e-8
     assert (certificate.point.rows >= 0).all()
 
@@ -742,7 +735,7 @@ def test_no_effective_pair():
     """Batches of single classes constrain nothing but equal values; the margin is then of the loss itself."""
     problem = ufm.Problem([0, 0, 0, 1, 1, 1], 2, 1.0, [[0, 1, 2], [3, 4, 5]])
     certificate = certify(np.full((6, 2), 0.5), problem)
-    assert certificate.status == Status.CERTIFIED
+    assert certificate.status == Proof.CERTIFIED
     assert certificate.unique is False
 
 
@@ -750,13 +743,13 @@ def test_cold_ufm_far_from_its_optimum_is_not_certified():
     """Two classes at cosine -1/2: the loss differs by 1e-13 only, the forces say that it matters."""
     problem = ufm.Problem.from_class_sizes([3, 3], d=2, tau=0.05, nonneg=False)
     rows = np.array([[1.0, 0.0], [-0.5, np.sqrt(0.75)]])
-    assert certify(rows[np.repeat([0, 1], 3)], problem).status is not Status.CERTIFIED
+    assert certify(rows[np.repeat([0, 1], 3)], problem).status is not Proof.CERTIFIED
     opposite = np.array([[1.0, 0.0], [-1.0, 0.0]])
-    assert certify(opposite[np.repeat([0, 1], 3)], problem).status is Status.CERTIFIED
+    assert certify(opposite[np.repeat([0, 1], 3)], problem).status is Proof.CERTIFIED
 
 
 def test_the_finest_tolerance_still_certifies_the_optimum():
     problem = ufm.Problem.from_class_sizes([3, 3, 2], d=4)
-    assert certify(frame(problem), problem, tolerance=1e-30).status is Status.CERTIFIED
+    assert certify(frame(problem), problem, tolerance=1e-30).status is Proof.CERTIFIED
     with pytest.raises(ufm.InvalidInput, match="tolerance"):
         certify(frame(problem), problem, tolerance=1e-60)

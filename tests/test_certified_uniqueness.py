@@ -7,9 +7,9 @@ import pytest
 from test_checker import NOT_PROVED, PROVED, outcome, sign
 
 import ufm
-from solvers.bounds import OrbitProblem
-from solvers.certifier import Certifier
-from solvers.constraints import forces_frame
+from solvers.certification.certifier import Certifier
+from solvers.certification.constraints import forces_frame
+from solvers.certification.orbit_problem import OrbitProblem
 
 # labels, d, batches: what decides
 CASES = {

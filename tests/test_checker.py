@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 import ufm
 from solvers import check
-from solvers.certifier import Certifier
+from solvers.certification.certifier import Certifier
 
 PROVED, NOT_PROVED, UNREADABLE = 0, 1, 2
 SOURCE = Path(check.__file__)

@@ -11,7 +11,7 @@ import pytest
 
 import ufm
 from solvers import check
-from solvers.certifier import Certifier
+from solvers.certification.certifier import Certifier
 from solvers.checking import reading
 
 MOST_SECONDS, MOST_MIB = 5, 300

@@ -11,9 +11,9 @@ from experiments import compile_cache
 PROGRAM = """
 from experiments import compile_cache
 path = compile_cache.enable()
-from solvers.compiled import Compiled, compile_seconds
-from solvers.descent import begin_lanes
-from solvers.accelerated import Accelerated
+from solvers.parallel.compiled import Compiled, compile_seconds
+from solvers.descent.method import begin_lanes
+from solvers.descent.accelerated import Accelerated
 from ufm import Problem
 import numpy as np
 problem = Problem([0, 0, 1, 1], 2)

@@ -10,8 +10,8 @@ import pytest
 from on_devices import computed
 
 import ufm
-from solvers.devices import holds_whole
-from solvers.padding import dealt
+from solvers.parallel.devices import holds_whole
+from solvers.parallel.padding import dealt
 from ufm.problem import PADDING
 
 PROGRAM = Path(__file__).with_name("on_devices.py")

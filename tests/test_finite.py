@@ -15,9 +15,9 @@ import solvers
 import ufm
 from experiments import batching_report, report, sweep_batching, sweep_imbalance
 from solvers import measurement, verification
-from solvers.descent import relative_conflict, stationarity
-from solvers.padding import padded
-from solvers.projected_gradient import ProjectedGradient
+from solvers.descent.method import relative_conflict, stationarity
+from solvers.descent.projected_gradient import ProjectedGradient
+from solvers.parallel.padding import padded
 from solvers.verification import STATIONARY, Verdict
 from ufm.loss import Evaluation, evaluate
 from ufm.summation import moment_loss

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ufm
-from solvers.bounds import precision
-from solvers.certificate import Certificate, Status
-from solvers.certifier import Certifier
-from solvers.implications_ufm import implied_ufm
+from solvers.certification.balls import precision
+from solvers.certification.certificate import Certificate, Proof
+from solvers.certification.certifier import Certifier
+from solvers.certification.stability_ufm import implied_ufm
 
 SIZES = [(5, 5, 5), (8, 3, 2), (6, 2, 1), (4, 3, 1, 1), (3, 1, 1), (7, 2)]
 
@@ -42,7 +42,7 @@ def feasible(H):
 def test_intervals_hold_the_optimum_and_shrink_with_the_root_of_the_gap(sizes, tau):
     certifier, H = solved(sizes, tau)
     certificate = certifier.certify(H)
-    assert certificate.status is Status.CERTIFIED
+    assert certificate.status is Proof.CERTIFIED
     cosines, _, _ = geometry(H, certifier.given)
     widths = []
     dual = certificate.lower_bound.dual

@@ -7,30 +7,32 @@ import pytest
 from flint import arb, ctx
 
 import ufm
-from solvers.bounds import elementary_bound, loss, precision
-from solvers.certificate import Status
-from solvers.certifier import SNAP_TOLERANCE, Certifier, certify
+from solvers.certification.balls import precision
+from solvers.certification.certificate import Proof
+from solvers.certification.certifier import SNAP_TOLERANCE, Certifier, certify
+from solvers.certification.lower_bounds import elementary_bound
+from solvers.certification.orbit_problem import loss
 from solvers.verification import Verdict, Verifier, verify
 
 # What a verdict may stand beside. A certificate judges the point at the orbit means: farther than SNAP_TOLERANCE from H
 # it is inconclusive, and the verdict, of H itself, may say more. An infeasible H may lie beside a feasible minimiser.
 ALLOWED = {
-    Verdict.GLOBAL_MINIMISER: {Status.CERTIFIED},
-    Verdict.SPURIOUS: {Status.NOT_CERTIFIED},
-    Verdict.STATIONARY: {Status.INCONCLUSIVE},
-    Verdict.NOT_CONVERGED: {Status.NOT_CERTIFIED, Status.INCONCLUSIVE},
-    Verdict.INFEASIBLE: set(Status),
+    Verdict.GLOBAL_MINIMISER: {Proof.CERTIFIED},
+    Verdict.SPURIOUS: {Proof.NOT_CERTIFIED},
+    Verdict.STATIONARY: {Proof.INCONCLUSIVE},
+    Verdict.NOT_CONVERGED: {Proof.NOT_CERTIFIED, Proof.INCONCLUSIVE},
+    Verdict.INFEASIBLE: set(Proof),
 }
 # A certificate that asked a conic solver as well may know more than a verdict that did not, never the opposite.
 ALLOWED_BESIDE_MORE = ALLOWED | {
-    Verdict.STATIONARY: set(Status),
-    Verdict.NOT_CONVERGED: {Status.NOT_CERTIFIED, Status.INCONCLUSIVE, Status.CERTIFIED},
+    Verdict.STATIONARY: set(Proof),
+    Verdict.NOT_CONVERGED: {Proof.NOT_CERTIFIED, Proof.INCONCLUSIVE, Proof.CERTIFIED},
 }
 
 
 def allowed(verdict, certificate, table=ALLOWED):
     if certificate.moved > SNAP_TOLERANCE:
-        return certificate.status is Status.INCONCLUSIVE
+        return certificate.status is Proof.INCONCLUSIVE
     return certificate.status in table[verdict]
 
 
@@ -119,9 +121,9 @@ def one_problem(seed):
         assert allowed(found.verdict, certificate), where
         assert verifier.verify(H, certificate).verdict is found.verdict, where
         if kind in ("minimiser", "ulp") and problem.bound_is_attained:
-            assert certificate.status is Status.CERTIFIED, where
+            assert certificate.status is Proof.CERTIFIED, where
         if kind in ("merged", "dead") and problem.bound_is_attained and family in ("full", "imbalanced"):
-            assert certificate.status is Status.NOT_CERTIFIED, where
+            assert certificate.status is Proof.NOT_CERTIFIED, where
         seen[str(found.verdict), str(certificate.status)] += 1
     return seen
 
@@ -149,7 +151,7 @@ def test_rounding_does_not_accuse_frames_of_large_imbalance(R):
     share = rng.uniform(0, 1, 10)
     rows = np.zeros((10, 20))
     rows[np.arange(10), np.arange(10)], rows[np.arange(10), 10 + np.arange(10)] = np.sqrt(share), np.sqrt(1 - share)
-    assert certify(rows, problem, conic=False).status is Status.CERTIFIED
+    assert certify(rows, problem, conic=False).status is Proof.CERTIFIED
     found = verify(rows, problem)
     assert found.verdict is Verdict.GLOBAL_MINIMISER
     assert found.is_orthogonal_frame
@@ -160,7 +162,7 @@ def test_a_row_one_ulp_away_at_a_low_temperature(tau):
     problem = ufm.Problem.from_class_sizes([5, 4, 3], d=4, tau=tau)
     H = np.eye(4)[np.asarray(problem.labels)]
     H[0, 0] = np.nextafter(1, 0)
-    assert certify(H, problem, conic=False).status is Status.CERTIFIED
+    assert certify(H, problem, conic=False).status is Proof.CERTIFIED
     assert verify(H, problem).verdict is Verdict.GLOBAL_MINIMISER
 
 
@@ -177,7 +179,7 @@ def test_few_dimensions_without_the_relu_are_judged_by_all_that_is_known():
     before = float(without.certify(points[-1]).upper)
     without.consider(points)
     assert float(without.certify(points[-1]).upper) == before
-    assert without.certify(points[0]).status is Status.NOT_CERTIFIED
+    assert without.certify(points[0]).status is Proof.NOT_CERTIFIED
 
 
 def test_other_starts_are_witnesses_where_nothing_is_known():
@@ -186,10 +188,10 @@ def test_other_starts_are_witnesses_where_nothing_is_known():
     labels = np.asarray(problem.labels)
     better, worse = np.eye(2)[[0, 1, 1]][labels], np.eye(2)[[0, 0, 1]][labels]
     certifier = Certifier(problem, conic=False)
-    assert certifier.certify(worse).status is Status.INCONCLUSIVE
+    assert certifier.certify(worse).status is Proof.INCONCLUSIVE
     certifier.consider([worse, better, np.full((12, 2), np.nan)])
-    assert certifier.certify(worse).status is Status.NOT_CERTIFIED
-    assert certifier.certify(better).status is Status.INCONCLUSIVE
+    assert certifier.certify(worse).status is Proof.NOT_CERTIFIED
+    assert certifier.certify(better).status is Proof.INCONCLUSIVE
     assert Verifier(problem, certifier=certifier).verify(worse).verdict is Verdict.SPURIOUS
     assert Verifier(problem, certifier=certifier).verify(better).verdict is Verdict.STATIONARY
 
@@ -201,7 +203,7 @@ def test_the_simplex_of_equal_classes_is_certified_by_a_closed_form(k):
     certifier = Certifier(problem, conic=False)
     simplex = np.eye(k) - 1 / k
     certificate = certifier.certify(simplex / np.linalg.norm(simplex, axis=1, keepdims=True))
-    assert certificate.status is Status.CERTIFIED
+    assert certificate.status is Proof.CERTIFIED
     assert certificate.relative_gap < 1e-12
     if k == 60:
         assert certificate.lower_bound.kind == "elementary"

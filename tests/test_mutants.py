@@ -16,10 +16,10 @@ from test_ties import true_violation
 
 import ufm
 from solvers import check
-from solvers.bounds import OrbitProblem
-from solvers.certifier import TOLERANCE, Certifier
+from solvers.certification.certifier import TOLERANCE, Certifier
+from solvers.certification.constraints import weakest
+from solvers.certification.orbit_problem import OrbitProblem
 from solvers.checking import bounds, reading
-from solvers.constraints import weakest
 
 DIGITS, CLOSE = 120, mpmath.mpf(10) ** -40
 

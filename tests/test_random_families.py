@@ -7,7 +7,7 @@ import pytest
 
 import solvers
 import ufm
-from solvers.many_starts import solve_each
+from solvers.multistart import solve_each
 
 
 def random_family(seed):

@@ -5,10 +5,13 @@ import pytest
 from flint import arb, ctx
 
 import ufm
-from solvers import certifier as certificates
-from solvers.bounds import OrbitProblem, Point, frame_loss, kkt_dual, loss, matrix_bound, precision, repaired
-from solvers.polish import OrbitLoss, factor, polish
-from solvers.relaxation import solve_relaxation
+from solvers.certification import certifier as certificates
+from solvers.certification.balls import precision
+from solvers.certification.certificate import Proof
+from solvers.certification.lower_bounds import frame_loss, kkt_dual, matrix_bound, repaired
+from solvers.certification.orbit_problem import OrbitProblem, Point, loss
+from solvers.certification.polish import OrbitLoss, factor, polish
+from solvers.certification.relaxation import solve_relaxation
 
 
 def step(k, R, tau, *, d=None, nonneg=True, n_min=5):
@@ -83,7 +86,7 @@ def test_scs_is_a_second_solver_and_its_word_optimal_is_no_proof():
     rows = np.maximum(factor(problem, solution.gram, 10), 0.0)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1.0)
     certificate = certificates.certify(rows[np.asarray(given.labels)], given)
-    assert certificate.status == certificates.Status.NOT_CERTIFIED
+    assert certificate.status == Proof.NOT_CERTIFIED
     with ctx.workprec(precision(1.0)):
         assert all(arb(bound.value) <= frame_loss(problem) for bound in certificates.conic_bounds(problem, solution))
 

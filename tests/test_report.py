@@ -13,7 +13,7 @@ from page import Page
 from experiments import sweep_imbalance
 from experiments.report import asked, judged, rendered, write_report
 from experiments.store import Store
-from solvers.certifier import certify
+from solvers.certification.certifier import certify
 from ufm import Problem
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

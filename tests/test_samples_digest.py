@@ -6,7 +6,7 @@ import families
 import numpy as np
 import pytest
 
-from solvers.certifier import Certifier, serialised_samples
+from solvers.certification.certifier import Certifier, serialised_samples
 from ufm import Problem
 
 COLLIDED = [

@@ -7,16 +7,16 @@ import pytest
 
 import solvers
 import ufm
-from solvers.accelerated import Accelerated
-from solvers.compiled import LOG
-from solvers.lanes import Schedule, Start, run_lanes
-from solvers.many_starts import METHODS, SETTLED
-from solvers.padding import bucket
-from solvers.projected_gradient import ProjectedGradient
-from solvers.quasi_newton import QuasiNewton
-from solvers.staircase import merge_parallel_columns
-from solvers.starts import collapsed_starts, random_start
-from solvers.status import Status
+from solvers.descent.accelerated import Accelerated
+from solvers.descent.collapse import collapsed_starts, random_start
+from solvers.descent.escape import merge_parallel_columns
+from solvers.descent.lanes import Schedule, Start, run_lanes
+from solvers.descent.projected_gradient import ProjectedGradient
+from solvers.descent.quasi_newton import QuasiNewton
+from solvers.descent.status import Status
+from solvers.multistart import METHODS, SETTLED
+from solvers.parallel.compiled import LOG
+from solvers.parallel.padding import bucket
 from solvers.verification import Verdict, Verifier
 
 
@@ -78,7 +78,7 @@ def test_a_dead_class_is_named_and_revived():
     verdict = solvers.verify(rows[np.asarray(problem.labels)], problem)
     assert not verdict.unit_norms
     assert verdict.norm.classes == (2, 2)
-    from solvers.staircase import climb
+    from solvers.descent.escape import climb
 
     quotient = ufm.orbits(problem).quotient
     method = QuasiNewton(settled=SETTLED)

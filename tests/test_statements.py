@@ -13,7 +13,7 @@ import ufm
 from experiments import batching_report, report, sweep_batching, sweep_imbalance
 from experiments.cells import describe
 from solvers import check
-from solvers.certifier import Certifier
+from solvers.certification.certifier import Certifier
 from solvers.verification import Pair, Verdict, verify
 
 FRAME = {"relu": True, "k": 4, "d": 6, "n_min": 2, "inits": 4}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ufm
-from solvers.starts import bucket
+from solvers.descent.collapse import bucket
 from ufm.loss import evaluate
 from ufm.summation import moment_loss
 

@@ -13,7 +13,7 @@ import xarray as xr
 from page import Page
 
 from experiments import command_line, sweep_batching
-from solvers.certificate import Certificate
+from solvers.certification.certificate import Certificate
 
 SUMMARY = (
     "R,batch_size,family,bound,k,d,tau,n,batches,partitions,inits,unique,not_unique,undetermined,plain_claims,"

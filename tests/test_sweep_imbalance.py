@@ -10,7 +10,7 @@ import xarray as xr
 
 from experiments import command_line, sweep_imbalance
 from experiments.store import Store
-from solvers.certificate import Certificate
+from solvers.certification.certificate import Certificate
 
 SUMMARY = (
     "R,k,d,tau,n,inits,certified,orthogonal_frames,loss_bound,lower_bound,best_excess,worst_excess,worst_gap,"

@@ -9,10 +9,11 @@ from flint import arb, ctx
 
 import ufm
 from solvers import check
-from solvers.bounds import OrbitProblem, Point, loss, precision
-from solvers.certificate import Status
-from solvers.certifier import Certifier, certify
-from solvers.constraints import largest_violation, weakest_tie
+from solvers.certification.balls import precision
+from solvers.certification.certificate import Proof
+from solvers.certification.certifier import Certifier, certify
+from solvers.certification.constraints import largest_violation, weakest_tie
+from solvers.certification.orbit_problem import OrbitProblem, Point, loss
 from solvers.verification import Verdict, verify
 
 PROVED = 0
@@ -30,12 +31,12 @@ def hidden(n, tau):
 def test_a_tie_below_the_weakest_pair_is_no_rounding(n, tau, tmp_path):
     problem, broken = hidden(n, tau)
     certificate = certify(broken, problem, conic=False)
-    assert certificate.status is Status.NOT_CERTIFIED
+    assert certificate.status is Proof.NOT_CERTIFIED
     certificate.save(tmp_path / "broken.json")
     assert check.main([str(tmp_path / "broken.json")]) != PROVED
     assert verify(broken, problem).verdict is not Verdict.GLOBAL_MINIMISER
     frame = np.eye(4)[np.asarray(problem.labels)]
-    assert certify(frame, problem, conic=False).status is Status.CERTIFIED
+    assert certify(frame, problem, conic=False).status is Proof.CERTIFIED
     assert verify(frame, problem).verdict is Verdict.GLOBAL_MINIMISER
 
 
@@ -89,7 +90,7 @@ def test_links_that_each_give_way_a_little_are_seen_at_the_point(links, glued):
     G = rows @ rows.T
     if glued:  # whichever sample the others are held against, one of the ends is 45 degrees away
         assert off > 0.29
-        assert certify(rows, problem, conic=False, tolerance=1e-2).status is not Status.CERTIFIED
+        assert certify(rows, problem, conic=False, tolerance=1e-2).status is not Proof.CERTIFIED
     else:  # neighbours at one angle are tied in the chain, and so are neighbours but one: equal only if all are 1
         assert off > 0.9 * (G[0, 1] - G[0, 2])
 
@@ -144,7 +145,7 @@ def one_tied_problem(seed):
 
 
 def judged_truly(seed, folder, capsys):
-    """Status of a random tied problem; asserts that nothing false is certified, proved or called a minimiser."""
+    """Proof of a random tied problem; asserts that nothing false is certified, proved or called a minimiser."""
     problem, H = one_tied_problem(seed)
     off = true_violation(problem, H)
     certificate = certify(H, problem, conic=False)
@@ -152,14 +153,14 @@ def judged_truly(seed, folder, capsys):
     certificate.save(path)
     code = check.main([str(path)])
     printed = capsys.readouterr().out
-    assert (code == PROVED) == (certificate.status is Status.CERTIFIED)
+    assert (code == PROVED) == (certificate.status is Proof.CERTIFIED)
     if off > 0.0101:  # the root of the tolerance
-        assert certificate.status is not Status.CERTIFIED
+        assert certificate.status is not Proof.CERTIFIED
         assert "So the point is a global minimiser" not in printed
     if off == 0:
-        assert certificate.status is Status.CERTIFIED
+        assert certificate.status is Proof.CERTIFIED
     found = verify(H, problem)
-    assert (found.verdict is Verdict.GLOBAL_MINIMISER) == (certificate.status is Status.CERTIFIED)
+    assert (found.verdict is Verdict.GLOBAL_MINIMISER) == (certificate.status is Proof.CERTIFIED)
     if certificate.implied is not None:
         reduced = certificate.problem
         gram = certificate.point.placed() @ certificate.point.placed().T
@@ -182,7 +183,7 @@ def test_what_single_class_batches_tie_is_not_certified_once_broken(seed, tmp_pa
 def test_two_thousand_problems_where_single_class_batches_tie_something(tmp_path, capsys):
     seen = [judged_truly(seed, tmp_path, capsys) for seed in range(2000)]
     broken = sum(off > 0.0101 for _, off in seen)
-    certified = sum(status is Status.CERTIFIED for status, _ in seen)
+    certified = sum(status is Proof.CERTIFIED for status, _ in seen)
     print(f"2000 problems, {broken} broken, {certified} certified")
     assert broken > 500
     assert certified > 300

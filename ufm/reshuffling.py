@@ -1,7 +1,7 @@
 r"""How often must batches be reshuffled before they force the orthogonal frame? A prediction (theory, 3.16).
 
 For d >= k + 1 the frame is the only minimiser iff each class is one glued component of two samples or more and every
-two classes repel (`ufm.minimisers`, rules 1 to 4): never, if a class has one sample. In the union of E independent
+two classes repel (`ufm.uniqueness`, rules 1 to 4): never, if a class has one sample. In the union of E independent
 random partitions into m batches this fails through *obstructions*, whose expected number is
 
     X(E) = sum_c sum_{j=1}^{n_c/2} C(n_c, j) A_{c,j}^E + sum_{a<b} Q_{ab}^E     (half of it for j = n_c/2),

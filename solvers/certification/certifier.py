@@ -1,7 +1,7 @@
 """The certifier: what is proved of an embedding, and of every other embedding that does no worse.
 
 `certify` bounds the loss at a point from above and the loss of every feasible point from below, both in
-ball arithmetic, and says what follows. The certifier failing is not the solution failing: see `Status`.
+ball arithmetic, and says what follows. The certifier failing is not the solution failing: see `Proof`.
 The file that `Certificate.save` writes holds all that is needed to redo every inequality without this
 package; `python -m solvers.check` does so.
 """
@@ -12,38 +12,28 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 from flint import arb, ctx
 from jaxtyping import Float, Int
-from scipy.linalg import helmert
 
-from solvers.bounds import (
-    MatrixDual,
-    OrbitProblem,
-    Point,
-    Table,
-    downwards,
-    elementary_bound,
+from solvers.certification.balls import Table, downwards, precision, upwards
+from solvers.certification.certificate import Certificate, Proof, SecondOpinion
+from solvers.certification.constraints import largest_violation, weakest, weakest_force
+from solvers.certification.lower_bounds import (
+    LowerBound,
+    elementary,
     frame_loss,
-    kkt_dual,
-    loss,
-    loss_and_gradient,
-    matrix_bound,
-    orthogonal_frame,
-    precision,
-    repaired,
-    upwards,
+    laplacian,
+    stationarity_bound,
 )
-from solvers.certificate import Certificate, LowerBound, SecondOpinion, Status
-from solvers.constraints import largest_violation, weakest, weakest_force
-from solvers.implications import implied
-from solvers.implications_ufm import implied_ufm
-from solvers.polish import factor, of_numerical_rank, polish
-from solvers.relaxation import ConicSolution, solve_relaxation
-from solvers.snap import on_ball, snap
+from solvers.certification.orbit_problem import OrbitProblem, Point, loss, loss_and_gradient, orthogonal_frame
+from solvers.certification.polish import MOST_POLISHED_ENTRIES, polish, polished_points
+from solvers.certification.relaxation import ConicSolution, conic_bounds, solve_relaxation
+from solvers.certification.rounding import on_ball, snap
+from solvers.certification.stability import implied
+from solvers.certification.stability_ufm import implied_ufm
 from ufm import InvalidInput, Problem, SharedRows, orbits, uniqueness
 from ufm.errors import Rows, real_array
 from ufm.problem import PADDING
@@ -52,11 +42,9 @@ TOLERANCE = 1e-4
 COARSEST_TOLERANCE = 1e-2
 FINEST_TOLERANCE = 1e-30  # the precision of the balls carries no finer one
 SNAP_TOLERANCE = 1e-6
-MOST_ORBITS_IN_A_MATRIX = 256
 # A conic solver takes a second at 30 orbits and a minute at 60. UFM+ asks it for an opinion only.
 MOST_ORBITS_FOR_AN_OPINION = 32
 MOST_ORBITS_FOR_A_SOLVER = 64
-MOST_POLISHED_ENTRIES = 800
 
 
 class Certifier:
@@ -92,12 +80,12 @@ class Certifier:
         self._matrix: LowerBound | None = None
         self.better = orthogonal_frame(self.problem) if self.problem.d >= self.problem.k else None
         if self.problem.nonneg:
-            self.lower_bound = _laplacian(self.problem)  # the optimum of the relaxation: no other bound is better
+            self.lower_bound = laplacian(self.problem)  # the optimum of the relaxation: no other bound is better
         else:
-            points, polished = _polished(self.problem, solution)
+            points, polished = polished_points(self.problem, solution)
             self._take_up(points)
             matrices = [*opinions, *polished]
-            self.lower_bound = max([_elementary(self.problem), *matrices], key=lambda bound: bound.value)
+            self.lower_bound = max([elementary(self.problem), *matrices], key=lambda bound: bound.value)
             self._matrix = max(matrices, key=lambda bound: bound.value, default=None)
 
     def consider(self, embeddings: Iterable[Rows | SharedRows]) -> None:
@@ -232,10 +220,10 @@ class Certifier:
         """The ball of a bound, so that a gap is taken before rounding."""
         return arb(bound.value) if bound.ball is None else bound.ball
 
-    def _judge(self, value: arb, gap: arb, margin: arb, moved: float, gram: Table) -> tuple[Status, str, Point | None]:
+    def _judge(self, value: arb, gap: arb, margin: arb, moved: float, gram: Table) -> tuple[Proof, str, Point | None]:
         if moved > SNAP_TOLERANCE:
             return (
-                Status.INCONCLUSIVE,
+                Proof.INCONCLUSIVE,
                 f"H is {moved:.1e} away from the nearest feasible point at its orbit means, which alone is judged",
                 None,
             )
@@ -244,15 +232,15 @@ class Certifier:
         meet_but = "the bounds do not meet"
         if meet:
             if arb(broken) ** 2 <= self.tolerance:
-                return Status.CERTIFIED, "the upper and the lower bound meet", None
+                return Proof.CERTIFIED, "the upper and the lower bound meet", None
             meet_but = f"the bounds meet, but a value that batches fix or tie in a chain is {broken:.1e} off"
         if self.better is not None:
             below = value - loss(self.problem, self.better.gram())
             if below > (0 if meet else margin):
-                return Status.NOT_CERTIFIED, "another feasible point has a lower loss", self.better
+                return Proof.NOT_CERTIFIED, "another feasible point has a lower loss", self.better
         if self.problem.d < self.problem.k:
-            return Status.INCONCLUSIVE, f"{meet_but}, and with d < k they need not", None
-        return Status.INCONCLUSIVE, f"{meet_but}, and no better point is known", None
+            return Proof.INCONCLUSIVE, f"{meet_but}, and with d < k they need not", None
+        return Proof.INCONCLUSIVE, f"{meet_but}, and no better point is known", None
 
 
 def certify(
@@ -269,81 +257,11 @@ def certify(
     return Certifier(problem, conic=conic, tolerance=tolerance).certify(H)
 
 
-def stationarity_bound(problem: OrbitProblem, point: Point) -> LowerBound | None:
-    """The lower bound whose dual is read off the point itself (theory, 4.7); None if nothing is proved."""
-    if len(problem) > MOST_ORBITS_IN_A_MATRIX:
-        return None
-    with ctx.workprec(precision(problem.tau)):
-        gram = np.array([[float(entry) for entry in row] for row in point.gram()])
-    return _evaluated(problem, repaired(problem, kkt_dual(problem, gram)))
-
-
-def conic_bounds(problem: OrbitProblem, solution: ConicSolution) -> list[LowerBound]:
-    """The bounds that a conic solution yields: from the dual it returns, and read off its primal point."""
-    duals = [solution.dual]
-    for touching in (1e-7, 1e-5):
-        read = kkt_dual(problem, solution.gram, touching=touching)
-        duals.append(replace(read, source=f"stationarity conditions at the point of {solution.solver}"))
-    bounds = [_evaluated(problem, repaired(problem, dual)) for dual in duals]
-    return [bound for bound in bounds if bound is not None]
-
-
-def _evaluated(problem: OrbitProblem, dual: MatrixDual | None) -> LowerBound | None:
-    if dual is None:
-        return None
-    with ctx.workprec(precision(problem.tau)):
-        value = matrix_bound(problem, dual)
-        return None if value is None else LowerBound(downwards(value), "matrix", dual.source, dual, value)
-
-
-def _laplacian(problem: OrbitProblem) -> LowerBound:
-    with ctx.workprec(precision(problem.tau)):
-        bound = frame_loss(problem)
-        return LowerBound(downwards(bound), "laplacian", "graph Laplacian of the attractions", ball=bound)
-
-
-def _elementary(problem: OrbitProblem) -> LowerBound:
-    with ctx.workprec(precision(problem.tau)):
-        bound = elementary_bound(problem)
-        return LowerBound(downwards(bound), "elementary", "every cosine is at least -1", ball=bound)
-
-
 def _opinion(solution: ConicSolution | None, bounds: list[LowerBound]) -> SecondOpinion | None:
     if solution is None:
         return None
     best = max((bound.value for bound in bounds), default=-math.inf)
     return SecondOpinion(solution.solver, solution.status, solution.value, best, solution.seconds)
-
-
-def _polished(problem: OrbitProblem, solution: ConicSolution | None) -> tuple[list[Point], list[LowerBound]]:
-    """Feasible points of UFM polished from a simplex and from the conic solution, and the bounds read off them.
-
-    The relaxation knows no d: it is solved with at least k coordinates, where fewer than d suffice as well, and its
-    dual bounds the loss for every d. With d < k what d coordinates keep of that is polished again for a point.
-    Where every mixed batch holds all classes equally often the simplex solves it and `elementary_bound` is its value.
-    """
-    balanced = all(len(count) in (1, problem.k) and len(set(count.values())) == 1 for count in problem.counts)
-    m, r = len(problem), min(len(problem), problem.d if balanced else max(problem.d, problem.k))
-    simplex = np.zeros((problem.k, max(problem.d, problem.k)))
-    simplex[:, : problem.k - 1] = helmert(problem.k).T
-    regular = on_ball(simplex[np.array(problem.classes), : problem.d] * 2) if problem.d >= problem.k - 1 else None
-    points = [] if regular is None else [regular]
-    if m * r > MOST_POLISHED_ENTRIES or m > MOST_ORBITS_IN_A_MATRIX:
-        return points, []
-    centred = np.pad(np.eye(problem.k) - 1 / problem.k, ((0, 0), (0, max(0, r - problem.k))))
-    noise = np.random.default_rng(0).standard_normal((m, r)) * 0.05
-    starts = [noise + centred[np.array(problem.classes), :r]]
-    if solution is not None:
-        starts.append(factor(problem, solution.gram, r))
-    bounds = []
-    for start in starts:
-        wide = polish(problem, start)
-        for rows in (wide, polish(problem, of_numerical_rank(wide))):
-            bounds.append(stationarity_bound(problem, on_ball(rows)))
-            if rows.shape[1] > problem.d:
-                rows = polish(problem, factor(problem, rows @ rows.T, problem.d))
-            points.append(on_ball(np.pad(rows, ((0, 0), (0, problem.d - rows.shape[1])))))
-    return points, [bound for bound in bounds if bound is not None]
 
 
 def serialised_samples(problem: Problem) -> bytes:

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-from solvers import devices
-from solvers.compiled import Compiled
-from solvers.descent import Record
-from solvers.padding import axes, bucket, dealt, padded, shape_of, stacked
-from ufm.feasible import project
+from solvers.descent.method import Record
+from solvers.parallel import devices
+from solvers.parallel.compiled import Compiled
+from solvers.parallel.padding import axes, bucket, dealt, padded, shape_of, stacked
 from ufm.geometry import geometry_metrics
 from ufm.loss import loss_bound
 from ufm.orbits import Orbits
 from ufm.problem import Problem
+from ufm.projections import project
 from ufm.shards import Axis, largest, total
 from ufm.summation import MomentLoss, moment_loss
 
@@ -155,7 +155,7 @@ def collapse_group(
     threshold: float,
     shared: bool,
 ) -> Collapsed:
-    """`collapse` of several starts at once, of one shared problem or each of its own (`solvers.padding.stacked`).
+    """`collapse` of several starts at once, of one shared problem or each of its own (`padding.stacked`).
 
     An equal share of the starts on each device; a device stops when its own starts have collapsed.
     """
@@ -175,7 +175,7 @@ def collapse_dealt(
     *,
     threshold: float,
 ) -> Collapsed:
-    """`collapse` of one start whose samples are dealt out to the devices (`solvers.padding.dealt`).
+    """`collapse` of one start whose samples are dealt out to the devices (`solvers.parallel.padding.dealt`).
 
     Every device makes and keeps the rows of its own samples; what they exchange is sums over classes and orbits.
     """
@@ -211,8 +211,8 @@ def collapsed_starts_of_each(
     those beyond the orbits are zero.
     Groups always have the same number of starts, so that a start is the same whatever their count.
 
-    Starts are shared out over the devices. If one is too large for a device (`solvers.devices.holds_whole`), they run
-    one by one instead, the samples of each dealt out to all devices.
+    Starts are shared out over the devices. If one is too large for a device (`devices.holds_whole`), they run one by
+    one instead, the samples of each dealt out to all devices.
     """
     points, batches, slots = (max(sizes) for sizes in zip(*map(shape_of, problems), strict=True))
     wide = [padded(problem, (bucket(points), bucket(batches), bucket(slots))) for problem in problems]

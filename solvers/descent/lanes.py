@@ -14,11 +14,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from solvers import devices
-from solvers.compiled import Compiled, compile_seconds
-from solvers.descent import STATIONARY, Iterate, Lane, Method, Record, advance_lanes, begin_lanes
-from solvers.padding import axes, stacked
-from solvers.status import Status
+from solvers.descent.method import STATIONARY, Iterate, Lane, Method, Record, advance_lanes, begin_lanes
+from solvers.descent.status import Status
+from solvers.parallel import devices
+from solvers.parallel.compiled import Compiled, compile_seconds
+from solvers.parallel.padding import axes, stacked
 from ufm.problem import Problem
 
 

@@ -4,7 +4,8 @@ r"""Stationary points of UFM over orbits to full double accuracy, by Newton's me
 
 A dual read off a point is as good as the point is stationary, so a point that is to prove the optimum
 to 1e-12 needs more than a first-order method gives. Second-order stationary points of rank below r are
-global minimisers among collapsed points (theory, 4.10); `solvers.bounds` decides whether that is so, nothing here does.
+global minimisers among collapsed points (theory, 4.10); `solvers.certification.lower_bounds` decides whether that is
+so, nothing here does.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import helmert
 from scipy.sparse.csgraph import connected_components
 
-from solvers.bounds import OrbitProblem
+from solvers.certification.lower_bounds import MOST_ORBITS_IN_A_MATRIX, LowerBound, stationarity_bound
+from solvers.certification.orbit_problem import OrbitProblem, Point
+from solvers.certification.relaxation import ConicSolution
+from solvers.certification.rounding import on_ball
 
+MOST_POLISHED_ENTRIES = 800
 # Rows this close to norm 1 that want to leave the ball move on the sphere.
 ON_SPHERE = 1e-9
 # A principal axis along which rows extend by less than this share of the largest may be on its way to zero.
@@ -193,3 +199,34 @@ def _newton_step(orbit_loss: OrbitLoss, problem: OrbitProblem, U: np.ndarray, st
     along = vectors.T @ state.residual.reshape(-1)
     direction = -vectors[:, kept] @ (along[kept] / magnitude[kept])
     return np.tensordot(direction, basis, axes=1)
+
+
+def polished_points(problem: OrbitProblem, solution: ConicSolution | None) -> tuple[list[Point], list[LowerBound]]:
+    """Feasible points of UFM, polished from a simplex and from the conic solution, and the bounds read off them.
+
+    The relaxation knows no d: it is solved with at least k coordinates, where fewer than d suffice as well, and its
+    dual bounds the loss for every d. With d < k what d coordinates keep of that is polished again for a point.
+    Where every mixed batch holds all classes equally often the simplex solves it and `elementary_bound` is its value.
+    """
+    balanced = all(len(count) in (1, problem.k) and len(set(count.values())) == 1 for count in problem.counts)
+    m, r = len(problem), min(len(problem), problem.d if balanced else max(problem.d, problem.k))
+    simplex = np.zeros((problem.k, max(problem.d, problem.k)))
+    simplex[:, : problem.k - 1] = helmert(problem.k).T
+    regular = on_ball(simplex[np.array(problem.classes), : problem.d] * 2) if problem.d >= problem.k - 1 else None
+    points = [] if regular is None else [regular]
+    if m * r > MOST_POLISHED_ENTRIES or m > MOST_ORBITS_IN_A_MATRIX:
+        return points, []
+    centred = np.pad(np.eye(problem.k) - 1 / problem.k, ((0, 0), (0, max(0, r - problem.k))))
+    noise = np.random.default_rng(0).standard_normal((m, r)) * 0.05
+    starts = [noise + centred[np.array(problem.classes), :r]]
+    if solution is not None:
+        starts.append(factor(problem, solution.gram, r))
+    bounds = []
+    for start in starts:
+        wide = polish(problem, start)
+        for rows in (wide, polish(problem, of_numerical_rank(wide))):
+            bounds.append(stationarity_bound(problem, on_ball(rows)))
+            if rows.shape[1] > problem.d:
+                rows = polish(problem, factor(problem, rows @ rows.T, problem.d))
+            points.append(on_ball(np.pad(rows, ((0, 0), (0, problem.d - rows.shape[1])))))
+    return points, [bound for bound in bounds if bound is not None]

@@ -17,7 +17,7 @@ therefore bounds
 - the norms:  some pair of a class has G_ij >= 1 - eps / (2 n_a n_b A_ab) (within an orbit: n_a (n_a - 1) in place
   of 2 n_a n_b), hence ||h_i|| is no less;
 - ties: two values of one anchor in a batch of N + 1 >= 3 samples, all of one class, differ by r with
-  (2 / N) log cosh(r / (2 tau)) <= eps (`solvers.constraints`).
+  (2 / N) log cosh(r / (2 tau)) <= eps (`solvers.certification.constraints`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from functools import reduce
 
 from flint import arb
 
-from solvers.bounds import OrbitProblem, downwards, upwards
-from solvers.constraints import forces_frame
+from solvers.certification.balls import downwards, upwards
+from solvers.certification.constraints import forces_frame
+from solvers.certification.orbit_problem import OrbitProblem
 
 # More pairs of orbits than this within batches, and the implications are not worked out.
 MOST_PAIRS = 2**21

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.bounds import Point
+from solvers.certification.orbit_problem import Point
 
 # Rows this close to the unit sphere are taken to be on it; the move is reported.
 UNIT = 1e-9

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from solvers.padding import axes
-from ufm.feasible import project
+from solvers.parallel.padding import axes
 from ufm.geometry import geometry_metrics
 from ufm.loss import Evaluation
 from ufm.problem import Problem
+from ufm.projections import project
 
 # What counts as stationary for a verdict: the residual, a share of the forces.
 STATIONARY = 1e-8
@@ -151,7 +151,7 @@ def begin_lanes(
     method: Method,
     shared: bool = True,
 ) -> Lane:
-    """Lanes at step 0, of one shared problem or each of its own (`solvers.padding.stacked`)."""
+    """Lanes at step 0, of one shared problem or each of its own (`solvers.parallel.padding.stacked`)."""
 
     def one(H: Array, tau: Array, most: Array, problem: Problem) -> Lane:
         no = jnp.asarray(False)

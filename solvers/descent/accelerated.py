@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from solvers.descent import STATIONARY, Iterate, relative_conflict, stationarity
-from ufm.feasible import project
+from solvers.descent.method import STATIONARY, Iterate, relative_conflict, stationarity
 from ufm.loss import Evaluation, evaluate
 from ufm.problem import Problem
+from ufm.projections import project
 
 # Share of the forces at which a pair weight says that rows are within about 1e-7 of each other.
 GLUED = 1e-13
@@ -98,7 +98,7 @@ class Accelerated:
       point it leads to is spurious, and the way there can be slow. Stop as well after a full run of
       momentum with a residual of at most STATIONARY where forces cancel: rows that a batch of one class
       alone ties, and other forces hold, approach each other as slowly as the cube of their distance
-      pulls. `solvers.staircase` goes on from such a point. 0 switches both off.
+      pulls. `solvers.descent.escape` goes on from such a point. 0 switches both off.
     """
 
     tolerance: float = 1e-13

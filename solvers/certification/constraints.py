@@ -28,7 +28,8 @@ from typing import Any
 
 from flint import arb
 
-from solvers.bounds import OrbitProblem, Table, upwards
+from solvers.certification.balls import Table, upwards
+from solvers.certification.orbit_problem import OrbitProblem
 
 Pair = tuple[int, int]
 

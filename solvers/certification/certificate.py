@@ -14,20 +14,23 @@ from typing import Any
 import numpy as np
 from flint import arb
 
-from solvers.bounds import MatrixDual, OrbitProblem, Point, upwards
+from solvers.certification.balls import upwards
+from solvers.certification.lower_bounds import LowerBound, MatrixDual
+from solvers.certification.orbit_problem import OrbitProblem, Point
+from solvers.certification.stability import Implied
 from solvers.files import write_atomically
-from solvers.implications import Implied
 from ufm import InvalidInput
 
 FORMAT = "ufm-scl certificate 2"
 
 
-class Status(enum.StrEnum):
+class Proof(enum.StrEnum):
     """What a certificate proves of the certified point (the given H with every orbit at its mean).
 
-    - CERTIFIED: upper - lower <= tolerance times the least that breaking one pair or tie costs (`solvers.constraints`)
-      in balls; UFM+: every value that batches fix or tie, directly or in chains, is met within the root of tolerance;
-      and H lies within 1e-6 of the certified point: a global minimiser to that accuracy.
+    - CERTIFIED: upper - lower <= tolerance times the least that breaking one pair or tie costs
+      (`solvers.certification.constraints`) in balls; UFM+: every value that batches fix or tie, directly or in
+      chains, is met within the root of tolerance; and H lies within 1e-6 of the certified point: a global
+      minimiser to that accuracy.
     - NOT_CERTIFIED: not a global minimiser. The certificate holds another feasible point whose loss is
       lower, in ball arithmetic, by more than that margin; by less if a chain is broken.
     - INCONCLUSIVE: neither was proved; of the point itself this says nothing. Typical reasons: d < k, where
@@ -57,46 +60,29 @@ class SecondOpinion:
 
 
 @dataclass(frozen=True)
-class LowerBound:
-    """A rigorous lower bound of the loss of every feasible point of a problem.
-
-    - value: the bound, rounded down.
-    - kind: "laplacian" (UFM+), "matrix" (any model; `dual` holds it), or "elementary" (UFM: G >= -1).
-    - source: where the dual comes from, in words.
-    - ball: the bound before rounding, where it was just computed; not kept in files.
-    """
-
-    value: float
-    kind: str
-    source: str
-    dual: MatrixDual | None = None
-    ball: arb | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True)
 class Certificate:
     """A certified statement about one H (n, d), which the checker can redo from the file alone.
 
-    - status, reason: see `Status`; the reason is a sentence.
+    - status, reason: see `Proof`; the reason is a sentence.
     - upper: the loss at the certified point is at most this. lower: no feasible point has less.
     - gap: at least upper - lower, taken in ball arithmetic before rounding.
     - theoretical: the loss of an orthogonal frame, the optimum of UFM+ for d >= k; None for UFM.
-    - tolerance: see `Status`.
+    - tolerance: see `Proof`.
     - implied: what the gap before rounding implies of every point of no larger loss than the certified one; for UFM in
-      the full batch only (`solvers.implications_ufm`).
+      the full batch only (`solvers.certification.stability_ufm`).
     - unique: True if it is proved that all minimisers have the same Gram matrix, False if that they have not
       (`other_minimiser` is one beside the orthogonal frame); None if neither is claimed.
     - moved: largest distance of a row of H from the certified point. Measured, not proved.
-    - samples_digest: sha256 of the problem over its samples (`solvers.certifier.serialised_samples`): the file's only
-      link to the user's data. embedding_digest: sha256 of H, of the rows of its orbits if the samples of every
-      orbit share a row, else of all rows.
+    - samples_digest: sha256 of the problem over its samples (`solvers.certification.certifier.serialised_samples`):
+      the file's only link to the user's data. embedding_digest: sha256 of H, of the rows of its orbits if the
+      samples of every orbit share a row, else of all rows.
     - problem, point, lower_bound, witness: what the inequalities are about; witness is the better point
       of NOT_CERTIFIED.
     - second_opinion: see `SecondOpinion`; None if no conic solver was asked.
     - margin: the largest gap that certifies, where it was just computed; not kept in files.
     """
 
-    status: Status
+    status: Proof
     reason: str
     upper: float
     lower: float
@@ -199,7 +185,7 @@ def _certificate(content: dict[str, Any]) -> Certificate:
     implied = claims["implied"]
     opinion = content["second_opinion"]
     return Certificate(
-        status=Status(claims["status"]),
+        status=Proof(claims["status"]),
         reason=claims["reason"],
         upper=_double(claims["upper"]),
         lower=_double(claims["lower"]),

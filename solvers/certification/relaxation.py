@@ -6,20 +6,21 @@ By symmetry G may be taken constant on orbits: t_a on the diagonal, w_a between 
 orbit a (n_a of them), G_ab across. With X_ab = G_ab and X_aa = (t_a + (n_a - 1) w_a) / n_a the
 constraint G PSD reads X PSD and X_aa <= t_a (equal if n_a = 1), so the size is the number of orbits,
 whatever n is. A conic solver's value is an opinion and no bound (theory, 4.11): the dual it
-returns becomes one only through `solvers.bounds`.
+returns becomes one only through `solvers.certification.lower_bounds`.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import cvxpy as cp
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.bounds import MatrixDual, OrbitProblem
+from solvers.certification.lower_bounds import LowerBound, MatrixDual, evaluated, kkt_dual, repaired
+from solvers.certification.orbit_problem import OrbitProblem
 from ufm import InvalidInput
 
 OPTIONS: dict[str, dict[str, float]] = {
@@ -137,3 +138,13 @@ def _pair_index(m: int, a: int, b: Int[np.ndarray, " s"]) -> Int[np.ndarray, " s
     """Where the value of the pair (a, b) stands in the vector of pair values."""
     high, low = np.maximum(a, b), np.minimum(a, b)
     return np.where(high == low, high, m + high * (high - 1) // 2 + low)
+
+
+def conic_bounds(problem: OrbitProblem, solution: ConicSolution) -> list[LowerBound]:
+    """The bounds that a conic solution yields: from the dual it returns, and read off its primal point."""
+    duals = [solution.dual]
+    for touching in (1e-7, 1e-5):
+        read = kkt_dual(problem, solution.gram, touching=touching)
+        duals.append(replace(read, source=f"stationarity conditions at the point of {solution.solver}"))
+    bounds = [evaluated(problem, repaired(problem, dual)) for dual in duals]
+    return [bound for bound in bounds if bound is not None]

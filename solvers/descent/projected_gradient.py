@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from solvers.descent import Iterate, relative_conflict, stationarity
+from solvers.descent.method import Iterate, relative_conflict, stationarity
 from ufm.errors import InvalidInput
-from ufm.feasible import project
 from ufm.loss import evaluate
 from ufm.problem import Problem
+from ufm.projections import project
 
 
 def sgd() -> optax.GradientTransformation:

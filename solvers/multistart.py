@@ -12,17 +12,17 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.accelerated import Accelerated
-from solvers.compiled import Compiled, compile_seconds
-from solvers.descent import Method, Record, joined
-from solvers.lanes import Outcome, Schedule, Start, run_lanes
+from solvers.descent.accelerated import Accelerated
+from solvers.descent.collapse import Collapsed, collapsed_starts_of_each, random_start
+from solvers.descent.escape import Climb, climb, spare_coordinates
+from solvers.descent.lanes import Outcome, Schedule, Start, run_lanes
+from solvers.descent.method import Method, Record, joined
+from solvers.descent.projected_gradient import ProjectedGradient
+from solvers.descent.quasi_newton import QuasiNewton
+from solvers.descent.status import Status
 from solvers.measurement import measure
-from solvers.padding import Shape, common_shape, padded
-from solvers.projected_gradient import ProjectedGradient
-from solvers.quasi_newton import QuasiNewton
-from solvers.staircase import Climb, climb, spare_coordinates
-from solvers.starts import Collapsed, collapsed_starts_of_each, random_start
-from solvers.status import Status
+from solvers.parallel.compiled import Compiled, compile_seconds
+from solvers.parallel.padding import Shape, common_shape, padded
 from ufm.errors import InvalidInput, checked_seed, whole_number
 from ufm.orbits import Orbits, SharedRows, orbits
 from ufm.problem import Problem
@@ -64,7 +64,7 @@ class Solution:
       H[s] = points[s][index]. With the staircase the samples of an orbit share a row.
     - status: what stopped each start.
     - excess: loss minus the bound of Theorems 1 and 2, exact objective, at H.
-    - residual: largest `solvers.descent.stationarity` over samples, at H.
+    - residual: largest `solvers.descent.method.stationarity` over samples, at H.
     - iterations: steps of each start, those of its collapse onto the orbits counted.
     - lifts: how often each start was lifted, compressed or glued by the staircase.
     - moved: how far a sample was moved, at most, when its orbit was replaced by its mean.
@@ -113,7 +113,7 @@ def solve(
     - method: "staircase" (default) collapses each start onto the orbits, descends by `QuasiNewton`, climbs out of
       spurious points, and does so at a temperature of 1 before the asked one (`ladder`); "quasi-newton" runs that
       descent on all n samples, exact sums throughout, no lifts; "accelerated" a first-order method likewise;
-      "projected-gradient" is the reference, optax SGD 0.1 / 0.9 and the projection. Any `solvers.descent.Method`
+      "projected-gradient" is the reference, optax SGD 0.1 / 0.9 and the projection. Any `solvers.descent.method.Method`
       runs as those three do.
     - seed, inits: start s depends on (seed, s) and the problem's shape alone.
     - max_steps: all steps of one start, evaluations of the loss; 20,000 by default. max_lifts: of one start.
@@ -127,7 +127,9 @@ def solve(
     if not isinstance(problem, Problem):
         raise InvalidInput("problem", type(problem).__name__, "give a ufm.Problem")
     if method not in METHODS if isinstance(method, str) else isinstance(method, type) or not isinstance(method, Method):
-        raise InvalidInput("method", method, f"choose one of {', '.join(METHODS)}, or give a solvers.descent.Method")
+        raise InvalidInput(
+            "method", method, f"choose one of {', '.join(METHODS)}, or give a solvers.descent.method.Method"
+        )
     tell = progress or (lambda ended: None)
     began, compiled = time.perf_counter(), compile_seconds()
     if method == "staircase":
@@ -157,7 +159,7 @@ def solve_each(
     divided evenly among the solutions. Worth it where compiling, not solving, takes the time: many
     batch families of about one size.
 
-    - problems: of one d, k, tau and model. Smaller ones are padded to the largest (`solvers.padding`).
+    - problems: of one d, k, tau and model. Smaller ones are padded to the largest (`solvers.parallel.padding`).
     - seeds: one a problem; 0, 1, 2, ... if None.
     - shape: what to pad the orbit problems to; by default the smallest that holds them all. Calls with one
       shape share what is compiled.

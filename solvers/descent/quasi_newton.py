@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax.scipy.linalg import lu_factor, lu_solve
 from jaxtyping import Array, Bool, Float
 
-from solvers.descent import Iterate, relative_conflict, stationarity
-from ufm.feasible import project
+from solvers.descent.method import Iterate, relative_conflict, stationarity
 from ufm.loss import Evaluation, evaluate
 from ufm.problem import Problem
+from ufm.projections import project
 
 # Share of the decrease that the gradient promises which a step must bring (Armijo), and of the slope that a step
 # may leave before the next one reaches further (Wolfe).
@@ -70,7 +70,7 @@ class QuasiNewton:
 
     - tolerance: stop when the residual is at most this. memory: how many moves are remembered.
     - settled: stop also when the residual is at most this and a thousandth of the conflict: the
-      point it leads to is spurious, and the way there can be slow; `solvers.staircase` goes on from it. 0: never.
+      point it leads to is spurious, and the way there can be slow; `solvers.descent.escape` goes on from it. 0: never.
     """
 
     tolerance: float = 1e-13

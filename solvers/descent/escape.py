@@ -21,9 +21,9 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
 
-from solvers.descent import Method, Record, joined
-from solvers.lanes import Outcome, Schedule, Start, run_lanes
-from solvers.status import Status
+from solvers.descent.lanes import Outcome, Schedule, Start, run_lanes
+from solvers.descent.method import Method, Record, joined
+from solvers.descent.status import Status
 from ufm.problem import PADDING, Problem
 
 # A conflict below this share of a point's forces is rounding: exact zeros are the rule.

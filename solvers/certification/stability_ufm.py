@@ -1,9 +1,9 @@
 r"""What a gap implies without the ReLU: certified intervals of the cosines of all points of UFM with no larger loss.
 
 Full batch only (theory, 4.13 and 4.14): the orbits are the classes a, of n_a samples. A dual (G0, v) with C the
-gradient at G0 and S = C + Diag(v) PSD proves the lower bound l = L(G0) - <C, G0> - sum v (`solvers.bounds`). L(G) -
-L(G0) - <C, G - G0> is the sum over active anchors of the Bregman divergences D_i >= 0 of log-sum-exp, so for every
-feasible G with L(G) <= l + eps
+gradient at G0 and S = C + Diag(v) PSD proves the lower bound l = L(G0) - <C, G0> - sum v
+(`solvers.certification.lower_bounds`). L(G) - L(G0) - <C, G - G0> is the sum over active anchors of the Bregman
+divergences D_i >= 0 of log-sum-exp, so for every feasible G with L(G) <= l + eps
 
     sum_i D_i + <S, G> + sum_i v_i (1 - G_ii) <= eps,    every term >= 0.                                       (1)
 
@@ -39,8 +39,10 @@ from collections import defaultdict
 
 from flint import arb
 
-from solvers.bounds import MatrixDual, OrbitProblem, Table, balls, downwards, loss_and_gradient, upwards
-from solvers.implications import Implied
+from solvers.certification.balls import Table, balls, downwards, upwards
+from solvers.certification.lower_bounds import MatrixDual
+from solvers.certification.orbit_problem import OrbitProblem, loss_and_gradient
+from solvers.certification.stability import Implied
 
 
 def implied_ufm(problem: OrbitProblem, gap: arb, dual: MatrixDual | None) -> Implied | None:

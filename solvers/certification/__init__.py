@@ -1,0 +1,1 @@
+"""Rigorous bounds of the loss, in ball arithmetic, and what they imply."""

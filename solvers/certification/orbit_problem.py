@@ -1,0 +1,176 @@
+r"""The problem, a point and the loss in ball arithmetic, over orbits: every feasible point is an upper bound.
+
+Samples of one orbit are exchangeable (theory, 3.1), so everything here lives on orbits
+a = 0..m-1 of class c_a with n_a samples. A point is one row an orbit; a Gram matrix has one number
+G_ab for all pairs of samples of two orbits, and G_aa for the pairs within an orbit.
+
+Doubles enter exactly. Nothing is decided in floating point.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from flint import arb, arb_mat
+from jaxtyping import Float
+
+from solvers.certification.balls import ZERO, Table
+from ufm import Problem
+from ufm.problem import PADDING
+
+
+@dataclass(frozen=True)
+class OrbitProblem:
+    """A problem over its orbits, in plain Python numbers.
+
+    - classes, sizes: class and number of samples of each orbit.
+    - batches: the orbits in each batch; all samples of an orbit are in the same batches.
+    - tau, d, nonneg: as `ufm.Problem`.
+    """
+
+    classes: tuple[int, ...]
+    sizes: tuple[int, ...]
+    batches: tuple[tuple[int, ...], ...]
+    tau: float
+    d: int
+    nonneg: bool
+
+    @classmethod
+    def of(cls, quotient: Problem) -> OrbitProblem:
+        """From the orbit-collapsed problem, `ufm.orbits(problem).quotient`."""
+        return cls(
+            classes=tuple(np.asarray(quotient.labels).tolist()),
+            sizes=tuple(int(size) for size in np.asarray(quotient.multiplicity)),
+            batches=tuple(tuple(sorted(row[row != PADDING].tolist())) for row in np.asarray(quotient.batches)),
+            tau=float(quotient.tau),
+            d=quotient.d,
+            nonneg=quotient.nonneg,
+        )
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def k(self) -> int:
+        """Number of classes."""
+        return max(self.classes) + 1
+
+    @property
+    def model(self) -> str:
+        """UFM+ (with the ReLU) or UFM."""
+        return "UFM+" if self.nonneg else "UFM"
+
+    @cached_property
+    def counts(self) -> tuple[Counter[int], ...]:
+        """Samples of each class in each batch (the paper's n_{B,c})."""
+        counted = []
+        for batch in self.batches:
+            count: Counter[int] = Counter()
+            for a in batch:
+                count[self.classes[a]] += self.sizes[a]
+            counted.append(count)
+        return tuple(counted)
+
+    def describe(self) -> dict[str, object]:
+        """The content of a certificate's "problem", without digests."""
+        return {
+            "model": self.model,
+            "d": self.d,
+            "tau": self.tau.hex(),
+            "classes": list(self.classes),
+            "sizes": list(self.sizes),
+            "batches": [list(batch) for batch in self.batches],
+        }
+
+    def digest(self) -> str:
+        """sha256 of `describe()` as compact JSON with sorted keys."""
+        text = json.dumps(self.describe(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point that is feasible by construction: h_a = norms[a] rows[a] / ||rows[a]||, norms in [0, 1].
+
+    The division is meant exactly, so that a row of norm 1 - 1e-16 stands for one of norm 1. A row of
+    zeros has norm 0. For UFM+ rows >= 0 as well.
+    """
+
+    rows: Float[np.ndarray, "m d"]
+    norms: Float[np.ndarray, " m"]
+
+    def placed(self) -> Float[np.ndarray, "m d"]:
+        """The rows h_a in floating point."""
+        lengths = np.linalg.norm(self.rows, axis=1)
+        return self.rows * (self.norms / np.where(lengths > 0, lengths, 1.0))[:, None]
+
+    def gram(self) -> Table:
+        """G in balls. Call within `flint.ctx.workprec`."""
+        rows = arb_mat(self.rows.tolist())
+        products = rows * rows.transpose()
+        m = len(self.norms)
+        scale = [arb(float(self.norms[a])) * products[a, a].rsqrt() if self.norms[a] > 0 else ZERO for a in range(m)]
+        table = [[ZERO] * m for _ in range(m)]
+        for a in range(m):
+            table[a][a] = arb(float(self.norms[a])) ** 2
+            for b in range(a):
+                table[a][b] = table[b][a] = products[a, b] * scale[a] * scale[b]
+        return table
+
+
+def orthogonal_frame(problem: OrbitProblem) -> Point:
+    """Every class at its own unit vector (k-OF with neural collapse). Needs d >= k."""
+    rows = np.zeros((len(problem), problem.d))
+    rows[np.arange(len(problem)), np.array(problem.classes)] = 1.0
+    return Point(rows, np.ones(len(problem)))
+
+
+def loss(problem: OrbitProblem, gram: Table) -> arb:
+    """L at an orbit-constant G: sum over batches B and active orbits a of n_a f_{B,a} (theory, 1.3)."""
+    return _sweep(problem, gram, None)
+
+
+def loss_and_gradient(problem: OrbitProblem, gram: Table) -> tuple[arb, Table]:
+    """L and C, the symmetric gradient in the entries of the sample Gram matrix, one number a pair of orbits."""
+    m = len(problem)
+    towards = [[ZERO] * m for _ in range(m)]
+    value = _sweep(problem, gram, towards)
+    half = arb(0.5)
+    return value, [[(towards[a][b] + towards[b][a]) * half for b in range(m)] for a in range(m)]
+
+
+def _sweep(problem: OrbitProblem, gram: Table, towards: Table | None) -> arb:
+    """L; adds d f_a / d G_aj, j a sample of orbit b, to towards[a][b] unless that is None."""
+    tau, sizes, classes = arb(problem.tau), problem.sizes, problem.classes
+    total = ZERO
+    exponentials: dict[tuple[int, int], arb] = {}
+
+    def exponential(a: int, b: int) -> arb:
+        key = (a, b) if a <= b else (b, a)
+        if key not in exponentials:
+            exponentials[key] = (gram[a][b] / tau).exp()
+        return exponentials[key]
+
+    for batch, count in zip(problem.batches, problem.counts, strict=True):
+        for a in batch:
+            positives = count[classes[a]] - 1
+            if positives < 1:
+                continue
+            partition, mean = ZERO, ZERO
+            for b in batch:
+                others = sizes[b] - (a == b)
+                if others:
+                    partition += others * exponential(a, b)
+                    if classes[a] == classes[b]:
+                        mean += others * gram[a][b]
+            total += sizes[a] * (partition.log() - mean / (positives * tau))
+            if towards is not None:
+                for b in batch:
+                    pull = arb(1) / positives if classes[a] == classes[b] else ZERO
+                    towards[a][b] += (exponential(a, b) / partition - pull) / tau
+    return total

@@ -1,0 +1,1 @@
+"""Compiled once a shape, padded to share shapes, dealt out over devices."""
