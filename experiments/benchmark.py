@@ -11,12 +11,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import xarray as xr
 from jaxtyping import Float
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from experiments import command_line
+from experiments.cells import Cell, Computed, Tell
 from experiments.peers import PEERS, Run, Test
 from experiments.store import Store
 from solvers.certification.certifier import Certifier
@@ -28,6 +30,7 @@ from ufm import InvalidInput, Problem, step_imbalance
 # Average cosine that a point may leave between any two classes and still count as the optimum: a
 # thousand times below what merged minorities show.
 SEPARATION = 1e-3
+Rows = list[dict[str, object]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Config:
     growth: tuple[float, ...] = (1e3, 1e4, 4e4)
     """Imbalance ratios of the growth table: one start each, this project's default (4e4: n = 1,000,025)."""
     out: Path = Path("runs/benchmark")
-    """Directory of the results."""
+    """Directory of the results. In runs/gallery the gallery draws its figure of them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,26 +76,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InvalidInput("limit", config.limit, "give a positive number of seconds")
     problems = {R: _problem(config, R) for R in config.R}
     large = {R: _problem(config, R) for R in config.growth}
-    store = Store(config.out)
+    store, console = Store(config.out), Console()
     with store.alone():
-        measured(config, problems, large, store)
+        rows, grown = measure(config, problems, large, console)
+        for name, lines in (("benchmark", rows), ("growth", grown)):
+            if lines:
+                store.write_csv(f"{name}.csv", lines)
+        if rows and grown:
+            store.write_cell(benchmark_cell().file, _dataset(rows, grown))
+        console.print(f"Tables are in {config.out}", highlight=False)
     return 0
 
 
-def measured(config: Config, problems: dict[float, Problem], large: dict[float, Problem], store: Store) -> None:
-    """Both tables, written and shown."""
-    console = Console()
+def benchmark_cell() -> Cell:
+    """Both tables as one dataset: those of the last benchmark in the store, else of a small one."""
+    return Cell("benchmark", _small, {})
+
+
+def _small(*, progress: Tell) -> Computed:
+    config = Config(R=(10.0, 100.0), starts=2, limit=5.0, growth=(10.0, 100.0, 1e3, 1e4))
+    problems, large = ({R: _problem(config, R) for R in ratios} for ratios in (config.R, config.growth))
+    return _dataset(*measure(config, problems, large, Console(quiet=True))), {}
+
+
+def _dataset(rows: Rows, grown: Rows) -> xr.Dataset:
+    """The lines over the dimension run, and those of growth, growth_NAME, over the dimension size."""
+    data = {name: ("run", np.array([row[name] for row in rows])) for name in rows[0]}
+    return xr.Dataset(data | {f"growth_{name}": ("size", np.array([row[name] for row in grown])) for name in grown[0]})
+
+
+def measure(
+    config: Config, problems: dict[float, Problem], large: dict[float, Problem], console: Console
+) -> tuple[Rows, Rows]:
+    """The lines of both tables, shown as well."""
     rows = [row for R, problem in problems.items() for row in compare(config, R, problem, console)]
     if rows:
-        store.write_csv("benchmark.csv", rows)
         console.print(table(config, rows))
-    if large:
-        store.write_csv("growth.csv", grown := growth(large, console))
+    grown = growth(large, console)
+    if grown:
         console.print(_plain_table("growth: one start, compile apart", grown))
-    console.print(f"Tables are in {config.out}", highlight=False)
+    return rows, grown
 
 
-def compare(config: Config, R: float, problem: Problem, console: Console) -> list[dict[str, object]]:
+def compare(config: Config, R: float, problem: Problem, console: Console) -> Rows:
     """One line of benchmark.csv a peer and start."""
     verifier = Verifier(problem)
     threshold = SEPARATION * verifier.weakest
@@ -120,7 +146,7 @@ def _guarded(
         return []
 
 
-def growth(problems: dict[float, Problem], console: Console) -> list[dict[str, object]]:
+def growth(problems: dict[float, Problem], console: Console) -> Rows:
     """One start of the default method at each n, solved, verified and certified; the second run of each counts.
 
     seconds_copy: the limit of memory, one copy of H.
@@ -158,7 +184,7 @@ def _seconds_to_copy(H: Float[np.ndarray, "n d"]) -> float:
     return min(seconds)
 
 
-def table(config: Config, rows: list[dict[str, object]]) -> Table:
+def table(config: Config, rows: Rows) -> Table:
     """Per peer and R: share of starts, median seconds over those that reached the optimum, ratio to staircase."""
     shown = []
     for R in config.R:
@@ -189,12 +215,12 @@ def _ratio(seconds: float | None, given: float, ours: float | None) -> str:
     return f"{seconds / ours:.1f}" if seconds else f"> {given / ours:.0f}"
 
 
-def _median_seconds(runs: list[dict[str, object]]) -> float | None:
+def _median_seconds(runs: Rows) -> float | None:
     seconds = [float(row["seconds"]) for row in runs if row["reached"]]  # type: ignore[arg-type]
     return float(np.median(seconds)) if seconds else None
 
 
-def _plain_table(title: str, rows: list[dict[str, object]]) -> Table:
+def _plain_table(title: str, rows: Rows) -> Table:
     shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for name in rows[0]:
         shown.add_column(name, justify="right")

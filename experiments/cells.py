@@ -1,159 +1,140 @@
-"""One cell of a sweep: solve a problem from many starts, verify and certify each, keep everything measured."""
+"""Cells: the results that a sweep or the gallery is made of, each computed anywhere and kept in one store."""
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+import contextlib
+import functools
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
 
-import numpy as np
 import xarray as xr
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from solvers.certification.certificate import Certificate, Proof
-from solvers.certification.certifier import Certifier
-from solvers.descent.method import Record
-from solvers.descent.status import Status
-from solvers.multistart import Solution, solve
-from solvers.verification import Verdict, Verification, Verifier
-from ufm import Problem, loss_bound
+from experiments import engine
+from experiments.store import Store, digest
+
+# Part of every cell's file name: a change of what a cell holds makes a new cell.
+SCHEMA = 4
+
+Computed = tuple[xr.Dataset, Mapping[str, bytes]]
+Tell = Callable[[int], None]
 
 
-def run_cell(
-    problem: Problem,
-    *,
-    inits: int,
-    seed: int,
-    method: str,
-    certificate: Callable[[int], Path],
-    progress: Callable[[int], None],
-) -> xr.Dataset:
-    """Everything measured on one problem, as a dataset over the dimensions init, class, record.
+@dataclass(frozen=True)
+class Cell:
+    """A dataset to be computed, with the files that belong to it.
 
-    `certificate` says where to save the certificate of a start. A start that cannot be certified is
-    a result, never an error.
+    - name: unique among its like; its files are called after it.
+    - compute: a function of a module, of the arguments and of `progress`, which it may call with the number of parts
+      that have ended. Returns the dataset, and files by name. It writes nothing: a cell is computed on any machine.
+    - arguments: picklable. key: what determines the result, as JSON; the arguments themselves if None.
+    - parts: as `progress` counts them.
+    - title: what it is called while it runs; the name if empty. alone: the command that computes it alone.
+    - attrs: added to those of the dataset.
     """
-    solution = solve(problem, inits, seed, method, progress=progress)
-    began = time.perf_counter()
-    certifier = Certifier(problem)
-    certifier.consider(solution.shared_rows(start) for start in range(inits))
-    verifier = Verifier(problem, certifier=certifier)
-    verifications, certificates = [], []
-    for start in range(inits):
-        certificates.append(certifier.certify(solution.shared_rows(start)))
-        certificates[-1].save(certificate(start))
-        verifications.append(verifier.verify(solution.embedding(start), certificates[-1]))
-    certifying = time.perf_counter() - began
-    metrics = [verification.metrics for verification in verifications]
-    means = np.stack([_class_means(solution.embedding(start), problem) for start in range(inits)])
-    data: dict[str, tuple[str | tuple[str, ...], np.ndarray]] = {
-        name: ("init", np.asarray(values))
-        for name, values in measured_of_starts(solution, verifications, certificates).items()
-    }
-    data["gram"] = (("init", "class", "class_"), np.stack([metric.gram for metric in metrics]))
-    data["class_means"] = (("init", "class", "coordinate"), means)
-    data["class_sizes"] = ("class", np.asarray(problem.class_sizes).astype(np.int64))
-    for name, values in histories(solution.history).items():
-        data[f"history_{name}"] = (("init", "record"), values)
-    return xr.Dataset(
-        data,
-        attrs={
-            "k": problem.k,
-            "d": problem.d,
-            "tau": float(problem.tau),
-            "n": problem.num_samples,
-            "nonneg": int(problem.nonneg),
-            "inits": inits,
-            "seed": seed,
-            "method": method,
-            "loss_bound": float(loss_bound(problem)),
-            "lower_bound": max(proof.lower for proof in certificates),
-            "seconds_compile": solution.timings.compile,
-            "seconds_solve": solution.timings.solve,
-            "seconds_certify": certifying,
-        },
-    )
+
+    name: str
+    compute: Callable[..., Computed]
+    arguments: Mapping[str, Any]
+    key: Any = None
+    parts: int = 1
+    title: str = ""
+    alone: str = ""
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def file(self) -> str:
+        """Where a store keeps the dataset."""
+        key = dict(self.arguments) if self.key is None else self.key
+        return f"cells/{self.name}-{digest([self.name, key, SCHEMA, versions()])}.nc"
 
 
-def measured_of_starts(
-    solution: Solution, verifications: Sequence[Verification], certificates: Sequence[Certificate]
-) -> dict[str, Sequence[Any] | np.ndarray]:
-    """What is measured of every start of one solution, by name."""
-    metrics = [verification.metrics for verification in verifications]
-    return {
-        "status": [str(status) for status in solution.status],
-        "verdict": [str(verification.verdict) for verification in verifications],
-        "certified": [proof.status is Proof.CERTIFIED for proof in certificates],
-        "orthogonal_frame": [verification.is_orthogonal_frame for verification in verifications],
-        "excess": solution.excess,
-        "gap": [proof.gap for proof in certificates],
-        "delta_gm": [float(metric.delta_gm) for metric in metrics],
-        "beta_nc": [float(metric.beta_nc) for metric in metrics],
-        "trace_sw": [float(metric.trace_sw) for metric in metrics],
-        "mean_cosine": [float(metric.mean_cosine) for metric in metrics],
-        "max_cosine": [float(metric.max_cosine) for metric in metrics],
-        "residual": solution.residual,
-        "iterations": solution.iterations,
-        "lifts": solution.lifts,
-        "moved": solution.moved,
-        "evidence": [describe(verification) for verification in verifications],
-    }
+def cell_name(R: float | str, tau: float | str, *others: str) -> str:
+    """The name of a cell of a sweep, from the numbers as they stand in summary.csv."""
+    return "-".join((f"R{R}", f"tau{tau}", *others))
 
 
-def with_certificates(
-    run: Callable[..., xr.Dataset], names: Sequence[str], **arguments: Any
-) -> tuple[xr.Dataset, dict[str, bytes]]:
-    """What `run` (such as `run_cell`) returns, and what it saves: certificate s as the content of a file names[s].
+def certificate_file(cell: str, which: int | str, family: int | None = None) -> str:
+    """Where the certificate of a start, or another of that name, is stored."""
+    start = which if isinstance(which, str) else f"start{which:03d}"
+    return f"certificates/{cell}{'' if family is None else f'-family{family:03d}'}-{start}.json"
 
-    Nothing else is written, so that a cell can be computed on any machine and stored on one.
+
+class Found(NamedTuple):
+    """Datasets by `Cell.file`, in the order asked, and how many of them were not in the store."""
+
+    datasets: dict[str, xr.Dataset]
+    computed: int
+
+
+def run_cells(
+    cells: Iterable[Cell], store: Store, console: Console, what: str, *, fresh: bool, dask: str | None
+) -> Found:
+    """Every cell, from the store where it is there, else computed and stored; those that fail are said and left out.
+
+    what: the parts of the cells, as the progress bar names them. dask: where they run, see `experiments.engine`.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"{number}.json" for number in range(len(names))]
-        cell = run(certificate=paths.__getitem__, **arguments)
-        return cell, {name: path.read_bytes() for name, path in zip(names, paths, strict=True)}
+    asked = {cell.file: cell for cell in cells}
+    stored = {file: None if fresh else store.read_cell(file) for file in asked}
+    found = {file: dataset for file, dataset in stored.items() if dataset is not None}
+    waiting = {file: cell for file, cell in asked.items() if file not in found}
+    done = {file: asked[file].parts for file in found}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(what))
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=not console.is_terminal) as bar:
+        task = bar.add_task("", total=sum(cell.parts for cell in asked.values()), completed=sum(done.values()))
+
+        def tell(file: str, ended: int) -> None:
+            done[file] = done.get(file, 0) + ended
+            bar.update(task, completed=sum(done.values()), description=waiting[file].title or waiting[file].name)
+
+        jobs = [
+            engine.Job(file, cell.compute, cell.arguments, cell.parts, partial(tell, file))
+            for file, cell in waiting.items()
+        ]
+        for job in jobs[:1]:
+            job.tell(0)
+        with contextlib.closing(engine.run(jobs, dask)) as results:
+            for ended in results:
+                file, cell = ended.job.name, waiting[ended.job.name]
+                if ended.error is not None:
+                    print_failure(cell, ended.error, console)
+                    continue
+                dataset, files = ended.value
+                found[file] = dataset.assign_attrs(cell.attrs)
+                store.write_cell(file, found[file], files)
+                ended.job.tell(cell.parts - done.get(file, 0))
+    return Found({file: found[file] for file in asked if file in found}, sum(file in found for file in waiting))
 
 
-def describe(verification: Verification) -> str:
-    """What a start looks like, in a phrase: empty for an orthogonal frame that is a global minimiser.
-
-    For others that are feasible and stationary it names what misses an orthogonal frame by most.
-    """
-    if verification.verdict is Verdict.GLOBAL_MINIMISER and verification.is_orthogonal_frame:
-        return ""
-    unfit = (Verdict.NOT_CONVERGED, Verdict.INFEASIBLE, Verdict.NOT_FINITE)
-    if verification.verdict in unfit or verification.is_orthogonal_frame:
-        return verification.reason
-    across, within, norm = verification.across, verification.within, verification.norm
-    worst = max(abs(across.value), within.value, abs(norm.value - 1))
-    if abs(norm.value - 1) == worst:
-        return f"a sample of class {norm.classes[0]} has norm {norm.value:.2g}"
-    if within.value == worst:
-        return f"two samples of class {within.classes[0]} are {within.value:.2g} apart"
-    return f"samples of classes {min(across.classes)} and {max(across.classes)} have cosine {across.value:.2g}"
+def print_failure(cell: Cell, error: Exception, console: Console) -> None:
+    """Two lines: why the cell is not there, and the command that computes it alone."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    console.print(f"[red]failed[/]  {cell.title or cell.name}: {escape(reason)}")
+    console.print(f"        alone: {escape(cell.alone)}", highlight=False, soft_wrap=True)
 
 
-def converged(cell: xr.Dataset) -> np.ndarray:
-    """Which starts the solver itself calls converged or in conflict, as against stopped."""
-    return np.isin(cell["status"].values, [str(Status.CONVERGED), str(Status.CONFLICTED)])
+def log_console() -> Console:
+    """Where a command speaks; a log file has no narrow window."""
+    made = Console()
+    if not made.is_terminal:
+        made.width = max(made.width, 100)
+    return made
 
 
-def _class_means(H: np.ndarray, problem: Problem) -> np.ndarray:
-    labels = np.asarray(problem.labels)
-    totals = np.zeros((problem.k, H.shape[1]))
-    np.add.at(totals, labels, H)
-    return totals / np.bincount(labels)[:, None]
-
-
-def histories(of_starts: Sequence[Record]) -> dict[str, np.ndarray]:
-    """(init, record) arrays; a start that ended early repeats its last record."""
-    longest = max(len(history.iteration) for history in of_starts)
-    return {
-        name: np.stack(
-            [
-                np.pad(getattr(history, name), (0, longest - len(history.iteration)), mode="edge")
-                for history in of_starts
-            ]
-        )
-        for name in Record._fields
-    }
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of this package, Python, the machine's kind, and the libraries that compute."""
+    names = ("ufm-scl", "jax", "jaxlib", "optax", "numpy", "cvxpy", "clarabel", "scs", "python-flint")
+    found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

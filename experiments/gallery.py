@@ -1,163 +1,111 @@
-"""The gallery: every figure from stored results, running what is missing."""
+"""`python -m experiments.gallery`: every figure of the gallery from stored results, computing what is missing."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
-import xarray as xr
-from matplotlib.figure import Figure
 from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from experiments import command_line
-from experiments.gallery_batches import FAMILIES, batching_piece, graphs_piece, reshuffling_piece
-from experiments.gallery_data import (
-    RATIOS,
-    K,
-    Piece,
-    basin_piece,
-    benchmark_pieces,
-    certificates_piece,
-    cosines_piece,
-    local_piece,
-    random_starts_piece,
-    sweep_piece,
-    temperature_piece,
-)
+from experiments import command_line, engine
+from experiments.cells import log_console, run_cells
+from experiments.drawing import Drawing, write_drawing
+from experiments.gallery_table import FIGURES
 from experiments.store import Store
-from figures import (
-    basins,
-    batching,
-    benchmark,
-    certificate,
-    class_mean_gram,
-    cosines,
-    geometry,
-    interaction_graphs,
-    local_convergence,
-    reshuffling,
-    style,
-    temperature,
-)
-from figures.captions import CAPTIONS
+from ufm import InvalidInput
 
-Number = Literal["F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9", "F10", "F11"]
+DRAWN, NOT_DRAWN = 0, 1
+MODULE = "experiments.gallery"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Draw the gallery: the eleven figures, as PNG and PDF, from stored results; what is missing is computed first.
-
-    F1 class-mean Gram matrices. F2 geometry against iterations. F3 excess and the predicted local rate.
-    F4 cosines without the ReLU. F5 batch interaction graphs. F6 batch families and batch sizes.
-    F7 the best temperature. F8 basins of plain projected gradient. F9 peers. F10 certificates.
-    F11 how often batches must be reshuffled.
+    """Draw the gallery: all its figures, as PNG and PDF, and the page that shows them with their captions, from stored
+    results; what is missing is computed first.
 
     From nothing this takes ten to twenty-five minutes on two cores; with stored results, seconds. The same results
-    give the same bytes. F9 is drawn from the tables under <results>/benchmark: for longer limits and more peers
-    run python -m experiments.benchmark --out <results>/benchmark first.
+    give the same bytes. For longer limits and more peers in the benchmark's figure run
+    python -m experiments.benchmark --out <results> first.
+
+    Exit status: 0 if all was drawn, 1 if not, 2 for bad input or a disk that cannot be written, 130 or 143 if stopped.
+    Finished results are kept: the same command goes on from them.
     """
 
-    only: tuple[Number, ...] = ()
+    only: tuple[str, ...] = ()
     """Draw only these, for example --only F3 F7. All if not given."""
     out: Path = Path("figures/gallery")
-    """Where the figures go."""
+    """Where the figures go, and the page, README.md."""
     results: Path = Path("runs/gallery")
     """Where results are kept. Complete ones of the same parameters are not computed again."""
     fresh: bool = False
-    """Compute every result again, except the tables of the benchmark: delete those to have them made anew."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A figure: the results it is drawn from in the order `draw` takes them."""
-
-    pieces: tuple[Piece, ...]
-    draw: Callable[[list[xr.Dataset]], Figure]
-
-
-def entries() -> dict[str, Entry]:
-    """The gallery."""
-    step = tuple(sweep_piece(R) for R in RATIOS)
-    long_tail = tuple(sweep_piece(R, imbalance="long-tail") for R in RATIOS)
-    no_relu = tuple(sweep_piece(R, nonneg=False, inits=8) for R in RATIOS)
-    families = tuple(batching_piece(family, size) for family in FAMILIES for size in (4, 8, 14, 28))
-    by_dimension = [(d, R, 1.0) for d in (K, 2 * K, 4 * K, 10 * K) for R in RATIOS]
-    by_temperature = [(2 * K, R, tau) for tau in (0.2, 0.5, 2.0, 5.0) for R in RATIOS]
-    basin = tuple(basin_piece(d, R, tau) for d, R, tau in by_dimension + by_temperature)
-    return {
-        "F1": Entry(no_relu + step, class_mean_gram.draw),
-        "F2": Entry(step + long_tail, geometry.draw),
-        "F3": Entry((random_starts_piece(), *map(local_piece, RATIOS)), local_convergence.draw),
-        "F4": Entry((cosines_piece(),), lambda data: cosines.draw(data[0])),
-        "F5": Entry((graphs_piece(),), lambda data: interaction_graphs.draw(data[0])),
-        "F6": Entry(families, batching.draw),
-        "F7": Entry(tuple(map(temperature_piece, RATIOS)), temperature.draw),
-        "F8": Entry(basin, basins.draw),
-        "F9": Entry(benchmark_pieces(), lambda data: benchmark.draw(*data)),
-        "F10": Entry((certificates_piece(),), lambda data: certificate.draw(data[0])),
-        "F11": Entry((reshuffling_piece(),), lambda data: reshuffling.draw(data[0])),
-    }
+    """Compute every result again."""
+    dask: str | None = None
+    """Compute on dask.distributed: local:4 for 4 worker processes here, or a scheduler's address, HOST:PORT."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw the gallery; exit status 0, or 2 for bad input."""
+    """Draw the gallery; the exit status of `Config`."""
     config = command_line.parse(Config, arguments)
-    began = time.perf_counter()
-    drawn = Store(config.out)
-    store = Store(config.results)
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 100)
-    chosen = {number: entry for number, entry in entries().items() if not config.only or number in config.only}
-    pieces = {piece.file: piece for entry in chosen.values() for piece in entry.pieces}
+    engine.check(config.dask)
+    numbers = {_number(name): name for name in FIGURES}
+    for number in config.only:
+        if number not in numbers:
+            raise InvalidInput("only", number, f"choose from {', '.join(numbers)}")
+    chosen = {name: FIGURES[name] for number, name in numbers.items() if not config.only or number in config.only}
+    drawn, store = Store(config.out), Store(config.results)
     with store.alone():
-        results, computed = gather(pieces, store, console, fresh=config.fresh)
-    table = Table("", "figure", "results", "[s]", "PNG [kB]", box=box.SIMPLE_HEAD)
-    for number, entry in chosen.items():
-        files = style.rendered(entry.draw([results[piece.file] for piece in entry.pieces]))
-        for suffix, content in files.items():
-            drawn.write_bytes(f"{CAPTIONS[number].file}.{suffix}", content)
-        own = {piece.file for piece in entry.pieces}
-        seconds = sum(computed.get(file, 0.0) for file in own)
-        table.add_row(
-            number, CAPTIONS[number].title, str(len(own)), f"{seconds:.0f}", f"{len(files['png']) / 1000:.0f}"
-        )
+        return draw_all(config, chosen, drawn, store)
+
+
+def draw_all(config: Config, chosen: Mapping[str, Drawing], drawn: Store, store: Store) -> int:
+    """Compute, draw, write and say; the exit status."""
+    console, began = log_console(), time.perf_counter()
+    cells = {}
+    for name, drawing in chosen.items():
+        alone = command_line.command(MODULE, config, only=(_number(name),), fresh=False, dask=None)
+        cells |= {cell.file: dataclasses.replace(cell, alone=alone) for cell in drawing.cells if cell.file not in cells}
+    data, computed = run_cells(cells.values(), store, console, "results", fresh=config.fresh, dask=config.dask)
+    table = Table("", "figure", "results", "PNG [kB]", box=box.SIMPLE_HEAD)
+    missing = 0
+    for name, drawing in chosen.items():
+        files = [cell.file for cell in drawing.cells]
+        lacking = len(set(files) - set(data))
+        missing += bool(lacking)
+        size = "not drawn"
+        if not lacking:
+            size = f"{write_drawing(drawn, name, drawing, [data[file] for file in files]) / 1000:.0f}"
+        table.add_row(_number(name), drawing.title, str(len(files) - lacking), size)
+    drawn.write_bytes("README.md", gallery_page(FIGURES).encode())
     console.print(table)
     console.print(
-        f"{len(chosen)} figures in {config.out}, {len(computed)} of {len(pieces)} results computed, "
-        f"{time.perf_counter() - began:.0f} s. Captions: figures/README.md",
+        f"{len(chosen) - missing} figures in {config.out}, {computed} of {len(cells)} results computed, "
+        f"{time.perf_counter() - began:.0f} s. Captions: {config.out / 'README.md'}",
         highlight=False,
         soft_wrap=True,
     )
-    return 0
+    return NOT_DRAWN if missing else DRAWN
 
 
-def gather(
-    pieces: dict[str, Piece], store: Store, console: Console, *, fresh: bool
-) -> tuple[dict[str, xr.Dataset], dict[str, float]]:
-    """Every result, from the store if it is there, else computed and stored; and the seconds of those computed."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    results, computed = {}, {}
-    with Progress(*columns, console=console, transient=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(pieces))
-        for file, piece in pieces.items():
-            bar.update(task, description=piece.name)
-            result = None if fresh else piece.stored(store)
-            if result is None:
-                began = time.perf_counter()
-                result = piece.run(store)
-                computed[file] = time.perf_counter() - began
-            results[file] = result
-            bar.advance(task)
-    return results, computed
+def gallery_page(figures: Mapping[str, Drawing]) -> str:
+    """The page of the gallery in Markdown, to lie beside the figures."""
+    lines = [
+        "# Gallery",
+        "",
+        f"Drawn by `python -m {MODULE}` from stored results; results that are missing are computed first.",
+        f"One module a figure in `figures`, one style for all; `python -m {MODULE} --help` says more.",
+        "",
+    ]
+    for name, drawing in figures.items():
+        lines += [f"## {_number(name)} {drawing.title}", "", f"![{drawing.title}]({name}.png)", "", drawing.caption, ""]
+    return "\n".join(lines)
+
+
+def _number(name: str) -> str:
+    return name.partition("_")[0]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the figures of batch families are drawn from: pieces of results, as in `experiments.gallery_data`."""
+"""What the figures of batch families are drawn from: cells, as in `experiments.gallery_cells`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from experiments.cells import histories
-from experiments.gallery_data import Piece
-from experiments.store import Store
+from experiments.cells import Cell, Computed, Tell
+from experiments.measuring import histories
 from solvers.multistart import solve
 from ufm import Problem, batching, interaction, loss_bound, uniqueness
 from ufm.geometry import geometry_metrics
 from ufm.reshuffling import epochs_until_unique
 
 
-def graphs_piece() -> Piece:
+def graphs_cell() -> Cell:
     """A small batch family before and after binding: who shares a batch, who acts on whom."""
-    return Piece("graphs", {"sizes": [6, 3, 3], "batch_size": 4, "seed": 10, "m": 1, "d": 6}, _graphs)
+    return Cell("graphs", _graphs, {"sizes": [6, 3, 3], "batch_size": 4, "seed": 10, "m": 1, "d": 6})
 
 
-def _graphs(store: Store, *, sizes: list[int], batch_size: int, seed: int, m: int, d: int) -> xr.Dataset:
+def _graphs(*, sizes: list[int], batch_size: int, seed: int, m: int, d: int, progress: Tell) -> Computed:
     labels = np.repeat(np.arange(len(sizes)), sizes)
     family = batching.reshuffled(len(labels), batch_size, 2, seed)
     families = {"as drawn": family, "bound": batching.bind(family, labels, m, seed)}
@@ -49,7 +48,7 @@ def _graphs(store: Store, *, sizes: list[int], batch_size: int, seed: int, m: in
         },
         coords={"family": list(families)},
         attrs={"k": len(sizes), "n": len(labels), "d": d, "batch_size": batch_size, "batches": rows[0], "m": m},
-    )
+    ), {}
 
 
 def _share_a_batch(batches: np.ndarray, n: int) -> np.ndarray:
@@ -64,7 +63,7 @@ def _share_a_batch(batches: np.ndarray, n: int) -> np.ndarray:
 FAMILIES = ("fixed", "reshuffled", "bound")
 
 
-def batching_piece(family: str, batch_size: int) -> Piece:
+def batching_cell(family: str, batch_size: int) -> Cell:
     """One batch family at one batch size, solved by the staircase."""
     parameters = {
         "family": family,
@@ -76,11 +75,10 @@ def batching_piece(family: str, batch_size: int) -> Piece:
         "m": 1,
         "seed": 0,
     }
-    return Piece(f"batching-{family}-{batch_size}", parameters, _batching)
+    return Cell(f"batching-{family}-{batch_size}", _batching, parameters)
 
 
 def _batching(
-    store: Store,
     *,
     family: str,
     batch_size: int,
@@ -90,7 +88,8 @@ def _batching(
     epochs: int,
     m: int,
     seed: int,
-) -> xr.Dataset:
+    progress: Tell,
+) -> Computed:
     labels = np.repeat(np.arange(len(sizes)), sizes)
     n = len(labels)
     fixed = batching.partition(n, batch_size, seed)
@@ -126,10 +125,10 @@ def _batching(
             "m": m,
             "sizes": sizes,
         },
-    )
+    ), {}
 
 
-def reshuffling_piece() -> Piece:
+def reshuffling_cell() -> Cell:
     """Which random reshuffled families have the frame as their only minimiser."""
     parameters = {
         "sizes": [16, 16, 16, 4, 4],
@@ -138,12 +137,12 @@ def reshuffling_piece() -> Piece:
         "epochs": [1, 2, 3, 4, 6, 8, 12, 16, 24],
         "families": 64,
     }
-    return Piece("reshuffling", parameters, _reshuffling)
+    return Cell("reshuffling", _reshuffling, parameters)
 
 
 def _reshuffling(
-    store: Store, *, sizes: list[int], d: int, batch_sizes: list[int], epochs: list[int], families: int
-) -> xr.Dataset:
+    *, sizes: list[int], d: int, batch_sizes: list[int], epochs: list[int], families: int, progress: Tell
+) -> Computed:
     labels = np.repeat(np.arange(len(sizes)), sizes)
     unique = np.zeros((len(batch_sizes), len(epochs), families), dtype=bool)
     for at in np.ndindex(unique.shape):
@@ -156,4 +155,4 @@ def _reshuffling(
         },
         coords={"batch_size": batch_sizes, "epochs": epochs},
         attrs={"sizes": sizes, "d": d},
-    )
+    ), {}

@@ -1,95 +1,95 @@
-"""What every sweep shares: how it runs its cells, shows progress, and closes."""
+"""What every sweep shares: what it may be asked, what it writes, and what it says at the end."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import platform
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
+from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
-from experiments import engine, report
-from experiments.problem_file import MOST_COORDINATES, MOST_SAMPLES
+from experiments import report
+from experiments.cells import Cell, run_cells, versions
+from experiments.drawing import Drawing, write_drawing
+from experiments.problem_file import MOST_COORDINATES, MOST_SAMPLES, read_problem
 from experiments.store import Store
-from ufm import InvalidInput, long_tail_imbalance, step_imbalance
+from ufm import InvalidInput, Problem, long_tail_imbalance, step_imbalance
 from ufm.errors import whole_number
 
 PROFILES = {"step": step_imbalance, "long-tail": long_tail_imbalance}
 MOST_STARTS = 1_000_000
+GIVEN = "given"  # the class profile, or the batches, of a file
+Config = TypeVar("Config")
+Row = Mapping[str, Any]
 
 
-def console() -> Console:
-    """Where a sweep speaks; a log file has no narrow window."""
-    made = Console()
-    if not made.is_terminal:
-        made.width = max(made.width, 100)
-    return made
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What tells one sweep from another.
 
-
-def progress_columns(what: str) -> tuple[ProgressColumn, ...]:
-    """A bar with a description, how many of `what` are done, and the time."""
-    return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeElapsedColumn()
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell as a sweep asks for it.
-
-    - job: named as the file that the cell is stored in; computes a dataset, and the files that belong to it by name.
-    - title: what it is called while the sweep runs. alone: the command that repeats it alone.
-    - attrs: what the sweep knows of the cell, added to the attributes of the dataset.
+    - summary_row, init_rows: the lines of summary.csv and inits.csv of a cell.
+    - drawings: figures of all cells, by file name.
+    - page: the report, made from the files in a directory.
     """
 
-    job: engine.Job
-    title: str
-    alone: str
-    attrs: Mapping[str, Any] = field(default_factory=dict)
+    summary_row: Callable[[xr.Dataset], Row]
+    init_rows: Callable[[xr.Dataset], Sequence[Row]]
+    drawings: Mapping[str, Drawing]
+    page: Callable[[Path], str]
 
 
-def run_cells(
-    cells: Sequence[Cell], store: Store, console: Console, what: str, *, fresh: bool, dask: str | None
+def run_and_write(
+    kind: Kind, config: Any, cells: Sequence[Cell], store: Store, console: Console, **recorded: Any
 ) -> list[xr.Dataset]:
-    """Every cell, from the store where it is there, else run and stored; those that fail are said and left out.
+    """Compute what is missing of the cells, and write all that a sweep leaves; the cells that did not fail.
 
-    what: the parts of the jobs, as the progress bar names them.
+    recorded: goes into config.json beside the configuration. Of no cells, nothing but config.json is written.
     """
-    stored = {cell.job.name: None if fresh else store.read_cell(cell.job.name) for cell in cells}
-    found = {name: cell for name, cell in stored.items() if cell is not None}
-    waiting = {cell.job.name: cell for cell in cells if cell.job.name not in found}
-    parts = {cell.job.name: cell.job.parts for cell in cells}
-    with Progress(*progress_columns(what), console=console, transient=not console.is_terminal) as bar:
-        task = bar.add_task("", total=sum(parts.values()), completed=sum(parts[name] for name in found))
-
-        def tell(title: str, ended: int) -> None:
-            bar.update(task, advance=ended, description=title)
-
-        jobs = [replace(cell.job, tell=partial(tell, cell.title)) for cell in waiting.values()]
-        for job in jobs[:1]:
-            job.tell(0)
-        with contextlib.closing(engine.run(jobs, dask)) as results:
-            for ended in results:
-                cell = waiting[ended.job.name]
-                if ended.error is not None:
-                    reason = " ".join(f"{type(ended.error).__name__}: {ended.error}".split())
-                    console.print(f"[red]failed[/]  {cell.title}: {escape(reason)}")
-                    console.print(f"        alone: {escape(cell.alone)}", highlight=False, soft_wrap=True)
-                    continue
-                made, files = ended.value
-                found[ended.job.name] = made.assign_attrs(cell.attrs)
-                store.write_cell(ended.job.name, found[ended.job.name], files)
-    return [found[name] for name in parts if name in found]
+    asked = {"config": plain(config), "versions": versions(), "cells": len(cells)}
+    store.write_json("config.json", {**asked, **recorded})
+    found = list(run_cells(cells, store, console, "starts", fresh=config.fresh, dask=config.dask).datasets.values())
+    if found:
+        store.write_csv("summary.csv", [kind.summary_row(cell) for cell in found])
+        store.write_csv("inits.csv", [row for cell in found for row in kind.init_rows(cell)])
+        for name, drawing in kind.drawings.items():
+            write_drawing(store, f"figures/{name}", drawing, found)
+        report.write_report(store, kind.page)
+    return found
 
 
-def close(sentence: str, out: Path, console: Console) -> None:
+def print_table(
+    title: str, cells: Sequence[xr.Dataset], columns: Mapping[str, Callable[[xr.Dataset], str]], console: Console
+) -> None:
+    """A line a cell, the columns by heading, and its seconds."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    seconds = {"seconds_compile": "com-\npile", "seconds_solve": "solve", "seconds_certify": "cer-\ntify"}
+    for name in seconds.values():
+        table.add_column(f"{name}\n[s]", justify="right", style="dim", no_wrap=True)
+    for cell in cells:
+        spent = (f"{cell.attrs[name]:.1f}" for name in seconds)
+        table.add_row(*(text(cell) for text in columns.values()), *spent)
+    console.print(table)
+
+
+def certified(cell: xr.Dataset, good: bool) -> str:
+    """How many starts of a cell are certified, for a table; green where the cell is as it should be."""
+    return f"[{'green' if good else 'red'}]{int(cell['certified'].sum())}/{cell.sizes['init']}[/]"
+
+
+def worst(relu: bool) -> dict[str, Callable[[xr.Dataset], str]]:
+    """The column of the largest distance from what bounds the loss: without the ReLU the frame's loss does not."""
+    name, heading = ("excess", "worst\nexcess") if relu else ("gap", "loss -\nlower\nbound")
+    return {heading: lambda cell: f"{cell[name].values.max():.0e}"}
+
+
+def print_verdict(sentence: str, out: Path, console: Console) -> None:
     """The verdict in a sentence, and where the results are."""
     console.print(f"[bold]{sentence}[/]")
     page = f", all on one page in {out / report.NAME}" if (out / report.NAME).is_file() else ""
@@ -106,6 +106,8 @@ def profile(imbalance: str, k: int, n_min: int, d: int) -> Callable[[float], np.
 
     Raises InvalidInput, also from the function returned, for what is no profile or does not fit a machine.
     """
+    if imbalance == GIVEN:
+        raise InvalidInput("imbalance", GIVEN, "give its file as well, with --problem")
     whole_number("d", d, 1, f"give 1 to {MOST_COORDINATES:,} dimensions", MOST_COORDINATES)
     whole_number("k", k, 2, f"give 2 to {MOST_SAMPLES:,} classes", MOST_SAMPLES)
     whole_number("n_min", n_min, 1, f"give 1 to {MOST_SAMPLES:,} samples", MOST_SAMPLES)
@@ -123,16 +125,22 @@ def profile(imbalance: str, k: int, n_min: int, d: int) -> Callable[[float], np.
     return sizes
 
 
-def versions() -> dict[str, str]:
-    """Of this package, Python, the machine's kind, and the libraries that compute."""
-    names = ("ufm-scl", "jax", "jaxlib", "optax", "numpy", "cvxpy", "clarabel", "scs", "python-flint")
-    found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+def given_problems(config: Any) -> dict[tuple[float, float], Problem]:
+    """The problem of a configuration's file by R and tau, at every temperature unless the file fixes it.
+
+    Raises InvalidInput, naming file and field.
+    """
+    given = [read_problem(config.problem, d=config.d, tau=tau, nonneg=config.relu) for tau in config.tau]
+    sizes = np.asarray(given[0].class_sizes)
+    return {(float(sizes.max() / sizes.min()), float(problem.tau)): problem for problem in given}
+
+
+def described(config: Config, problems: Mapping[tuple[float, float], Problem], **own: Any) -> Config:
+    """The configuration with the parameters of the problem that a file gave, at each temperature."""
+    (R, _), problem = next(iter(problems.items()))
+    smallest, temperatures = int(np.asarray(problem.class_sizes).min()), tuple(tau for _, tau in problems)
+    found = {"R": (R,), "k": problem.k, "n_min": smallest, "d": problem.d, "tau": temperatures}
+    return dataclasses.replace(config, imbalance=GIVEN, **found, **own)  # type: ignore[type-var]
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -4,36 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from experiments import batching_report, command_line, engine, sweep
-from experiments.batching_cells import Cell, run_cell
-from experiments.report import write_report
+from experiments.batching_report import judged, name_of
+from experiments.cells import Cell, log_console
+from experiments.measuring import measure_families
+from experiments.report import in_words
 from experiments.store import Store, digest
-from figures import batch_sweep, style
 from solvers.parallel.padding import Shape, common_shape
 from ufm import InvalidInput, Problem, batching, orbits
 from ufm.errors import checked_seed, whole_number
 
 CONFIRMED, NOT_CONFIRMED = 0, 1
-# Part of every cell's name: a change of what a cell holds makes a new cell.
-SCHEMA = 3
 MODULE = "experiments.sweep_batching"
 
 
 @dataclasses.dataclass(frozen=True)
+class Families:
+    """The families of one cell: of one R, temperature and batch size, bound or as drawn."""
+
+    R: float
+    tau: float
+    batch_size: int
+    bound: bool
+    problems: tuple[Problem, ...]
+
+    @property
+    def name(self) -> str:
+        """Unique within a sweep, and fit for a file."""
+        return name_of(sweep.number(self.R), sweep.number(self.tau), self.batch_size, self.bound)
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
-    """Minimise the supervised contrastive loss of UFM+ over random batch families, as drawn and bound (one sample
-    of each class joins every batch); certify every start; compare where it ends with what theory predicts of the
-    family: whether the orthogonal frame is its only minimiser.
+    """Minimise the supervised contrastive loss of UFM+ over batch families, random ones or your own, as drawn and bound
+    (one sample of each class joins every batch); certify every start; compare where it ends with what theory predicts
+    of the family: whether the orthogonal frame is its only minimiser.
 
     Exit status: 0 if in every cell every start is a certified global minimiser, an orthogonal frame wherever the
     frame is predicted to be the only one, and every other predicted minimiser is certified as well (Theorem 2 and
@@ -41,8 +54,9 @@ class Config:
     cannot be written, 130 or 143 if stopped. Finished cells are kept: the same command goes on from them.
     """
 
-    family: Literal["partition", "stratified", "reshuffled"] = "partition"
-    """One random partition; one that splits every class evenly; or a new partition every epoch."""
+    family: str = "partition"
+    """partition: one random partition; stratified: one that splits every class evenly; reshuffled: a new partition
+    every epoch; or another of `ufm.batching.FAMILIES`."""
     batch_size: tuple[int, ...] = (50,)
     """Samples in a batch, before binding."""
     epochs: int = 5
@@ -59,10 +73,16 @@ class Config:
     """Samples of the smallest class, instead of n."""
     d: int = 20
     """Embedding dimension, at least k: d = k has a rule of its own."""
-    tau: float = 1.0
-    """Temperature of the loss."""
-    imbalance: Literal["step", "long-tail"] = "step"
-    """Class profile: half the classes have R times n-min samples, or geometric decay from R n-min to n-min."""
+    tau: tuple[float, ...] = (1.0,)
+    """Temperatures of the loss: every R and batch size at each of them."""
+    imbalance: Literal["step", "long-tail", "given"] = "step"
+    """Class profile: half the classes have R times n-min samples, or geometric decay from R n-min to n-min, or that
+    given by --problem."""
+    problem: Path | None = None
+    """A problem of your own from a file, as in sweep_imbalance: its classes in the place of R, k, n, n-min and
+    imbalance, and its batches, if it has any, in the place of family, batch-size, epochs and partitions."""
+    relu: bool = True
+    """--no-relu drops H >= 0 (UFM): theory then predicts nothing, and each start is certified as it is."""
     partitions: int = 32
     """Random families for each R and batch size."""
     inits: int = 1
@@ -81,33 +101,33 @@ class Config:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the sweep; the exit status of `Config`."""
     config = command_line.parse(Config, arguments)
-    cells = checked_cells(config)
+    config, cells = checked_cells(config)
     store = Store(config.out)
     with store.alone():
-        return swept(config, cells, store)
+        return run_sweep(config, cells, store)
 
 
-def swept(config: Config, cells: Sequence[Cell], store: Store) -> int:
-    """Run, write and report; the exit status."""
-    console = sweep.console()
-    configuration = {"config": sweep.plain(config), "versions": sweep.versions(), "cells": len(cells)}
-    store.write_json("config.json", configuration)
-    measured = run_cells(config, cells, store, console)
-    if not measured:
+def run_sweep(config: Config, families: Sequence[Families], store: Store) -> int:
+    """Compute, write and say; the exit status."""
+    console = log_console()
+    if not config.relu:
+        console.print("[yellow]note[/]  --no-relu: Theorem 2 is about UFM+; a start is certified if its own gap closes")
+    shapes = _shapes(families)
+    cells = [cell_of(config, of_cell, shapes[of_cell.bound]) for of_cell in families]
+    found = sweep.run_and_write(KIND, config, cells, store, console)
+    if not found:
         return NOT_CONFIRMED
-    store.write_csv("summary.csv", [summary_row(cell) for cell in measured])
-    store.write_csv("inits.csv", [row for cell in measured for row in init_rows(cell)])
-    for suffix, content in style.rendered(batch_sweep.draw(measured)).items():
-        store.write_bytes(f"figures/batching.{suffix}", content)
-    write_report(store, batching_report.rendered)
-    failed = len(cells) - len(measured)
-    report(config, measured, failed, console)
-    return CONFIRMED if not failed and all(confirmed(cell) for cell in measured) else NOT_CONFIRMED
+    failed = len(cells) - len(found)
+    print_summary(config, found, failed, console)
+    return CONFIRMED if not failed and all(confirmed(cell) for cell in found) else NOT_CONFIRMED
 
 
-def checked_cells(config: Config) -> list[Cell]:
-    """Every cell with its problems; raises InvalidInput before anything is written."""
-    for name in ("R", "batch_size"):
+def checked_cells(config: Config) -> tuple[Config, list[Families]]:
+    """Every cell's families, and the configuration as the file of a problem completes it.
+
+    Raises InvalidInput before anything is written.
+    """
+    for name in ("R", "tau", "batch_size"):
         if not getattr(config, name):
             raise InvalidInput(name, [], "give at least one")
     for name in ("partitions", "inits", "epochs"):
@@ -115,22 +135,39 @@ def checked_cells(config: Config) -> list[Cell]:
         whole_number(name, getattr(config, name), 1, f"give a whole number from 1 to {most:,}", most)
     checked_seed(config.seed)
     engine.check(config.dask)
+    config, given = given_family(config)
     if config.d < config.k:
         raise InvalidInput("d", config.d, f"give at least k = {config.k}: below it the bound is not attained")
-    cells = []
+    families = []
     for R in dict.fromkeys(config.R):
-        labels = np.repeat(np.arange(config.k), class_sizes(config, R))
-        if config.family == "reshuffled" and config.epochs * len(labels) > sweep.MOST_SAMPLES:
-            raise InvalidInput("epochs", config.epochs, f"with {len(labels):,} samples that is too much; give fewer")
-        for batch_size in dict.fromkeys(config.batch_size):
-            drawn = [drawn_family(config, labels, batch_size, p) for p in range(config.partitions)]
-            for bound in (False, True) if config.bind else (False,):
-                families = drawn
-                if bound:
-                    families = [batching.bind(one, labels, 1, _seed(config, p)) for p, one in enumerate(drawn)]
-                problems = tuple(Problem(labels, config.d, config.tau, one) for one in families)
-                cells.append(Cell(R, batch_size, bound, problems))
-    return cells
+        labels = np.repeat(np.arange(config.k), class_sizes(config, R)) if given is None else np.asarray(given.labels)
+        drawn = {
+            size: [drawn_family(config, labels, size, p, given) for p in range(config.partitions)]
+            for size in dict.fromkeys(config.batch_size)
+        }
+        for tau in dict.fromkeys(config.tau):
+            for size, as_drawn in drawn.items():
+                for bound in (False, True) if config.bind else (False,):
+                    kind = as_drawn
+                    if bound:
+                        kind = [batching.bind(one, labels, 1, _seed(config, p)) for p, one in enumerate(as_drawn)]
+                    problems = tuple(Problem(labels, config.d, tau, one, config.relu) for one in kind)
+                    families.append(Families(R, tau, size, bound, problems))
+    return config, families
+
+
+def given_family(config: Config) -> tuple[Config, Problem | None]:
+    """The problem of the file, if there is one, and the configuration that it completes."""
+    if config.problem is None:
+        if config.family not in batching.FAMILIES:
+            raise InvalidInput("family", config.family, f"choose one of {', '.join(batching.FAMILIES)}")
+        return config, None
+    problems = sweep.given_problems(config)
+    problem = next(iter(problems.values()))
+    own: dict[str, Any] = {"n": None}
+    if not problem.is_full_batch:
+        own |= {"family": sweep.GIVEN, "batch_size": (problem.batches.shape[1],), "epochs": 1, "partitions": 1}
+    return sweep.described(config, problems, **own), problem
 
 
 def class_sizes(config: Config, R: float) -> np.ndarray:
@@ -159,45 +196,49 @@ def class_sizes(config: Config, R: float) -> np.ndarray:
     return sizes
 
 
-def drawn_family(config: Config, labels: np.ndarray, batch_size: int, p: int) -> batching.Family:
-    """Random family p."""
-    seed = _seed(config, p)
-    if config.family == "stratified":
-        return batching.stratified_partition(labels, batch_size, seed)
-    if config.family == "reshuffled":
-        return batching.reshuffled(len(labels), batch_size, config.epochs, seed)
-    return batching.partition(len(labels), batch_size, seed)
+def drawn_family(
+    config: Config, labels: np.ndarray, batch_size: int, p: int, given: Problem | None = None
+) -> batching.Family:
+    """Random family p, or the one that a file gave."""
+    if given is not None and config.family == sweep.GIVEN:
+        return np.asarray(given.batches)
+    return batching.FAMILIES[config.family](labels, batch_size, config.epochs, _seed(config, p))
 
 
 def _seed(config: Config, p: int) -> int:
     return int(np.random.SeedSequence([config.seed, p]).generate_state(1)[0])
 
 
-def run_cells(config: Config, cells: Sequence[Cell], store: Store, console: Console) -> list[xr.Dataset]:
-    """Every cell, in the order given; see `sweep.run_cells`."""
-    shapes = _shapes(cells)
-    asked = [_cell(config, cell, shapes[cell.bound]) for cell in cells]
-    return sweep.run_cells(asked, store, console, "starts", fresh=config.fresh, dask=config.dask)
-
-
-def _cell(config: Config, cell: Cell, shape: Shape) -> sweep.Cell:
+def cell_of(config: Config, families: Families, shape: Shape) -> Cell:
+    """The cell of its families."""
+    own = {name: getattr(families, name) for name in ("R", "tau", "batch_size", "bound")}
+    alone = {**{name: (own[name],) for name in ("R", "tau", "batch_size")}, "bind": families.bound}
+    key = {
+        field: value
+        for field, value in sweep.plain(config).items()
+        if field not in ("bind", "out", "fresh", "dask", "problem")
+    }
+    first = families.problems[0]
+    if config.problem is not None:  # what the file holds, not where it lies
+        key["problem"] = [digest(np.asarray(part).tolist()) for part in (first.labels, first.batches)]
     seeds = [_seed(config, p) for p in range(config.partitions)]
-    arguments = {"cell": cell, "inits": config.inits, "seeds": seeds, "shape": shape}
-    own = {"R": (cell.R,), "batch_size": (cell.batch_size,), "bind": cell.bound}
-    return sweep.Cell(
-        engine.Job(
-            f"cells/{cell.name}-{digest(_cell_key(config, cell))}.nc",
-            run_cell,
-            arguments,
-            config.partitions * config.inits,
-        ),
-        title=cell.name,
-        alone=command_line.command(MODULE, config, **own, fresh=False, dask=None),
-        attrs={name: getattr(config, name) for name in ("family", "imbalance", "seed", "epochs")},
+    arguments = {"problems": families.problems, "inits": config.inits, "seeds": seeds, "shape": shape}
+    return Cell(
+        families.name,
+        measure_families,
+        {**arguments, "name": families.name},
+        key={**key, **own},
+        parts=config.partitions * config.inits,
+        title=families.name,
+        alone=command_line.command(MODULE, config, **alone, fresh=False, dask=None),
+        attrs={
+            **{name: getattr(config, name) for name in ("family", "imbalance", "seed", "epochs")},
+            **{"R": families.R, "batch_size": families.batch_size, "bound": int(families.bound)},
+        },
     )
 
 
-def _shapes(cells: Sequence[Cell]) -> dict[bool, Shape]:
+def _shapes(cells: Sequence[Families]) -> dict[bool, Shape]:
     """One shape for all orbit problems as drawn and one for the bound ones: each is compiled once.
 
     Of all cells, found or not, so that a sweep that was stopped ends as one that was not.
@@ -250,7 +291,7 @@ def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
         "reason": str,
     }
     own = {
-        "R": sweep.number(cell.attrs["R"]),
+        **{name: sweep.number(cell.attrs[name]) for name in ("R", "tau")},
         "batch_size": int(cell.attrs["batch_size"]),
         "bound": bool(cell.attrs["bound"]),
     }
@@ -261,60 +302,41 @@ def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
 
 def confirmed(cell: xr.Dataset) -> bool:
     """Every start is certified and measured, a frame where that is predicted; every counterexample is one."""
-    unique, frame = cell["unique"].values, cell["orthogonal_frame"].values
-    refuted = cell["counterexample_certified"].values == "True"
-    kept = np.where(unique == "True", frame, np.where(unique == "False", refuted, True))
-    return bool((kept & cell["certified"].values).all() and sweep.is_measured(cell))
+    return judged(_judged_rows([cell]), bool(cell.attrs["nonneg"]))[0] and sweep.is_measured(cell)
 
 
-def report(config: Config, cells: Sequence[xr.Dataset], failed: int, console: Console) -> None:
-    """The closing table and a verdict in a sentence."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title=f"UFM+, {config.family} batches, {config.imbalance} imbalance, k = {config.k}, d = {config.d}, "
-        f"tau = {config.tau:g}, {config.partitions} families x {config.inits} starts",
-        title_justify="left",
+def _judged_rows(cells: Sequence[xr.Dataset]) -> list[Mapping[str, Any]]:
+    names = ("unique", "start", "certified", "orthogonal_frame", "counterexample_certified", "excess")
+    return [{name: cell[name].values[i] for name in names} for cell in cells for i in range(cell.sizes["init"])]
+
+
+def print_summary(config: Config, cells: Sequence[xr.Dataset], failed: int, console: Console) -> None:
+    """The closing table and the verdict in a sentence."""
+    model = "UFM+" if config.relu else "UFM"
+    title = (
+        f"{model}, {config.family} batches, {config.imbalance} imbalance, k = {config.k}, d = {config.d}, "
+        f"tau = {in_words(config.tau)}, {config.partitions} families x {config.inits} starts"
     )
-    heads = ("R", "batch\nsize", "bound", "unique", "not\nunique", "open", "certi-\nfied", "k-OF", "worst\nexcess")
-    for name in (*heads, "steps"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("com-\npile", "solve", "cer-\ntify"):
-        table.add_column(f"{name}\n[s]", justify="right", style="dim", no_wrap=True)
-    for cell in cells:
-        row, total = summary_row(cell), cell.sizes["init"]
-        colour = "green" if confirmed(cell) else "red"
-        table.add_row(
-            f"{cell.attrs['R']:g}",
-            str(row["batch_size"]),
-            "yes" if row["bound"] else "no",
-            *(str(row[name]) for name in _SAID),
-            f"[{colour}]{row['certified']}/{total}[/]",
-            str(row["orthogonal_frames"]),
-            f"{row['worst_excess']:.0e}",
-            f"{row['iterations_median']:.0f}",
-            *(f"{cell.attrs[name]:.1f}" for name in ("seconds_compile", "seconds_solve", "seconds_certify")),
-        )
-    console.print(table)
-    good = sum(confirmed(cell) for cell in cells)
-    if failed:
-        sentence = f"Not confirmed: {failed} of {failed + len(cells)} cells failed; see above."
-    elif good == len(cells):
-        sentence = (
-            "Confirmed: every start is a certified global minimiser, a frame wherever that is predicted to be the only "
-            "one, and every other minimiser that is predicted is certified."
-        )
-    else:
-        sentence = f"Not confirmed in {len(cells) - good} of {len(cells)} cells; see the table and inits.csv."
-    sweep.close(sentence, config.out, console)
+    temperature: dict[str, Callable[[xr.Dataset], str]] = {"tau": lambda cell: f"{cell.attrs['tau']:g}"}
+    columns: dict[str, Callable[[xr.Dataset], str]] = {
+        "R": lambda cell: f"{cell.attrs['R']:g}",
+        **(temperature if len(config.tau) > 1 else {}),
+        "batch\nsize": lambda cell: str(cell.attrs["batch_size"]),
+        "bound": lambda cell: "yes" if cell.attrs["bound"] else "no",
+        "unique": lambda cell: str(summary_row(cell)["unique"]),
+        "not\nunique": lambda cell: str(summary_row(cell)["not_unique"]),
+        "open": lambda cell: str(summary_row(cell)["undetermined"]),
+        "certi-\nfied": lambda cell: sweep.certified(cell, confirmed(cell)),
+        "k-OF": lambda cell: str(int(cell["orthogonal_frame"].sum())),
+        **sweep.worst(config.relu),
+        "steps": lambda cell: f"{np.median(cell['iterations'].values):.0f}",
+    }
+    sweep.print_table(title, cells, columns, console)
+    _, sentence = judged(_judged_rows(cells), config.relu, failed, failed + len(cells))
+    sweep.print_verdict(sentence, config.out, console)
 
 
-def _cell_key(config: Config, cell: Cell) -> dict[str, object]:
-    plain = sweep.plain(config)
-    for name in ("R", "batch_size", "bind", "out", "fresh", "dask"):
-        del plain[name]
-    own = {"R": cell.R, "batch_size": cell.batch_size, "bound": cell.bound}
-    return {**plain, **own, "schema": SCHEMA, "versions": sweep.versions()}
+KIND = sweep.Kind(summary_row, init_rows, batching_report.DRAWINGS, batching_report.rendered)
 
 
 if __name__ == "__main__":

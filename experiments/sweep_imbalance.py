@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import xarray as xr
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from experiments import command_line, engine, sweep
-from experiments.cells import run_cell, with_certificates
-from experiments.problem_file import read_problem
-from experiments.report import cell_name, judged, rendered, shown, write_report
+from experiments import command_line, engine, imbalance_report, sweep
+from experiments.cells import Cell, cell_name, log_console
+from experiments.imbalance_report import judged
+from experiments.measuring import measure_problem
+from experiments.report import in_words
 from experiments.store import Store, digest
-from figures import class_mean_gram, convergence, style
 from solvers.multistart import METHODS
 from solvers.verification import Verdict
 from ufm import InvalidInput, Problem
 from ufm.errors import checked_seed, whole_number
 
 REPRODUCED, NOT_REPRODUCED = 0, 1
-# Part of every cell's name: a change of what a cell holds makes a new cell.
-SCHEMA = 3
 MODULE = "experiments.sweep_imbalance"
 Problems = dict[tuple[float, float], Problem]  # by R and tau
 
@@ -83,35 +80,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = command_line.parse(Config, arguments)
     problems = checked_problems(config)
     if config.problem is not None:
-        config = described(config, problems)
+        config = sweep.described(config, problems)
     store = Store(config.out)
     with store.alone():
-        return swept(config, problems, store)
+        return run_sweep(config, problems, store)
 
 
-def swept(config: Config, problems: Problems, store: Store) -> int:
-    """Run, write and report; the exit status."""
-    console = sweep.console()
+def run_sweep(config: Config, problems: Problems, store: Store) -> int:
+    """Compute, write and say; the exit status."""
+    console = log_console()
     for warning in warnings(config):
         console.print(f"[yellow]note[/]  {warning}")
     batched = not all(problem.is_full_batch for problem in problems.values())
-    recorded = {"config": sweep.plain(config), "versions": sweep.versions(), "cells": len(problems)}
-    store.write_json("config.json", {**recorded, "batched": batched})
-    cells = run_cells(config, problems, store, console)
-    if not cells:
+    cells = [cell_of(config, R, tau, problem) for (R, tau), problem in problems.items()]
+    found = sweep.run_and_write(KIND, config, cells, store, console, batched=batched)
+    if not found:
         return NOT_REPRODUCED
-    store.write_csv("summary.csv", [summary_row(cell) for cell in cells])
-    store.write_csv("inits.csv", [row for cell in cells for row in init_rows(cell)])
-    for name, figure in (
-        ("class_mean_gram", class_mean_gram.draw(cells)),
-        ("convergence", convergence.draw(cells)),
-    ):
-        for suffix, content in style.rendered(figure).items():
-            store.write_bytes(f"figures/{name}.{suffix}", content)
-    write_report(store, rendered)
-    failed = len(problems) - len(cells)
-    report(config, cells, failed, console, batched=batched)
-    return REPRODUCED if not failed and all(reproduced(cell) for cell in cells) else NOT_REPRODUCED
+    failed = len(cells) - len(found)
+    print_summary(config, found, failed, console, batched=batched)
+    return REPRODUCED if not failed and all(reproduced(cell) for cell in found) else NOT_REPRODUCED
 
 
 def checked_problems(config: Config) -> Problems:
@@ -125,25 +112,13 @@ def checked_problems(config: Config) -> Problems:
         raise InvalidInput("method", config.method, f"choose one of {', '.join(METHODS)}")
     engine.check(config.dask)
     if config.problem is not None:
-        given = [read_problem(config.problem, d=config.d, tau=tau, nonneg=config.relu) for tau in config.tau]
-        sizes = np.asarray(given[0].class_sizes)
-        return {(float(sizes.max() / sizes.min()), float(problem.tau)): problem for problem in given}
-    if config.imbalance == "given":
-        raise InvalidInput("imbalance", "given", "give its file as well, with --problem")
+        return sweep.given_problems(config)
     profile = sweep.profile(config.imbalance, config.k, config.n_min, config.d)
     return {
         (R, tau): Problem.from_class_sizes(sizes, d=config.d, tau=tau, nonneg=config.relu)
         for R, sizes in {R: profile(R) for R in config.R}.items()
         for tau in config.tau
     }
-
-
-def described(config: Config, problems: Problems) -> Config:
-    """The configuration with the parameters of the problem that a file gave, at each temperature."""
-    (R, _), problem = next(iter(problems.items()))
-    smallest, temperatures = int(np.asarray(problem.class_sizes).min()), tuple(tau for _, tau in problems)
-    own = {"R": (R,), "k": problem.k, "n_min": smallest, "d": problem.d, "tau": temperatures}
-    return dataclasses.replace(config, imbalance="given", **own)
 
 
 def warnings(config: Config) -> list[str]:
@@ -164,21 +139,19 @@ def warnings(config: Config) -> list[str]:
     return said
 
 
-def run_cells(config: Config, problems: Problems, store: Store, console: Console) -> list[xr.Dataset]:
-    """Every cell, in the order of the ratios and temperatures; see `sweep.run_cells`."""
-    cells = [_cell(config, R, tau, problem) for (R, tau), problem in problems.items()]
-    return sweep.run_cells(cells, store, console, "starts", fresh=config.fresh, dask=config.dask)
-
-
-def _cell(config: Config, R: float, tau: float, problem: Problem) -> sweep.Cell:
+def cell_of(config: Config, R: float, tau: float, problem: Problem) -> Cell:
+    """The cell of a ratio and a temperature."""
     name = cell_name(sweep.number(R), sweep.number(tau))
-    certificates = [f"certificates/{name}-start{start:03d}.json" for start in range(config.inits)]
     options = {"inits": config.inits, "seed": config.seed, "method": config.method}
-    arguments = {"run": run_cell, "names": certificates, "problem": problem, **options}
-    return sweep.Cell(
-        engine.Job(
-            f"cells/{name}-{digest(_cell_key(config, R, tau, problem))}.nc", with_certificates, arguments, config.inits
-        ),
+    key = {field: value for field, value in sweep.plain(config).items() if field not in ("out", "fresh", "dask")}
+    if config.problem is not None:  # what the file holds, not where it lies
+        key["problem"] = [digest(np.asarray(part).tolist()) for part in (problem.labels, problem.batches)]
+    return Cell(
+        name,
+        measure_problem,
+        {"problem": problem, "name": name, **options},
+        key={**key, "R": R, "tau": tau},
+        parts=config.inits,
         title=f"R = {R:g}, {f'tau = {tau:g}, ' if len(config.tau) > 1 else ''}n = {problem.num_samples:,}",
         alone=command_line.command(MODULE, config, R=(R,), tau=(tau,), fresh=False, dask=None),
         attrs={"R": R, "imbalance": config.imbalance},
@@ -225,77 +198,51 @@ def reproduced(cell: xr.Dataset) -> bool:
     return bool(cell["certified"].all() and frames and sweep.is_measured(cell))
 
 
-def report(config: Config, cells: list[xr.Dataset], failed: int, console: Console, *, batched: bool = False) -> None:
-    """The closing table and a verdict in a sentence. batched: whether a file gave batches."""
+def print_summary(
+    config: Config, cells: list[xr.Dataset], failed: int, console: Console, *, batched: bool = False
+) -> None:
+    """The closing table, what is no frame, and the verdict in a sentence. batched: whether a file gave batches."""
     model, several = "UFM+" if config.relu else "UFM", len(config.tau) > 1
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title=f"{model}, {config.imbalance} imbalance, k = {config.k}, d = {config.d}, tau = {shown(config.tau)}, "
-        f"{config.inits} random starts for each {'R and tau' if several else 'R'}, {config.method}",
-        title_justify="left",
+    title = (
+        f"{model}, {config.imbalance} imbalance, k = {config.k}, d = {config.d}, tau = {in_words(config.tau)}, "
+        f"{config.inits} random starts for each {'R and tau' if several else 'R'}, {config.method}"
     )
-    worst = ("worst_excess", "worst\nexcess") if config.relu else ("worst_gap", "loss -\nlower\nbound")
-    for name in (
-        "R",
-        *["tau"] * several,
-        "n",
-        "certi-\nfied",
-        "k-OF",
-        "spuri-\nous",
-        "open",
-        "unfin-\nished",
-        worst[1],
-        "max\ncosine",
-        "steps",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("com-\npile", "solve", "cer-\ntify"):
-        table.add_column(f"{name}\n[s]", justify="right", style="dim", no_wrap=True)
+    sweep.print_table(title, cells, _columns(config), console)
     for cell in cells:
-        verdicts = cell["verdict"].values
-        ended = (Verdict.SPURIOUS, Verdict.STATIONARY, Verdict.GLOBAL_MINIMISER)
-        spurious, unknown, minimal = (int((verdicts == str(verdict)).sum()) for verdict in ended)
-        row = summary_row(cell)
-        certified, total = int(cell["certified"].sum()), cell.sizes["init"]
-        colour = "green" if certified == total else "red"
-        table.add_row(
-            f"{cell.attrs['R']:g}",
-            *[f"{cell.attrs['tau']:g}"] * several,
-            f"{cell.attrs['n']:,}",
-            f"[{colour}]{certified}/{total}[/]",
-            str(row["orthogonal_frames"]),
-            str(spurious),
-            str(unknown),
-            str(total - spurious - unknown - minimal),
-            f"{row[worst[0]]:.0e}",
-            f"{row['max_cosine']:.0e}",
-            f"{row['iterations_median']:.0f}",
-            *(f"{cell.attrs[name]:.1f}" for name in ("seconds_compile", "seconds_solve", "seconds_certify")),
-        )
-    console.print(table)
-    for cell in cells:
-        seen: dict[str, int] = {}
-        for phrase in cell["evidence"].values:
-            if phrase and cell.attrs["nonneg"]:
-                seen[str(phrase)] = seen.get(str(phrase), 0) + 1
-        common = sorted(seen.items(), key=lambda item: -item[1])
+        seen = collections.Counter(str(phrase) for phrase in cell["evidence"].values if phrase and cell.attrs["nonneg"])
         name = f"R = {cell.attrs['R']:g}" + (f", tau = {cell.attrs['tau']:g}" if several else "")
-        for phrase, count in common[:3]:
+        for phrase, count in seen.most_common(3):
             console.print(f"  {name}: {count} x {phrase}", highlight=False)
-        if len(common) > 3:
-            console.print(f"  {name}: {len(common) - 3} more kinds, see the evidence in the cell")
+        if len(seen) > 3:
+            console.print(f"  {name}: {len(seen) - 3} more kinds, see the evidence in the cell")
     _, sentence = judged(sweep.plain(config), [summary_row(cell) for cell in cells], failed, batched)
-    sweep.close(sentence, config.out, console)
+    sweep.print_verdict(sentence, config.out, console)
 
 
-def _cell_key(config: Config, R: float, tau: float, problem: Problem) -> dict[str, object]:
-    plain = sweep.plain(config)
-    for name in ("R", "tau", "out", "fresh", "dask"):
-        del plain[name]
-    if config.problem is not None:  # what the file holds, not where it lies
-        plain["problem"] = [digest(np.asarray(part).tolist()) for part in (problem.labels, problem.batches)]
-    return {**plain, "R": R, "tau": tau, "schema": SCHEMA, "versions": sweep.versions()}
+def _columns(config: Config) -> dict[str, Callable[[xr.Dataset], str]]:
+    """The closing table: a heading, and how a cell is shown below it."""
+    ended = (Verdict.SPURIOUS, Verdict.STATIONARY, Verdict.GLOBAL_MINIMISER)
+
+    def count(cell: xr.Dataset, *verdicts: Verdict) -> int:
+        return int(np.isin(cell["verdict"].values, [str(verdict) for verdict in verdicts]).sum())
+
+    temperature: dict[str, Callable[[xr.Dataset], str]] = {"tau": lambda cell: f"{cell.attrs['tau']:g}"}
+    return {
+        "R": lambda cell: f"{cell.attrs['R']:g}",
+        **(temperature if len(config.tau) > 1 else {}),
+        "n": lambda cell: f"{cell.attrs['n']:,}",
+        "certi-\nfied": lambda cell: sweep.certified(cell, bool(cell["certified"].all())),
+        "k-OF": lambda cell: str(int(cell["orthogonal_frame"].sum())),
+        "spuri-\nous": lambda cell: str(count(cell, Verdict.SPURIOUS)),
+        "open": lambda cell: str(count(cell, Verdict.STATIONARY)),
+        "unfin-\nished": lambda cell: str(cell.sizes["init"] - count(cell, *ended)),
+        **sweep.worst(config.relu),
+        "max\ncosine": lambda cell: f"{cell['max_cosine'].values.max():.0e}",
+        "steps": lambda cell: f"{np.median(cell['iterations'].values):.0f}",
+    }
+
+
+KIND = sweep.Kind(summary_row, init_rows, imbalance_report.DRAWINGS, imbalance_report.rendered)
 
 
 if __name__ == "__main__":

@@ -70,9 +70,7 @@ def _map(axis: Axes, cells: Sequence[xr.Dataset], height: Callable[[xr.Dataset],
     image = axis.imshow(share, vmin=0, vmax=100, cmap=style.SEQUENTIAL, origin="lower", aspect="auto")
     axis.set_xticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
     axis.set_yticks(range(len(heights)), [f"{value:g}" for value in heights])
-    axis.tick_params(length=0)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    style.strip(axis)
     return image
 
 

@@ -13,48 +13,47 @@ from matplotlib.lines import Line2D
 
 from figures import style
 
-FLOOR = 1e-17
-
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Left: delta_gm against iterations. Right: shares of frames reached and of families proved unique.
 
-    Left, at the smallest batch size, a line for each R, families as drawn (dashed) and bound (solid): median over
-    all starts of all families, and the band of the middle half; values below FLOOR are drawn there. Right, over
-    the batch size, or over R if there is one size only.
+    Left, at the smallest batch size, a line for each R (and temperature), families as drawn (dashed) and bound (solid):
+    median over all starts of all families, and the band of the middle half; values below style.FLOOR are drawn there.
+    Right, over the batch size, or over R if there is one size only.
     """
     sizes = sorted({int(cell.attrs["batch_size"]) for cell in cells})
-    ratios = sorted({float(cell.attrs["R"]) for cell in cells})
-    looks = {R: style.line(index, len(ratios))["color"] for index, R in enumerate(ratios)}
+    names = style.ratios(cells)
+    looks = {name: style.line(index, len(set(names)))["color"] for index, name in enumerate(dict.fromkeys(names))}
     with style.applied():
         figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
         left, right = figure.subplots(1, 2)
-        for cell in cells:
+        for name, cell in zip(names, cells, strict=True):
             if cell.attrs["batch_size"] == sizes[0]:
-                dashes = "-" if cell.attrs["bound"] else "--"
-                _history(left, cell, {"color": looks[float(cell.attrs["R"])], "linestyle": dashes})
+                _history(left, cell, {"color": looks[name], "linestyle": "-" if cell.attrs["bound"] else "--"})
         left.set_title(f"batches of {sizes[0]}")
         left.set_ylabel(r"$\Delta_{G_M}$")
         left.set_xlabel("iteration")
         left.set_xscale("log")
         left.set_yscale("log")
-        left.set_ylim(FLOOR / 3, 3)
+        left.set_ylim(style.FLOOR / 3, 3)
         if len(sizes) > 1:
-            for R in ratios:
-                _shares(right, [cell for cell in cells if cell.attrs["R"] == R], "batch_size", looks[R])
+            for name in looks:
+                of_name = [cell for cell, own in zip(cells, names, strict=True) if own == name]
+                _shares(right, of_name, "batch_size", looks[name])
             right.set_xlabel("batch size before binding")
         else:
-            _shares(right, cells, "R", "black")
+            for tau in {float(cell.attrs["tau"]) for cell in cells}:
+                _shares(right, [cell for cell in cells if cell.attrs["tau"] == tau], "R", "black")
             right.set_xlabel("imbalance ratio R")
         right.set_title("lines: proved unique; markers: frames reached")
         right.set_ylabel("share")
         right.set_ylim(-0.05, 1.05)
-        shown = {f"R = {R:g}": {"color": looks[R]} for R in ratios}
+        shown = {name: {"color": colour} for name, colour in looks.items()}
         shown["as drawn"] = {"color": "0.3", "linestyle": "--", "marker": "o", "mfc": "none"}
         if any(cell.attrs["bound"] for cell in cells):
             shown["bound"] = {"color": "0.3", "linestyle": "-", "marker": "s"}
         handles = [Line2D([], [], label=label, ms=4, **look) for label, look in shown.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=3)
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), handlelength=3)
         first = cells[0].attrs
         starts = "one start" if first["inits"] == 1 else f"{first['inits']} starts"
         figure.suptitle(
@@ -66,9 +65,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 
 def _history(axis: Axes, cell: xr.Dataset, look: dict[str, Any]) -> None:
     grid, values = style.history(cell, "delta_gm")
-    lower, middle, upper = np.quantile(np.clip(values, FLOOR, None), (0.25, 0.5, 0.75), axis=0)
-    axis.fill_between(grid, lower, upper, color=look["color"], alpha=0.13, lw=0)
-    axis.plot(grid, middle, **look)
+    style.draw_band(axis, grid, np.clip(values, style.FLOOR, None), look)
 
 
 def _shares(axis: Axes, cells: Sequence[xr.Dataset], along: str, colour: Any) -> None:

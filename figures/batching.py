@@ -12,9 +12,6 @@ from matplotlib.figure import Figure
 
 from figures import style
 
-FLOOR = 1e-17
-MARKERS = ("o", "s", "^")
-
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Left: delta_gm against iterations at the second smallest batch size. Right: where every start ends.
@@ -39,12 +36,12 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         right.set_title("where each start ends; filled: proved unique")
         for axis in (left, right):
             axis.set_yscale("log")
-            axis.set_ylim(FLOOR / 3, 3)
+            axis.set_ylim(style.FLOOR / 3, 3)
             axis.set_yticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
             axis.set_ylabel(r"$\Delta_{G_M}$")
         handles, labels = left.get_legend_handles_labels()
         for index, handle in enumerate(handles):
-            handle.set_marker(MARKERS[index])
+            handle.set_marker(style.MARKERS[index])
             handle.set_markevery([-1])
             handle.set_markersize(4)
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), handlelength=3.4)
@@ -59,15 +56,14 @@ def _history(axis: Axes, cell: xr.Dataset, look: dict[str, Any], longest: int) -
     """From the first record on; a start that has ended stays where it is."""
     iterations = cell["history_iteration"].values
     grid = np.arange(max(1, iterations[:, 0].max()), longest + 1)
-    values = np.clip(style.carried(iterations, cell["history_delta_gm"].values, grid), FLOOR, None)
+    values = np.clip(style.carried(iterations, cell["history_delta_gm"].values, grid), style.FLOOR, None)
     attrs = cell.attrs
     names = {
         "fixed": "fixed partition",
         "reshuffled": f"reshuffled, {attrs['epochs']} epochs",
         "bound": f"bound, m = {attrs['m']}",
     }
-    axis.fill_between(grid, values.min(axis=0), values.max(axis=0), color=look["color"], alpha=0.13, lw=0)
-    axis.plot(grid, np.median(values, axis=0), label=names[str(attrs["family"])], **look)
+    style.draw_band(axis, grid, values, look, names[str(attrs["family"])], outside=0)
     axis.set_xscale("log")
     axis.set_xlabel("iteration")
 
@@ -75,10 +71,10 @@ def _history(axis: Axes, cell: xr.Dataset, look: dict[str, Any], longest: int) -
 def _endpoints(axis: Axes, cells: Sequence[xr.Dataset], index: int, count: int, sizes: Sequence[int]) -> None:
     colour = style.line(index, count)["color"]
     for cell in cells:
-        values = np.clip(cell["delta_gm"].values, FLOOR, None)
+        values = np.clip(cell["delta_gm"].values, style.FLOOR, None)
         at = sizes.index(int(cell.attrs["batch_size"])) + 0.24 * (index - (count - 1) / 2)
-        spread = at + 0.07 * np.linspace(-1, 1, len(values))
+        places = at + 0.07 * np.linspace(-1, 1, len(values))
         face = colour if cell.attrs["unique"] == "True" else "none"
-        axis.plot(spread, values, MARKERS[index % len(MARKERS)], color=colour, mfc=face, ms=3.6, mew=0.8)
+        axis.plot(places, values, style.MARKERS[index % len(style.MARKERS)], color=colour, mfc=face, ms=3.6, mew=0.8)
     axis.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axis.set_xlabel("batch size before binding")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -9,21 +11,20 @@ from matplotlib.figure import Figure
 
 from figures import style
 
-MARKERS = ("o", "s", "^", "D")
 
-
-def draw(runs: xr.Dataset, growth: xr.Dataset) -> Figure:
-    """Left: seconds of every start of every peer, from `runs` (peer, R, reached, seconds over the dimension run).
+def draw(cells: Sequence[xr.Dataset]) -> Figure:
+    """Left: seconds of every start of every peer (peer, R, reached, seconds over the dimension run of one dataset).
 
     A cross is a start that had not arrived when it was stopped: its time is a lower bound. Beside each peer
-    how many of its starts arrived, over all R. Right: `growth` (n, seconds_solve, seconds_certify,
-    and if there seconds_copy, the limit of memory).
+    how many of its starts arrived, over all R. Right: growth_n, growth_seconds_solve, growth_seconds_certify,
+    and if there growth_seconds_copy, the limit of memory, over the dimension size.
     """
+    (data,) = cells
     with style.applied():
         figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-        _peers(left, runs)
-        _growth(right, growth)
+        _peers(left, data)
+        _growth(right, data)
         figure.suptitle("UFM+, step imbalance: time to the certified optimum, one start, compilation apart", fontsize=8)
     return figure
 
@@ -38,7 +39,7 @@ def _peers(axis: Axes, runs: xr.Dataset) -> None:
         height += 0.3 * (index - (len(ratios) - 1) / 2)
         reached, seconds = of_ratio["reached"].values, of_ratio["seconds"].values
         label = f"R = {R:g}, n = {int(of_ratio['n'].values[0]):,}"
-        marker = MARKERS[index % len(MARKERS)]
+        marker = style.MARKERS[index % len(style.MARKERS)]
         axis.plot(seconds[reached], height[reached], marker, color=colour, ms=4.5, mfc="none", mew=1, label=label)
         axis.plot(seconds[~reached], height[~reached], "x", color=colour, ms=4.5, mew=1)
     axis.plot([], [], "x", color="0.4", ms=4.5, label="stopped before it arrived")
@@ -54,14 +55,14 @@ def _peers(axis: Axes, runs: xr.Dataset) -> None:
     )
 
 
-def _growth(axis: Axes, growth: xr.Dataset) -> None:
-    n = growth["n"].values
+def _growth(axis: Axes, data: xr.Dataset) -> None:
+    n = data["growth_n"].values
     for index, (name, label) in enumerate((("seconds_solve", "solve"), ("seconds_certify", "certify"))):
         look = style.line(index, 3)
-        axis.plot(n, growth[name], MARKERS[index], ms=4, mfc="none", label=label, **look)
-    if "seconds_copy" in growth:
-        axis.plot(n, growth["seconds_copy"], color="0.3", lw=0.8, ls=(0, (4, 2)), label="one copy of H")
-    anchor = float(growth["seconds_solve"].values[-1])
+        axis.plot(n, data[f"growth_{name}"], style.MARKERS[index], ms=4, mfc="none", label=label, **look)
+    if "growth_seconds_copy" in data:
+        axis.plot(n, data["growth_seconds_copy"], color="0.3", lw=0.8, ls=(0, (4, 2)), label="one copy of H")
+    anchor = float(data["growth_seconds_solve"].values[-1])
     axis.plot(n, anchor * n / n[-1], color="0.55", lw=0.8, ls=(0, (1, 1)), label="proportional to n")
     axis.set_xscale("log")
     axis.set_yscale("log")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -11,7 +13,7 @@ from figures import style
 LOSS_TOLERANCE = 1e-6  # relative; what a plain solver might stop at
 
 
-def draw(data: xr.Dataset) -> Figure:
+def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Distances on the loss axis over R, for UFM+ (left) and UFM (right), logarithmic.
 
     - proven gap: upper minus lower bound, in ball arithmetic. For UFM+ the lower bound is the theoretical
@@ -20,6 +22,7 @@ def draw(data: xr.Dataset) -> Figure:
       the tolerance, a fraction of it, a point is certified.
     - a relative loss tolerance of LOSS_TOLERANCE, and the error of a conic solver's value, for comparison.
     """
+    (data,) = cells
     with style.applied():
         figure = Figure(figsize=(style.TWO_COLUMNS, 3.0), layout="constrained")
         axes = figure.subplots(1, 2)

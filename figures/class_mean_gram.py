@@ -52,8 +52,6 @@ def _panel(axis: Axes, cell: xr.Dataset, name: str, lowest: float) -> None:
     ticks = np.arange(k) if k <= 10 else np.linspace(0, k - 1, 6).astype(int)
     axis.set_xticks(ticks)
     axis.set_yticks(ticks)
-    axis.tick_params(length=0)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    style.strip(axis)
     axis.set_title(f"{name}\n$\\Delta_{{G_M}}$ = {style.scientific(float(cell['delta_gm'][worst]))}")
     axis.imshow(gram, vmin=lowest, vmax=1, cmap=style.SEQUENTIAL, interpolation="nearest")

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from figures import style
 
-FLOOR = 1e-17  # of what a float64 geometry can show
 PANELS = (
     ("excess", "excess over the bound,\nrelative to the bound"),
     ("delta_gm", r"$\Delta_{G_M}$"),
@@ -23,7 +22,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 
     The excess over the bound of Theorem 1 is divided by that bound, so that every R fits one axis; for UFM, where it
     is none, the loss minus the certified lower bound by that, shown down to the rounding of the loss (records below
-    it repeat the last one above). Values below FLOOR, exact zeros included, are drawn at FLOOR.
+    it repeat the last one above). Values below style.FLOOR, exact zeros included, are drawn at style.FLOOR.
     """
     nonneg, names = bool(cells[0].attrs["nonneg"]), style.ratios(cells)
     with style.applied():
@@ -37,25 +36,17 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
                 elif name == "excess":
                     label = "loss minus the certified\nlower bound, relative to it"
                     values = np.where(values > 0, values / cell.attrs["lower_bound"], np.nan)
-                values = np.clip(values, FLOOR, 1e3)
+                values = np.clip(values, style.FLOOR, 1e3)
                 look = style.line(index, len(cells))
-                lower, upper = np.quantile(values, (0.25, 0.75), axis=0)
-                axis.fill_between(grid, lower, upper, color=look["color"], alpha=0.13, lw=0)
-                axis.plot(grid, np.median(values, axis=0), label=names[index], **look)
+                style.draw_band(axis, grid, values, look, names[index])
             axis.set_xscale("log")
             axis.set_yscale("log")
-            axis.set_ylim(FLOOR / 2, None)
+            axis.set_ylim(style.FLOOR / 2, None)
             axis.set_xlabel("iteration")
             axis.set_ylabel(label)
         columns = len(cells) if "tau" not in names[0] else 4
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(
-            handles,
-            labels,
-            loc="outside lower center",
-            ncols=columns,
-            handlelength=2.6,
-        )
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.6)
         first = cells[0].attrs
         figure.suptitle(
             f"{style.problem(cells)}, {first['method']}: median of {first['inits']} starts, band of the middle half",

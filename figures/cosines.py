@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import xarray as xr
 from matplotlib.figure import Figure
 
 from figures import style
 
-MARKERS = ("o", "s", "^")
 
-
-def draw(data: xr.Dataset) -> Figure:
+def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Class-mean cosines against R: curves of certified minimisers, points where the solver's starts end.
 
     A certified interval is narrower than a line: where the certificate fails the curve is interrupted.
     Thin lines: simplex frames of all k classes (R = 1) and of the k/2 majorities alone (R to infinity).
     """
+    (data,) = cells
     k = data.attrs["k"]
     many = (k + 1) // 2
     with style.applied():
@@ -27,19 +28,18 @@ def draw(data: xr.Dataset) -> Figure:
             look = style.line(index, len(kinds))
             curve = data["curve"].sel(kind=kind).where(xr.DataArray(certified, dims="fine_R"))
             axis.plot(data["fine_R"], curve, label=kind, **look)
-            points = data["ufm"].sel(kind=kind)
-            for start in range(points.sizes["init"]):
-                axis.plot(data["R"], points[:, start], MARKERS[index], color=look["color"], ms=4, mfc="white", mew=0.9)
+            marked = {
+                "marker": style.MARKERS[index],
+                "color": look["color"],
+                "ls": "",
+                "ms": 4,
+                "mfc": "white",
+                "mew": 0.9,
+            }
+            axis.plot(data["R"], data["ufm"].sel(kind=kind), **marked)
         plus = data["ufm_plus"].values
-        axis.plot(
-            data["R"],
-            plus.reshape(len(plus), -1).max(axis=1),
-            "D-",
-            color="0.35",
-            ms=2.6,
-            lw=0.9,
-            label="UFM+, all pairs",
-        )
+        largest = plus.reshape(len(plus), -1).max(axis=1)
+        axis.plot(data["R"], largest, "D-", color="0.35", ms=2.6, lw=0.9, label="UFM+, all pairs")
         for level, name in ((-1 / (k - 1), r"$-1/(k-1)$"), (-1 / (many - 1), r"$-1/(k/2-1)$")):
             axis.axhline(level, color="0.6", lw=0.6, zorder=0)
             axis.annotate(

@@ -10,14 +10,13 @@ from matplotlib.figure import Figure
 
 from figures import style
 
-FLOOR = 1e-17  # of what a float64 geometry can show
 PANELS = (("delta_gm", r"$\Delta_{G_M}$"), ("beta_nc", r"$\beta_{NC}$"), ("mean_cosine", "mean cosine of\nclass means"))
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """A row for each imbalance profile, a column for each metric: median over starts, band of the middle half.
 
-    Logarithmic axes; values below FLOOR, exact zeros included, are drawn at FLOOR.
+    Logarithmic axes; values below style.FLOOR, exact zeros included, are drawn at style.FLOOR.
     """
     profiles = list(dict.fromkeys(str(cell.attrs["imbalance"]) for cell in cells))
     with style.applied():
@@ -29,13 +28,11 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
                 for index, cell in enumerate(of_row):
                     look = style.line(index, len(of_row))
                     grid, values = style.history(cell, name)
-                    values = np.clip(values, FLOOR, None)
-                    lower, upper = np.quantile(values, (0.25, 0.75), axis=0)
-                    axis.fill_between(grid, lower, upper, color=look["color"], alpha=0.13, lw=0)
-                    axis.plot(grid, np.median(values, axis=0), label=f"R = {cell.attrs['R']:g}", **look)
+                    values = np.clip(values, style.FLOOR, None)
+                    style.draw_band(axis, grid, values, look, f"R = {cell.attrs['R']:g}")
                 axis.set_xscale("log")
                 axis.set_yscale("log")
-                axis.set_ylim(FLOOR / 2, 1e3 if name == "beta_nc" else 10)
+                axis.set_ylim(style.FLOOR / 2, 1e3 if name == "beta_nc" else 10)
                 axis.set_yticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
                 axis.set_title(f"{profile} imbalance" if axis is row[1] else "")
                 axis.set_ylabel(label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ GLUE: dict[str, Any] = {"color": "0.1", "lw": 1.5, "ls": "-"}
 CROSS: dict[str, Any] = {"color": "0.55", "lw": 0.7, "ls": (0, (4, 2))}
 
 
-def draw(data: xr.Dataset) -> Figure:
+def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Rows: the family as drawn, and bound. Columns: who shares a batch, and whom the loss really constrains.
 
     Samples on a circle, class after class. Solid: pairs of one class; dashed: pairs of two.
     """
+    (data,) = cells
     families = [str(family) for family in data["family"].values]
     labels = data["label"].values
     k = data.attrs["k"]

@@ -11,8 +11,6 @@ from matplotlib.figure import Figure
 
 from figures import style
 
-FLOOR = 1e-17
-
 
 def draw(data: Sequence[xr.Dataset]) -> Figure:
     """Left: every random start of the first dataset. Right: the others, starts near a frame, one for each R.
@@ -45,11 +43,11 @@ def _random_starts(axis: Axes, data: xr.Dataset) -> None:
     names = {"projected-gradient": "plain projected gradient", "staircase": "staircase"}
     for method, look in looks.items():
         steps, excess = data[f"{method}_iteration"].values, style.positive(data[f"{method}_excess"].values)
-        excess = np.clip(excess / data.attrs["loss_bound"], FLOOR, None)
+        excess = np.clip(excess / data.attrs["loss_bound"], style.FLOOR, None)
         for start in range(len(steps)):
             axis.plot(np.maximum(steps[start], 1), excess[start], label=names[method] if start == 0 else None, **look)
     axis.set_xscale("log")
-    axis.set_ylim(FLOOR, 1e3)
+    axis.set_ylim(style.FLOOR, 1e3)
     axis.set_title(f"{data.attrs['inits']} random starts, R = {data.attrs['R']:g}, n = {data.attrs['n']}")
     axis.legend(loc="upper right", handlelength=2.8)
 
@@ -66,7 +64,7 @@ def _near_frame(axis: Axes, near: Sequence[xr.Dataset]) -> None:
         shown = predicted > 3e-17
         label = f"R = {run.attrs['R']:g}: $\\rho$ = {rho:.5f} ({measured:.5f})"
         axis.plot(steps[shown], predicted[shown], label=label, **look)
-    axis.set_ylim(1e-17, 1e-1)
+    axis.set_ylim(style.FLOOR, 1e-1)
     axis.set_xlim(0, 160)
     axis.set_title(f"near a frame, plain step $\\eta$ = {near[0].attrs['eta']:g}")
     axis.legend(title="thin: predicted, thick: (measured)", title_fontsize=7, loc="upper right", handlelength=2.8)

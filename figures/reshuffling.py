@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -9,11 +11,12 @@ from matplotlib.figure import Figure
 from figures import style
 
 
-def draw(data: xr.Dataset) -> Figure:
+def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Share of random families whose only minimiser is the frame, over batch size and number of reshuffles.
 
     Line: where the first-moment prediction (`ufm.reshuffling`) is one half, between the rows by interpolation.
     """
+    (data,) = cells
     sizes, epochs = data["batch_size"].values, data["epochs"].values
     share = 100 * data["unique"].mean("family").transpose("epochs", "batch_size").values
     row = np.interp(data["half"].values, epochs, np.arange(len(epochs)), left=np.nan, right=np.nan)
@@ -25,9 +28,7 @@ def draw(data: xr.Dataset) -> Figure:
         axis.plot(np.arange(len(sizes)), row, "-", color="black", lw=1.0, label="predicted: half of the families")
         axis.set_xticks(range(len(sizes)), [str(size) for size in sizes])
         axis.set_yticks(range(len(epochs)), [str(count) for count in epochs])
-        axis.tick_params(length=0)
-        for spine in axis.spines.values():
-            spine.set_visible(False)
+        style.strip(axis)
         axis.set_xlabel("batch size")
         axis.set_ylabel("epochs, reshuffled each")
         bar = figure.colorbar(image, ax=axis, aspect=22, pad=0.02)

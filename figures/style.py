@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 ONE_COLUMN = 3.4  # inches
 TWO_COLUMNS = 7.0
 SEQUENTIAL = "cividis"
+DIVERGING = "RdBu_r"
+MARKERS = ("o", "s", "^", "D")
+FLOOR = 1e-17  # of what a float64 geometry can show; smaller values, exact zeros included, are drawn there
 
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8,
@@ -52,6 +56,21 @@ def line(index: int, count: int) -> dict[str, Any]:
     """Colour and dashes of line `index` of `count`, ordered from dark to light."""
     shade = 0.0 if count < 2 else 0.85 * index / (count - 1)
     return {"color": mpl.colormaps["viridis"](shade), "linestyle": _DASHES[index % len(_DASHES)]}
+
+
+def draw_band(
+    axis: Axes, grid: np.ndarray, values: np.ndarray, look: Mapping[str, Any], label: str = "", outside: float = 0.25
+) -> None:
+    """The median over starts (starts, grid) as a line, and a band without the share `outside` on either side."""
+    lower, middle, upper = np.quantile(values, (outside, 0.5, 1 - outside), axis=0)
+    axis.fill_between(grid, lower, upper, color=look["color"], alpha=0.13, lw=0)
+    axis.plot(grid, middle, label=label or None, **look)
+
+
+def strip(axis: Axes) -> None:
+    """No frame and no ticks: for heat maps."""
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
 
 
 def problem(cells: Sequence[xr.Dataset]) -> str:

@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 
 from figures import style
 
-MARKERS = ("o", "s", "^", "D")
-
 
 def draw(data: Sequence[xr.Dataset]) -> Figure:
     """Steps to gain a decimal digit in the within-class deviations, 1 / -log10(rho), against tau, for each R.
@@ -29,7 +27,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
             axis.plot(
                 of_ratio["tau"],
                 _steps(measured),
-                MARKERS[index % len(MARKERS)],
+                style.MARKERS[index % len(style.MARKERS)],
                 color=look["color"],
                 ms=3.6,
                 mfc="none",

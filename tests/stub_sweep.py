@@ -14,6 +14,8 @@ import time
 import numpy as np
 import xarray as xr
 
+from experiments.cells import certificate_file
+
 
 class Sweeps:
     """The forking process, and the directories of what its children computed and said."""
@@ -59,8 +61,8 @@ class Sweeps:
         return int(self.program.stdout.readline())
 
 
-def stub(problem, *, inits, seed, method, certificate, progress, log, pause, failing, bulk=0):
-    """In the place of `run_cell`: numbers that depend on the arguments alone, seconds that never repeat."""
+def stub(problem, *, name, inits, seed, method, progress, log, pause, failing, bulk=0):
+    """In the place of `measure_problem`: numbers that depend on the arguments alone, seconds that never repeat."""
     sizes = np.bincount(np.asarray(problem.labels))  # not `class_sizes`, which compiles for every n
     R = sizes.max() / sizes.min()
     with open(log, "a") as file:
@@ -69,8 +71,10 @@ def stub(problem, *, inits, seed, method, certificate, progress, log, pause, fai
     if R in failing:
         raise ArithmeticError(f"no cell\nfor R = {R}")
     random = np.random.default_rng([seed, problem.num_samples])
+    files = {}
     for start in range(inits):
-        certificate(start).write_text(json.dumps({"R": R, "start": start, "number": random.random()}))
+        content = {"R": R, "start": start, "number": random.random()}
+        files[certificate_file(name, start)] = json.dumps(content).encode()
         progress(1)
     names = ("excess", "delta_gm", "beta_nc", "trace_sw", "max_cosine", "mean_cosine", "gap", "residual", "iterations")
     columns = {name: ("init", random.random(inits)) for name in names}
@@ -85,7 +89,8 @@ def stub(problem, *, inits, seed, method, certificate, progress, log, pause, fai
     attrs = {"k": problem.k, "d": problem.d, "tau": float(problem.tau), "n": problem.num_samples, "inits": inits}
     bounds = {"nonneg": 1, "loss_bound": 1.0, "lower_bound": 1.0, "method": method, "seed": seed}
     seconds = {f"seconds_{name}": time.time() for name in ("compile", "solve", "certify")}
-    return xr.Dataset({**columns, **words, **flags, **records, **gram, **filling}, attrs={**attrs, **bounds, **seconds})
+    data = {**columns, **words, **flags, **records, **gram, **filling}
+    return xr.Dataset(data, attrs={**attrs, **bounds, **seconds}), files
 
 
 def serve():
@@ -95,8 +100,9 @@ def serve():
 
     from experiments import command_line, sweep_imbalance
 
-    for figure in (sweep_imbalance.class_mean_gram, sweep_imbalance.convergence):  # those of 40 cells take seconds
-        figure.draw = lambda cells: Figure()
+    drawings = sweep_imbalance.KIND.drawings
+    for name, drawing in drawings.items():  # those of 40 cells take seconds
+        drawings[name] = drawing._replace(draw=lambda cells: Figure())
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
         child = os.fork()
@@ -106,7 +112,7 @@ def serve():
             os.dup2(said, 1)
             os.dup2(said, 2)
             chosen = {name: request[name] for name in ("log", "pause", "failing")}
-            sweep_imbalance.run_cell = partial(stub, **chosen)
+            sweep_imbalance.measure_problem = partial(stub, **chosen)
             sys.argv = ["sweep", *arguments]
             command_line.run(partial(sweep_imbalance.main, arguments))
         print(child, flush=True)

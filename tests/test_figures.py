@@ -9,9 +9,13 @@ import pytest
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from experiments import benchmark as benchmarks
 from experiments import command_line, gallery
-from experiments.gallery_batches import graphs_piece
-from experiments.gallery_data import BenchmarkPiece, Piece, basin_piece
+from experiments.cells import Cell
+from experiments.drawing import Drawing
+from experiments.gallery_batches import graphs_cell
+from experiments.gallery_cells import basin_cell
+from experiments.gallery_table import FIGURES
 from experiments.store import Store
 from figures import (
     basins,
@@ -27,9 +31,8 @@ from figures import (
     style,
     temperature,
 )
-from figures.captions import CAPTIONS, gallery_page
 
-FIGURES = Path(__file__).parent.parent / "figures"
+GALLERY = Path(__file__).parent.parent / "figures" / "gallery"
 RATIOS = (1, 10, 100, 1000)
 
 
@@ -80,13 +83,13 @@ def cosine_data():
     )
 
 
-def batching_cell(family, size):
+def batching_data(family, size):
     cell = sweep_cell(1, k=5)
     attrs = {"family": family, "batch_size": size, "unique": str(family == "bound"), "epochs": 10, "m": 1}
     return cell.assign_attrs(**attrs, sizes=np.array([16, 16, 4]), n=36)
 
 
-def temperature_cell(R):
+def temperature_data(R):
     fine = np.geomspace(0.15, 5, 20)
     return xr.Dataset(
         {
@@ -101,7 +104,7 @@ def temperature_cell(R):
     )
 
 
-def basin_cell(d, R, tau):
+def basin_data(d, R, tau):
     plain = ["global minimiser", "stationary but spurious", "not converged"]
     attrs = {"d": d, "R": R, "tau": tau, "k": 10, "starts": 3, "inits": 1}
     return xr.Dataset({"projected_gradient": ("start", plain), "staircase": ("init", plain[:1])}, attrs=attrs)
@@ -119,7 +122,7 @@ def benchmark_data():
         }
     )
     grown = {"n": [1e3, 1e4], "seconds_solve": [0.1, 1.0], "seconds_certify": [0.01, 0.01]}
-    return runs, xr.Dataset({name: ("run", values) for name, values in grown.items()})
+    return runs.assign({f"growth_{name}": ("size", values) for name, values in grown.items()})
 
 
 def certificate_data():
@@ -133,8 +136,8 @@ def certificate_data():
 
 
 def graph_data():
-    piece = graphs_piece()
-    return piece.compute(None, **piece.parameters)
+    cell = graphs_cell()
+    return cell.compute(**cell.arguments, progress=lambda ended: None)[0]
 
 
 DRAWN = {
@@ -145,15 +148,15 @@ DRAWN = {
     "convergence, UFM": lambda: convergence.draw([sweep_cell(R, 0) for R in RATIOS]),
     "geometry": lambda: geometry.draw([sweep_cell(R, imbalance=i) for i in ("step", "long-tail") for R in RATIOS]),
     "local_convergence": lambda: local_convergence.draw([random_starts(), *map(local_cell, RATIOS)]),
-    "cosines": lambda: cosines.draw(cosine_data()),
-    "interaction_graphs": lambda: interaction_graphs.draw(graph_data()),
-    "batching": lambda: batching.draw([batching_cell(f, s) for f in ("fixed", "reshuffled", "bound") for s in (4, 8)]),
-    "temperature": lambda: temperature.draw([temperature_cell(R) for R in RATIOS]),
+    "cosines": lambda: cosines.draw([cosine_data()]),
+    "interaction_graphs": lambda: interaction_graphs.draw([graph_data()]),
+    "batching": lambda: batching.draw([batching_data(f, s) for f in ("fixed", "reshuffled", "bound") for s in (4, 8)]),
+    "temperature": lambda: temperature.draw([temperature_data(R) for R in RATIOS]),
     "basins": lambda: basins.draw(
-        [basin_cell(d, R, 1.0) for d in (10, 20) for R in RATIOS] + [basin_cell(20, R, 0.2) for R in RATIOS]
+        [basin_data(d, R, 1.0) for d in (10, 20) for R in RATIOS] + [basin_data(20, R, 0.2) for R in RATIOS]
     ),
-    "benchmark": lambda: benchmark.draw(*benchmark_data()),
-    "certificate": lambda: certificate.draw(certificate_data()),
+    "benchmark": lambda: benchmark.draw([benchmark_data()]),
+    "certificate": lambda: certificate.draw([certificate_data()]),
 }
 
 
@@ -209,41 +212,55 @@ def test_numbers_in_labels(value, text):
 
 
 def test_the_page_of_the_gallery_is_the_captions():
-    assert (FIGURES / "README.md").read_text() == gallery_page()
+    assert (GALLERY / "README.md").read_text() == gallery.gallery_page(FIGURES)
 
 
 def test_the_gallery_is_complete():
-    assert list(gallery.entries()) == list(CAPTIONS) == [f"F{number}" for number in range(1, 12)]
-    for number, caption in CAPTIONS.items():
-        assert caption.file.startswith(f"{number}_")
-        content = (FIGURES / "gallery" / f"{caption.file}.png").read_bytes()
+    assert [name.partition("_")[0] for name in FIGURES] == [f"F{number}" for number in range(1, len(FIGURES) + 1)]
+    for name in FIGURES:
+        content = (GALLERY / f"{name}.png").read_bytes()
         width, height = struct.unpack(">II", content[16:24])
         assert len(content) < 300_000
         assert 600 <= width <= 1500
         assert 300 <= height <= 1500
 
 
-def test_pieces_of_different_parameters_have_different_files():
-    files = [piece.file for entry in gallery.entries().values() for piece in entry.pieces]
-    assert len(set(files)) == len({re.sub("-[0-9a-f]{16}.nc", "", file) for file in files})
-    assert basin_piece(10, 1, 1.0).file != basin_piece(20, 1, 1.0).file
+def test_figures_know_nothing_of_experiments():
+    modules = [path.read_text() for path in GALLERY.parent.glob("*.py")]
+    assert len(modules) > len(FIGURES)
+    assert not any("experiments" in source for source in modules)
+
+
+def test_cells_of_different_parameters_have_different_files():
+    cells = {cell.file: cell for drawing in FIGURES.values() for cell in drawing.cells}
+    assert len(cells) == len({cell.name for cell in cells.values()})
+    assert basin_cell(10, 1, 1.0).file != basin_cell(20, 1, 1.0).file
+    one, other = (Cell("same", print, {"R": R}) for R in (1, 2))
+    assert one.file != other.file
+    assert re.fullmatch("cells/same-[0-9a-f]{16}.nc", one.file)
+
+
+calls, failing = [], []
+
+
+def small_cell(*, R, progress):
+    calls.append(R)
+    if R in failing:
+        raise ArithmeticError(f"no cell\nfor R = {R}")
+    return sweep_cell(R), {f"certificates/R{R}.json": b"{}"}
 
 
 @pytest.fixture
 def small_gallery(monkeypatch):
-    """Two figures that share a result; counts how often it is computed."""
-    calls = []
-
-    def compute(store, R):
-        calls.append(R)
-        return sweep_cell(R)
-
-    pieces = tuple(Piece(f"small-R{R}", {"R": R}, compute) for R in (1, 10))
+    """Two figures that share their cells; how often each was computed."""
+    cells = tuple(Cell(f"small-R{R}", small_cell, {"R": R}) for R in (1, 10))
     small = {
-        "F1": gallery.Entry(pieces, lambda data: class_mean_gram.draw(data[:1])),
-        "F2": gallery.Entry(pieces, lambda data: class_mean_gram.draw(data[1:])),
+        "F1_one": Drawing("One", "The first.", lambda data: class_mean_gram.draw(data[:1]), cells),
+        "F2_two": Drawing("Two", "The second.", lambda data: class_mean_gram.draw(data[1:]), cells[::-1]),
     }
-    monkeypatch.setattr(gallery, "entries", lambda: small)
+    monkeypatch.setattr(gallery, "FIGURES", small)
+    calls.clear()
+    failing.clear()
     return calls
 
 
@@ -252,13 +269,16 @@ def test_missing_results_are_computed_once(small_gallery, tmp_path, capsys):
     assert gallery.main(arguments) == 0
     assert small_gallery == [1, 10]
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert set(first) == {f"{CAPTIONS[number].file}.{suffix}" for number in ("F1", "F2") for suffix in ("png", "pdf")}
+    assert set(first) == {"README.md", *(f"{name}.{kind}" for name in ("F1_one", "F2_two") for kind in ("png", "pdf"))}
+    assert first["README.md"].decode() == gallery.gallery_page(gallery.FIGURES)
+    assert (tmp_path / "results" / "certificates" / "R10.json").read_bytes() == b"{}"
     assert "2 of 2 results computed" in capsys.readouterr().out
     assert gallery.main(arguments) == 0
     assert small_gallery == [1, 10]
+    assert "0 of 2 results computed" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == first
     assert gallery.main([*arguments, "--only", "F2", "--fresh"]) == 0
-    assert small_gallery == [1, 10, 1, 10]
+    assert small_gallery == [1, 10, 10, 1]
 
 
 def test_a_damaged_result_is_computed_again(small_gallery, tmp_path):
@@ -267,6 +287,36 @@ def test_a_damaged_result_is_computed_again(small_gallery, tmp_path):
     next((tmp_path / "results" / "cells").glob("small-R1-*.nc")).write_bytes(b"broken")
     assert gallery.main(arguments) == 0
     assert small_gallery == [1, 10, 1]
+    (tmp_path / "results" / "certificates" / "R10.json").unlink()
+    assert gallery.main(arguments) == 0
+    assert small_gallery == [1, 10, 1, 10]
+
+
+def test_a_result_that_fails_is_said_and_its_figures_are_left_out(small_gallery, tmp_path, capsys, monkeypatch):
+    lone = gallery.FIGURES["F1_one"]._replace(cells=gallery.FIGURES["F1_one"].cells[:1])
+    monkeypatch.setitem(gallery.FIGURES, "F1_one", lone)
+    failing.append(10)
+    arguments = ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
+    assert gallery.main(arguments) == 1
+    said = capsys.readouterr().out
+    assert "failed  small-R10: ArithmeticError: no cell for R = 10\n" in said
+    command = f"python -m experiments.gallery --only F2 --out {tmp_path / 'out'} --results {tmp_path / 'results'}"
+    assert f"alone: {command}\n" in said
+    assert "1 figures in" in said
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "F1_one.png", "F1_one.pdf"}
+    failing.clear()
+    assert gallery.main(command.split()[3:]) == 0
+    assert small_gallery == [1, 10, 10]
+    assert (tmp_path / "out" / "F2_two.png").exists()
+
+
+@pytest.mark.slow
+def test_results_computed_on_dask_workers(small_gallery, tmp_path):
+    arguments = ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
+    assert gallery.main([*arguments, "--dask", "local:2"]) == 0
+    assert small_gallery == []  # not in this process
+    assert gallery.main(arguments) == 0
+    assert small_gallery == []
 
 
 @pytest.mark.parametrize("arguments", [["--only", "F12"], ["--out", "/dev/null/gallery"], ["--nonsense"]])
@@ -278,12 +328,15 @@ def test_bad_input_is_one_line_and_status_2(arguments, small_gallery, capsys):
     assert small_gallery == []
 
 
-def test_the_benchmark_is_read_from_its_tables(tmp_path):
-    store = Store(tmp_path)
-    piece = BenchmarkPiece("benchmark", {"R": (10,)}, xr.Dataset)
-    assert piece.stored(store) is None
-    store.write_csv("benchmark/benchmark.csv", [{"peer": "staircase", "R": 10.0, "reached": True, "seconds": 0.5}])
-    table = piece.run(store)
-    assert table["peer"].values.tolist() == ["staircase"]
-    assert table["reached"].values.tolist() == [True]
-    assert float(table["seconds"].values[0]) == 0.5
+def test_the_benchmark_leaves_what_its_figure_is_drawn_from(tmp_path, monkeypatch):
+    small = ["--R", "2", "--k", "3", "--n-min", "2", "--d", "4", "--starts", "1", "--peers", "staircase"]
+    assert benchmarks.main([*small, "--growth", "2", "--out", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"benchmark.csv", "growth.csv", "cells"}
+    data = Store(tmp_path).read_cell(benchmarks.benchmark_cell().file)
+    assert data["peer"].values.tolist() == ["staircase"]
+    assert data["reached"].values.tolist() == [True]
+    assert data["growth_n"].values.tolist() == [8]
+    monkeypatch.setattr(gallery, "FIGURES", {"F9_benchmark": FIGURES["F9_benchmark"]})
+    assert gallery.main(["--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "F9_benchmark.png").exists()
+    assert Store(tmp_path).read_cell(benchmarks.benchmark_cell().file).identical(data)

@@ -13,7 +13,7 @@ import xarray as xr
 
 import solvers
 import ufm
-from experiments import batching_report, report, sweep_batching, sweep_imbalance
+from experiments import batching_report, imbalance_report, sweep_batching, sweep_imbalance
 from solvers import measurement, verification
 from solvers.descent.method import relative_conflict, stationarity
 from solvers.descent.projected_gradient import ProjectedGradient
@@ -206,6 +206,7 @@ def cell(**columns):
         "residual": [1e-14, 1e-14],
         "certified": [True, True],
         "orthogonal_frame": [True, True],
+        "start": [0, 1],
         "unique": ["True", "True"],
         "counterexample_certified": ["None", "None"],
     }
@@ -232,6 +233,6 @@ def test_no_sweep_concludes_from_a_nan(columns, holds):
 def test_no_report_concludes_from_a_nan(excess, good):
     row = {"certified": "1", "orthogonal_frames": "1", "inits": "1", "worst_excess": excess}
     for relu in (True, False):
-        assert report.judged({"relu": relu}, [row])[0] is good
+        assert imbalance_report.judged({"relu": relu}, [row])[0] is good
     start = {"certified": "True", "orthogonal_frame": "True", "unique": "True", "start": "0", "excess": excess}
     assert batching_report.judged([start])[0] is good

@@ -1,6 +1,5 @@
 """The report of a sweep: its values, its figures, its certificates, and that it needs nothing but itself."""
 
-import csv
 import json
 import re
 import shutil
@@ -11,7 +10,8 @@ import pytest
 from page import Page
 
 from experiments import sweep_imbalance
-from experiments.report import asked, judged, rendered, write_report
+from experiments.imbalance_report import asked, judged, rendered
+from experiments.report import in_words, write_report
 from experiments.store import Store
 from solvers.certification.certifier import certify
 from ufm import Problem
@@ -47,8 +47,44 @@ def swept(tmp_path):
 
 def test_values_are_those_of_the_summary(swept):
     page = Page(rendered(swept.root))
-    with (swept.root / "summary.csv").open() as file:
-        assert page.table == list(csv.reader(file))
+    assert page.shows(swept.root / "summary.csv")
+    assert page.files["inits.csv"] == (swept.root / "inits.csv").read_bytes()
+    heading, first, second = page.table
+    assert heading == [
+        "imbalance ratio R",
+        "starts certified",
+        "orthogonal frames",
+        "largest excess",
+        "compilation [s]",
+        "solving [s]",
+        "certifying [s]",
+    ]
+    assert first == ["10", "1", "1", "3.3 × 10⁻¹⁴", "1.5", "0.25", "0.125"]
+    assert second[0] == "2"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("25025", "25,025"),
+        (1000025, "1,000,025"),
+        ("219722.4577", "219,722"),
+        ("0.41666666", "0.4167"),
+        ("10.0", "10"),
+        ("0.0", "0"),
+        ("3.3333333333333334e-14", "3.3 × 10⁻¹⁴"),
+        ("-2e300", "-2.0 × 10³⁰⁰"),
+        ("nan", "nan"),
+        ("inf", "inf"),
+        ("True", "yes"),
+        (False, "no"),
+        ([0.1, 1.0, 1000.0], "0.1 1 1,000"),
+        ("runs/imbalance", "runs/imbalance"),
+        ("", ""),
+    ],
+)
+def test_values_as_a_person_reads_them(value, words):
+    assert in_words(value) == words
 
 
 def test_the_page_needs_nothing_but_itself(swept):
@@ -136,8 +172,7 @@ def test_a_sweep_leaves_its_report(tmp_path):
     small = ["--R", "1", "--k", "2", "--n-min", "2", "--d", "2", "--inits", "1"]
     assert sweep_imbalance.main([*small, "--method", "accelerated", "--out", str(out)]) == 0
     page = Page((out / "report.html").read_text())
-    with (out / "summary.csv").open() as file:
-        assert page.table == list(csv.reader(file))
+    assert page.shows(out / "summary.csv")
     assert len(page.images) == 2
     assert "Theorem 1 is reproduced: 1 of 1" in " ".join(page.words)
 

@@ -185,7 +185,7 @@ def test_a_full_disk_is_said_and_the_sweep_goes_on_when_there_is_room(small_disk
     root, make_room = small_disk
     log = tmp_path / "log"
     replacement = partial(stub, log=log, pause=0, failing=(), bulk=20_000)
-    monkeypatch.setattr(sweep_imbalance, "run_cell", replacement)
+    monkeypatch.setattr(sweep_imbalance, "measure_problem", replacement)
 
     def run():
         with pytest.raises(SystemExit) as stopped:

@@ -84,36 +84,36 @@ def test_certificates_load_and_convince_the_independent_checker(swept, kind):
 def test_a_second_run_takes_the_cells_it_finds_and_runs_damaged_ones_again(swept, monkeypatch, capsys):
     before = (swept / "inits.csv").read_bytes()
     ran = []
-    original = sweep_batching.run_cell
-    monkeypatch.setattr(sweep_batching, "run_cell", lambda **a: ran.append(a["cell"].name) or original(**a))
+    original = sweep_batching.measure_families
+    monkeypatch.setattr(sweep_batching, "measure_families", lambda **a: ran.append(a["name"]) or original(**a))
     assert run(*SMALL, "--out", swept) == 0
     assert not ran
-    (cell,) = (swept / "cells").glob("R3-b6-bound-*.nc")
+    (cell,) = (swept / "cells").glob("R3-tau1-b6-bound-*.nc")
     content = bytearray(cell.read_bytes())
     content[len(content) // 2] ^= 1
     cell.write_bytes(bytes(content))
     assert run(*SMALL, "--out", swept) == 0
-    assert ran == ["R3-b6-bound"]
+    assert ran == ["R3-tau1-b6-bound"]
     assert (swept / "inits.csv").read_bytes() == before
     assert "Confirmed" in capsys.readouterr().out
 
 
 def test_a_cell_that_fails_is_said_with_its_command_and_the_others_go_on(swept, monkeypatch, capsys):
-    def failing(*, cell, **others):
+    def failing(**others):
         raise ArithmeticError("no\ncell")
 
-    monkeypatch.setattr(sweep_batching, "run_cell", failing)
-    (path,) = (swept / "cells").glob("R1-b6-drawn-*.nc.sha256")
+    monkeypatch.setattr(sweep_batching, "measure_families", failing)
+    (path,) = (swept / "cells").glob("R1-tau1-b6-drawn-*.nc.sha256")
     seal = path.read_bytes()
     path.unlink()
     before = {name: (swept / name).read_bytes() for name in ("summary.csv", "inits.csv", "report.html", "config.json")}
     assert run(*SMALL, "--out", swept) == 1
     said = capsys.readouterr().out
-    assert "failed  R1-b6-drawn: ArithmeticError: no cell\n" in said
+    assert "failed  R1-tau1-b6-drawn: ArithmeticError: no cell\n" in said
     command = "--batch-size 6 --no-bind --R 1 --k 3 --n 36 --d 6 --partitions 3 --inits 2"
     assert f"alone: python -m experiments.sweep_batching {command} --out {swept}\n" in said
     assert "1 of 4 cells failed" in said
-    assert "1 cells failed" in (swept / "report.html").read_text()
+    assert "1 of 4 cells failed" in (swept / "report.html").read_text()
     assert len(rows(swept / "summary.csv")) == 3
     path.write_bytes(seal)
     for name, content in before.items():
@@ -122,8 +122,15 @@ def test_a_cell_that_fails_is_said_with_its_command_and_the_others_go_on(swept, 
 
 def test_the_report_shows_the_summary_the_figure_and_every_certificate(swept):
     page = Page((swept / "report.html").read_text())
-    with (swept / "summary.csv").open() as file:
-        assert page.table == list(csv.reader(file))
+    assert page.shows(swept / "summary.csv")
+    assert page.table[0][:5] == [
+        "imbalance ratio R",
+        "bound",
+        "families: frame unique",
+        "frame not unique",
+        "undetermined",
+    ]
+    assert [row[1] for row in page.table[1:]] == ["no", "yes"] * 2
     assert len(page.images) == 1
     assert all(load.startswith("data:") for load in page.loads)
     words = " ".join(page.words)
@@ -147,7 +154,7 @@ def test_dask_workers_give_what_one_process_gives(swept, tmp_path):
 
 
 def test_cells_hold_the_histories_of_all_starts(swept):
-    (path,) = (swept / "cells").glob("R1-b6-drawn-*.nc")
+    (path,) = (swept / "cells").glob("R1-tau1-b6-drawn-*.nc")
     with xr.open_dataset(path, engine="h5netcdf") as cell:
         cell.load()
     assert cell["partition"].values.tolist() == [0, 0, 1, 1, 2, 2]
@@ -158,14 +165,60 @@ def test_cells_hold_the_histories_of_all_starts(swept):
 
 
 def test_an_unconfirmed_prediction_is_exit_status_1(swept, monkeypatch):
-    original = sweep_batching.run_cell
+    original = sweep_batching.measure_families
 
     def without_frames(**arguments):
         cell, certificates = original(**arguments)
         return cell.assign(orthogonal_frame=("init", np.zeros(cell.sizes["init"], bool))), certificates
 
-    monkeypatch.setattr(sweep_batching, "run_cell", without_frames)
+    monkeypatch.setattr(sweep_batching, "measure_families", without_frames)
     assert run(*SMALL, "--out", swept.parent / "unconfirmed") == 1
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["a file's batches", "random ones over a file's classes"])
+def test_a_problem_of_your_own_at_several_temperatures(given, tmp_path):
+    own = {"labels": [0, 0, 0, 0, 1, 1, 1, 1, 2, 2], "d": 5}
+    own |= {"batches": [[0, 1, 4, 5, 8], [2, 3, 6, 7, 9], [0, 4, 8, 9]]} if given else {}
+    (tmp_path / "mine.json").write_text(json.dumps(own))
+    out = tmp_path / "runs"
+    options = ["--problem", tmp_path / "mine.json", "--tau", 0.5, 1, "--inits", 1, "--out", out]
+    assert run(*options, "--partitions", 2, "--batch-size", 4) == 0
+    summary, inits = rows(out / "summary.csv"), rows(out / "inits.csv")
+    assert [(row["tau"], row["bound"]) for row in summary] == [(t, b) for t in ("0.5", "1") for b in ("False", "True")]
+    assert {(row["R"], row["k"], row["d"], row["n"]) for row in summary} == {("2", "3", "5", "10")}
+    said = {(row["family"], row["batch_size"], row["batches"], row["partitions"]) for row in summary}
+    assert said == {("given", "5", "3", "1") if given else ("partition", "4", "3", "2")}
+    assert len(inits) == (4 if given else 8)
+    assert all(row["unique"] == "True" for row in inits if row["bound"] == "True")
+    paths = sorted((out / "certificates").glob("R2-tau0.5-b*-bound-family000-start000.json"))
+    assert [Certificate.load(path).problem.tau for path in paths] == [0.5]
+    cells = set((out / "cells").iterdir())
+    (tmp_path / "mine.json").rename(tmp_path / "moved.json")
+    assert run("--problem", tmp_path / "moved.json", *options[2:], "--partitions", 2, "--batch-size", 4) == 0
+    assert set((out / "cells").iterdir()) == cells
+    page = (out / "report.html").read_text()
+    assert "tau = 0.5 1" in page
+    assert "R = 2, tau = 0.5, batches of" in page
+
+
+def test_without_relu(tmp_path, capsys):
+    small = ["--R", 3, "--k", 3, "--n", 12, "--d", 6, "--batch-size", 6, "--partitions", 1, "--inits", 2, "--no-bind"]
+    assert run(*small, "--no-relu", "--out", tmp_path) == 0
+    (row,) = rows(tmp_path / "summary.csv")
+    assert (row["certified"], row["orthogonal_frames"], row["undetermined"]) == ("2", "0", "1")
+    assert float(row["worst_gap"]) < 1e-10
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note --no-relu: Theorem 2 is about UFM+" in said
+    assert "2 of 2 starts are certified global minimisers of UFM." in said
+    assert "no theorem says which geometry a batch family forces" in (tmp_path / "report.html").read_text()
+
+
+def test_a_family_is_known_by_its_name_alone(tmp_path, monkeypatch):
+    whole = {"whole": lambda labels, batch_size, epochs, seed: np.arange(len(labels), dtype=np.int32)[None]}
+    monkeypatch.setattr(sweep_batching.batching, "FAMILIES", whole)
+    config = sweep_batching.Config(family="whole", k=3, n=12, d=3, R=(1.0,), partitions=1, bind=False)
+    _, (cell,) = sweep_batching.checked_cells(config)
+    assert cell.problems[0].batches.shape == (1, 12)
 
 
 @pytest.mark.parametrize("family", ["partition", "stratified", "reshuffled"])
@@ -173,7 +226,7 @@ def test_an_unconfirmed_prediction_is_exit_status_1(swept, monkeypatch):
 def test_families_have_the_samples_and_shapes_they_say(family, imbalance):
     config = sweep_batching.Config(family=family, imbalance=imbalance, k=4, n=100, d=8, R=(1.0, 7.0), partitions=2)
     config = dataclasses.replace(config, batch_size=(10, 25), epochs=3)
-    cells = sweep_batching.checked_cells(config)
+    _, cells = sweep_batching.checked_cells(config)
     assert len(cells) == 2 * 2 * 2
     for cell in cells:
         for problem in cell.problems:
@@ -188,7 +241,7 @@ def test_families_have_the_samples_and_shapes_they_say(family, imbalance):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--family", "shuffled"], "--family"),
+        (["--family", "shuffled"], "family = 'shuffled': choose one of partition, stratified, reshuffled"),
         (["--batch-size", 0], "batch_size = 0"),
         (["--batch-size"], "batch_size = "),
         (["--batch-size", "half"], "--batch-size"),

@@ -80,8 +80,8 @@ def test_cells_hold_what_the_tables_say(swept):
 def test_a_second_run_takes_the_cells_it_finds_and_runs_damaged_ones_again(swept, monkeypatch):
     before = (swept / "inits.csv").read_bytes()
     ran = []
-    original = sweep_imbalance.run_cell
-    monkeypatch.setattr(sweep_imbalance, "run_cell", lambda *a, **k: ran.append(1) or original(*a, **k))
+    original = sweep_imbalance.measure_problem
+    monkeypatch.setattr(sweep_imbalance, "measure_problem", lambda *a, **k: ran.append(1) or original(*a, **k))
     assert run("--R", 1, 20, *SMALL, "--out", swept) == 0
     assert not ran
     (cell,) = (swept / "cells").glob("R20-*.nc")

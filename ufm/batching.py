@@ -7,7 +7,7 @@ same shape whatever the seed, so they stack and vmap.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Array, Int
@@ -16,6 +16,8 @@ from ufm.errors import InvalidInput, whole_number
 from ufm.problem import PADDING, checked_batches, checked_labels
 
 Family = Int[np.ndarray, "nb s"]
+# What fits a machine: samples of all batches of a family together.
+MOST_MEMBERS = 50_000_000
 
 
 def partition(n: int, batch_size: int, seed: int, *, drop_last: bool = False) -> Family:
@@ -54,12 +56,22 @@ def reshuffled(n: int, batch_size: int, epochs: int, seed: int) -> Family:
     """The union of `epochs` independent random partitions: training that reshuffles after every epoch.
 
     ceil(n / batch_size) batches an epoch, epoch after epoch; every sample is in `epochs` batches. Raises as
-    `partition`, and InvalidInput for epochs < 1.
+    `partition`, and InvalidInput for epochs < 1, or so many that the batches hold more than 50,000,000 samples.
     """
     n, batch_size = _checked(n, batch_size)
     epochs = whole_number("epochs", epochs, 1, "give at least 1 epoch, as a whole number")
+    if epochs * n > MOST_MEMBERS:
+        raise InvalidInput("epochs", epochs, f"with {n:,} samples that is too much; give fewer")
     generator = _generator(seed)
     return np.concatenate([_rows(generator.permutation(n), batch_size) for _ in range(epochs)])
+
+
+# By the name that `experiments.sweep_batching` draws a family under: from labels, batch size, epochs and seed.
+FAMILIES: dict[str, Callable[[np.ndarray, int, int, int], Family]] = {
+    "partition": lambda labels, batch_size, epochs, seed: partition(len(labels), batch_size, seed),
+    "stratified": lambda labels, batch_size, epochs, seed: stratified_partition(labels, batch_size, seed),
+    "reshuffled": lambda labels, batch_size, epochs, seed: reshuffled(len(labels), batch_size, epochs, seed),
+}
 
 
 def bind(

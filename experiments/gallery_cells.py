@@ -1,22 +1,16 @@
-"""What each figure of the gallery is drawn from: pieces of results, each computed once and kept in a store."""
+"""What the figures of the gallery are drawn from: each cell is named and determined by its parameters."""
 
 from __future__ import annotations
-
-import csv
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from flint import ctx
 
-from experiments.cells import histories, run_cell
+from experiments.cells import Cell, Computed, Tell
 from experiments.local_phase import PerSample, grouped, local_phase
-from experiments.store import Store, digest
+from experiments.measuring import histories, measure_problem
+from experiments.sweep import PROFILES
 from solvers.certification.balls import precision
 from solvers.certification.certificate import Certificate, Proof
 from solvers.certification.certifier import Certifier
@@ -25,70 +19,36 @@ from solvers.descent.lanes import Outcome, Schedule, Start, run_lanes
 from solvers.descent.projected_gradient import ProjectedGradient
 from solvers.multistart import Solution, solve
 from solvers.verification import Verifier
-from ufm import Problem, long_tail_imbalance, loss_bound, orbits, step_imbalance
+from ufm import Problem, loss_bound, orbits, step_imbalance
 from ufm.geometry import geometry_metrics
 from ufm.local_rate import best_tau, slowest_contraction
 
-# Part of every piece's name: a change of what a piece holds makes a new piece.
-SCHEMA = 1
 RATIOS = (1, 10, 100, 1000)
 K, N_MIN, D = 10, 5, 20
-PROFILES = {"step": step_imbalance, "long-tail": long_tail_imbalance}
 ETA, MOMENTUM = 0.1, 0.9  # the authors' recipe
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A named result: the parameters that determine it, and the function that computes it from them."""
-
-    name: str
-    parameters: Mapping[str, Any]
-    compute: Callable[..., xr.Dataset]
-
-    @property
-    def file(self) -> str:
-        """Its name in a store."""
-        return f"cells/{self.name}-{digest([self.name, dict(self.parameters), SCHEMA])}.nc"
-
-    def stored(self, store: Store) -> xr.Dataset | None:
-        """The result, if the store has it complete and undamaged."""
-        return store.read_cell(self.file)
-
-    def run(self, store: Store) -> xr.Dataset:
-        """Compute and store the result."""
-        result = self.compute(store, **self.parameters)
-        store.write_cell(self.file, result)
-        return result
-
-
-def sweep_piece(R: float, *, imbalance: str = "step", nonneg: bool = True, inits: int = 32) -> Piece:
+def sweep_cell(R: float, *, imbalance: str = "step", nonneg: bool = True, inits: int = 32) -> Cell:
     """A cell of the imbalance sweep, by the staircase."""
-    label = f"sweep-{'relu' if nonneg else 'no-relu'}-{imbalance}-R{R:g}"
+    name = f"sweep-{'relu' if nonneg else 'no-relu'}-{imbalance}-R{R:g}"
     parameters = {"R": R, "imbalance": imbalance, "nonneg": nonneg, "inits": inits, "k": K, "n_min": N_MIN, "d": D}
-    return Piece(label, parameters, _sweep_cell)
+    own = {"R": R, "imbalance": imbalance}
+    return Cell(name, _sweep_cell, {**parameters, "name": name}, parts=inits, attrs=own)
 
 
 def _sweep_cell(
-    store: Store, *, R: float, imbalance: str, nonneg: bool, inits: int, k: int, n_min: int, d: int
-) -> xr.Dataset:
+    *, R: float, imbalance: str, nonneg: bool, inits: int, k: int, n_min: int, d: int, name: str, progress: Tell
+) -> Computed:
     problem = Problem.from_class_sizes(PROFILES[imbalance](k, n_min, R), d=d, nonneg=nonneg)
-    folder = f"certificates/{'relu' if nonneg else 'no-relu'}-{imbalance}"
-    return run_cell(
-        problem,
-        inits=inits,
-        seed=0,
-        method="staircase",
-        certificate=lambda start: store.path(f"{folder}/R{R:g}-start{start:03d}.json"),
-        progress=lambda ended: None,
-    ).assign_attrs(R=R, imbalance=imbalance)
+    return measure_problem(problem, name=name, inits=inits, seed=0, method="staircase", progress=progress)
 
 
-def random_starts_piece(R: float = 10, inits: int = 8) -> Piece:
+def random_starts_cell(R: float = 10, inits: int = 8) -> Cell:
     """The excess from random starts: plain projected gradient on all samples, and the staircase."""
-    return Piece(f"random-starts-R{R:g}", {"R": R, "inits": inits, "k": K, "n_min": N_MIN, "d": D}, _random_starts)
+    return Cell(f"random-starts-R{R:g}", _random_starts, {"R": R, "inits": inits, "k": K, "n_min": N_MIN, "d": D})
 
 
-def _random_starts(store: Store, *, R: float, inits: int, k: int, n_min: int, d: int) -> xr.Dataset:
+def _random_starts(*, R: float, inits: int, k: int, n_min: int, d: int, progress: Tell) -> Computed:
     problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d)
     data = {}
     for method in ("projected-gradient", "staircase"):
@@ -96,26 +56,26 @@ def _random_starts(store: Store, *, R: float, inits: int, k: int, n_min: int, d:
         for name in ("iteration", "excess"):
             data[f"{method}_{name}"] = (("init", f"{method}_record"), records[name])
     attrs = {"R": R, "k": k, "d": d, "n": problem.num_samples, "tau": 1.0, "inits": inits}
-    return xr.Dataset(data, attrs={**attrs, "loss_bound": float(loss_bound(problem))})
+    return xr.Dataset(data, attrs={**attrs, "loss_bound": float(loss_bound(problem))}), {}
 
 
-def local_piece(R: float) -> Piece:
+def local_cell(R: float) -> Cell:
     """Plain projected gradient near an orthogonal frame, at temperature 1."""
     parameters = {"R": R, "k": K, "n_min": N_MIN, "d": D, "eta": ETA, "starts": 4, "steps": 200}
-    return Piece(f"near-frame-R{R:g}", parameters, _near_frame)
+    return Cell(f"near-frame-R{R:g}", _near_frame, parameters)
 
 
 def _near_frame(
-    store: Store, *, R: float, k: int, n_min: int, d: int, eta: float, starts: int, steps: int
-) -> xr.Dataset:
+    *, R: float, k: int, n_min: int, d: int, eta: float, starts: int, steps: int, progress: Tell
+) -> Computed:
     problem = grouped(step_imbalance(k, n_min, R), n_min, d, 1.0)
     # Repulsion of minorities is R times weaker: so is the noise it has to end before the asymptotic phase begins.
     across = 1e-3 / R
     run = local_phase(problem, eta, starts=starts, steps=steps, within=0.05, across=across, seed=0)
-    return run.assign_attrs(R=R, n_min=n_min, groups=n_min)
+    return run.assign_attrs(R=R, n_min=n_min, groups=n_min), {}
 
 
-def temperature_piece(R: float) -> Piece:
+def temperature_cell(R: float) -> Cell:
     """The local rate against the temperature: predicted on a fine grid, measured on a coarse one."""
     parameters = {
         "R": R,
@@ -127,11 +87,10 @@ def temperature_piece(R: float) -> Piece:
         "steps": 300,
         "taus": [0.15, 0.2, 0.3, 0.45, 0.6, 0.8, 1.2, 2.0, 3.5, 5.0],
     }
-    return Piece(f"temperature-R{R:g}", parameters, _temperature)
+    return Cell(f"temperature-R{R:g}", _temperature, parameters)
 
 
 def _temperature(
-    store: Store,
     *,
     R: float,
     k: int,
@@ -141,7 +100,8 @@ def _temperature(
     starts: int,
     steps: int,
     taus: list[float],
-) -> xr.Dataset:
+    progress: Tell,
+) -> Computed:
     sizes = step_imbalance(k, n_min, R)
     runs = [
         local_phase(grouped(sizes, n_min, d, tau), eta, starts=starts, steps=steps, within=0.005, across=0.0, seed=0)
@@ -163,22 +123,22 @@ def _temperature(
         },
         coords={"tau": taus, "fine_tau": fine},
         attrs={"R": R, "k": k, "d": d, "n": int(sizes.sum()), "n_min": n_min, "eta": eta, "starts": starts},
-    )
+    ), {}
 
 
-def cosines_piece() -> Piece:
+def cosines_cell() -> Cell:
     """Class-mean cosines of UFM and UFM+ against R: the certified minimiser, and where the solver ends."""
     fine = np.round(np.geomspace(1, 1000, 16), 4).tolist()
     coarse = [1, 3, 10, 30, 100, 300, 1000]
-    return Piece("cosines", {"fine": fine, "coarse": coarse, "inits": 4, "k": K, "n_min": 10, "d": D}, _cosines)
+    return Cell("cosines", _cosines, {"fine": fine, "coarse": coarse, "inits": 4, "k": K, "n_min": 10, "d": D})
 
 
 KINDS = ("majority-majority", "majority-minority", "minority-minority")
 
 
 def _cosines(
-    store: Store, *, fine: list[float], coarse: list[float], inits: int, k: int, n_min: int, d: int
-) -> xr.Dataset:
+    *, fine: list[float], coarse: list[float], inits: int, k: int, n_min: int, d: int, progress: Tell
+) -> Computed:
     curve, gaps, ratios = [], [], []
     for R in fine:
         sizes = step_imbalance(k, n_min, R)
@@ -207,7 +167,7 @@ def _cosines(
         },
         coords={"fine_R": ratios, "R": np.asarray(coarse, float), "kind": list(KINDS)},
         attrs={"k": k, "d": d, "tau": 1.0, "n_min": n_min, "inits": inits},
-    )
+    ), {}
 
 
 def _by_kind(gram: np.ndarray) -> list[float]:
@@ -229,15 +189,15 @@ def _class_gram(solution: Solution, start: int) -> np.ndarray:
     return np.asarray(metrics.gram)
 
 
-def basin_piece(d: int, R: float, tau: float) -> Piece:
+def basin_cell(d: int, R: float, tau: float) -> Cell:
     """Share of starts that reach the optimum: plain projected gradient in class space, and the staircase."""
     parameters = {"d": d, "R": R, "tau": tau, "k": K, "n_min": N_MIN, "starts": 32, "inits": 16, "max_steps": 50_000}
-    return Piece(f"basin-d{d}-R{R:g}-tau{tau:g}", parameters, _basin)
+    return Cell(f"basin-d{d}-R{R:g}-tau{tau:g}", _basin, parameters)
 
 
 def _basin(
-    store: Store, *, d: int, R: float, tau: float, k: int, n_min: int, starts: int, inits: int, max_steps: int
-) -> xr.Dataset:
+    *, d: int, R: float, tau: float, k: int, n_min: int, starts: int, inits: int, max_steps: int, progress: Tell
+) -> Computed:
     problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, tau=tau)
     quotient = orbits(problem).quotient
     sizes = np.asarray(problem.class_sizes)
@@ -257,7 +217,7 @@ def _basin(
     return xr.Dataset(
         {"projected_gradient": ("start", verdicts), "staircase": ("init", lifted)},
         attrs={"d": d, "R": R, "tau": tau, "k": k, "n_min": n_min, "starts": starts, "inits": inits},
-    )
+    ), {}
 
 
 def _mean_rows(rng: np.random.Generator, sizes: np.ndarray, d: int) -> np.ndarray:
@@ -269,13 +229,13 @@ def _mean_rows(rng: np.random.Generator, sizes: np.ndarray, d: int) -> np.ndarra
     return np.array(means)
 
 
-def certificates_piece() -> Piece:
+def certificates_cell() -> Cell:
     """Certificates of one start over R, for UFM+ and UFM, with a conic solver's opinion beside them."""
     ratios = [1, 3, 10, 30, 100, 300, 1000, 3000, 10000]
-    return Piece("certificates", {"ratios": ratios, "k": K, "n_min": N_MIN, "d": D}, _certificates)
+    return Cell("certificates", _certificates, {"ratios": ratios, "k": K, "n_min": N_MIN, "d": D})
 
 
-def _certificates(store: Store, *, ratios: list[float], k: int, n_min: int, d: int) -> xr.Dataset:
+def _certificates(*, ratios: list[float], k: int, n_min: int, d: int, progress: Tell) -> Computed:
     fields = ("upper", "lower", "gap", "theoretical", "tolerance", "conic", "weakest")
     table = np.full((2, len(ratios), len(fields)), np.nan)
     status = np.full((2, len(ratios)), "", dtype=object)
@@ -292,55 +252,7 @@ def _certificates(store: Store, *, ratios: list[float], k: int, n_min: int, d: i
         | {"status": (("model", "R"), status.astype(str))},
         coords={"model": ["UFM+", "UFM"], "R": np.asarray(ratios, float)},
         attrs={"k": k, "d": d, "tau": 1.0, "n_min": n_min},
-    )
-
-
-@dataclass(frozen=True)
-class BenchmarkPiece(Piece):
-    """A table that `experiments.benchmark` wrote under <results>/benchmark; it is run, in small, if there is none.
-
-    For better numbers run `python -m experiments.benchmark --out <results>/benchmark` at leisure: the figure
-    takes what is there.
-    """
-
-    @property
-    def file(self) -> str:
-        """The table's name in a store."""
-        return f"benchmark/{self.name}.csv"
-
-    def stored(self, store: Store) -> xr.Dataset | None:
-        """The table as a dataset over the dimension run, or None."""
-        path = store.root / self.file
-        if not path.is_file():
-            return None
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return xr.Dataset({name: ("run", _column([row[name] for row in rows])) for name in rows[0]})
-
-    def run(self, store: Store) -> xr.Dataset:
-        """Run the benchmark in a process of its own, so that nothing else is on its clock."""
-        if self.stored(store) is None:
-            options = [str(option) for name, given in self.parameters.items() for option in (f"--{name}", *given)]
-            command = [sys.executable, "-m", "experiments.benchmark", *options, "--out", str(store.root / "benchmark")]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        table = self.stored(store)
-        assert table is not None
-        return table
-
-
-def _column(texts: list[str]) -> np.ndarray:
-    if set(texts) <= {"True", "False"}:
-        return np.array([text == "True" for text in texts])
-    try:
-        return np.array([float(text) for text in texts])
-    except ValueError:
-        return np.array(texts)
-
-
-def benchmark_pieces() -> tuple[Piece, Piece]:
-    """The table of peers and the table of growth, from one run."""
-    options = {"R": (10, 100), "starts": (2,), "limit": (5,), "growth": (10, 100, 1000, 10000)}
-    return BenchmarkPiece("benchmark", options, xr.Dataset), BenchmarkPiece("growth", options, xr.Dataset)
+    ), {}
 
 
 def _numbers(proof: Certificate) -> list[float]:
