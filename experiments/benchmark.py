@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import command_line
-from experiments.cells import Cell, Computed, Tell
+from experiments.cells import Cell, Computed, Tell, log_console
 from experiments.peers import PEERS, Run, Test
 from experiments.store import Store
 from solvers.certification.certifier import Certifier
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InvalidInput("limit", config.limit, "give a positive number of seconds")
     problems = {R: _problem(config, R) for R in config.R}
     large = {R: _problem(config, R) for R in config.growth}
-    store, console = Store(config.out), Console()
+    store, console = Store(config.out), log_console()
     with store.alone():
         rows, grown = measure(config, problems, large, console)
         for name, lines in (("benchmark", rows), ("growth", grown)):

@@ -335,7 +335,7 @@ def test_the_benchmark_leaves_what_its_figure_is_drawn_from(tmp_path, monkeypatc
     data = Store(tmp_path).read_cell(benchmarks.benchmark_cell().file)
     assert data["peer"].values.tolist() == ["staircase"]
     assert data["reached"].values.tolist() == [True]
-    assert data["growth_n"].values.tolist() == [8]
+    assert data["growth_n"].values.tolist() == [10]
     monkeypatch.setattr(gallery, "FIGURES", {"F9_benchmark": FIGURES["F9_benchmark"]})
     assert gallery.main(["--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "F9_benchmark.png").exists()
