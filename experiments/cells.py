@@ -37,6 +37,7 @@ class Cell:
     - parts: as `progress` counts them.
     - title: what it is called while it runs; the name if empty. alone: the command that computes it alone.
     - attrs: added to those of the dataset.
+    - prepare: begins, while earlier cells are computed here, what this one would wait for; returns at once.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Cell:
     title: str = ""
     alone: str = ""
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Callable[[], None] = field(default=lambda: None)
 
     @functools.cached_property
     def file(self) -> str:
@@ -94,7 +96,7 @@ def run_cells(
             bar.update(task, completed=sum(done.values()), description=waiting[file].title or waiting[file].name)
 
         jobs = [
-            engine.Job(file, cell.compute, cell.arguments, cell.parts, partial(tell, file))
+            engine.Job(file, cell.compute, cell.arguments, cell.parts, partial(tell, file), cell.prepare)
             for file, cell in waiting.items()
         ]
         for job in jobs[:1]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from solvers.parallel.compiled import abandon
 from ufm.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 _LOCAL = re.compile(r"local:([1-9]\d{0,3})")
 _ADDRESS = re.compile(r"(?!local:)(?:[a-z]+://)?[^\s:/]+:\d{1,5}")
+# Jobs prepared before the first of them runs.
+AHEAD = 4
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -24,6 +28,7 @@ class Job:
 
     - tell: called with the number of parts that have ended, so far as they can be told apart where the job runs.
     - parts: how many those are.
+    - prepare: see `experiments.cells.Cell`.
     """
 
     name: str
@@ -31,6 +36,7 @@ class Job:
     arguments: Mapping[str, Any]
     parts: int = 1
     tell: Callable[[int], None] = field(default=lambda ended: None)
+    prepare: Callable[[], None] = field(default=lambda: None)
 
 
 @dataclass(frozen=True)
@@ -62,13 +68,21 @@ def run(jobs: Sequence[Job], engine: str | None = None) -> Generator[Ended]:
 
 
 def _here(jobs: Sequence[Job]) -> Generator[Ended]:
-    for job in jobs:
-        try:
-            value = job.compute(**job.arguments, progress=job.tell)
-        except Exception as error:
-            yield Ended(job, error=error)
-        else:
-            yield Ended(job, value)
+    prepared = 0
+    try:
+        for place, job in enumerate(jobs):
+            for following in jobs[prepared : place + AHEAD]:
+                with contextlib.suppress(Exception):  # which its own run will raise
+                    following.prepare()
+            prepared = place + AHEAD
+            try:
+                value = job.compute(**job.arguments, progress=job.tell)
+            except Exception as error:
+                yield Ended(job, error=error)
+            else:
+                yield Ended(job, value)
+    finally:
+        abandon()
 
 
 def _on_dask(jobs: Sequence[Job], engine: str) -> Generator[Ended]:

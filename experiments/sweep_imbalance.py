@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ from experiments.imbalance_report import judged
 from experiments.measuring import measure_problem
 from experiments.report import in_words
 from experiments.store import Store, digest
-from solvers.multistart import METHODS
+from solvers.multistart import METHODS, prepare
 from solvers.verification import Verdict
 from ufm import InvalidInput, Problem
 from ufm.errors import checked_seed, whole_number
@@ -155,6 +156,7 @@ def cell_of(config: Config, R: float, tau: float, problem: Problem) -> Cell:
         title=f"R = {R:g}, {f'tau = {tau:g}, ' if len(config.tau) > 1 else ''}n = {problem.num_samples:,}",
         alone=command_line.command(MODULE, config, R=(R,), tau=(tau,), fresh=False, dask=None),
         attrs={"R": R, "imbalance": config.imbalance},
+        prepare=partial(prepare, problem, config.inits, config.method),
     )
 
 

@@ -39,7 +39,7 @@ class Measurement(NamedTuple):
     @property
     def residual(self) -> float:
         """Largest stationarity residual over points."""
-        return float(jnp.max(self.residuals))
+        return float(np.asarray(self.residuals).max())
 
 
 def measure_point(H: Float[Array, "m d"], problem: Problem) -> Measurement:
@@ -62,13 +62,24 @@ def measure(
 
     More than PIECE pairs are swept piece by piece, which is shown and can be stopped: see `solvers.progress.followed`.
     """
-    pairs = float(problem.batches.shape[0]) * problem.batches.shape[1] ** 2
+    pairs = _pairs(problem)
     if pairs > PIECE:
         return _in_pieces(jnp.asarray(H), problem, pairs, tell)
     shape = common_shape([problem]) if shape is None else shape
     rows = np.pad(np.asarray(H), ((0, shape[0] - len(H)), (0, 0)))
     at = jax.tree.map(np.asarray, _compiled(rows, padded(problem, shape)))
     return at._replace(residuals=at.residuals[: len(H)])
+
+
+def prepare_measure(problem: Problem) -> None:
+    """Compile on another thread what `measure` will call for points of this problem."""
+    if _pairs(problem) <= PIECE:
+        shape = common_shape([problem])
+        _compiled.prepare(jax.ShapeDtypeStruct((shape[0], problem.d), np.float64), padded(problem, shape))
+
+
+def _pairs(problem: Problem) -> float:
+    return float(problem.batches.shape[0]) * problem.batches.shape[1] ** 2
 
 
 def _in_pieces(H: Float[Array, "m d"], problem: Problem, pairs: float, tell: Tell | None) -> Measurement:

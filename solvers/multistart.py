@@ -15,12 +15,12 @@ from jaxtyping import Float, Int
 from solvers.descent.accelerated import Accelerated
 from solvers.descent.collapse import Collapsed, collapsed_starts_of_each, random_start
 from solvers.descent.escape import Climb, climb, spare_coordinates
-from solvers.descent.lanes import Outcome, Schedule, Start, run_lanes
+from solvers.descent.lanes import Outcome, Schedule, Start, prepare_lanes, run_lanes
 from solvers.descent.method import Method, Record, joined
 from solvers.descent.projected_gradient import ProjectedGradient
 from solvers.descent.quasi_newton import QuasiNewton
 from solvers.descent.status import Status
-from solvers.measurement import measure
+from solvers.measurement import measure, prepare_measure
 from solvers.parallel.compiled import Compiled, compile_seconds
 from solvers.parallel.padding import Shape, common_shape, padded
 from ufm.errors import InvalidInput, checked_seed, whole_number
@@ -142,6 +142,22 @@ def solve(
     return parts(problem=problem, timings=Timings(compiling, elapsed - compiling))
 
 
+def prepare(problem: Problem, inits: int = 32, method: str = "staircase") -> None:
+    """Begin to compile, on other threads, what `solve` of such a problem will call; returns at once.
+
+    Worth it while something else runs, such as the solving of another problem. What is already compiled is not again.
+    """
+    limits = Limits(MOST_STEPS, math.inf)
+    if method == "staircase":
+        quotient = orbits(problem).quotient
+        quotient = padded(quotient, common_shape([quotient]))
+        _prepare_climb([quotient], inits, limits.schedule(lanes(quotient, inits)))
+    elif method in ON_ALL_SAMPLES:
+        schedule = limits.schedule(lanes(problem, inits))
+        prepare_lanes(ON_ALL_SAMPLES[method], problem, inits, schedule, width=problem.d)
+        prepare_measure(problem)
+
+
 def solve_each(
     problems: Sequence[Problem],
     inits: int = 32,
@@ -195,15 +211,16 @@ def _by_staircase(
     symmetries = [orbits(problem) for problem in problems]
     shape = common_shape([symmetry.quotient for symmetry in symmetries]) if shape is None else shape
     quotients = [padded(symmetry.quotient, shape) for symmetry in symmetries]
+    schedule = limits.schedule(lanes(quotients[0], inits * len(problems)))
+    _prepare_climb(quotients, inits, schedule)
     began, compiling = time.perf_counter(), compile_seconds()
     collapsed = collapsed_starts_of_each(problems, symmetries, seeds, inits, rows=shape[0], most=limits.max_steps - 1)
     seconds = (time.perf_counter() - began - (compile_seconds() - compiling)) / len(collapsed)
-    width = lanes(quotients[0], inits * len(problems))
     climbs = climb(
-        QuasiNewton(settled=SETTLED if spare_coordinates(quotients[0]) > 0 else 0.0),
+        _of_orbits(quotients[0]),
         quotients[0] if len(quotients) == 1 else [quotient for quotient in quotients for _ in range(inits)],
         [Start(np.asarray(start.points), steps=int(start.steps), seconds=seconds) for start in collapsed],
-        limits.schedule(width),
+        schedule,
         streams=[(seed, s) for seed in seeds for s in range(inits)],
         ladder=ladder(problems[0]),
         max_lifts=max_lifts,
@@ -213,6 +230,18 @@ def _by_staircase(
         _assembled(collapsed[first : first + inits], climbs[first : first + inits], symmetry, quotient)
         for first, symmetry, quotient in zip(range(0, len(climbs), inits), symmetries, quotients, strict=True)
     ]
+
+
+def _of_orbits(quotient: Problem) -> QuasiNewton:
+    return QuasiNewton(settled=SETTLED if spare_coordinates(quotient) > 0 else 0.0)
+
+
+def _prepare_climb(quotients: Sequence[Problem], inits: int, schedule: Schedule) -> None:
+    """Compile, while starts collapse, what they go on to."""
+    method, width = _of_orbits(quotients[0]), quotients[0].d + spare_coordinates(quotients[0])
+    starts, shared = inits * len(quotients), len(quotients) == 1
+    prepare_lanes(method, quotients[0], starts, schedule, width=width, shared=shared)
+    prepare_measure(quotients[0])
 
 
 def _assembled(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from ufm.errors import InvalidInput, whole_number
@@ -97,17 +98,20 @@ class Problem(eqx.Module):
     @property
     def class_sizes(self) -> Float[Array, " k"]:
         """Samples a class (the paper's n_c)."""
-        return jnp.zeros(self.k).at[self.labels].add(self.multiplicity)
+        if isinstance(self.labels, Tracer) or isinstance(self.multiplicity, Tracer):
+            return jnp.zeros(self.k).at[self.labels].add(self.multiplicity)
+        # On the host: jax.numpy would compile it for each number of points.
+        return jnp.asarray(np.bincount(np.asarray(self.labels), np.asarray(self.multiplicity), self.k))
 
     @property
     def num_samples(self) -> int:
         """n, multiplicities counted."""
-        return int(self.multiplicity.sum())
+        return int(np.asarray(self.multiplicity).sum())
 
     @property
     def is_full_batch(self) -> bool:
         """One batch that holds everything (shape alone tells: indices within a batch are distinct)."""
-        return self.batches.shape[0] == 1 and bool((self.batches >= 0).sum() == self.num_points)
+        return self.batches.shape[0] == 1 and bool((np.asarray(self.batches) >= 0).sum() == self.num_points)
 
     @property
     def bound_is_attained(self) -> bool:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Any
 
-import cvxpy as cp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -55,6 +55,8 @@ def solve_relaxation(problem: OrbitProblem, solver: str = "CLARABEL") -> ConicSo
     """
     if solver not in OPTIONS:
         raise InvalidInput("solver", solver, f"give one of {', '.join(OPTIONS)}")
+    import cvxpy as cp  # takes most of a second: only who asks a conic solver waits for it
+
     start = perf_counter()
     m = len(problem)
     sizes = np.array(problem.sizes, dtype=float)
@@ -107,8 +109,10 @@ def solve_relaxation(problem: OrbitProblem, solver: str = "CLARABEL") -> ConicSo
     )
 
 
-def _loss(problem: OrbitProblem, values: cp.Expression) -> cp.Expression:
-    """The loss in the vector of pair values: log-sum-exp rows, grouped by their number of terms."""
+def _loss(problem: OrbitProblem, values: Any) -> Any:
+    """The loss in the vector of pair values, a cvxpy expression: log-sum-exp rows, grouped by their number of terms."""
+    import cvxpy as cp
+
     m, sizes, classes = len(problem), np.array(problem.sizes, dtype=float), np.array(problem.classes)
     rows: dict[int, list[tuple[Int[np.ndarray, " s"], Float[np.ndarray, " s"], float]]] = {}
     linear = np.zeros(values.shape[0])
@@ -124,7 +128,7 @@ def _loss(problem: OrbitProblem, values: cp.Expression) -> cp.Expression:
             np.add.at(linear, index[same], sizes[a] * others[same] / (positives * problem.tau))
             kept = others > 0
             rows.setdefault(int(kept.sum()), []).append((index[kept], np.log(others[kept]), sizes[a]))
-    loss: cp.Expression = -(linear @ values)
+    loss = -(linear @ values)
     for terms, group in rows.items():
         index = np.concatenate([entry[0] for entry in group])
         offset = np.concatenate([entry[1] for entry in group]).reshape(len(group), terms)

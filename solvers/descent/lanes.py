@@ -65,6 +65,35 @@ class Schedule:
     max_steps: int = 20_000
     max_seconds: float = math.inf
 
+    def used(self, starts: int) -> int:
+        """Lanes in all for so many starts, equally many on each device."""
+        return devices.count() * min(self.lanes, -(-starts // devices.count()))
+
+    @property
+    def chunk(self) -> dict[str, int]:
+        """What of it is compiled."""
+        return {"records": self.records, "every": self.every}
+
+
+def prepare_lanes(
+    method: Method, problem: Problem, starts: int, schedule: Schedule, *, width: int, shared: bool = True
+) -> None:
+    """Compile on another thread what `run_lanes` will call for so many starts with rows of this width.
+
+    shared: of this one problem, or each of its own, of this shape.
+    """
+    if devices.count() > 1:
+        return
+    count = schedule.used(starts)
+    given = (
+        jax.ShapeDtypeStruct((count, problem.num_points, width), np.float64),
+        jax.ShapeDtypeStruct((count,), np.float64),
+        jax.ShapeDtypeStruct((count,), np.int32),
+        problem if shared else stacked([problem] * count),
+    )
+    lanes = jax.eval_shape(partial(begin_on_devices, method=method, shared=shared), *given)
+    _advance.prepare(lanes, given[-1], method=method, shared=shared, **schedule.chunk)
+
 
 def run_lanes(
     method: Method,
@@ -81,7 +110,7 @@ def run_lanes(
     waiting = deque(starts)
     if not waiting:
         return
-    count = devices.count() * min(schedule.lanes, -(-len(waiting) // devices.count()))
+    count = schedule.used(len(waiting))
     shared = isinstance(problem, Problem)
     present = problem if isinstance(problem, Problem) else stacked([problem[0]] * count)
     tau = np.full(count, float(present.tau))
@@ -109,11 +138,10 @@ def run_lanes(
             begun = _begin(H, tau, most, present, method=method, shared=shared)._replace(done=~fresh)
             lanes = begun if lanes is None else jax.tree.map(partial(_replaced, fresh), begun, lanes)
         began, compiling = time.perf_counter(), compile_seconds()
-        steps_and_records = {"records": schedule.records, "every": schedule.every}
-        lanes, records = _advance(lanes, present, method=method, shared=shared, **steps_and_records)
+        lanes, records = _advance(lanes, present, method=method, shared=shared, **schedule.chunk)
         records = jax.tree.map(np.asarray, records)
         seconds = time.perf_counter() - began - (compile_seconds() - compiling)
-        stopped, now = np.asarray(lanes.stopped), None
+        stopped, now = jax.tree.map(np.asarray, lanes._replace(inner=None)).stopped, None
         for lane, key in enumerate(keys):
             if key is None:
                 continue

@@ -103,8 +103,8 @@ class Lane(NamedTuple):
     done: Bool[Array, ""]
 
     @property
-    def stopped(self) -> Bool[Array, "*lanes"]:
-        """Whether it takes no more steps; of one lane or of stacked ones."""
+    def stopped(self) -> Bool[Column, "*lanes"]:
+        """Whether it takes no more steps; of one lane or of stacked ones, on the device or on the host."""
         return self.done | self.failed | (self.steps >= self.most)
 
 

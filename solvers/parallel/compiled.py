@@ -1,10 +1,14 @@
-"""Compile ahead of time, once a signature, and keep the time it took apart from the time of the runs."""
+"""Compile ahead of time, once a signature, side by side; what calls wait for it is kept apart from their runs."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
+from threading import Lock
 from typing import Any
 
 import jax
@@ -12,7 +16,7 @@ import jax
 
 @dataclass(frozen=True)
 class Compilation:
-    """One traced and compiled function: its name, the shapes it serves, seconds it took."""
+    """One traced and compiled function: its name, the shapes it serves, seconds it took on its thread."""
 
     name: str
     signature: Hashable
@@ -20,33 +24,84 @@ class Compilation:
 
 
 LOG: list[Compilation] = []
+_LOCK = Lock()
+_waited = 0.0
 
 
 @dataclass
 class Compiled:
-    """A function of pytrees of arrays, compiled at the first call with each signature.
+    """A function of pytrees of arrays, compiled once for each signature: at its first call, or before.
 
     A signature is the structure of the arguments, their shapes and dtypes, and the static keyword
     arguments. Every compilation is logged in `LOG`.
     """
 
     function: Callable[..., Any]
-    executables: dict[Hashable, Any] = field(default_factory=dict)
+    begun: dict[Hashable, Future[Any]] = field(default_factory=dict)
+
+    @property
+    def executables(self) -> dict[Hashable, Any]:
+        """What has been compiled, by signature."""
+        ended = {signature: future for signature, future in self.begun.items() if future.done()}
+        return {s: f.result() for s, f in ended.items() if not f.cancelled() and f.exception() is None}
 
     def __call__(self, *arguments: Any, **static: Hashable) -> Any:
         """Run on arrays; static keyword arguments are part of the signature."""
-        leaves, structure = jax.tree.flatten(arguments)
-        shapes = tuple((jax.numpy.shape(leaf), jax.numpy.result_type(leaf)) for leaf in leaves)
-        signature = (structure, shapes, tuple(sorted(static.items())))
-        if signature not in self.executables:
-            start = time.perf_counter()
-            jitted = jax.jit(self.function, static_argnames=tuple(static))
-            self.executables[signature] = jitted.lower(*arguments, **static).compile()
-            seconds = time.perf_counter() - start
-            LOG.append(Compilation(self.function.__name__, signature, seconds))
-        return self.executables[signature](*arguments)
+        global _waited
+        signature = _signature(arguments, static)
+        executable = self.begun.get(signature)
+        if executable is None or not executable.done() or executable.cancelled():
+            began = time.perf_counter()
+            if executable is None or executable.cancel():  # what only waits for its turn is compiled here
+                compiled = self._compile(signature, arguments, static)
+                executable = self.begun[signature] = Future()
+                executable.set_result(compiled)
+            executable.exception()
+            with _LOCK:
+                _waited += time.perf_counter() - began
+        return executable.result()(*arguments)
+
+    def prepare(self, *arguments: Any, **static: Hashable) -> None:
+        """Compile on another thread, for a call to come with arrays of these shapes; `jax.ShapeDtypeStruct`s will do.
+
+        Compiling lets other threads run. Does nothing where there are several devices: a function is compiled there
+        for arrays as they lie on them.
+        """
+        signature = _signature(arguments, static)
+        if jax.local_device_count() > 1 or signature in self.begun:
+            return
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*_shape(leaf)), arguments)
+        self.begun[signature] = _threads().submit(self._compile, signature, shapes, static)
+
+    def _compile(self, signature: Hashable, arguments: Any, static: dict[str, Hashable]) -> Any:
+        start = time.perf_counter()
+        jitted = jax.jit(self.function, static_argnames=tuple(static))
+        executable = jitted.lower(*arguments, **static).compile()
+        LOG.append(Compilation(self.function.__name__, signature, time.perf_counter() - start))
+        return executable
 
 
 def compile_seconds() -> float:
-    """Seconds spent compiling in this process so far."""
-    return sum(entry.seconds for entry in LOG)
+    """Seconds for which calls have waited for compilations in this process so far."""
+    return _waited
+
+
+def _signature(arguments: Any, static: dict[str, Hashable]) -> Hashable:
+    leaves, structure = jax.tree.flatten(arguments)
+    return structure, tuple(map(_shape, leaves)), tuple(sorted(static.items()))
+
+
+def _shape(leaf: Any) -> tuple[tuple[int, ...], Any]:
+    return jax.numpy.shape(leaf), jax.numpy.result_type(leaf)
+
+
+def abandon() -> None:
+    """Compile nothing more of what was prepared and has not begun; a call that needs it compiles it."""
+    if _threads.cache_info().currsize:
+        _threads().shutdown(wait=False, cancel_futures=True)
+        _threads.cache_clear()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="compile")
