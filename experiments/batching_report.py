@@ -19,7 +19,8 @@ DRAWINGS = {
         "Left: distance of the class means from an orthogonal frame against iterations at the smallest batch size, "
         "median over all starts of all families and band of the middle half; values below 1e-17, exact zeros included, "
         "are drawn there. Right: share of families whose only minimiser is proved to be the frame (lines), and share "
-        "of starts that end in one (markers), over the batch size before binding, or over R if there is one size.",
+        "of starts that end in one (markers), over the batch size before binding, or over R if there is one size. "
+        "Without the ReLU, left: the loss minus the certified lower bound; right: the distance that starts end at.",
         batch_sweep.draw,
     ),
 }
@@ -55,19 +56,17 @@ def rendered(root: Path) -> str:
 def asked(config: Mapping[str, Any]) -> str:
     """The question of the sweep, in words."""
     bound = ", as drawn and with one sample of each class bound to every batch" if config["bind"] else ""
-    starts = (
-        f"Families for each R, tau and batch size{bound}: {config['partitions']}, starts of each: {config['inits']}, "
-        "verified and certified."
-    )
+    families = f"{config['partitions']} for each R, tau and batch size{bound}"
+    starts = f"{families}; {config['inits']} random starts of each, verified and certified."
     if not config["relu"]:
         return (
             "Without the ReLU (UFM) no theorem says which geometry a batch family forces. Is every start a global "
-            f"minimiser, by a duality gap of its own? {starts}"
+            f"minimiser, by a duality gap of its own? Families: {starts}"
         )
     return (
         "Does the batch family decide which geometry is learned: does every start end in an orthogonal frame wherever "
         "theory predicts that the frame is the only minimiser (Theorem 2 and Corollary 2.1 of arXiv 2306.07960, "
-        f"sharpened)? {starts} Where another minimiser is predicted, it is certified as well."
+        f"sharpened)? Families: {starts} Where another minimiser is predicted, it is certified as well."
     )
 
 

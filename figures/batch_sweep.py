@@ -19,10 +19,11 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 
     Left, at the smallest batch size, a line for each R (and temperature), families as drawn (dashed) and bound (solid):
     median over all starts of all families, and the band of the middle half; values below style.FLOOR are drawn there.
-    Right, over the batch size, or over R if there is one size only.
+    Right, over the batch size, or over R if there is one size only. Without the ReLU, where no frame is a minimiser,
+    left is the loss minus the certified lower bound, relative to it, and right the median of delta_gm at the end.
     """
+    nonneg, first, names = bool(cells[0].attrs["nonneg"]), cells[0].attrs, style.ratios(cells)
     sizes = sorted({int(cell.attrs["batch_size"]) for cell in cells})
-    names = style.ratios(cells)
     looks = {name: style.line(index, len(set(names)))["color"] for index, name in enumerate(dict.fromkeys(names))}
     with style.applied():
         figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
@@ -31,51 +32,49 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             if cell.attrs["batch_size"] == sizes[0]:
                 _history(left, cell, {"color": looks[name], "linestyle": "-" if cell.attrs["bound"] else "--"})
         left.set_title(f"batches of {sizes[0]}")
-        left.set_ylabel(r"$\Delta_{G_M}$")
+        left.set_ylabel(r"$\Delta_{G_M}$" if nonneg else "loss minus the certified\nlower bound, relative to it")
         left.set_xlabel("iteration")
         left.set_xscale("log")
         left.set_yscale("log")
         left.set_ylim(style.FLOOR / 3, 3)
-        if len(sizes) > 1:
-            for name in looks:
-                of_name = [cell for cell, own in zip(cells, names, strict=True) if own == name]
-                _shares(right, of_name, "batch_size", looks[name])
-            right.set_xlabel("batch size before binding")
-        else:
-            for tau in {float(cell.attrs["tau"]) for cell in cells}:
-                _shares(right, [cell for cell in cells if cell.attrs["tau"] == tau], "R", "black")
-            right.set_xlabel("imbalance ratio R")
-        right.set_title("lines: proved unique; markers: frames reached")
-        right.set_ylabel("share")
-        right.set_ylim(-0.05, 1.05)
+        of_names = {name: [c for c, own in zip(cells, names, strict=True) if own == name] for name in looks}
+        of_taus = {tau: [c for c in cells if c.attrs["tau"] == tau] for tau in {c.attrs["tau"] for c in cells}}
+        for name, of_line in of_names.items() if len(sizes) > 1 else of_taus.items():
+            _ends(right, of_line, "batch_size" if len(sizes) > 1 else "R", looks.get(name, "black"))
+        right.set_xlabel("batch size before binding" if len(sizes) > 1 else "imbalance ratio R")
+        if nonneg:
+            right.set_title("lines: proved unique; markers: frames reached")
+            right.set_ylim(-0.05, 1.05)
+        right.set_ylabel("share" if nonneg else r"$\Delta_{G_M}$ at the end, median")
         shown = {name: {"color": colour} for name, colour in looks.items()}
         shown["as drawn"] = {"color": "0.3", "linestyle": "--", "marker": "o", "mfc": "none"}
         if any(cell.attrs["bound"] for cell in cells):
             shown["bound"] = {"color": "0.3", "linestyle": "-", "marker": "s"}
         handles = [Line2D([], [], label=label, ms=4, **look) for label, look in shown.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), handlelength=3)
-        first = cells[0].attrs
         starts = "one start" if first["inits"] == 1 else f"{first['inits']} starts"
-        figure.suptitle(
-            f"{style.problem(cells)}, {first['partitions']} families ({first['family']}) of each kind, {starts} each",
-            fontsize=8,
-        )
+        count = "one family" if first["partitions"] == 1 else f"{first['partitions']} families"
+        families = f"{count} ({first['family']}) of each kind, {starts} each"
+        figure.suptitle(f"{style.problem(cells)}; {families}", fontsize=8)
     return figure
 
 
 def _history(axis: Axes, cell: xr.Dataset, look: dict[str, Any]) -> None:
-    grid, values = style.history(cell, "delta_gm")
-    style.draw_band(axis, grid, np.clip(values, style.FLOOR, None), look)
+    grid, values = style.history(cell, "delta_gm" if cell.attrs["nonneg"] else "excess")
+    relative = values if cell.attrs["nonneg"] else values / style.bound(cell, "lower_bound")
+    style.draw_band(axis, grid, np.clip(relative, style.FLOOR, None), look)
 
 
-def _shares(axis: Axes, cells: Sequence[xr.Dataset], along: str, colour: Any) -> None:
+def _ends(axis: Axes, cells: Sequence[xr.Dataset], along: str, colour: Any) -> None:
     places = sorted({float(cell.attrs[along]) for cell in cells})
     for bound, dashes, marker, face in ((0, "--", "o", "none"), (1, "-", "s", colour)):
         kind = [cell for cell in cells if cell.attrs["bound"] == bound]
         kind.sort(key=lambda cell: float(cell.attrs[along]))
         at = [places.index(float(cell.attrs[along])) for cell in kind]
-        unique = [np.mean(cell["unique"].values == "True") for cell in kind]
         frames = [float(cell["orthogonal_frame"].mean()) for cell in kind]
+        unique = [np.mean(cell["unique"].values == "True") for cell in kind]
+        if not cells[0].attrs["nonneg"]:
+            frames = unique = [float(np.median(cell["delta_gm"])) for cell in kind]
         axis.plot(at, unique, color=colour, linestyle=dashes)
         axis.plot(at, frames, marker, color=colour, mfc=face, ms=4)
     axis.set_xticks(range(len(places)), [f"{place:g}" for place in places])

@@ -16,20 +16,20 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Each panel: M^T M of the start that ended furthest from an orthogonal frame (largest delta_gm).
 
     The worst start, not a typical one: if it is the identity, all are. Cells of UFM and UFM+ together
-    are drawn in two rows, UFM above; cells of one model in rows of four.
+    are drawn in two rows, UFM above; cells of one model in rows of at most four.
     """
     by_model = [[cell for cell in cells if cell.attrs["nonneg"] == nonneg] for nonneg in (0, 1)]
     models = [of_model for of_model in by_model if of_model]
-    columns = max(min(len(of_model), 4) for of_model in models)
+    columns = max(-(-len(of_model) // -(-len(of_model) // 4)) for of_model in models)
     rows = [of_model[i : i + columns] for of_model in models for i in range(0, len(of_model), columns)]
     names = {id(cell): name for cell, name in zip(cells, style.ratios(cells), strict=True)}
-    lowest = min(0.0, min(float(cell["gram"].min()) for cell in cells))
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 0.55 + 1.95 * len(rows)), layout="constrained")
+        height = 0.55 + (0.5 + min(2.8, 5.8 / columns)) * len(rows)
+        figure = Figure(figsize=(style.TWO_COLUMNS, height), layout="constrained")
         axes = figure.subplots(len(rows), columns, squeeze=False)
         for row, of_row in zip(axes, rows, strict=True):
             for axis, cell in zip(row, of_row, strict=False):
-                _panel(axis, cell, names[id(cell)], lowest)
+                _panel(axis, cell, names[id(cell)])
             for axis in row[len(of_row) :]:
                 axis.set_visible(False)
             model = "UFM+" if of_row[0].attrs["nonneg"] else "UFM"
@@ -45,7 +45,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     return figure
 
 
-def _panel(axis: Axes, cell: xr.Dataset, name: str, lowest: float) -> None:
+def _panel(axis: Axes, cell: xr.Dataset, name: str) -> None:
     worst = int(np.argmax(cell["delta_gm"].values))
     gram = cell["gram"].values[worst]
     k = len(gram)
@@ -54,4 +54,4 @@ def _panel(axis: Axes, cell: xr.Dataset, name: str, lowest: float) -> None:
     axis.set_yticks(ticks)
     style.strip(axis)
     axis.set_title(f"{name}\n$\\Delta_{{G_M}}$ = {style.scientific(float(cell['delta_gm'][worst]))}")
-    axis.imshow(gram, vmin=lowest, vmax=1, cmap=style.SEQUENTIAL, interpolation="nearest")
+    axis.imshow(gram, vmin=-1, vmax=1, cmap=style.DIVERGING, interpolation="nearest")

@@ -35,7 +35,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
                     values = values / abs(cell.attrs["loss_bound"])
                 elif name == "excess":
                     label = "loss minus the certified\nlower bound, relative to it"
-                    values = np.where(values > 0, values / cell.attrs["lower_bound"], np.nan)
+                    values = np.where(values > 0, values / style.bound(cell, "lower_bound"), np.nan)
                 values = np.clip(values, style.FLOOR, 1e3)
                 look = style.line(index, len(cells))
                 style.draw_band(axis, grid, values, look, names[index])

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 ONE_COLUMN = 3.4  # inches
 TWO_COLUMNS = 7.0
 SEQUENTIAL = "cividis"
-DIVERGING = "RdBu_r"
+DIVERGING = "RdBu_r"  # of what has a sign, centred on 0
 MARKERS = ("o", "s", "^", "D")
 FLOOR = 1e-17  # of what a float64 geometry can show; smaller values, exact zeros included, are drawn there
 
@@ -145,16 +145,21 @@ def history(cell: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
     values = cell[f"history_{name}"].values
     if name == "excess":
         if not cell.attrs["nonneg"]:  # the frame's loss is no bound of UFM: above the certified one instead
-            values = values + (cell.attrs["loss_bound"] - cell.attrs["lower_bound"])
-        values = positive(values)
+            values = values + (bound(cell, "loss_bound") - bound(cell, "lower_bound"))
+        values = positive(values, exact=bool(cell.attrs["nonneg"]))
     return grid, carried(iterations, values, grid)
 
 
-def positive(excess: np.ndarray) -> np.ndarray:
-    """(starts, records) with values <= 0 replaced by the last positive one before them, if there is one.
+def bound(cell: xr.Dataset, name: str) -> np.ndarray:
+    """A bound of the loss of every start, to go with (starts, records): its own, or the one of all."""
+    return cell[name].values[:, None] if name in cell else np.array(cell.attrs[name])
 
-    No loss is below its bound: while classes collapse it is recorded by moments, an underestimate, and a difference
-    of two losses within their rounding has no sign.
+
+def positive(excess: np.ndarray, *, exact: bool = True) -> np.ndarray:
+    """(starts, records) with values < 0 replaced by the last other one before them, if there is one.
+
+    No loss is below its bound: while classes collapse it is recorded by moments, an underestimate. Unless `exact`,
+    zeros are replaced too: a difference of two losses within their rounding has no sign, an excess of 0 is a frame.
     """
-    known = np.where(excess > 0, np.arange(excess.shape[1]), 0)
+    known = np.where((excess >= 0) if exact else (excess > 0), np.arange(excess.shape[1]), 0)
     return np.take_along_axis(excess, np.maximum.accumulate(known, axis=1), axis=1)

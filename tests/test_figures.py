@@ -19,6 +19,7 @@ from experiments.gallery_table import FIGURES
 from experiments.store import Store
 from figures import (
     basins,
+    batch_sweep,
     batching,
     benchmark,
     certificate,
@@ -89,6 +90,15 @@ def batching_data(family, size):
     return cell.assign_attrs(**attrs, sizes=np.array([16, 16, 4]), n=36)
 
 
+def family_data(R, tau, size, bound, nonneg=1):
+    cell = sweep_cell(R, nonneg, k=5)
+    for name in ("loss_bound", "lower_bound"):
+        cell[name] = ("init", np.full(3, cell.attrs.pop(name)))
+    cell["unique"] = ("init", [str(bool(bound))] * 3)
+    cell["orthogonal_frame"] = ("init", [bool(bound)] * 3)
+    return cell.assign_attrs(tau=tau, batch_size=size, bound=bound, partitions=3, family="partition")
+
+
 def temperature_data(R):
     fine = np.geomspace(0.15, 5, 20)
     return xr.Dataset(
@@ -143,6 +153,13 @@ def graph_data():
 DRAWN = {
     "class_mean_gram": lambda: class_mean_gram.draw([sweep_cell(R, nonneg) for nonneg in (0, 1) for R in RATIOS]),
     "class_mean_gram, six ratios": lambda: class_mean_gram.draw([sweep_cell(R) for R in range(1, 7)]),
+    "class_mean_gram, two": lambda: class_mean_gram.draw([sweep_cell(R) for R in (1, 10)]),
+    "class_mean_gram, three": lambda: class_mean_gram.draw([sweep_cell(R) for R in (1, 10, 100)]),
+    "batch_sweep": lambda: batch_sweep.draw([family_data(R, 1.0, 6, b) for R in (1, 10) for b in (0, 1)]),
+    "batch_sweep, sizes": lambda: batch_sweep.draw(
+        [family_data(R, t, s, b) for R in (1, 10, 30) for t in (0.5, 1.0) for s in (6, 12) for b in (0, 1)]
+    ),
+    "batch_sweep, UFM": lambda: batch_sweep.draw([family_data(R, 1.0, 6, b, 0) for R in (1, 10) for b in (0, 1)]),
     "class_mean_gram, one": lambda: class_mean_gram.draw([sweep_cell(10, k=30)]),
     "convergence": lambda: convergence.draw([sweep_cell(R) for R in RATIOS]),
     "convergence, UFM": lambda: convergence.draw([sweep_cell(R, 0) for R in RATIOS]),
@@ -168,12 +185,16 @@ def test_nothing_is_clipped(name):
     with style.applied():
         canvas.draw()
         drawn = figure.get_tightbbox(canvas.get_renderer())
+        title = figure._suptitle
+        above = title.get_window_extent() if title else None
     width, height = figure.get_size_inches()
     margin = 0.02
     assert drawn.x0 > -margin
     assert drawn.y0 > -margin
     assert drawn.x1 < width + margin
     assert drawn.y1 < height + margin
+    if above is not None:
+        assert not any(above.overlaps(axis.get_tightbbox()) for axis in figure.axes if axis.get_visible())
 
 
 @pytest.mark.parametrize("name", ["basins", "local_convergence"])
@@ -186,7 +207,12 @@ def test_the_same_results_give_the_same_bytes(name):
 
 def test_records_that_are_not_positive_repeat_the_last_one():
     excess = np.array([[3.0, -1.0, 0.0, 2.0], [1.0, 0.5, 0.25, -0.1]])
-    np.testing.assert_array_equal(style.positive(excess), [[3, 3, 3, 2], [1, 0.5, 0.25, 0.25]])
+    np.testing.assert_array_equal(style.positive(excess, exact=False), [[3, 3, 3, 2], [1, 0.5, 0.25, 0.25]])
+    np.testing.assert_array_equal(style.positive(excess), [[3, 3, 0, 2], [1, 0.5, 0.25, 0.25]])
+
+
+def test_an_excess_that_ends_at_zero_is_drawn_at_the_floor():
+    assert convergence.draw([sweep_cell(10)]).axes[0].lines[0].get_ydata()[-1] == style.FLOOR
 
 
 def test_losses_of_ufm_are_shown_above_the_certified_lower_bound():
