@@ -126,10 +126,10 @@ def lbfgsb_on_samples(problem: Problem, starts: Float[np.ndarray, "s n d"], reac
 def lbfgsb_on_orbits(problem: Problem, starts: Float[np.ndarray, "s n d"], reached: Test, limit: float) -> list[Run]:
     """scipy's L-BFGS-B as above on the orbit problem, from the mean row of each orbit: samples have collapsed."""
     symmetry = orbits(problem)
-    totals = np.zeros((len(starts), len(symmetry), problem.d))
-    for total, start in zip(totals, starts, strict=True):
-        np.add.at(total, symmetry.index, start)
-    return _lbfgsb(symmetry.quotient, totals, lambda rows: reached(rows[symmetry.index]), limit)
+    sums = np.zeros((len(starts), len(symmetry), problem.d))
+    for rows, start in zip(sums, starts, strict=True):
+        np.add.at(rows, symmetry.index, start)
+    return _lbfgsb(symmetry.quotient, sums, lambda rows: reached(rows[symmetry.index]), limit)
 
 
 def _lbfgsb(problem: Problem, starts: Float[np.ndarray, "s m d"], reached: Test, limit: float) -> list[Run]:

@@ -21,7 +21,7 @@ from ufm.errors import InvalidInput
 NAME = "report.html"
 TABLES = {"summary.csv": "one line a cell", "inits.csv": "one line a start"}
 SECONDS = {"compile": "compilation", "solve": "solving", "certify": "verifying and certifying"}
-# The columns of summary.csv in words. Those of parameters are shown where their rows differ.
+# The columns of summary.csv that are shown, in words; those of parameters where their rows differ.
 PARAMETERS = {
     "R": "imbalance ratio R",
     "tau": "temperature tau",
@@ -36,7 +36,7 @@ PARAMETERS = {
     "inits": "starts",
 }
 RESULTS = {
-    "unique": "families: frame unique",
+    "unique": "frame unique",
     "not_unique": "frame not unique",
     "undetermined": "undetermined",
     "plain_claims": "claimed by the plain graph",
@@ -45,7 +45,6 @@ RESULTS = {
     "orthogonal_frames": "orthogonal frames",
     "loss_bound": "loss of a frame",
     "lower_bound": "certified lower bound",
-    "best_excess": "smallest excess",
     "worst_excess": "largest excess",
     "worst_gap": "largest proved gap",
     "delta_gm_max": "largest distance from a frame",
@@ -53,9 +52,6 @@ RESULTS = {
     "trace_sw_max": "largest scatter within classes",
     "max_cosine": "largest cosine of two classes",
     "iterations_median": "median steps",
-    "seconds_compile": "compilation [s]",
-    "seconds_solve": "solving [s]",
-    "seconds_certify": "certifying [s]",
 }
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 

@@ -55,11 +55,8 @@ def test_values_are_those_of_the_summary(swept):
         "starts certified",
         "orthogonal frames",
         "largest excess",
-        "compilation [s]",
-        "solving [s]",
-        "certifying [s]",
     ]
-    assert first == ["10", "1", "1", "3.3 × 10⁻¹⁴", "1.5", "0.25", "0.125"]
+    assert first == ["10", "1", "1", "3.3 × 10⁻¹⁴"]
     assert second[0] == "2"
 
 

@@ -126,7 +126,7 @@ def test_the_report_shows_the_summary_the_figure_and_every_certificate(swept):
     assert page.table[0][:5] == [
         "imbalance ratio R",
         "bound",
-        "families: frame unique",
+        "frame unique",
         "frame not unique",
         "undetermined",
     ]
