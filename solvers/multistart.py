@@ -17,6 +17,7 @@ from solvers.descent.collapse import Collapsed, collapsed_starts_of_each, random
 from solvers.descent.escape import Climb, climb, spare_coordinates
 from solvers.descent.lanes import Outcome, Schedule, Start, prepare_lanes, run_lanes
 from solvers.descent.method import Method, Record, joined
+from solvers.descent.newton import MOST_ENTRIES, newton
 from solvers.descent.projected_gradient import ProjectedGradient
 from solvers.descent.quasi_newton import QuasiNewton
 from solvers.descent.status import Status
@@ -43,6 +44,8 @@ METHODS = ("staircase", *ON_ALL_SAMPLES)
 TEMPERATE = 1.0
 # Other models follow their minimiser down in temperature, by this factor at a time.
 COOLING = 0.5
+# Below it the last descent of small problems of UFM is by Newton's method.
+COLD = 0.2
 # Residual at which a point in conflict is spurious for certain, however slow the rest of the way.
 SETTLED = 1e-5
 
@@ -216,13 +219,27 @@ def _by_staircase(
     began, compiling = time.perf_counter(), compile_seconds()
     collapsed = collapsed_starts_of_each(problems, symmetries, seeds, inits, rows=shape[0], most=limits.max_steps - 1)
     seconds = (time.perf_counter() - began - (compile_seconds() - compiling)) / len(collapsed)
+    streams = [(seed, s) for seed in seeds for s in range(inits)]
+    by_newton = all(ends_by_newton(symmetry.quotient) for symmetry in symmetries)
+
+    def ending(index: int, last: Outcome, most: int) -> Outcome:
+        """The last descent of a start, on the orbits without padding."""
+        quotient = symmetries[index // inits].quotient
+        rng = np.random.default_rng(streams[index])
+        own = last.H[: quotient.num_points, : quotient.d]
+        left = limits.max_seconds - last.seconds
+        end = newton(own, quotient, rng, key=index, max_steps=most, max_seconds=left)
+        padding = [(0, len(last.H) - len(own)), (0, 0)]
+        return end._replace(H=np.pad(end.H, padding), conflict=np.pad(end.conflict, padding[:1]))
+
     climbs = climb(
         _of_orbits(quotients[0]),
         quotients[0] if len(quotients) == 1 else [quotient for quotient in quotients for _ in range(inits)],
         [Start(np.asarray(start.points), steps=int(start.steps), seconds=seconds) for start in collapsed],
         schedule,
-        streams=[(seed, s) for seed in seeds for s in range(inits)],
-        ladder=ladder(problems[0]),
+        streams=streams,
+        ladder=ladder(problems[0], end_by_newton=by_newton),
+        ending=ending if by_newton else None,
         max_lifts=max_lifts,
         progress=tell,
     )
@@ -299,18 +316,26 @@ def _on_all_samples(
     )
 
 
-def ladder(problem: Problem) -> tuple[float, ...]:
+def ends_by_newton(quotient: Problem) -> bool:
+    """Whether the last descent is `newton`: cold UFM with few orbits."""
+    entries = quotient.num_points * (quotient.d + 1)
+    return not quotient.nonneg and float(quotient.tau) < COLD and entries <= MOST_ENTRIES
+
+
+def ladder(problem: Problem, *, end_by_newton: bool = False) -> tuple[float, ...]:
     """The temperatures at which the staircase descends, one after the other; the last is the asked one.
 
     UFM+ with d >= k: TEMPERATE first. Who conflicts does not depend on tau there, so that spurious points are left
     where steps are cheap, and the asked temperature often finds nothing to do; what it finds is judged at it alone.
-    Other models: from TEMPERATE down to a colder one in steps of COOLING, since minimisers move with tau.
+    Other models: from TEMPERATE down to a colder one in steps of COOLING, since minimisers move with tau; down to COLD
+    if `newton` goes on from there.
     """
     tau = float(problem.tau)
     if problem.bound_is_attained:
         return (tau,) if tau == TEMPERATE else (TEMPERATE, tau)
+    last = COLD if end_by_newton else tau
     rungs = [TEMPERATE * COOLING**rung for rung in range(64)]
-    return (*(rung for rung in rungs if rung > tau), tau)
+    return (*(rung for rung in rungs if rung > last), last)
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,7 @@ def climb(
     *,
     streams: Sequence[tuple[int, int]],
     ladder: Sequence[float] = (),
+    ending: Callable[[int, Outcome, int], Outcome] | None = None,
     max_lifts: int = 50,
     progress: Callable[[int], None],
 ) -> list[Climb]:
@@ -103,6 +104,7 @@ def climb(
     - streams: seeds of the random numbers of each start.
     - ladder: temperatures to descend at one after the other, each from where the one before ended; the last is that of
       the problem, which is all there is by default.
+    - ending: a last descent from where a start ended, of at most so many steps, by another method.
 
     Starts live in d + spare coordinates from the first; coordinates nobody uses stay exactly zero
     under projected gradient, so a start descends in R^d until it is first lifted.
@@ -150,6 +152,9 @@ def climb(
         start = onward(this, outcome)
         this.exhausted = start is not None and this.steps + starts[this.index].steps >= schedule.max_steps
         if start is None or this.exhausted:
+            left = schedule.max_steps - this.steps - starts[this.index].steps
+            if ending is not None and left > 0 and outcome.status in (Status.CONVERGED, Status.STALLED):
+                this.descents.append(ending(this.index, outcome, left))
             progress(1)
             return None
         return start
@@ -242,7 +247,8 @@ def next_point(
     """
     H = outcome.H.copy()
     changed = False
-    chance = min(MOST_JOINING, max(0, lifts - PATIENCE) / (2 * PATIENCE))
+    # Every other time on average: a crowd that joins would push those in conflict back to where they were.
+    chance = min(MOST_JOINING, max(0, lifts - PATIENCE) / (2 * PATIENCE)) * rng.integers(2)
     for island in meetings.islands:
         conflict = outcome.conflict[island]
         if NO_CONFLICT < conflict.max() <= 100 * outcome.residual:

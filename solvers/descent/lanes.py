@@ -27,6 +27,7 @@ class Outcome(NamedTuple):
 
     - key: which start. status: what stopped it. steps: how many it took.
     - H: the point. conflict: relative conflict of its points. history: one `Record` of arrays.
+    - seconds: of the start so far, all its descents.
     """
 
     key: int
@@ -37,6 +38,7 @@ class Outcome(NamedTuple):
     residual: float
     conflict: Float[np.ndarray, " m"]
     history: Record
+    seconds: float = 0.0
 
 
 class Start(NamedTuple):
@@ -151,7 +153,7 @@ def run_lanes(
                 continue
             now = jax.tree.map(np.asarray, (lanes, method.iterate(lanes.inner))) if now is None else now
             own, point = jax.tree.map(lambda leaf, lane=lane: leaf[lane], now)
-            outcome = _outcome(key, own, point, method, histories[lane])
+            outcome = _outcome(key, own, point, method, histories[lane])._replace(seconds=spent[key].seconds)
             spent[key].steps += outcome.steps
             keys[lane] = None
             onward = finished(outcome)

@@ -127,12 +127,11 @@ def _share(part: Float[Array, " *shape"], whole: Float[Array, "m ..."]) -> Float
     return jnp.where(jnp.isfinite(whole), part / jnp.where(whole == 0, 1.0, whole), jnp.nan)
 
 
-def record(lane: Lane, problem: Problem, method: Method) -> Record:
-    """Excess, residual and geometry of a lane."""
-    now = method.iterate(lane.inner)
+def line(steps: Int[Array, ""], now: Iterate, problem: Problem) -> Record:
+    """The line of a history at an iterate: excess, residual and geometry."""
     geometry = geometry_metrics(now.H, problem.labels, k=problem.k, multiplicity=problem.multiplicity)
     return Record(
-        lane.steps,
+        steps,
         now.excess,
         now.residual,
         geometry.delta_gm,
@@ -192,7 +191,8 @@ def advance_lanes(
 
     def recorded(lanes: Lane, _: Any) -> tuple[Lane, Record]:
         lanes = jax.lax.while_loop(unfinished, step, (jnp.zeros((), jnp.int32), lanes))[1]
-        return lanes, jax.vmap(lambda lane, problem: record(lane, problem, method), in_axes)(lanes, problem)
+        seen = jax.vmap(lambda lane, problem: line(lane.steps, method.iterate(lane.inner), problem), in_axes)
+        return lanes, seen(lanes, problem)
 
     lanes, records_by_time = jax.lax.scan(recorded, lanes, length=records)
     return lanes, jax.tree.map(lambda column: jnp.swapaxes(column, 0, 1), records_by_time)

@@ -1,0 +1,156 @@
+r"""Newton's method in a trust region: the cold end of UFM, where forces are e^{-3/(2 tau)} and curvatures 1/tau^2.
+
+A row of the unit ball is the front of a unit vector with one coordinate more, h = (I 0) u / ||u||, so that
+
+    minimise L(H(u))  over u (m, d + 1)
+
+has no constraint; second-order stationary points are those of the ball (theory, 5.18). Forces across classes and the
+curvature within a class differ by a factor that no first-order scaling of rows takes away, but that a Newton step does
+not see. The radius and the step in it, negative curvature too, are scipy's ("trust-exact": More and Sorensen).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+from jaxtyping import Array, Float, Int
+
+from solvers.descent.lanes import Outcome
+from solvers.descent.method import STATIONARY, Iterate, Record, line, relative_conflict, stationarity
+from solvers.descent.status import Status
+from solvers.parallel.compiled import Compiled, compile_seconds
+from ufm.loss import evaluate
+from ufm.problem import Problem
+
+# The Hessian is held whole.
+MOST_ENTRIES = 1500
+# What a start is moved by at random first: a stationary point that has become a saddle in the cold is left.
+STIR = 1e-3
+# Stationary, as a share of the largest force; rounding within classes ends most descents before.
+TOLERANCE = 1e-13
+FIRST_RADIUS, LARGEST_RADIUS = 0.1, 1.0
+COLUMNS_AT_ONCE = 32
+MOST_SHARPENING = 5
+# Curvature, as a share of the largest, that is none: rotations leave the loss as it is.
+FLAT = 1e-13
+
+
+def newton(
+    H: Float[np.ndarray, "m d"],
+    problem: Problem,
+    rng: np.random.Generator,
+    *,
+    key: int = 0,
+    max_steps: int,
+    max_seconds: float,
+) -> Outcome:
+    """Descend from H at the problem's temperature; a step is a Hessian. UFM only, m (d + 1) <= MOST_ENTRIES.
+
+    The end is where the loss falls no further in double precision: CONVERGED if the residual is then that of a
+    stationary point (`solvers.descent.method.STATIONARY`), else STALLED.
+    """
+    shape = (len(H), H.shape[1] + 1)
+    inside = np.sqrt(np.maximum(1.0 - np.sum(H**2, axis=1, keepdims=True), 0.0))
+    u = np.concatenate([H, inside], axis=1) + STIR * rng.standard_normal(shape)
+    scale = float(_evaluated(u, problem)[2])
+    lines: list[Record] = []
+    began, compiling = time.perf_counter(), compile_seconds()
+
+    def spent() -> float:
+        return time.perf_counter() - began - (compile_seconds() - compiling)
+
+    def measured(flat: np.ndarray) -> tuple[Iterate, Record]:
+        return jax.tree.map(np.asarray, _measured_at(np.int32(len(lines)), flat.reshape(shape), problem))
+
+    def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        at, slope, _ = _evaluated(flat.reshape(shape), problem)
+        return float(at) / scale, np.asarray(slope).ravel() / scale
+
+    def curvature(flat: np.ndarray) -> np.ndarray:
+        return np.asarray(_hessian(flat.reshape(shape), problem)) / scale
+
+    def recorded(flat: np.ndarray) -> None:
+        lines.append(measured(flat)[1])
+        if spent() >= max_seconds:
+            raise StopIteration
+
+    found = scipy.optimize.minimize(
+        value,
+        u.ravel(),
+        jac=True,
+        hess=curvature,
+        method="trust-exact",
+        callback=recorded,
+        options={
+            "gtol": TOLERANCE,
+            "maxiter": max_steps,
+            "initial_trust_radius": FIRST_RADIUS,
+            "max_trust_radius": LARGEST_RADIUS,
+        },
+    )
+    end, last = measured(_sharpened(found.x, lambda flat: value(flat)[1], curvature))
+    if end.residual <= STATIONARY:
+        status = Status.CONVERGED
+    elif spent() >= max_seconds:
+        status = Status.OUT_OF_TIME
+    else:
+        status = Status.OUT_OF_STEPS if len(lines) >= max_steps else Status.STALLED
+    history = Record(*(np.stack(column) for column in zip(*[*lines, last], strict=True)))
+    return Outcome(
+        key, status, len(lines), end.H, float(end.excess), float(end.residual), end.conflict, history, spent()
+    )
+
+
+def _sharpened(
+    flat: Float[np.ndarray, " n"],
+    gradient: Callable[[np.ndarray], np.ndarray],
+    curvature: Callable[[np.ndarray], np.ndarray],
+) -> Float[np.ndarray, " n"]:
+    """Newton steps while the gradient halves: to where rounding ends it, not the difference of two losses."""
+    slope = gradient(flat)
+    for _ in range(MOST_SHARPENING):
+        onward = flat - np.linalg.lstsq(curvature(flat), slope, rcond=FLAT)[0]
+        next_slope = gradient(onward)
+        if not np.abs(next_slope).max() < 0.5 * np.abs(slope).max():
+            break
+        flat, slope = onward, next_slope
+    return flat
+
+
+def _front(u: Float[Array, "m w"]) -> tuple[Float[Array, "m w"], Float[Array, "m 1"]]:
+    """u / ||u||, row by row, and the norms."""
+    norm = jnp.linalg.norm(u, axis=1, keepdims=True)
+    return u / norm, norm
+
+
+def _slope(u: Float[Array, "m w"], problem: Problem) -> tuple[Array, Array, Array]:
+    """Excess, its gradient in u, and the largest force on a point."""
+    unit, norm = _front(u)
+    at = evaluate(unit[:, :-1], problem)
+    gradient = jnp.pad(at.gradient, ((0, 0), (0, 1)))
+    radial = jnp.sum(gradient * unit, axis=1, keepdims=True)
+    return at.excess, (gradient - radial * unit) / norm, jnp.max(at.force)
+
+
+def _second(u: Float[Array, "m w"], problem: Problem) -> Float[Array, "n n"]:
+    def column(direction: Array) -> Array:
+        return jax.jvp(lambda u: _slope(u, problem)[1], (u,), (direction.reshape(u.shape),))[1].ravel()
+
+    columns = jax.lax.map(column, jnp.eye(u.size), batch_size=COLUMNS_AT_ONCE)
+    return 0.5 * (columns + columns.T)
+
+
+def _measured(steps: Int[Array, ""], u: Float[Array, "m w"], problem: Problem) -> tuple[Iterate, Record]:
+    H = _front(u)[0][:, :-1]
+    at = evaluate(H, problem)
+    residual = jnp.max(stationarity(H, at, problem))
+    now = Iterate(H, at.excess, residual, relative_conflict(at))
+    return now, line(steps, now, problem)
+
+
+_evaluated, _hessian, _measured_at = Compiled(_slope), Compiled(_second), Compiled(_measured)
