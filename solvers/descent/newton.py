@@ -101,9 +101,8 @@ def newton(
     else:
         status = Status.OUT_OF_STEPS if len(lines) >= max_steps else Status.STALLED
     history = Record(*(np.stack(column) for column in zip(*[*lines, last], strict=True)))
-    return Outcome(
-        key, status, len(lines), end.H, float(end.excess), float(end.residual), end.conflict, history, spent()
-    )
+    H, conflict = np.asarray(end.H), np.asarray(end.conflict)
+    return Outcome(key, status, len(lines), H, float(end.excess), float(end.residual), conflict, history, spent())
 
 
 def _sharpened(
