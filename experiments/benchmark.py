@@ -22,7 +22,7 @@ from experiments.cells import Cell, Computed, Tell, log_console
 from experiments.peers import PEERS, Run, Test
 from experiments.store import Store
 from solvers.certification.certifier import Certifier
-from solvers.descent.collapse import random_start
+from solvers.descent.random_starts import random_start
 from solvers.multistart import solve
 from solvers.verification import Verifier
 from ufm import InvalidInput, Problem, step_imbalance

@@ -20,7 +20,7 @@ from experiments import engine
 from experiments.store import Store, digest
 
 # Part of every cell's file name: a change of what a cell holds makes a new cell.
-SCHEMA = 4
+SCHEMA = 5
 
 Computed = tuple[xr.Dataset, Mapping[str, bytes]]
 Tell = Callable[[int], None]

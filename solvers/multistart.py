@@ -13,13 +13,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from solvers.descent.accelerated import Accelerated
-from solvers.descent.collapse import Collapsed, collapsed_starts_of_each, random_start
+from solvers.descent.collapse import Collapsed
 from solvers.descent.escape import Climb, climb, spare_coordinates
 from solvers.descent.lanes import Outcome, Schedule, Start, prepare_lanes, run_lanes
 from solvers.descent.method import Method, Record, joined
 from solvers.descent.newton import MOST_ENTRIES, newton
 from solvers.descent.projected_gradient import ProjectedGradient
 from solvers.descent.quasi_newton import QuasiNewton
+from solvers.descent.random_starts import random_start
+from solvers.descent.starts import collapsed_starts
 from solvers.descent.status import Status
 from solvers.measurement import measure, prepare_measure
 from solvers.parallel.compiled import Compiled, compile_seconds
@@ -217,7 +219,7 @@ def _by_staircase(
     schedule = limits.schedule(lanes(quotients[0], inits * len(problems)))
     _prepare_climb(quotients, inits, schedule)
     began, compiling = time.perf_counter(), compile_seconds()
-    collapsed = collapsed_starts_of_each(problems, symmetries, seeds, inits, rows=shape[0], most=limits.max_steps - 1)
+    collapsed = collapsed_starts(quotients, symmetries, seeds, inits, most=limits.max_steps - 1)
     seconds = (time.perf_counter() - began - (compile_seconds() - compiling)) / len(collapsed)
     streams = [(seed, s) for seed in seeds for s in range(inits)]
     by_newton = all(ends_by_newton(symmetry.quotient) for symmetry in symmetries)

@@ -11,8 +11,6 @@ from on_devices import computed
 
 import ufm
 from solvers.parallel.devices import holds_whole
-from solvers.parallel.padding import dealt
-from ufm.problem import PADDING
 
 PROGRAM = Path(__file__).with_name("on_devices.py")
 
@@ -48,18 +46,3 @@ def test_a_bad_size_is_named(monkeypatch):
     monkeypatch.setenv("UFM_SCL_DEVICE_ENTRIES", "many")
     with pytest.raises(ufm.InvalidInput, match=r"^UFM_SCL_DEVICE_ENTRIES = 'many'"):
         holds_whole(1)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_every_member_of_a_batch_is_dealt_to_one_device(count):
-    labels = np.arange(22) % 2
-    problem = ufm.Problem(labels, 3, 1.0, [[0, 1, 2, 20, 21], [5, 4, 3, 2], [21, 0], [9]])
-    shared = dealt(problem, count)
-    assert shared.num_points % count == 0
-    size, nb = shared.num_points // count, len(problem.batches)
-    rows = np.asarray(shared.batches).reshape(count, nb, -1)
-    for b, batch in enumerate(np.asarray(problem.batches)):
-        found = [s * size + place for s in range(count) for place in rows[s, b] if place != PADDING]
-        assert sorted(found) == sorted(batch[batch != PADDING])
-    assert np.array_equal(np.asarray(shared.labels)[:22], labels)
-    assert float(shared.multiplicity.sum()) == 22

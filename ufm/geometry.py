@@ -11,7 +11,6 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
 from ufm.errors import InvalidInput, Rows, real_rows, whole_number
-from ufm.shards import Axis, largest, total
 
 
 class GeometryMetrics(NamedTuple):
@@ -40,7 +39,6 @@ def geometry_metrics(
     *,
     k: int | None = None,
     multiplicity: Num[Array, " m"] | Num[np.ndarray, " m"] | Sequence[float] | None = None,
-    axis: Axis = None,
 ) -> GeometryMetrics:
     """Geometry of the rows of H. k must be given under jit; multiplicity counts identical samples.
 
@@ -49,7 +47,6 @@ def geometry_metrics(
     coincide within rounding, beta_nc is inf when the classes are spread and 0 when they are not. All
     but gram and trace_sw are invariant to the scale of H. Raises InvalidInput for fewer than two classes,
     and for labels or multiplicities that are not those of the rows.
-    axis: over which the rows are dealt out, if they are (`ufm.shards`).
     """
     H = real_rows("H", H)
     labels = _labels(labels, H.shape[0])
@@ -59,13 +56,13 @@ def geometry_metrics(
     if isinstance(known, np.ndarray) and not 0 <= known.min() <= known.max() < k:
         raise InvalidInput("labels", [int(known.min()), int(known.max())], "give classes 0..k-1")
     # A power of two loses nothing, and squares of the scaled rows neither overflow nor vanish.
-    scale = jnp.exp2(jnp.clip(jnp.ceil(jnp.log2(largest(jnp.max(jnp.abs(H)), axis))), -1000.0, 1000.0))
+    scale = jnp.exp2(jnp.clip(jnp.ceil(jnp.log2(jnp.max(jnp.abs(H)))), -1000.0, 1000.0))
     H = H / scale
     weight = jnp.ones(H.shape[0]) if multiplicity is None else jnp.asarray(multiplicity, dtype=H.dtype)
     if weight.shape != H.shape[:1]:
         raise InvalidInput("multiplicity", f"array of shape {weight.shape}", f"give one number a row, {H.shape[0]}")
-    sizes = total(jnp.zeros(k).at[labels].add(weight), axis)
-    sums = total(jnp.zeros((k, H.shape[1])).at[labels].add(H * weight[:, None]), axis)
+    sizes = jnp.zeros(k).at[labels].add(weight)
+    sums = jnp.zeros((k, H.shape[1])).at[labels].add(H * weight[:, None])
     means = sums / jnp.maximum(sizes, 1.0)[:, None]
     gram = means @ means.T
     frobenius = jnp.sqrt(jnp.sum(gram**2))
@@ -78,8 +75,11 @@ def geometry_metrics(
     mean_cosine = jnp.sum(jnp.where(off_diagonal, cosines, 0.0)) / (k * (k - 1))
     max_cosine = jnp.max(jnp.where(off_diagonal, cosines, -1.0))
     offset = H - means[labels]
-    trace_sw = total(jnp.sum(weight[:, None] * offset**2), axis) / total(jnp.sum(weight), axis)
-    beta_nc = _beta_nc(offset, weight, means, trace_sw, axis)
+    samples = jnp.sum(weight)
+    trace_sw = jnp.sum(weight[:, None] * offset**2) / samples
+    directions = between(means)
+    along = jnp.sum(weight[:, None] * (offset @ directions.axes.T) ** 2, axis=0) / samples
+    beta_nc = within_over_between(along, trace_sw * samples, directions, k)
     square = scale * scale
     return GeometryMetrics(delta_gm, beta_nc, trace_sw * square, mean_cosine, max_cosine, gram * square)
 
@@ -92,21 +92,33 @@ def _labels(given: Array | np.ndarray | Sequence[int], rows: int) -> Int[Array, 
     return jnp.asarray(labels)
 
 
-def _beta_nc(
-    offset: Float[Array, "m d"],
-    weight: Float[Array, " m"],
-    means: Float[Array, "k d"],
-    trace_sw: Float[Array, ""],
-    axis: Axis,
-) -> Float[Array, ""]:
-    """tr(S_W S_B^+)/k by the singular vectors of the centred means: S_B = V diag(s^2/k) V^T."""
-    k = means.shape[0]
+class Between(NamedTuple):
+    """The scatter S_B of k class means by its principal axes: S_B^+ = axes^T diag(inverse) axes.
+
+    rounding: below it a singular value of the centred means, or a distance, is 0.
+    """
+
+    axes: Float[Array, "r d"]
+    inverse: Float[Array, " r"]
+    rounding: Float[Array, ""]
+
+
+def between(means: Float[Array, "k d"]) -> Between:
+    """By the singular vectors of the centred means: S_B = V diag(s^2/k) V^T."""
     _, singular, V = jnp.linalg.svd(means - means.mean(axis=0), full_matrices=False)
     # Rounding of the means, not of their differences, is what a zero singular value is up to.
     rounding = jnp.linalg.norm(means) * max(means.shape) * jnp.finfo(means.dtype).eps
     kept = singular > rounding
-    inverse = jnp.where(kept, k / jnp.where(kept, singular, 1.0) ** 2, 0.0)
-    samples = total(jnp.sum(weight), axis)
-    along = total(jnp.sum(weight[:, None] * (offset @ V.T) ** 2, axis=0), axis) / samples
-    degenerate = jnp.where(trace_sw * samples > rounding**2, jnp.inf, 0.0)
-    return jnp.where(kept.any(), jnp.sum(along * inverse) / k, degenerate)
+    inverse = jnp.where(kept, means.shape[0] / jnp.where(kept, singular, 1.0) ** 2, 0.0)
+    return Between(V, inverse, rounding)
+
+
+def within_over_between(
+    along: Float[Array, " r"], squares: Float[Array, ""], directions: Between, k: int
+) -> Float[Array, ""]:
+    """beta_nc = tr(S_W S_B^+)/k from the variances within classes along the axes of `between`.
+
+    squares: sum over samples of their squared distances from the mean of their class.
+    """
+    degenerate = jnp.where(squares > directions.rounding**2, jnp.inf, 0.0)
+    return jnp.where((directions.inverse > 0).any(), jnp.sum(along * directions.inverse) / k, degenerate)

@@ -28,7 +28,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ufm.errors import InvalidInput, Rows, real_rows
 from ufm.problem import PADDING, Problem
-from ufm.shards import Axis, total
 
 # Entries of one block of anchors x others; a few temporaries of this size are alive at once.
 BLOCK_ENTRIES = 2**18
@@ -89,37 +88,33 @@ def norm_deficit(H: Float[Array, "m d"]) -> Float[Array, " m"]:
     return (1.0 - jnp.sum(coarse * coarse, axis=-1)) - jnp.sum(fine * (coarse + H), axis=-1)
 
 
-def anchor_terms(problem: Problem, members: Int[Array, " s"], axis: Axis = None) -> AnchorTerms:
-    """Positives, log Z and weight of every slot of one batch; padding and lone anchors weigh 0.
-
-    axis: over which the members of the batch are dealt out, if they are (`ufm.shards`); these are then of this device.
-    """
+def anchor_terms(problem: Problem, members: Int[Array, " s"]) -> AnchorTerms:
+    """Positives, log Z and weight of every slot of one batch; padding and lone anchors weigh 0."""
     inside = members != PADDING
     weight = jnp.where(inside, problem.multiplicity[members], 0.0)
     label = problem.labels[members]
-    of_class = total(jnp.zeros(problem.k).at[label].add(weight), axis)[label]
+    of_class = jnp.zeros(problem.k).at[label].add(weight)[label]
     positives = of_class - 1.0
     active = (positives >= 1.0) & (weight > 0)
     positives = jnp.where(active, positives, 1.0)
-    negatives = total(jnp.sum(weight), axis) - of_class
+    negatives = jnp.sum(weight) - of_class
     log_partition = jnp.log(positives) + jnp.log1p(negatives / positives * jnp.exp(-1.0 / problem.tau))
     return AnchorTerms(positives, log_partition, jnp.where(active, weight, 0.0))
 
 
 @eqx.filter_jit
-def loss_bound(problem: Problem, axis: Axis = None) -> Float[Array, ""]:
+def loss_bound(problem: Problem) -> Float[Array, ""]:
     """The lower bound of Theorems 1 and 2: sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log Z_{B,c}.
 
     It bounds the loss of every feasible point of UFM+ and is attained by orthogonal frames when
     d >= k. For UFM (nonneg=False) it is the loss of an orthogonal frame, and not a bound.
-    axis: over which the samples are dealt out, if they are (`ufm.shards`).
     """
 
     def of_batch(members: Int[Array, " s"]) -> Float[Array, ""]:
-        terms = anchor_terms(problem, members, axis)
+        terms = anchor_terms(problem, members)
         return jnp.sum(terms.weight * terms.log_partition)
 
-    return total(jnp.sum(jax.lax.map(of_batch, problem.batches)), axis)
+    return jnp.sum(jax.lax.map(of_batch, problem.batches))
 
 
 def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:

@@ -1,276 +1,294 @@
-"""Random starts, keyed by their index, and their collapse onto the orbits of the problem."""
+r"""The collapse of a start onto the orbits of its problem: descent on the loss of the orbit means.
+
+With U(H) the mean row of each orbit and F the loss of the orbit-collapsed problem (`ufm.orbits`), minimise F(U(H))
+over feasible H. By the chain rule all n_o points of an orbit o have the same gradient, dF/du_o / n_o, which takes the
+exact sums of the orbit problem and none over samples: a step adds one vector a row and projects. It is a step of
+projected gradient descent with the per-row weights of F, for any batches; points of an orbit approach each
+other since the vector, of the size of their mean, is the same for all and the ball is round.
+
+So a step is one pass over H: shift, projection, sums for the next means. How far the points still are from their
+means is measured every EVERY steps only.
+
+The rows of samples are in single precision, everything of means in double. They are but a way to the means, which
+are where the descent on orbits starts; any feasible means are a start, and none of what is reported of where that
+descent ends is computed from them. It halves what a step reads and writes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from solvers.descent.method import Record
-from solvers.parallel import devices
-from solvers.parallel.compiled import Compiled
-from solvers.parallel.padding import axes, bucket, dealt, padded, shape_of, stacked
-from ufm.geometry import geometry_metrics
-from ufm.loss import loss_bound
+from solvers.descent.method import Record, stationarity
+from solvers.descent.random_starts import random_directions
+from solvers.parallel.padding import bucket
+from solvers.parallel.shards import Axis, largest, total
+from ufm.geometry import Between, between, geometry_metrics, within_over_between
+from ufm.loss import evaluate
 from ufm.orbits import Orbits
 from ufm.problem import Problem
 from ufm.projections import project
-from ufm.shards import Axis, largest, total
-from ufm.summation import MomentLoss, moment_loss
 
 # Classes collapse by a constant factor a step whatever tau and n; this many are never needed.
 MOST_STEPS = 100
-# Starts collapsed at once on a device: as many as stay in cache.
-GROUP_ENTRIES = 2**18
-MOST_IN_A_GROUP = 8
-# Step of each sample over its pair weight.
+# Steps between measurements of how far the points are from their means, each with a line of the history.
+EVERY = 2
+# Step of each row over its pair weight.
 LENGTH = 4.0
-# The temperature at which the error bound of first-order summation is small for any feasible H.
+# Forces of a colder loss may vanish like e^{-1/tau} before the orbits have collapsed.
 COLLAPSE_TAU = 1.0
+# Rows of a stack, and stacks side by side: with d = 20 a block of them stays in cache.
+DEEPEST, WIDEST = 64, 64
+# Rows that may be added for the sake of deep stacks, as a share of all.
+MOST_ADDED = 0.25
+# The dtype of the rows of samples: single precision halves the memory that a step moves.
+SINGLE = "float32"
 # The index of a start that is none: it stands still.
 NO_START = -1
 
 
-def random_start(
-    key: UInt32[Array, " *key"] | Array, index: Int[Array, ""] | int, rows: int, d: int, nonneg: bool
-) -> Float[Array, "rows d"]:
-    """Start `index`: rows uniform on the unit sphere (its nonnegative part for UFM+).
+class Stacks(NamedTuple):
+    """Where the points of each orbit lie: in stacks of one orbit each, `WIDEST` at most side by side in a block.
 
-    The same whatever other starts run beside it; the first n rows are the same for any rows >= n.
+    An embedding is then (blocks, d, depth, stacks): sums over coordinates and over an orbit run along vectors.
+
+    - orbit: of each stack. first: the rank of its first point, orbit after orbit. filled: how many it holds.
     """
-    normal = jax.random.normal(jax.random.fold_in(key, index), (rows, d))
-    direction = jnp.abs(normal) if nonneg else normal
-    return direction / jnp.linalg.norm(direction, axis=-1, keepdims=True)
+
+    orbit: Int[Any, "blocks stacks"]
+    first: Int[Any, "blocks stacks"]
+    filled: Int[Any, "blocks stacks"]
+
+
+def stacked_in(depth: int, orbits: Orbits) -> Stacks:
+    """The points of each orbit in stacks of the given depth, the last one of an orbit not full; in one block."""
+    sizes = np.bincount(orbits.index, minlength=len(orbits))
+    stacks = -(-sizes // depth)
+    orbit = np.repeat(np.arange(len(sizes)), stacks)
+    place = depth * (np.arange(len(orbit)) - np.repeat(np.cumsum(stacks) - stacks, stacks))
+    first = np.repeat(np.cumsum(sizes) - sizes, stacks) + place
+    filled = np.minimum(sizes[orbit] - place, depth)
+    return Stacks(*(part.astype(np.int32)[None, :] for part in (orbit, first, filled)))
+
+
+def arranged(symmetries: Sequence[Orbits], blocks_of: int = 1) -> tuple[int, list[Stacks]]:
+    """Depth and stacks for several problems, all of one shape. blocks_of: of what the blocks are a multiple."""
+    sizes = np.concatenate([np.bincount(orbits.index) for orbits in symmetries])
+    depth = 1
+    while depth < DEEPEST and (-sizes % (2 * depth)).sum() <= MOST_ADDED * sizes.sum():
+        depth *= 2
+    each = [stacked_in(depth, orbits) for orbits in symmetries]
+    most = max(stacks.orbit.size for stacks in each)
+    width = min(WIDEST, bucket(-(-most // blocks_of)))
+    blocks = bucket(-(-most // (width * blocks_of))) * blocks_of
+    return depth, [_padded(stacks, blocks, width) for stacks in each]
+
+
+def _padded(stacks: Stacks, blocks: int, width: int) -> Stacks:
+    """With empty stacks, of orbit 0, up to the given number of blocks."""
+    return Stacks(*(np.pad(part[0], (0, blocks * width - part.size)).reshape(blocks, width) for part in stacks))
 
 
 class Collapsed(NamedTuple):
     """A start once its orbits have collapsed.
 
-    - points: mean row of each orbit. steps: how many it took.
-    - moved: largest distance of a sample from the row it is replaced by.
-    - remainder: error bound of the fast summation at the end, a sample.
-    - history: a `Record` of arrays of MOST_STEPS, of which the first `steps` are filled. Its excess
-      is by first-order moments at the asked tau: an underestimate until the classes have collapsed.
+    - points: mean row of each orbit, feasible. steps: how many it took.
+    - moved: largest distance of a point from the row it is replaced by.
+    - history: a `Record` of arrays, a line at every EVERY-th step before the last; `lines(steps)` are filled. Of the
+      orbit means: excess at the asked tau, largest `stationarity` at the one of the collapse, cosines; beta_nc of the
+      points.
     """
 
     points: Float[Array, "o d"]
     steps: Int[Array, ""]
     moved: Float[Array, ""]
-    remainder: Float[Array, ""]
     history: Record
 
 
+class _State(NamedTuple):
+    """H, means: the embedding and its orbit means, `steps` steps from the first. moved: as last measured."""
+
+    H: Float[Array, "blocks d depth stacks"]
+    means: Float[Array, "o d"]
+    steps: Int[Array, ""]
+    moved: Float[Array, ""]
+    ended: Bool[Array, ""]
+    history: Record
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is done to all rows of an embedding at once, block by block of stacks.
+
+    nonneg: project onto the nonnegative part of the ball. share: samples a point stands for. axis: over which the
+    blocks are dealt out, if they are (`solvers.parallel.shards`).
+    """
+
+    stacks: Stacks
+    sizes: Float[Array, " o"]
+    share: Float[Array, " o"]
+    nonneg: bool
+    depth: int
+    dtype: str
+    axis: Axis
+
+    def drawn(self, key: Array, index: Array, d: int) -> tuple[Array, Array]:
+        """A random start, and its orbit means."""
+
+        def of_block(_: None, block: tuple[Array, Array]) -> tuple[None, Array]:
+            first, held = block
+            row = first + jnp.arange(self.depth)[:, None]
+            normal = random_directions(key, index, row, d, self.nonneg).astype(self.dtype)
+            return None, _on_sphere(normal, _present(held, self.depth))
+
+        H = jax.lax.scan(of_block, None, (self.stacks.first, self.stacks.filled))[1]
+        return H, self._means(H)
+
+    def spread(self, H: Array, U: Array, axes: Array) -> tuple[Array, Array]:
+        """Largest distance from the means, and second moments about them along the axes, of all samples."""
+
+        def of_block(so_far: tuple[Array, Array], block: tuple[Array, ...]) -> tuple[tuple, None]:
+            h, centre, weight, held = block
+            present = _present(held, self.depth)
+            offset = (h - centre[:, None, :]).reshape(len(h), -1)
+            squares = jnp.max(jnp.where(present, jnp.sum(offset**2, axis=0).reshape(present.shape), 0.0), axis=0)
+            onto = (axes @ offset).reshape(-1, *present.shape)
+            second = jnp.sum(jnp.where(present, onto**2, 0.0), axis=1) @ weight
+            return (jnp.maximum(so_far[0], squares), so_far[1] + second), None
+
+        axes = axes.astype(self.dtype)
+        weight = self.share.astype(self.dtype)[self.stacks.orbit]
+        nothing = jnp.zeros(weight.shape[1], self.dtype), jnp.zeros(len(axes), self.dtype)
+        squares, along = jax.lax.scan(of_block, nothing, (H, self._in_stacks(U), weight, self.stacks.filled))[0]
+        farthest = jnp.sqrt(largest(squares.max(), self.axis).astype(jnp.float64))
+        return farthest, total(along.astype(jnp.float64), self.axis)
+
+    def shifted(self, H: Array, shift: Float[Array, "o d"]) -> tuple[Array, Array]:
+        """The embedding with the rows of each orbit shifted and projected, and its orbit means."""
+        by = self._in_stacks(shift)
+
+        def of_block(b: Array, after: Array) -> Array:
+            new = H[b] + by[b][:, None, :]
+            new = jnp.maximum(new, 0.0) if self.nonneg else new
+            return after.at[b].set(_in_ball(new, _present(self.stacks.filled[b], self.depth)))
+
+        # What a scan stacks up begins as zeros, which take as long to write as the result.
+        after = jax.lax.fori_loop(0, len(H), of_block, H)
+        return after, self._means(after)
+
+    def _in_stacks(self, of_orbits: Float[Array, "o d"]) -> Float[Array, "blocks d stacks"]:
+        return jnp.swapaxes(of_orbits.astype(self.dtype)[self.stacks.orbit], 1, 2)
+
+    def _means(self, H: Float[Array, "blocks d depth stacks"]) -> Float[Array, "o d"]:
+        each = jnp.swapaxes(H.sum(axis=2), 1, 2).astype(jnp.float64).reshape(-1, H.shape[1])
+        sums = jax.ops.segment_sum(each, self.stacks.orbit.reshape(-1), len(self.sizes))
+        return total(sums, self.axis) / self.sizes[:, None]
+
+
 def collapse(
-    key: Array,
-    index: Int[Array, ""],
-    most: Int[Array, ""],
-    problem: Problem,
-    orbit: Int[Array, " m"],
-    sizes: Float[Array, " o"],
-    *,
-    threshold: float,
-) -> Collapsed:
-    """`descend` from random start `index`; NO_START stays where it is."""
-    H = random_start(key, index, problem.num_points, problem.d, problem.nonneg)
-    return descend(H, jnp.where(index == NO_START, 0, most), problem, orbit, sizes, threshold=threshold)
-
-
-def descend(
-    H: Float[Array, "m d"],
-    most: Int[Array, ""],
-    problem: Problem,
-    orbit: Int[Array, " m"],
-    sizes: Float[Array, " o"],
-    *,
-    threshold: float,
-    axis: Axis = None,
-) -> Collapsed:
-    """Descend on all n samples until every orbit lies within `threshold` of its mean, `most` steps at most.
-
-    axis: over which the samples are dealt out, if they are (`ufm.shards`); all but `sizes` is then of this device's.
-
-    Per-sample steps 1/w_i on the loss by first-order moments (see `ufm.summation`), at temperature
-    max(tau, COLLAPSE_TAU): the moments are accurate there from the first step on, and become exact
-    as the classes collapse. The loss at the asked tau takes over from the orbit means.
-    """
-    warm = eqx.tree_at(lambda p: p.tau, problem, jnp.maximum(problem.tau, COLLAPSE_TAU))
-    is_warm = problem.tau >= COLLAPSE_TAU
-    samples = total(problem.multiplicity.sum(), axis)
-
-    def means(H: Array) -> Array:
-        weighted = H * problem.multiplicity[:, None]
-        return total(jax.ops.segment_sum(weighted, orbit, sizes.shape[0]), axis) / sizes[:, None]
-
-    def spread(H: Array, U: Array) -> Array:
-        distance = jnp.linalg.norm(H - U[orbit], axis=-1)
-        return largest(jnp.max(jnp.where(problem.multiplicity > 0, distance, 0.0)), axis)
-
-    def loss(H: Array) -> tuple[Array, MomentLoss]:
-        by_moments = moment_loss(H, warm, order=1, axis=axis)
-        return by_moments.loss, by_moments
-
-    bound = loss_bound(problem, axis)
-
-    def recorded(history: Record, steps: Array, H: Array, value: Array, gradient: Array, weight: Array) -> Record:
-        metrics = geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity, axis=axis)
-        asked = jax.lax.cond(is_warm, lambda: value, lambda: moment_loss(H, problem, order=1, axis=axis).loss)
-        residual = jnp.max(jnp.linalg.norm(H - project(H - gradient / weight, problem.nonneg), axis=-1))
-        now = Record(steps, total(asked, axis) - bound, largest(residual, axis), *metrics[:4])
-        return jax.tree.map(lambda column, value: column.at[steps].set(value), history, now)
-
-    def step(carry: tuple) -> tuple:
-        H, _, steps, _, _, history = carry
-        (value, at), gradient = jax.value_and_grad(loss, has_aux=True)(H)
-        weight = jnp.where(at.pair_weight > 0, at.pair_weight, 1.0)[:, None]
-        history = recorded(history, steps, H, value, gradient, weight)
-        H = project(H - LENGTH * gradient / weight, problem.nonneg)
-        U = means(H)
-        return H, U, steps + 1, spread(H, U), total(at.remainder, axis) / samples, history
-
-    def unfinished(carry: tuple) -> Array:
-        return (carry[3] > threshold) & (carry[2] < jnp.minimum(most, MOST_STEPS))
-
-    U = means(H)
-    nothing = jnp.zeros(MOST_STEPS, H.dtype)
-    empty = Record(jnp.zeros(MOST_STEPS, jnp.int32), *[nothing] * (len(Record._fields) - 1))
-    begun = (H, U, jnp.zeros((), jnp.int32), spread(H, U), nothing[0], empty)
-    _, U, steps, moved, remainder, history = jax.lax.while_loop(unfinished, step, begun)
-    return Collapsed(U, steps, moved, remainder, history)
-
-
-def collapse_group(
-    keys: UInt32[Array, "g ..."],
-    indices: Int[Array, " g"],
-    most: Int[Array, ""],
-    problems: Problem,
-    orbit: Int[Array, "*own m"],
-    sizes: Float[Array, "*own o"],
-    *,
-    threshold: float,
-    shared: bool,
-) -> Collapsed:
-    """`collapse` of several starts at once, of one shared problem or each of its own (`padding.stacked`).
-
-    An equal share of the starts on each device; a device stops when its own starts have collapsed.
-    """
-    own = None if shared else 0
-    of = (0, 0, None, None if shared else axes(problems), own, own)
-    together = jax.vmap(partial(collapse, threshold=threshold), in_axes=of)
-    return devices.spread(together, of)(keys, indices, most, problems, orbit, sizes)
-
-
-def collapse_dealt(
     key: UInt32[Array, " *key"],
     index: Int[Array, ""],
-    most: Int[Array, ""],
-    problem: Problem,
-    orbit: Int[Array, " m"],
-    sizes: Float[Array, " o"],
+    most: Int[Array, ""] | int,
+    quotient: Problem,
+    stacks: Stacks,
     *,
+    depth: int,
     threshold: float,
+    rows_in: str = SINGLE,
+    axis: Axis = None,
 ) -> Collapsed:
-    """`collapse` of one start whose samples are dealt out to the devices (`solvers.parallel.padding.dealt`).
+    """Descend from random start `index` until every point lies within `threshold` of the mean of its orbit.
 
-    Every device makes and keeps the rows of its own samples; what they exchange is sums over classes and orbits.
+    most: no more steps are taken, and never more than MOST_STEPS. NO_START stays where it is.
+    quotient: the orbit-collapsed problem, perhaps padded.
+    rows_in: the dtype of the rows of samples.
+    axis: over which the blocks of stacks are dealt out, if they are; the rest every device has.
+
+    The temperature is max(tau, COLLAPSE_TAU); the loss at the asked tau takes over from the orbit means.
     """
-    H = devices.in_blocks(random_start(key, index, problem.num_points, problem.d, problem.nonneg))
-    own = partial(descend, threshold=threshold, axis=devices.AXIS)
-    of = (0, None, axes(problem), 0, None)
-    return devices.spread(own, of, out_axes=None)(H, jnp.where(index == NO_START, 0, most), problem, orbit, sizes)
+    stacks = Stacks(*map(jnp.asarray, stacks))
+    sizes = total(jnp.zeros(quotient.num_points).at[stacks.orbit].add(stacks.filled), axis)
+    sizes = jnp.maximum(sizes, 1.0)
+    of = _Rows(stacks, sizes, quotient.multiplicity / sizes, quotient.nonneg, depth, rows_in, axis)
+    warm = eqx.tree_at(lambda p: p.tau, quotient, jnp.maximum(quotient.tau, COLLAPSE_TAU))
+    limit = jnp.minimum(most, MOST_STEPS)
+
+    def step(_: Array, embedding: tuple[Array, Array]) -> tuple[Array, Array]:
+        H, U = embedding
+        at = evaluate(U, warm)
+        return of.shifted(H, -LENGTH * at.gradient / jnp.where(at.pair_weight > 0, at.pair_weight, 1.0)[:, None])
+
+    def line_and_steps(state: _State) -> _State:
+        directions = between(class_means(state.means, quotient))
+        moved, along = of.spread(state.H, state.means, directions.axes)
+        line = _line(state.steps, state.means, quotient, warm, along, directions)
+        history = jax.tree.map(lambda column, value: column.at[lines(state.steps)].set(value), state.history, line)
+        until = jnp.where(moved > threshold, jnp.minimum(state.steps + EVERY, limit), state.steps)
+        H, U = jax.lax.fori_loop(state.steps, until, step, (state.H, state.means))
+        return _State(H, U, until, moved, until == state.steps, history)
+
+    column = jnp.zeros(lines(MOST_STEPS))
+    empty = Record(column.astype(jnp.int32), *[column] * (len(Record._fields) - 1))
+    none, infinite, ended = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf), jnp.asarray(index == NO_START)
+    begun = _State(*of.drawn(key, index, quotient.d), none, infinite, ended, empty)
+    end = jax.lax.while_loop(lambda state: ~state.ended, line_and_steps, begun)
+    return Collapsed(project(end.means, quotient.nonneg), end.steps, end.moved, end.history)
 
 
-_collapse = Compiled(collapse_group)
-_collapse_dealt = Compiled(collapse_dealt)
+def lines(steps: Any) -> Any:
+    """Lines of a history written before so many steps were taken."""
+    return -(-steps // EVERY)
 
 
-def collapsed_starts(
-    problem: Problem, orbits: Orbits, seed: int, count: int, threshold: float = 1e-2
-) -> list[Collapsed]:
-    """Starts 0 to count - 1, collapsed. Compiled once a size class of problems: sizes are rounded up and padded."""
-    return collapsed_starts_of_each([problem], [orbits], [seed], count, len(orbits), threshold)
+def class_means(U: Float[Array, "o d"], quotient: Problem) -> Float[Array, "k d"]:
+    """Means of the classes from those of the orbits."""
+    sums = jnp.zeros((quotient.k, U.shape[1])).at[quotient.labels].add(U * quotient.multiplicity[:, None])
+    return sums / quotient.class_sizes[:, None]
 
 
-def collapsed_starts_of_each(
-    problems: Sequence[Problem],
-    symmetries: Sequence[Orbits],
-    seeds: Sequence[int],
-    count: int,
-    rows: int,
-    threshold: float = 1e-2,
-    most: int = MOST_STEPS,
-) -> list[Collapsed]:
-    """Starts 0 to count - 1 of every problem, problem after problem, collapsed; one compiled function for all.
-
-    A start takes `most` steps at most. The points of each have `rows` rows, at least as many as there are orbits;
-    those beyond the orbits are zero.
-    Groups always have the same number of starts, so that a start is the same whatever their count.
-
-    Starts are shared out over the devices. If one is too large for a device (`devices.holds_whole`), they run one by
-    one instead, the samples of each dealt out to all devices.
-    """
-    points, batches, slots = (max(sizes) for sizes in zip(*map(shape_of, problems), strict=True))
-    wide = [padded(problem, (bucket(points), bucket(batches), bucket(slots))) for problem in problems]
-    orbit = [np.pad(s.index, (0, wide[0].num_points - len(s.index))).astype(np.int32) for s in symmetries]
-    sizes = [np.pad(np.asarray(s.quotient.multiplicity), (0, rows - len(s)), constant_values=1.0) for s in symmetries]
-    keys = [np.asarray(jax.random.key_data(jax.random.key(seed))) for seed in seeds]
-    whole = devices.holds_whole(wide[0].num_points * wide[0].d)
-    ended = (_in_groups if whole else _one_by_one)(
-        wide, orbit, sizes, keys, count, threshold, np.int32(min(most, MOST_STEPS))
+def _line(
+    steps: Int[Array, ""],
+    U: Float[Array, "o d"],
+    quotient: Problem,
+    warm: Problem,
+    along: Float[Array, " r"],
+    directions: Between,
+) -> Record:
+    """A line of the history; along: second moments about the orbit means, of all samples, along `directions`."""
+    at = evaluate(U, warm)
+    excess = jax.lax.cond(
+        quotient.tau >= COLLAPSE_TAU,
+        lambda: at.excess,
+        lambda: evaluate(U, quotient, with_gradient=False).excess,
     )
-    return [
-        start._replace(history=Record(*(column[: int(start.steps)] for column in start.history))) for start in ended
-    ]
+    metrics = geometry_metrics(U, quotient.labels, k=quotient.k, multiplicity=quotient.multiplicity)
+    samples = quotient.multiplicity.sum()
+    offset = U - class_means(U, quotient)[quotient.labels]
+    of_orbits = jnp.sum(quotient.multiplicity[:, None] * (offset @ directions.axes.T) ** 2, axis=0)
+    squares = along.sum() + metrics.trace_sw * samples
+    beta_nc = within_over_between((along + of_orbits) / samples, squares, directions, quotient.k)
+    residual = jnp.max(stationarity(U, at, warm))
+    return Record(steps, excess, residual, metrics.delta_gm, beta_nc, metrics.mean_cosine, metrics.max_cosine)
 
 
-def _in_groups(
-    problems: Sequence[Problem],
-    orbit: Sequence[Int[np.ndarray, " m"]],
-    sizes: Sequence[Float[np.ndarray, " o"]],
-    keys: Sequence[UInt32[np.ndarray, " key"]],
-    count: int,
-    threshold: float,
-    most: np.int32,
-) -> list[Collapsed]:
-    """Starts 0 to count - 1 of every problem, each on one device."""
-    shared = len(problems) == 1
-    group = int(np.clip(GROUP_ENTRIES // (problems[0].num_points * problems[0].d), 1, MOST_IN_A_GROUP))
-    group *= devices.count()
-    jobs = [(p, s) for p in range(len(problems)) for s in range(count)]
-    jobs += [(jobs[-1][0], NO_START)] * (-len(jobs) % group)
-    ended: list[Collapsed] = []
-    for first in range(0, len(jobs), group):
-        of, indices = zip(*jobs[first : first + group], strict=True)
-        if shared:
-            own = (problems[0], orbit[0], sizes[0])
-        else:
-            own = (stacked([problems[p] for p in of]), *(np.stack([each[p] for p in of]) for each in (orbit, sizes)))
-        indices = np.array(indices, dtype=np.int32)
-        together = _collapse(np.stack([keys[p] for p in of]), indices, most, *own, threshold=threshold, shared=shared)
-        together = jax.tree.map(np.asarray, together)
-        ended += [jax.tree.map(lambda leaf, g=g: leaf[g], together) for g in np.flatnonzero(indices != NO_START)]
-    return ended
+def _present(filled: Int[Array, " stacks"], depth: int) -> Bool[Array, "depth stacks"]:
+    return jnp.arange(depth)[:, None] < filled
 
 
-def _one_by_one(
-    problems: Sequence[Problem],
-    orbit: Sequence[Int[np.ndarray, " m"]],
-    sizes: Sequence[Float[np.ndarray, " o"]],
-    keys: Sequence[UInt32[np.ndarray, " key"]],
-    count: int,
-    threshold: float,
-    most: np.int32,
-) -> list[Collapsed]:
-    """Starts 0 to count - 1 of every problem, the samples of each on all devices."""
-    ended: list[Collapsed] = []
-    for problem, index, size, key in zip(problems, orbit, sizes, keys, strict=True):
-        own = dealt(problem, devices.count())
-        index = np.pad(index, (0, own.num_points - len(index)))
-        starts = (_collapse_dealt(key, np.int32(s), most, own, index, size, threshold=threshold) for s in range(count))
-        ended += [jax.tree.map(np.asarray, start) for start in starts]
-    return ended
+def _on_sphere(rows: Float[Array, "d depth stacks"], present: Bool[Array, "depth stacks"]) -> Array:
+    squared = jnp.sum(rows**2, axis=0)
+    return rows * jnp.where(present, jax.lax.rsqrt(squared), 0.0)
+
+
+def _in_ball(rows: Float[Array, "d depth stacks"], present: Bool[Array, "depth stacks"]) -> Array:
+    """Rows projected onto the unit ball to single precision; those that are not there are zero."""
+    squared = jnp.sum(rows**2, axis=0)
+    scale = jnp.where(squared > 1.0, jax.lax.rsqrt(jnp.maximum(squared, 1.0)), 1.0)
+    return rows * jnp.where(present, scale, 0.0)

@@ -56,27 +56,6 @@ def padded(problem: Problem, shape: Shape) -> Problem:
     )
 
 
-def dealt(problem: Problem, count: int) -> Problem:
-    """The problem with its points in `count` equal blocks, for `jax.shard_map` along `axes`: padded until they are.
-
-    Batch b of block s is row s * nb + b: the members of batch b that the block holds, by their place in it.
-    """
-    nb, slots = problem.batches.shape
-    size = -(-problem.num_points // count)
-    problem = padded(problem, (size * count, nb, slots))
-    given = np.asarray(problem.batches)
-    batch, slot = np.nonzero(given != PADDING)
-    point = given[batch, slot]
-    row = point // size * nb + batch
-    order = np.argsort(row, kind="stable")
-    row, point = row[order], point[order]
-    members = np.bincount(row, minlength=count * nb)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(members) - members, members)
-    rows = np.full((count * nb, bucket(int(members.max()))), PADDING, dtype=np.int32)
-    rows[row, place] = point % size
-    return eqx.tree_at(lambda p: p.batches, problem, rows)
-
-
 def stacked(problems: Sequence[Problem]) -> Problem:
     """Problems of one shape and temperature as one pytree, to be vmapped over with `axes`; tau is not stacked."""
     together = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *problems)

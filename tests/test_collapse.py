@@ -1,0 +1,176 @@
+"""The collapse of starts onto orbits: what it descends on, how rows lie in memory, and how starts are drawn."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ufm
+from solvers import multistart
+from solvers.certification.certifier import Certifier
+from solvers.descent import collapse as module
+from solvers.descent.collapse import COLLAPSE_TAU, EVERY, LENGTH, MOST_STEPS, arranged, collapse, lines
+from solvers.descent.random_starts import random_start
+from solvers.descent.starts import collapsed_starts
+from ufm.loss import evaluate
+
+KEY = jax.random.key_data(jax.random.key(3))
+LABELS = np.arange(60) % 3
+CASES = {
+    "unsorted labels": ufm.Problem(LABELS, 5),
+    "imbalanced": ufm.Problem.from_class_sizes([200, 70, 3, 1], d=4, tau=0.2),
+    "without ReLU": ufm.Problem.from_class_sizes([40, 30, 20], d=3, nonneg=False),
+    "bound batches": ufm.Problem(LABELS, 6, 0.5, ufm.batching.bind(ufm.batching.partition(60, 20, 0), LABELS)),
+    "points of several samples": ufm.Problem([0, 0, 1, 1, 1], 3, multiplicity=[3, 3, 5, 5, 5]),
+}
+
+_evaluate, _metrics = jax.jit(evaluate), jax.jit(ufm.geometry_metrics, static_argnames="k")
+
+
+def in_double_precision(problem, orbits, threshold):
+    """The same descent on all rows in a row, by plain formulas: what the blocks of stacks are to give.
+
+    Means, steps, distance from the means, and beta_nc as often as it is measured.
+    """
+    order = np.argsort(orbits.index, kind="stable")
+    H = np.empty((problem.num_points, problem.d))
+    H[order] = random_start(KEY, 0, problem.num_points, problem.d, problem.nonneg)
+    sizes = np.bincount(orbits.index)
+    quotient = orbits.quotient
+    warm = ufm.Problem(
+        quotient.labels,
+        problem.d,
+        max(float(problem.tau), COLLAPSE_TAU),
+        np.asarray(quotient.batches),
+        problem.nonneg,
+        multiplicity=quotient.multiplicity,
+    )
+    metrics = []
+    for steps in range(MOST_STEPS):
+        U = np.zeros((len(sizes), problem.d))
+        np.add.at(U, orbits.index, H)
+        U /= sizes[:, None]
+        if steps % EVERY == 0:
+            moved = np.linalg.norm(H - U[orbits.index], axis=1).max()
+            if moved <= threshold:
+                return U, steps, moved, metrics
+            metrics.append(
+                float(_metrics(jnp.asarray(H), problem.labels, k=problem.k, multiplicity=problem.multiplicity).beta_nc)
+            )
+        at = _evaluate(jnp.asarray(U), warm)
+        weight = np.where(at.pair_weight > 0, at.pair_weight, 1.0)
+        shift = LENGTH * np.asarray(at.gradient) / weight[:, None]
+        H = np.asarray(ufm.project(jnp.asarray(H - shift[orbits.index]), problem.nonneg))
+    raise AssertionError("has not collapsed")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_blocks_of_stacks_take_the_steps_of_all_rows(name):
+    problem = CASES[name]
+    orbits = ufm.orbits(problem)
+    depth, (stacks,) = arranged([orbits])
+    found = jax.jit(partial(collapse, depth=depth, threshold=1e-2))(KEY, 0, MOST_STEPS, orbits.quotient, stacks)
+    U, steps, moved, beta = in_double_precision(problem, orbits, 1e-2)
+    assert int(found.steps) == steps
+    assert lines(steps) == len(beta) > 1
+    np.testing.assert_allclose(found.points, U, atol=1e-5)  # single precision, after some ten steps
+    np.testing.assert_allclose(found.moved, moved, rtol=1e-3)
+    np.testing.assert_allclose(found.history.beta_nc[: len(beta)], beta, rtol=2e-3, atol=1e-12)
+
+
+def test_what_the_history_says_is_of_feasible_means():
+    """The excess of the means, exactly: what the descent on orbits starts from, below the last line."""
+    problem = ufm.Problem.from_class_sizes(ufm.step_imbalance(4, 3, 30), d=6)
+    orbits = ufm.orbits(problem)
+    depth, (stacks,) = arranged([orbits])
+    found = jax.jit(partial(collapse, depth=depth, threshold=1e-2))(KEY, 0, MOST_STEPS, orbits.quotient, stacks)
+    assert np.linalg.norm(found.points, axis=1).max() <= 1.0
+    assert found.points.min() >= 0.0
+    line = lines(int(found.steps)) - 1
+    assert float(ufm.excess(found.points, orbits.quotient)) <= float(found.history.excess[line])
+
+
+@pytest.mark.parametrize("most", range(5))
+def test_steps_are_limited_exactly_and_what_was_reached_is_measured(most):
+    """As far as a longer collapse had come by then, with the same lines."""
+    symmetry = ufm.orbits(CASES["imbalanced"])
+    (limited,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1, most=most)
+    (longer,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1)
+    assert limited.steps == most < longer.steps
+    assert list(limited.history.iteration) == list(range(0, most, EVERY))
+    for name in limited.history._fields:
+        of_longer = getattr(longer.history, name)[: lines(most)]
+        np.testing.assert_allclose(getattr(limited.history, name), of_longer, rtol=1e-12)
+    assert longer.moved <= 1e-2 < limited.moved <= 2.0
+    assert np.isfinite(limited.points).all()
+
+
+@given(
+    st.lists(st.integers(1, 300), min_size=2, max_size=12),
+    st.integers(1, 4),
+)
+def test_every_point_has_one_place(sizes, devices):
+    orbits = ufm.orbits(ufm.Problem.from_class_sizes(sizes, d=2))
+    depth, (stacks,) = arranged([orbits], devices)
+    assert len(stacks.orbit) % devices == 0
+    assert stacks.filled.max() <= depth
+    rows = np.concatenate([f + np.arange(n) for f, n in zip(stacks.first.ravel(), stacks.filled.ravel(), strict=True)])
+    owner = np.repeat(stacks.orbit.ravel(), stacks.filled.ravel())
+    assert np.array_equal(np.sort(rows), np.arange(sum(sizes)))
+    assert np.array_equal(owner[np.argsort(rows)], np.repeat(np.arange(len(sizes)), sizes))
+    assert depth * (stacks.filled > 0).sum() <= (1 + module.MOST_ADDED) * sum(sizes)
+
+
+def test_starts_are_uniform_on_the_sphere():
+    H = np.asarray(random_start(KEY, 5, 40_000, 3, False))
+    np.testing.assert_allclose(np.linalg.norm(H, axis=1), 1.0, rtol=1e-14)
+    for column in H.T:  # Archimedes: a coordinate of a uniform point on the sphere in R^3 is uniform
+        assert scipy.stats.kstest(column, scipy.stats.uniform(-1, 2).cdf).pvalue > 1e-3
+    assert np.abs(H.T @ H / len(H) - np.eye(3) / 3).max() < 0.01
+    other = np.asarray(random_start(KEY, 6, 40_000, 3, False))
+    for lag in (0, 1, 7):  # neither starts nor rows have to do with each other
+        assert abs(np.mean(np.sum(H[lag:] * other[: len(H) - lag], axis=1))) < 0.01
+        if lag:
+            assert abs(np.mean(np.sum(H[lag:] * H[:-lag], axis=1))) < 0.01
+    folded = np.asarray(random_start(KEY, 5, 40_000, 3, True))
+    assert np.array_equal(folded, np.abs(H))
+
+
+def test_starts_do_not_depend_on_how_many_are_drawn():
+    one = partial(random_start, rows=30, d=4, nonneg=True)
+    together = jax.vmap(lambda s: one(KEY, s))(jnp.arange(5))
+    for s in range(5):
+        assert np.array_equal(together[s], one(KEY, s))
+
+
+def _imbalanced(R):
+    return ufm.Problem.from_class_sizes(ufm.step_imbalance(4, 3, R), d=6)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        _imbalanced(100),
+        ufm.Problem(LABELS, 6, 0.5, ufm.batching.bind(ufm.batching.partition(60, 20, 1), LABELS)),
+        pytest.param(_imbalanced(1), marks=pytest.mark.slow),
+        pytest.param(ufm.Problem(LABELS, 6, 1.0, ufm.batching.reshuffled(60, 20, 3, 0)), marks=pytest.mark.slow),
+        pytest.param(ufm.Problem.from_class_sizes([40, 30, 20], d=3, nonneg=False), marks=pytest.mark.slow),
+    ],
+    ids=["R = 100", "bound batches", "R = 1", "reshuffled batches", "without ReLU"],
+)
+def test_single_precision_does_the_descent_no_harm(problem, monkeypatch):
+    """As many starts are certified, in as many steps, as if the rows of samples had been in double precision."""
+    certified, steps = {}, {}
+    for rows_in in ("float64", "float32"):
+        monkeypatch.setattr(multistart, "collapsed_starts", partial(collapsed_starts, rows_in=rows_in))
+        solution = multistart.solve(problem, 8, seed=0)
+        certifier = Certifier(problem)
+        statuses = [str(certifier.certify(solution.shared_rows(s)).status) for s in range(8)]
+        certified[rows_in], steps[rows_in] = statuses.count("certified"), np.median(solution.iterations)
+    assert certified["float32"] >= certified["float64"] > 0
+    assert steps["float32"] <= 1.05 * steps["float64"] + 1
