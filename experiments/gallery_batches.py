@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 
 from experiments.cells import Cell, Computed, Tell
-from experiments.measuring import histories
 from solvers.multistart import solve
+from solvers.solution import histories
 from ufm import Problem, batching, interaction, loss_bound, uniqueness
 from ufm.geometry import geometry_metrics
 from ufm.reshuffling import epochs_until_unique

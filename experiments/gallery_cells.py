@@ -9,7 +9,7 @@ from flint import ctx
 
 from experiments.cells import Cell, Computed, Tell
 from experiments.local_phase import PerSample, grouped, local_phase
-from experiments.measuring import histories, measure_problem
+from experiments.measuring import measure_problem
 from experiments.sweep import PROFILES
 from solvers.certification.balls import precision
 from solvers.certification.certificate import Certificate, Proof
@@ -17,7 +17,8 @@ from solvers.certification.certifier import Certifier
 from solvers.certification.constraints import weakest_pair
 from solvers.descent.lanes import Outcome, Schedule, Start, run_lanes
 from solvers.descent.projected_gradient import ProjectedGradient
-from solvers.multistart import Solution, solve
+from solvers.multistart import solve
+from solvers.solution import Solution, histories
 from solvers.verification import Verifier
 from ufm import Problem, loss_bound, orbits, step_imbalance
 from ufm.geometry import geometry_metrics

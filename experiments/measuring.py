@@ -13,8 +13,9 @@ from experiments.cells import Computed, Tell, certificate_file
 from solvers.certification.certificate import Certificate, Proof
 from solvers.certification.certifier import Certifier
 from solvers.descent.method import Record
-from solvers.multistart import Solution, solve, solve_each
+from solvers.multistart import solve, solve_each
 from solvers.parallel.padding import Shape
+from solvers.solution import Solution, histories
 from solvers.verification import Verdict, Verification, Verifier
 from ufm import Problem, loss_bound, uniqueness
 
@@ -160,17 +161,3 @@ def _class_means(H: np.ndarray, problem: Problem) -> np.ndarray:
     sums = np.zeros((problem.k, H.shape[1]))
     np.add.at(sums, labels, H)
     return sums / np.bincount(labels)[:, None]
-
-
-def histories(of_starts: Sequence[Record]) -> dict[str, np.ndarray]:
-    """(init, record) arrays; a start that ended early repeats its last record."""
-    longest = max(len(history.iteration) for history in of_starts)
-    return {
-        name: np.stack(
-            [
-                np.pad(getattr(history, name), (0, longest - len(history.iteration)), mode="edge")
-                for history in of_starts
-            ]
-        )
-        for name in Record._fields
-    }

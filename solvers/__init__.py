@@ -9,15 +9,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from solvers.certification.certificate import Certificate, Proof
     from solvers.certification.certifier import Certifier, certify
+    from solvers.descent.accelerated import Accelerated
+    from solvers.descent.projected_gradient import ProjectedGradient
+    from solvers.descent.quasi_newton import QuasiNewton
     from solvers.descent.status import Status
-    from solvers.multistart import Solution, solve
+    from solvers.multistart import solve
+    from solvers.solution import Solution
+    from solvers.staircase import Staircase
     from solvers.verification import Verdict, Verification, verify
 
 __all__ = [
+    "Accelerated",
     "Certificate",
     "Certifier",
+    "ProjectedGradient",
     "Proof",
+    "QuasiNewton",
     "Solution",
+    "Staircase",
     "Status",
     "Verdict",
     "Verification",
@@ -30,7 +39,11 @@ _HOME = {
     "Certificate": "certification.certificate",
     "Certifier": "certification.certifier",
     "certify": "certification.certifier",
-    "Solution": "multistart",
+    "Solution": "solution",
+    "Staircase": "staircase",
+    "Accelerated": "descent.accelerated",
+    "ProjectedGradient": "descent.projected_gradient",
+    "QuasiNewton": "descent.quasi_newton",
     "solve": "multistart",
     "Proof": "certification.certificate",
     "Status": "descent.status",

@@ -71,6 +71,14 @@ def measure(
     return at._replace(residuals=at.residuals[: len(H)])
 
 
+def measure_all(
+    points: Float[np.ndarray, "s m d"], problem: Problem
+) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
+    """Excess and largest stationarity residual of every point."""
+    measured = [measure(H, problem) for H in points]
+    return np.array([float(at.excess) for at in measured]), np.array([at.residual for at in measured])
+
+
 def prepare_measure(problem: Problem) -> None:
     """Compile on another thread what `measure` will call for points of this problem."""
     if _pairs(problem) <= PIECE:

@@ -46,7 +46,7 @@ BAD = [
     ],
     *[("inits", partial(solvers.solve, PROBLEM, inits=bad)) for bad in (0, -1, 1.0, "2", None, True, 2**31)],
     *[("max_steps", partial(solvers.solve, PROBLEM, max_steps=bad)) for bad in (0, -1, 1e3, "5", True, 2**40)],
-    *[("max_lifts", partial(solvers.solve, PROBLEM, max_lifts=bad)) for bad in (-1, 0.5, "1", None, 2**40)],
+    *[("max_lifts", partial(solvers.Staircase, max_lifts=bad)) for bad in (-1, 0.5, "1", None, 2**40)],
     *[
         ("method", partial(solvers.solve, PROBLEM, method=bad))
         for bad in ("sgd", "", 5, None, Accelerated, optax.sgd(0.1))
@@ -57,7 +57,6 @@ BAD = [
     ("seeds", partial(solve_each, [PROBLEM], seeds=[1, 2])),
     ("inits", partial(solve_each, [PROBLEM], inits=0)),
     ("max_steps", partial(solve_each, [PROBLEM], max_steps=0)),
-    ("max_lifts", partial(solve_each, [PROBLEM], max_lifts=-1)),
     *[
         ("transformation", partial(ProjectedGradient, bad))
         for bad in (optax.sgd, 0.1, "sgd", None, lambda: 3, lambda x: x)

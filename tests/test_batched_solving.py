@@ -143,7 +143,7 @@ def test_islands_are_freed_one_by_one():
     labels = np.repeat(np.arange(4), 12)
     rows = [np.concatenate([12 * c + np.arange(2 * b, 2 * b + 2) for c in range(4)]) for b in range(6)]
     problem = ufm.Problem(labels, 4, 1.0, rows)
-    stuck = solvers.solve(problem, inits=4, max_lifts=0)
+    stuck = solvers.solve(problem, inits=4, method=solvers.Staircase(max_lifts=0))
     assert Status.CONFLICTED in stuck.status
     freed = solvers.solve(problem, inits=4)
     assert set(freed.status) == {Status.CONVERGED}

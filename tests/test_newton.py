@@ -10,7 +10,7 @@ import ufm
 from solvers.descent.method import STATIONARY
 from solvers.descent.newton import newton
 from solvers.descent.status import Status
-from solvers.multistart import COLD, ends_by_newton, ladder
+from solvers.staircase import COLD, ends_by_newton, ladder
 
 LABELS = np.arange(24) % 3
 

@@ -15,9 +15,10 @@ from solvers.descent.quasi_newton import QuasiNewton
 from solvers.descent.random_starts import random_start
 from solvers.descent.starts import collapsed_starts
 from solvers.descent.status import Status
-from solvers.multistart import METHODS, SETTLED
+from solvers.multistart import METHODS
 from solvers.parallel.compiled import LOG
 from solvers.parallel.padding import bucket
+from solvers.staircase import SETTLED, Staircase
 from solvers.verification import Verdict, Verifier
 
 
@@ -60,7 +61,7 @@ def test_staircase_frees_every_start_where_descent_alone_does_not():
     verifier = Verifier(problem)
 
     def share(max_lifts):
-        solution = solvers.solve(problem, inits=16, max_lifts=max_lifts)
+        solution = solvers.solve(problem, inits=16, method=Staircase(max_lifts=max_lifts))
         ends = [verifier.verify(solution.embedding(s)) for s in range(16)]
         return np.mean([end.verdict is Verdict.GLOBAL_MINIMISER and end.is_orthogonal_frame for end in ends]), solution
 

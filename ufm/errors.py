@@ -15,6 +15,8 @@ Rows = Num[Array, "m d"] | Num[np.ndarray, "m d"] | Sequence[Sequence[float]]
 
 
 LARGEST_SEED = 2**63 - 1
+# Counts of starts, steps and lifts are 32-bit.
+LARGEST_COUNT = 2**31 - 1
 
 
 class InvalidInput(ValueError):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from ufm.errors import InvalidInput
 from ufm.problem import PADDING, Problem
@@ -54,10 +52,11 @@ class Orbits:
     def __len__(self) -> int:
         return self.quotient.num_points
 
-    def mean(self, H: Float[Array, "m d"], multiplicity: Float[Array, " m"]) -> Float[Array, "o d"]:
+    def mean(self, H: Float[np.ndarray, "m d"], multiplicity: Float[np.ndarray, " m"]) -> Float[np.ndarray, "o d"]:
         """Mean row of each orbit. The mean of feasible rows is feasible: the sets are convex."""
-        total = jax.ops.segment_sum(H * multiplicity[:, None], jnp.asarray(self.index), len(self))
-        return total / self.quotient.multiplicity[:, None]
+        total = np.zeros((len(self), H.shape[1]))
+        np.add.at(total, self.index, H * multiplicity[:, None])
+        return total / np.asarray(self.quotient.multiplicity)[:, None]
 
     def shared(self, H: Float[np.ndarray, "m d"] | SharedRows) -> Float[np.ndarray, "o d"] | None:
         """The rows of the orbits, if all points of every orbit have the same row; else None."""
@@ -68,10 +67,6 @@ class Orbits:
         rows = H[self.first]
         blocks = (slice(start, start + BLOCK) for start in range(0, len(H), BLOCK))
         return rows if all(np.array_equal(H[block], rows[self.index[block]]) for block in blocks) else None
-
-    def expand(self, U: Float[Array, "o d"]) -> Float[Array, "m d"]:
-        """Every sample gets the row of its orbit."""
-        return U[jnp.asarray(self.index)]
 
 
 def orbits(problem: Problem) -> Orbits:

@@ -21,6 +21,9 @@ from solvers.parallel.compiled import Compiled, compile_seconds
 from solvers.parallel.padding import axes, stacked
 from ufm.problem import Problem
 
+# More lanes wait longer for the slowest among them than they save in calls.
+MOST_LANES = 8
+
 
 class Outcome(NamedTuple):
     """Where one descent ended.
@@ -54,9 +57,30 @@ class Start(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Of one start: steps, and seconds on a lane."""
+
+    max_steps: int = 20_000
+    max_seconds: float = math.inf
+
+    def schedule(self, problem: Problem, starts: int, *, keep_H: bool = False) -> Schedule:
+        """As many lanes a device as keep their temporaries small; the clock is read more often where it limits.
+
+        keep_H: every step is recorded, and its point with it.
+        """
+        slots = problem.batches.shape[1]
+        room = 2**22 // (slots * slots + problem.num_points * problem.d)
+        lanes = int(np.clip(room, 1, min(starts, MOST_LANES)))
+        records = Schedule.records if math.isinf(self.max_seconds) else 1
+        every = 1 if keep_H else Schedule.every
+        return Schedule(lanes, records, every, self.max_steps, self.max_seconds, keep_H)
+
+
+@dataclass(frozen=True)
 class Schedule:
     """How lanes are run: most lanes on a device, records a chunk, steps a record; limits of each start.
 
+    - keep_H: records hold the point.
     - max_steps, max_seconds: of all descents of a start together. A start shares the seconds in which it is on a
       lane with those beside it; compiling does not count. It is stopped at the first chunk that ends later.
     """
@@ -66,6 +90,7 @@ class Schedule:
     every: int = 4
     max_steps: int = 20_000
     max_seconds: float = math.inf
+    keep_H: bool = False
 
     def used(self, starts: int) -> int:
         """Lanes in all for so many starts, equally many on each device."""
@@ -74,7 +99,7 @@ class Schedule:
     @property
     def chunk(self) -> dict[str, int]:
         """What of it is compiled."""
-        return {"records": self.records, "every": self.every}
+        return {"records": self.records, "every": self.every, "keep_H": self.keep_H}
 
 
 def prepare_lanes(
@@ -147,7 +172,7 @@ def run_lanes(
         for lane, key in enumerate(keys):
             if key is None:
                 continue
-            histories[lane].append(Record(*(leaf[lane] for leaf in records)))
+            histories[lane].append(jax.tree.map(lambda leaf, lane=lane: leaf[lane], records))
             spent[key].seconds += seconds
             if not stopped[lane] and spent[key].seconds < schedule.max_seconds:
                 continue
@@ -197,11 +222,11 @@ def begin_on_devices(
 
 
 def advance_on_devices(
-    lanes: Lane, problem: Problem, *, method: Method, records: int, every: int, shared: bool
+    lanes: Lane, problem: Problem, *, method: Method, records: int, every: int, keep_H: bool, shared: bool
 ) -> tuple[Lane, Record]:
     """`advance_lanes`, an equal share of the lanes on each device; a device stops when its own lanes have."""
     of = (0, None if shared else axes(problem))
-    advance = partial(advance_lanes, method=method, records=records, every=every, shared=shared)
+    advance = partial(advance_lanes, method=method, records=records, every=every, keep_H=keep_H, shared=shared)
     return devices.spread(advance, of)(lanes, problem)
 
 
@@ -217,6 +242,6 @@ def _replaced(fresh: Bool[np.ndarray, " l"], new: ArrayLike, old: ArrayLike) -> 
 
 def _trimmed(chunks: list[Record]) -> Record:
     """One history, without the repeated lines after a lane stopped."""
-    joined = Record(*(np.concatenate(column) for column in zip(*chunks, strict=True)))
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
     last = int(np.searchsorted(joined.iteration, joined.iteration[-1]))
-    return Record(*(column[: last + 1] for column in joined))
+    return jax.tree.map(lambda column: column[: last + 1], joined)

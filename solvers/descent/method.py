@@ -67,7 +67,7 @@ Column = Array | np.ndarray
 
 
 class Record(NamedTuple):
-    """One line of a history, or a column of arrays of lines (see `Solution.history`)."""
+    """One line of a history, or a column of arrays of lines (see `Solution.history`). H: the point, if it is kept."""
 
     iteration: Int[Column, " *lines"]
     excess: Float[Column, " *lines"]
@@ -76,6 +76,7 @@ class Record(NamedTuple):
     beta_nc: Float[Column, " *lines"]
     mean_cosine: Float[Column, " *lines"]
     max_cosine: Float[Column, " *lines"]
+    H: Float[Column, "*lines m d"] | None = None
 
 
 def joined(parts: Sequence[tuple[Record, int]]) -> Record:
@@ -84,7 +85,7 @@ def joined(parts: Sequence[tuple[Record, int]]) -> Record:
     counted = [
         part._replace(iteration=part.iteration + offset) for (part, _), offset in zip(parts, before, strict=True)
     ]
-    return Record(*(np.concatenate(column) for column in zip(*counted, strict=True)))
+    return jax.tree.map(lambda *columns: np.concatenate(columns), *counted)
 
 
 class Lane(NamedTuple):
@@ -127,8 +128,8 @@ def _share(part: Float[Array, " *shape"], whole: Float[Array, "m ..."]) -> Float
     return jnp.where(jnp.isfinite(whole), part / jnp.where(whole == 0, 1.0, whole), jnp.nan)
 
 
-def line(steps: Int[Array, ""], now: Iterate, problem: Problem) -> Record:
-    """The line of a history at an iterate: excess, residual and geometry."""
+def line(steps: Int[Array, ""], now: Iterate, problem: Problem, *, keep_H: bool = False) -> Record:
+    """The line of a history at an iterate: excess, residual and geometry; the point too, if that is to be kept."""
     geometry = geometry_metrics(now.H, problem.labels, k=problem.k, multiplicity=problem.multiplicity)
     return Record(
         steps,
@@ -138,6 +139,7 @@ def line(steps: Int[Array, ""], now: Iterate, problem: Problem) -> Record:
         geometry.beta_nc,
         geometry.mean_cosine,
         geometry.max_cosine,
+        now.H if keep_H else None,
     )
 
 
@@ -160,7 +162,14 @@ def begin_lanes(
 
 
 def advance_lanes(
-    lanes: Lane, problem: Problem, *, method: Method, records: int, every: int, shared: bool = True
+    lanes: Lane,
+    problem: Problem,
+    *,
+    method: Method,
+    records: int,
+    every: int,
+    keep_H: bool = False,
+    shared: bool = True,
 ) -> tuple[Lane, Record]:
     """`records` times `every` steps of each lane, with a record after each `every`.
 
@@ -191,7 +200,9 @@ def advance_lanes(
 
     def recorded(lanes: Lane, _: Any) -> tuple[Lane, Record]:
         lanes = jax.lax.while_loop(unfinished, step, (jnp.zeros((), jnp.int32), lanes))[1]
-        seen = jax.vmap(lambda lane, problem: line(lane.steps, method.iterate(lane.inner), problem), in_axes)
+        seen = jax.vmap(
+            lambda lane, problem: line(lane.steps, method.iterate(lane.inner), problem, keep_H=keep_H), in_axes
+        )
         return lanes, seen(lanes, problem)
 
     lanes, records_by_time = jax.lax.scan(recorded, lanes, length=records)

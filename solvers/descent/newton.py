@@ -100,7 +100,7 @@ def newton(
         status = Status.OUT_OF_TIME
     else:
         status = Status.OUT_OF_STEPS if len(lines) >= max_steps else Status.STALLED
-    history = Record(*(np.stack(column) for column in zip(*[*lines, last], strict=True)))
+    history = jax.tree.map(lambda *column: np.stack(column), *lines, last)
     H, conflict = np.asarray(end.H), np.asarray(end.conflict)
     return Outcome(key, status, len(lines), H, float(end.excess), float(end.residual), conflict, history, spent())
 

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array, Int, UInt32
 
 from solvers.descent.collapse import MOST_STEPS, NO_START, SINGLE, Collapsed, Stacks, arranged, collapse, lines
-from solvers.descent.method import Record
 from solvers.parallel import devices
 from solvers.parallel.compiled import Compiled
 from solvers.parallel.padding import axes, stacked
@@ -111,7 +110,8 @@ def collapsed_starts(
 
 def _filled(start: Collapsed) -> Collapsed:
     """With the lines of its history that were written."""
-    return start._replace(history=Record(*(column[: lines(int(start.steps))] for column in start.history)))
+    written = lines(int(start.steps))
+    return start._replace(history=jax.tree.map(lambda column: column[:written], start.history))
 
 
 def _in_groups(

@@ -1,0 +1,198 @@
+"""What `solve` returns: where every start ended, kept in a file and read back."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from solvers.descent.method import Record
+from solvers.descent.status import Status
+from solvers.files import write_atomically
+from ufm.display import Readable, Summary, between, counted
+from ufm.errors import InvalidInput
+from ufm.orbits import SharedRows
+from ufm.problem import Problem
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FORMAT = "ufm-scl solution 1"
+# What a file keeps of histories: numbers, no points.
+COLUMNS = tuple(name for name in Record._fields if name != "H")
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall seconds of one `solve`: compile apart from solve."""
+
+    compile: float
+    solve: float
+
+
+@dataclass(frozen=True, repr=False)
+class Solution(Readable):
+    """Where every start ended. A status is not a proof: see `solvers.verify` and `solvers.certify`.
+
+    - problem: what was solved.
+    - points, index: the distinct rows (inits, o, d) of each start, and the row of every sample (n,):
+      H[s] = points[s][index]. With the staircase the samples of an orbit share a row.
+    - status: what stopped each start.
+    - excess: loss minus the bound of Theorems 1 and 2, exact objective, at H.
+    - residual: largest `solvers.descent.method.stationarity` over samples, at H.
+    - iterations: steps of each start, those of its collapse onto the orbits counted.
+    - lifts: how often each start was lifted, compressed or glued by the staircase.
+    - moved: how far a sample was moved, at most, when its orbit was replaced by its mean.
+    - history: one `Record` of arrays for each start.
+    """
+
+    problem: Problem
+    points: Float[np.ndarray, "inits o d"]
+    index: Int[np.ndarray, " n"]
+    status: tuple[Status, ...]
+    excess: Float[np.ndarray, " inits"]
+    residual: Float[np.ndarray, " inits"]
+    iterations: Int[np.ndarray, " inits"]
+    lifts: Int[np.ndarray, " inits"]
+    moved: Float[np.ndarray, " inits"]
+    history: tuple[Record, ...]
+    timings: Timings = Timings(0.0, 0.0)
+
+    @property
+    def H(self) -> Float[np.ndarray, "inits n d"]:
+        """All embeddings, (inits, n, d): a new array each time. For one start, `embedding(s)` needs less."""
+        return self.points[:, self.index]
+
+    @property
+    def best(self) -> int:
+        """The start with the smallest excess; the first of equals."""
+        return int(np.argmin(self.excess))
+
+    def embedding(self, start: int) -> Float[np.ndarray, "n d"]:
+        """The embedding of one start."""
+        return self.points[start][self.index]
+
+    def shared_rows(self, start: int) -> SharedRows:
+        """The same by its distinct rows: `solvers.certify` then takes no longer for a large n."""
+        return SharedRows(self.points[start], self.index)
+
+    def gram(self, start: int) -> Float[np.ndarray, "k k"]:
+        """Cosines of the class means of one start; 0 with a mean of norm 0."""
+        problem = self.problem
+        weight = np.zeros((problem.k, len(self.points[start])))
+        np.add.at(weight, (np.asarray(problem.labels), self.index), np.asarray(problem.multiplicity))
+        means = weight @ self.points[start] / weight.sum(axis=1, keepdims=True)
+        norms = np.linalg.norm(means, axis=1, keepdims=True)
+        directions = means / np.where(norms > 0, norms, 1.0)
+        return directions @ directions.T
+
+    def summary(self) -> Summary:
+        """Sizes, statuses, and the ranges of excess, residual and steps over the starts."""
+        problem, inits = self.problem, len(self.status)
+        lines = {
+            "problem": problem.summary().title,
+            "starts": counted(self.status),
+            "excess": f"{between(self.excess)} over the bound (loss minus the frame's)",
+            "residual": between(self.residual),
+            "steps": f"{between(self.iterations.astype(float))}, median {np.median(self.iterations):g}",
+            "seconds": f"{self.timings.solve:.2g} solving, {self.timings.compile:.2g} compiling",
+            "proof": "none yet: solvers.verify(solution.H[s], problem), solvers.certify",
+        }
+        return Summary(f"Solution: {inits} start{'s' * (inits > 1)}", lines, self.gram(self.best))
+
+    def to_xarray(self) -> xr.Dataset:
+        """All of it as a dataset: dimensions init, row, coordinate, sample, record (histories, last line repeated)."""
+        import xarray as xr
+
+        problem = self.problem
+        lengths = [len(history.iteration) for history in self.history]
+        data = {
+            "points": (("init", "row", "coordinate"), self.points, {"long_name": "distinct rows of H"}),
+            "index": ("sample", self.index, {"long_name": "row of each sample"}),
+            "label": ("sample", np.asarray(problem.labels), {"long_name": "class"}),
+            "multiplicity": ("sample", np.asarray(problem.multiplicity), {"long_name": "samples a point stands for"}),
+            "batches": (("batch", "slot"), np.asarray(problem.batches), {"long_name": "samples of a batch, -1 pads"}),
+            "status": ("init", np.array([str(status) for status in self.status]), {"long_name": "what stopped it"}),
+            "excess": ("init", self.excess, {"long_name": "loss minus the bound of Theorems 1 and 2"}),
+            "residual": ("init", self.residual, {"long_name": "largest stationarity residual"}),
+            "iterations": ("init", self.iterations, {"long_name": "steps"}),
+            "lifts": ("init", self.lifts, {"long_name": "lifts, compressions and gluings"}),
+            "moved": ("init", self.moved, {"long_name": "largest distance of a sample from the row that replaced it"}),
+            "records": ("init", np.array(lengths), {"long_name": "lines of the history"}),
+            **{
+                f"history_{name}": (("init", "record"), column, {"long_name": f"{name} by record"})
+                for name, column in histories(self.history).items()
+            },
+        }
+        coordinates = {"init": np.arange(len(self.status)), "sample": np.arange(len(self.index))}
+        attributes = {
+            "format": FORMAT,
+            "model": "UFM+" if problem.nonneg else "UFM",
+            "k": problem.k,
+            "d": problem.d,
+            "tau": float(problem.tau),
+            "seconds_compile": self.timings.compile,
+            "seconds_solve": self.timings.solve,
+        }
+        return xr.Dataset(data, coordinates, attributes)
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_xarray` as netCDF, in one atomic step; `load` reads it back."""
+        write_atomically(Path(path), bytes(self.to_xarray().to_netcdf(engine="h5netcdf")))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Solution:
+        """Read what `save` wrote. Raises InvalidInput if it is not a solution."""
+        import xarray as xr
+
+        try:
+            with xr.open_dataset(io.BytesIO(Path(path).read_bytes()), engine="h5netcdf") as stored:
+                return cls._of(stored.load())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise InvalidInput("path", str(path), f"not a readable solution ({type(error).__name__})") from None
+
+    @classmethod
+    def _of(cls, stored: xr.Dataset) -> Solution:
+        if stored.attrs["format"] != FORMAT:
+            raise ValueError("wrong format")
+        problem = Problem(
+            stored["label"].values,
+            int(stored.attrs["d"]),
+            float(stored.attrs["tau"]),
+            stored["batches"].values,
+            stored.attrs["model"] == "UFM+",
+            multiplicity=stored["multiplicity"].values,
+        )
+        history = tuple(
+            Record(*(stored[f"history_{name}"].values[start, :lines] for name in COLUMNS))
+            for start, lines in enumerate(stored["records"].values.tolist())
+        )
+        columns = {name: stored[name].values for name in ("excess", "residual", "iterations", "lifts", "moved")}
+        return cls(
+            problem=problem,
+            points=stored["points"].values,
+            index=stored["index"].values,
+            status=tuple(Status(name) for name in stored["status"].values.tolist()),
+            history=history,
+            timings=Timings(float(stored.attrs["seconds_compile"]), float(stored.attrs["seconds_solve"])),
+            **columns,
+        )
+
+
+def histories(of_starts: Sequence[Record]) -> dict[str, np.ndarray]:
+    """(init, record) arrays; a start that ended early repeats its last record."""
+    longest = max(len(history.iteration) for history in of_starts)
+    return {
+        name: np.stack(
+            [
+                np.pad(getattr(history, name), (0, longest - len(history.iteration)), mode="edge")
+                for history in of_starts
+            ]
+        )
+        for name in COLUMNS
+    }

@@ -1,0 +1,185 @@
+"""The staircase: the default way to solve. Collapse onto the orbits, descend, escape, at one temperature after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from solvers.descent.collapse import Collapsed
+from solvers.descent.escape import Climb, climb, spare_coordinates
+from solvers.descent.lanes import Limits, Outcome, Schedule, Start, prepare_lanes
+from solvers.descent.method import Record, joined
+from solvers.descent.newton import MOST_ENTRIES, newton
+from solvers.descent.quasi_newton import QuasiNewton
+from solvers.descent.starts import collapsed_starts
+from solvers.measurement import measure_all, prepare_measure
+from solvers.parallel.compiled import compile_seconds
+from solvers.parallel.padding import Shape, common_shape, padded
+from solvers.solution import Solution
+from ufm.errors import LARGEST_COUNT, InvalidInput, whole_number
+from ufm.orbits import Orbits, orbits
+from ufm.problem import Problem
+
+# The temperature at which UFM+ is descended first: curvatures within classes and the forces between them are of one
+# size there, where they differ by 1/tau e^{1/tau} in the cold and by tau in the heat.
+TEMPERATE = 1.0
+# Other models follow their minimiser down in temperature, by this factor at a time.
+COOLING = 0.5
+# Below it the last descent of small problems of UFM is by Newton's method.
+COLD = 0.2
+# Residual at which a point in conflict is spurious for certain, however slow the rest of the way.
+SETTLED = 1e-5
+
+
+@dataclass(frozen=True)
+class Staircase:
+    """Collapse each start onto the orbits, descend there, lift it out of spurious points, at a ladder of temperatures.
+
+    Up from a spurious point by fresh coordinates, down by descent, back to d: a staircase, as that of SE-Sync is for
+    its relaxation (`solvers.descent.escape`). UFM+ is descended at a temperature of 1 before the asked one (`ladder`).
+
+    - descent: what descends on the orbits.
+    - max_lifts: lifts, compressions and gluings of one start, at most.
+
+    Raises InvalidInput for what is no such descent or number.
+    """
+
+    descent: QuasiNewton = QuasiNewton()
+    max_lifts: int = 50
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.descent, QuasiNewton):
+            raise InvalidInput("descent", self.descent, "give a solvers.QuasiNewton")
+        whole_number("max_lifts", self.max_lifts, 0, "give a whole number of at least 0", LARGEST_COUNT)
+
+    def solve(
+        self,
+        problems: Sequence[Problem],
+        seeds: Sequence[int],
+        inits: int,
+        limits: Limits,
+        tell: Callable[[int], None],
+        *,
+        shape: Shape | None = None,
+        given: Float[np.ndarray, "s n d"] | None = None,
+    ) -> list[Solution]:
+        """The solutions of problems of one d, k, tau and model, in compiled functions that they share.
+
+        shape: what the orbit problems are padded to. given: starts of the one problem, feasible, in the place of
+        random ones; they go to their orbit means at once.
+        """
+        symmetries = [orbits(problem) for problem in problems]
+        shape = common_shape([symmetry.quotient for symmetry in symmetries]) if shape is None else shape
+        quotients = [padded(symmetry.quotient, shape) for symmetry in symmetries]
+        schedule = limits.schedule(quotients[0], inits * len(problems))
+        self._compile(quotients, inits, schedule)
+        began, compiling = time.perf_counter(), compile_seconds()
+        if given is None:
+            collapsed = collapsed_starts(quotients, symmetries, seeds, inits, most=limits.max_steps - 1)
+        else:
+            collapsed = [_at_orbit_means(H, problems[0], symmetries[0], shape[0]) for H in given]
+        seconds = (time.perf_counter() - began - (compile_seconds() - compiling)) / len(collapsed)
+        streams = [(seed, s) for seed in seeds for s in range(inits)]
+        by_newton = all(ends_by_newton(symmetry.quotient) for symmetry in symmetries)
+
+        def ending(index: int, last: Outcome, most: int) -> Outcome:
+            """The last descent of a start, on the orbits without padding."""
+            quotient = symmetries[index // inits].quotient
+            rng = np.random.default_rng(streams[index])
+            own = last.H[: quotient.num_points, : quotient.d]
+            left = limits.max_seconds - last.seconds
+            end = newton(own, quotient, rng, key=index, max_steps=most, max_seconds=left)
+            padding = [(0, len(last.H) - len(own)), (0, 0)]
+            return end._replace(H=np.pad(end.H, padding), conflict=np.pad(end.conflict, padding[:1]))
+
+        climbs = climb(
+            self._descent(quotients[0]),
+            quotients[0] if len(quotients) == 1 else [quotient for quotient in quotients for _ in range(inits)],
+            [Start(np.asarray(start.points), steps=int(start.steps), seconds=seconds) for start in collapsed],
+            schedule,
+            streams=streams,
+            ladder=ladder(problems[0], end_by_newton=by_newton),
+            ending=ending if by_newton else None,
+            max_lifts=self.max_lifts,
+            progress=tell,
+        )
+        return [
+            _assembled(problem, collapsed[first : first + inits], climbs[first : first + inits], symmetry, quotient)
+            for first, problem, symmetry, quotient in zip(
+                range(0, len(climbs), inits), problems, symmetries, quotients, strict=True
+            )
+        ]
+
+    def prepare(self, problem: Problem, inits: int) -> None:
+        """Begin to compile, on other threads, what `solve` of such a problem will call; returns at once."""
+        quotient = orbits(problem).quotient
+        quotient = padded(quotient, common_shape([quotient]))
+        self._compile([quotient], inits, Limits().schedule(quotient, inits))
+
+    def _descent(self, quotient: Problem) -> QuasiNewton:
+        """Points in conflict are left early where a lift can free them."""
+        return replace(self.descent, settled=SETTLED) if spare_coordinates(quotient) > 0 else self.descent
+
+    def _compile(self, quotients: Sequence[Problem], inits: int, schedule: Schedule) -> None:
+        """Compile, while starts collapse, what they go on to."""
+        method, width = self._descent(quotients[0]), quotients[0].d + spare_coordinates(quotients[0])
+        starts, shared = inits * len(quotients), len(quotients) == 1
+        prepare_lanes(method, quotients[0], starts, schedule, width=width, shared=shared)
+        prepare_measure(quotients[0])
+
+
+def _at_orbit_means(H: Float[np.ndarray, "n d"], problem: Problem, symmetry: Orbits, rows: int) -> Collapsed:
+    """A start of one's own, its orbits replaced by their means."""
+    means = symmetry.mean(H, np.asarray(problem.multiplicity))
+    moved = np.linalg.norm(H - means[symmetry.index], axis=1).max()
+    nothing = Record(np.zeros(0, np.int32), *[np.zeros(0)] * 6)
+    return Collapsed(np.pad(means, ((0, rows - len(means)), (0, 0))), np.int32(0), moved, nothing)
+
+
+def _assembled(
+    problem: Problem, collapsed: Sequence[Collapsed], climbs: Sequence[Climb], symmetry: Orbits, quotient: Problem
+) -> Solution:
+    """The solution of one problem from its starts; quotient: padded."""
+    points = np.stack([this.point(quotient.d) for this in climbs])
+    excess, residual = measure_all(points, quotient)
+    return Solution(
+        problem=problem,
+        points=points[:, : len(symmetry)],
+        index=symmetry.index,
+        status=tuple(this.status for this in climbs),
+        excess=excess,
+        residual=residual,
+        iterations=np.array([int(start.steps) + this.steps for start, this in zip(collapsed, climbs, strict=True)]),
+        lifts=np.array([this.lifts for this in climbs]),
+        moved=np.array([float(start.moved) for start in collapsed]),
+        history=tuple(
+            joined([(start.history, int(start.steps)), (this.history, this.steps)])
+            for start, this in zip(collapsed, climbs, strict=True)
+        ),
+    )
+
+
+def ends_by_newton(quotient: Problem) -> bool:
+    """Whether the last descent is `newton`: cold UFM with few orbits."""
+    entries = quotient.num_points * (quotient.d + 1)
+    return not quotient.nonneg and float(quotient.tau) < COLD and entries <= MOST_ENTRIES
+
+
+def ladder(problem: Problem, *, end_by_newton: bool = False) -> tuple[float, ...]:
+    """The temperatures at which the staircase descends, one after the other; the last is the asked one.
+
+    UFM+ with d >= k: TEMPERATE first. Who conflicts does not depend on tau there, so that spurious points are left
+    where steps are cheap, and the asked temperature often finds nothing to do; what it finds is judged at it alone.
+    Other models: from TEMPERATE down to a colder one in steps of COOLING, since minimisers move with tau; down to COLD
+    if `newton` goes on from there.
+    """
+    tau = float(problem.tau)
+    if problem.bound_is_attained:
+        return (tau,) if tau == TEMPERATE else (TEMPERATE, tau)
+    last = COLD if end_by_newton else tau
+    rungs = [TEMPERATE * COOLING**rung for rung in range(64)]
+    return (*(rung for rung in rungs if rung > last), last)

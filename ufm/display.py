@@ -1,0 +1,88 @@
+"""How objects print: a title and a few named lines; in a notebook a table, with a picture of a Gram matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+# Pixels of a thumbnail, and the largest matrix that is drawn cell by cell.
+SIDE = 120
+MOST_CELLS = 64
+# Ends of the diverging map, and its middle: -1 blue, 0 white, 1 red.
+COLD, MIDDLE, HOT = (33, 102, 172), (247, 247, 247), (178, 24, 43)
+
+
+class Summary(NamedTuple):
+    """What an object says of itself. gram: a matrix of cosines to be drawn, or None."""
+
+    title: str
+    lines: Mapping[str, str]
+    gram: Float[np.ndarray, "k k"] | None = None
+
+
+class Readable:
+    """Prints as its `summary`: plain text, and HTML in a notebook."""
+
+    def summary(self) -> Summary:
+        """A title and a few named lines."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return plain(self.summary())
+
+    def _repr_html_(self) -> str:
+        return page(self.summary())
+
+
+def plain(summary: Summary) -> str:
+    """A line for the title, and one for each name, aligned."""
+    width = max((len(name) for name in summary.lines), default=0)
+    return "\n".join([summary.title, *(f"  {name:<{width}}  {text}" for name, text in summary.lines.items())])
+
+
+def page(summary: Summary) -> str:
+    """The same as a table, the Gram matrix beside it."""
+    rows = "".join(
+        f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(text)}</td></tr>'
+        for name, text in summary.lines.items()
+    )
+    table = f"<table><caption><b>{escape(summary.title)}</b></caption>{rows}</table>"
+    picture = "" if summary.gram is None else f"<div>{thumbnail(summary.gram)}</div>"
+    return f'<div style="display:flex;gap:1em;align-items:center">{table}{picture}</div>'
+
+
+def thumbnail(gram: Float[np.ndarray, "k k"]) -> str:
+    """A Gram matrix as SVG: blue below 0, white at 0, red above. Of more than MOST_CELLS rows, evenly chosen ones."""
+    chosen = np.linspace(0, len(gram) - 1, min(len(gram), MOST_CELLS)).round().astype(int)
+    cells = np.clip(np.asarray(gram)[np.ix_(chosen, chosen)], -1.0, 1.0)
+    size = SIDE / len(cells)
+    squares = "".join(
+        f'<rect x="{b * size:.2f}" y="{a * size:.2f}" width="{size:.2f}" height="{size:.2f}" fill="{_colour(cell)}"/>'
+        for a, row in enumerate(cells.tolist())
+        for b, cell in enumerate(row)
+    )
+    label = "Gram matrix of class means, -1 blue to 1 red"
+    return f'<svg role="img" aria-label="{label}" width="{SIDE}" height="{SIDE}">{squares}</svg>'
+
+
+def _colour(cosine: float) -> str:
+    end = HOT if cosine > 0 else COLD
+    mixed = (round(middle + abs(cosine) * (far - middle)) for middle, far in zip(MIDDLE, end, strict=True))
+    return f"rgb({','.join(map(str, mixed))})"
+
+
+def counted(values: object) -> str:
+    """How often each value occurs, most often first: "30 converged, 2 out of steps"."""
+    names, times = np.unique([str(value) for value in values], return_counts=True)  # type: ignore[union-attr]
+    order = np.argsort(-times, kind="stable")
+    return ", ".join(f"{times[i]} {names[i]}" for i in order)
+
+
+def between(values: Float[np.ndarray, " n"]) -> str:
+    """The range of some numbers, or the one number that they are."""
+    low, high = (f"{float(edge):.3g}" for edge in (np.min(values), np.max(values)))
+    return low if low == high else f"{low} to {high}"
