@@ -1,12 +1,21 @@
 """Runtime checks of every shape and type in `ufm` and `solvers`, and the settings of hypothesis."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import jaxtyping
 import pytest
 
 # Nothing of a test is kept in the user's directories.
 os.environ.setdefault("UFM_SCL_COMPILE_CACHE", "off")
+# The processes of one session share what they compile: its workers, and the commands that tests start.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # Before either package is imported: annotations are compiled into checks at import.
 jaxtyping.install_import_hook(["ufm", "solvers"], "typechecker.typechecked")
