@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cells import cell_name, certificate_file
-from experiments.drawing import Drawing
+from experiments.drawing import Drawing, drawn_by
 from experiments.report import Page, in_words, read_as, read_csv, render
-from figures import batch_sweep
 
 DRAWINGS = {
     "batching": Drawing(
@@ -21,7 +20,7 @@ DRAWINGS = {
         "are drawn there. Right: share of families whose only minimiser is proved to be the frame (lines), and share "
         "of starts that end in one (markers), over the batch size before binding, or over R if there is one size. "
         "Without the ReLU, left: the loss minus the certified lower bound; right: the distance that starts end at.",
-        batch_sweep.draw,
+        drawn_by("batch_sweep"),
     ),
 }
 DRAWN, BOUND = "drawn", "bound"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import xarray as xr
-from matplotlib.figure import Figure
 
 from experiments.cells import Cell
 from experiments.store import Store
-from figures import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Drawing(NamedTuple):
@@ -22,8 +25,29 @@ class Drawing(NamedTuple):
     cells: tuple[Cell, ...] = ()
 
 
+def drawn_by(name: str) -> Callable[[Sequence[xr.Dataset]], Figure]:
+    """`draw` of the module figures.NAME, which is imported, and matplotlib with it, when it first draws."""
+
+    def draw(data: Sequence[xr.Dataset]) -> Figure:
+        return importlib.import_module(f"figures.{name}").draw(data)
+
+    return draw
+
+
+def import_ahead() -> None:
+    """Begin to import what the end of a sweep waits for, a conic solver's modelling and matplotlib; return at once."""
+
+    def imported() -> None:
+        for name in ("cvxpy", "figures.style"):
+            importlib.import_module(name)
+
+    threading.Thread(target=imported, name="imports").start()
+
+
 def write_drawing(store: Store, name: str, drawing: Drawing, data: Sequence[xr.Dataset]) -> int:
     """Write a figure as PNG and PDF; the bytes of the former."""
+    from figures import style
+
     rendered = style.rendered(drawing.draw(data))
     for suffix, content in rendered.items():
         store.write_bytes(f"{name}.{suffix}", content)

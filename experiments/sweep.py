@@ -15,7 +15,7 @@ from rich.table import Table
 
 from experiments import report
 from experiments.cells import Cell, run_cells, versions
-from experiments.drawing import Drawing, write_drawing
+from experiments.drawing import Drawing, import_ahead, write_drawing
 from experiments.problem_file import MOST_COORDINATES, MOST_SAMPLES, read_problem
 from experiments.store import Store
 from ufm import InvalidInput, Problem, long_tail_imbalance, step_imbalance
@@ -52,6 +52,7 @@ def run_and_write(
     """
     asked = {"config": plain(config), "versions": versions(), "cells": len(cells)}
     store.write_json("config.json", {**asked, **recorded})
+    import_ahead()
     found = list(run_cells(cells, store, console, "starts", fresh=config.fresh, dask=config.dask).datasets.values())
     if found:
         store.write_csv("summary.csv", [kind.summary_row(cell) for cell in found])
