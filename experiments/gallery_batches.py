@@ -65,17 +65,9 @@ FAMILIES = ("fixed", "reshuffled", "bound")
 
 def batching_cell(family: str, batch_size: int) -> Cell:
     """One batch family at one batch size, solved by the staircase."""
-    parameters = {
-        "family": family,
-        "batch_size": batch_size,
-        "sizes": [16, 16, 16, 4, 4],
-        "d": 10,
-        "inits": 8,
-        "epochs": 10,
-        "m": 1,
-        "seed": 0,
-    }
-    return Cell(f"batching-{family}-{batch_size}", _batching, parameters)
+    own = {"family": family, "batch_size": batch_size}
+    common = {"sizes": [16, 16, 16, 4, 4], "d": 10, "inits": 8, "epochs": 10, "m": 1, "seed": 0}
+    return Cell(f"batching-{family}-{batch_size}", _batching, {**own, **common})
 
 
 def _batching(

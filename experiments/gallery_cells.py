@@ -78,30 +78,13 @@ def _near_frame(
 
 def temperature_cell(R: float) -> Cell:
     """The local rate against the temperature: predicted on a fine grid, measured on a coarse one."""
-    parameters = {
-        "R": R,
-        "k": K,
-        "n_min": N_MIN,
-        "d": D,
-        "eta": ETA,
-        "starts": 4,
-        "steps": 300,
-        "taus": [0.15, 0.2, 0.3, 0.45, 0.6, 0.8, 1.2, 2.0, 3.5, 5.0],
-    }
-    return Cell(f"temperature-R{R:g}", _temperature, parameters)
+    parameters = {"R": R, "k": K, "n_min": N_MIN, "d": D, "eta": ETA, "starts": 4, "steps": 300}
+    taus = [0.15, 0.2, 0.3, 0.45, 0.6, 0.8, 1.2, 2.0, 3.5, 5.0]
+    return Cell(f"temperature-R{R:g}", _temperature, {**parameters, "taus": taus})
 
 
 def _temperature(
-    *,
-    R: float,
-    k: int,
-    n_min: int,
-    d: int,
-    eta: float,
-    starts: int,
-    steps: int,
-    taus: list[float],
-    progress: Tell,
+    *, R: float, k: int, n_min: int, d: int, eta: float, starts: int, steps: int, taus: list[float], progress: Tell
 ) -> Computed:
     sizes = step_imbalance(k, n_min, R)
     runs = [
@@ -161,11 +144,7 @@ def _cosines(
             found.append([_by_kind(_class_gram(solution, start)) for start in range(inits)])
         points[name] = (("R", "init", "kind"), np.array(found))
     return xr.Dataset(
-        {
-            "curve": (("fine_R", "kind"), np.array(curve)),
-            "certified_gap": ("fine_R", gaps),
-            **points,
-        },
+        {"curve": (("fine_R", "kind"), np.array(curve)), "certified_gap": ("fine_R", gaps), **points},
         coords={"fine_R": ratios, "R": np.asarray(coarse, float), "kind": list(KINDS)},
         attrs={"k": k, "d": d, "tau": 1.0, "n_min": n_min, "inits": inits},
     ), {}
