@@ -42,7 +42,7 @@ class Config:
     results: Path = Path("runs/gallery")
     """Where results are kept. Complete ones of the same parameters are not computed again."""
     fresh: bool = False
-    """Compute every result again."""
+    """Compute every result again, that of the benchmark in small."""
     dask: str | None = None
     """Compute on dask.distributed: local:4 for 4 worker processes here, or a scheduler's address, HOST:PORT."""
 
