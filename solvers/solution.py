@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.descent.method import Record
+from solvers.descent.method import COLUMNS, Record
 from solvers.descent.status import Status
 from solvers.files import write_atomically
 from ufm.display import Readable, Summary, between, counted
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FORMAT = "ufm-scl solution 1"
-# What a file keeps of histories: numbers, no points.
-COLUMNS = tuple(name for name in Record._fields if name != "H")
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class Solution(Readable):
         """Sizes, statuses, and the ranges of excess, residual and steps over the starts."""
         problem, inits = self.problem, len(self.status)
         lines = {
-            "problem": problem.summary().title,
+            "problem": problem.summary().title.removeprefix("Problem: "),
             "starts": counted(self.status),
             "excess": f"{between(self.excess)} over the bound (loss minus the frame's)",
             "residual": between(self.residual),

@@ -1,18 +1,19 @@
-"""The staircase: the default way to solve. Collapse onto the orbits, descend, escape, at one temperature after another."""
+"""The staircase, the default method: collapse onto the orbits, descend, escape, at one temperature after another."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from solvers.descent.collapse import Collapsed
 from solvers.descent.escape import Climb, climb, spare_coordinates
 from solvers.descent.lanes import Limits, Outcome, Schedule, Start, prepare_lanes
-from solvers.descent.method import Record, joined
+from solvers.descent.method import COLUMNS, Record, joined
 from solvers.descent.newton import MOST_ENTRIES, newton
 from solvers.descent.quasi_newton import QuasiNewton
 from solvers.descent.starts import collapsed_starts
@@ -48,7 +49,7 @@ class Staircase:
     Raises InvalidInput for what is no such descent or number.
     """
 
-    descent: QuasiNewton = QuasiNewton()
+    descent: QuasiNewton = field(default_factory=QuasiNewton)
     max_lifts: int = 50
 
     def __post_init__(self) -> None:
@@ -136,8 +137,9 @@ def _at_orbit_means(H: Float[np.ndarray, "n d"], problem: Problem, symmetry: Orb
     """A start of one's own, its orbits replaced by their means."""
     means = symmetry.mean(H, np.asarray(problem.multiplicity))
     moved = np.linalg.norm(H - means[symmetry.index], axis=1).max()
-    nothing = Record(np.zeros(0, np.int32), *[np.zeros(0)] * 6)
-    return Collapsed(np.pad(means, ((0, rows - len(means)), (0, 0))), np.int32(0), moved, nothing)
+    nothing = Record(np.zeros(0, np.int32), *[np.zeros(0)] * (len(COLUMNS) - 1))
+    points = jnp.asarray(np.pad(means, ((0, rows - len(means)), (0, 0))))
+    return Collapsed(points, jnp.int32(0), jnp.asarray(moved), nothing)
 
 
 def _assembled(

@@ -35,7 +35,7 @@ def test_the_collapse_counts(most):
 
 def test_seconds_of_a_start_are_limited():
     def run(**limit):
-        return solvers.solve(WITHOUT_RELU, inits=2, max_steps=10**6, **limit)
+        return solvers.solve(COLD, 2, method="projected-gradient", max_steps=10**9, **limit)
 
     run(max_seconds=0.01)  # compiles
     solution = run(max_seconds=0.5)

@@ -58,7 +58,7 @@ def test_pieces_add_up_to_the_whole(family, monkeypatch):
     monkeypatch.setattr("ufm.loss.BLOCK_ENTRIES", 2**13)
     for piece in (10, 3000, 10_000):
         monkeypatch.setattr(measurement, "PIECE", piece)
-        monkeypatch.setattr(measurement._part, "executables", {})
+        monkeypatch.setattr(measurement._part, "begun", {})
         told = []
         parts = measure(H, problem, tell=lambda *said, told=told: told.append(said))
         assert np.isclose(parts.loss, whole.loss, rtol=1e-12)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from html import escape
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 # Pixels of a thumbnail, and the largest matrix that is drawn cell by cell.
 SIDE = 120
@@ -75,14 +77,19 @@ def _colour(cosine: float) -> str:
     return f"rgb({','.join(map(str, mixed))})"
 
 
-def counted(values: object) -> str:
+def counted(values: Iterable[object]) -> str:
     """How often each value occurs, most often first: "30 converged, 2 out of steps"."""
-    names, times = np.unique([str(value) for value in values], return_counts=True)  # type: ignore[union-attr]
-    order = np.argsort(-times, kind="stable")
-    return ", ".join(f"{times[i]} {names[i]}" for i in order)
+    return ", ".join(f"{times} {name}" for name, times in Counter(map(str, values)).most_common())
 
 
 def between(values: Float[np.ndarray, " n"]) -> str:
     """The range of some numbers, or the one number that they are."""
     low, high = (f"{float(edge):.3g}" for edge in (np.min(values), np.max(values)))
     return low if low == high else f"{low} to {high}"
+
+
+def in_runs(values: Int[np.ndarray, " n"], most: int = 6) -> str:
+    """Whole numbers with their repetitions, the first few of them: "5 x 25000, 5 x 25"."""
+    runs = [(len(list(run)), value) for value, run in groupby(values.tolist())]
+    texts = [f"{length} x {value}" if length > 1 else f"{value}" for length, value in runs]
+    return ", ".join(texts if len(texts) <= most else [*texts[: most - 2], "...", texts[-1]])

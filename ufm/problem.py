@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from ufm.display import Readable, Summary, in_runs
 from ufm.errors import InvalidInput, whole_number
 
 PADDING = -1
@@ -22,7 +24,7 @@ MOST_POINTS = 2**31 - 1
 MOST_SAMPLES = 2**53
 
 
-class Problem(eqx.Module):
+class Problem(Readable, eqx.Module):
     r"""UFM+ (or UFM) under the supervised contrastive loss, summed over batches and active anchors.
 
     minimise over H in R^{n x d}   sum_B sum_{i in B active} f_{B,i}(H)
@@ -117,6 +119,21 @@ class Problem(eqx.Module):
     def bound_is_attained(self) -> bool:
         """Whether Theorem 1 promises the bound to be attained: UFM+ with d >= k."""
         return self.nonneg and self.d >= self.k
+
+    def summary(self) -> Summary:
+        """Model, dimensions, temperature, class sizes and batches; less in a trace, or of a stack of problems."""
+        model = f"{'UFM+' if self.nonneg else 'UFM'}, k = {self.k}, d = {self.d}"
+        leaves = jax.tree.leaves(self)
+        if self.labels.ndim != 1 or any(isinstance(leaf, Tracer) or not eqx.is_array_like(leaf) for leaf in leaves):
+            return Summary(f"Problem: {model}, without values", {})
+        sizes = np.asarray(self.class_sizes).astype(int)
+        held = (np.asarray(self.batches) >= 0).sum(axis=1)
+        lines = {
+            "class sizes": f"{in_runs(sizes)} (n = {self.num_samples}, R = {sizes.max() / sizes.min():g})",
+            "points": f"{self.num_points}",
+            "batches": "the full batch" if self.is_full_batch else f"{len(held)}, of {in_runs(held)} points",
+        }
+        return Summary(f"Problem: {model}, tau = {float(self.tau):g}", lines)
 
 
 def _array(argument: str, value: object, mend: str) -> np.ndarray:

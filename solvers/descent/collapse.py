@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from solvers.descent.method import Record, stationarity
+from solvers.descent.method import COLUMNS, Record, stationarity
 from solvers.descent.random_starts import random_directions
 from solvers.parallel.padding import bucket
 from solvers.parallel.shards import Axis, largest, total
@@ -235,7 +235,7 @@ def collapse(
         return _State(H, U, until, moved, until == state.steps, history)
 
     column = jnp.zeros(lines(MOST_STEPS))
-    empty = Record(column.astype(jnp.int32), *[column] * (len(Record._fields) - 1))
+    empty = Record(column.astype(jnp.int32), *[column] * (len(COLUMNS) - 1))
     none, infinite, ended = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf), jnp.asarray(index == NO_START)
     begun = _State(*of.drawn(key, index, quotient.d), none, infinite, ended, empty)
     end = jax.lax.while_loop(lambda state: ~state.ended, line_and_steps, begun)

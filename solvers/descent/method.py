@@ -79,6 +79,10 @@ class Record(NamedTuple):
     H: Float[Column, "*lines m d"] | None = None
 
 
+# The numbers of a line.
+COLUMNS = tuple(name for name in Record._fields if name != "H")
+
+
 def joined(parts: Sequence[tuple[Record, int]]) -> Record:
     """One history from the histories of consecutive phases, each with the steps the phase took."""
     before = np.cumsum([0] + [steps for _, steps in parts[:-1]])
