@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from solvers.descent.method import COLUMNS, Record
 from solvers.descent.status import Status
 from solvers.files import write_atomically
-from ufm.display import Readable, Summary, between, counted
+from ufm.display import Readable, Summary, between, cosines_of_class_means, counted
 from ufm.errors import InvalidInput
 from ufm.orbits import SharedRows
 from ufm.problem import Problem
@@ -81,13 +81,10 @@ class Solution(Readable):
 
     def gram(self, start: int) -> Float[np.ndarray, "k k"]:
         """Cosines of the class means of one start; 0 with a mean of norm 0."""
-        problem = self.problem
-        weight = np.zeros((problem.k, len(self.points[start])))
-        np.add.at(weight, (np.asarray(problem.labels), self.index), np.asarray(problem.multiplicity))
-        means = weight @ self.points[start] / weight.sum(axis=1, keepdims=True)
-        norms = np.linalg.norm(means, axis=1, keepdims=True)
-        directions = means / np.where(norms > 0, norms, 1.0)
-        return directions @ directions.T
+        problem, samples = self.problem, np.zeros((len(self.points[start]), self.problem.k))
+        np.add.at(samples, (self.index, np.asarray(problem.labels)), np.asarray(problem.multiplicity))
+        row, label = np.nonzero(samples)
+        return cosines_of_class_means(self.points[start][row], label, samples[row, label])
 
     def summary(self) -> Summary:
         """Sizes, statuses, and the ranges of excess, residual and steps over the starts."""

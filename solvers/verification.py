@@ -20,6 +20,7 @@ from solvers.measurement import Measurement, measure
 from solvers.parallel.padding import Shape
 from solvers.progress import Tell
 from solvers.scans import Pair, worst_across, worst_norm, worst_within
+from ufm.display import Readable, Summary
 from ufm.errors import InvalidInput, Rows, real_array
 from ufm.geometry import GeometryMetrics
 from ufm.orbits import Orbits
@@ -53,8 +54,8 @@ class Verdict(enum.StrEnum):
     NOT_FINITE = "not finite"
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Readable):
     """Verdict and evidence. Everything is recomputed from H; nothing is taken from a solver.
 
     - verdict, reason: see `Verdict`; the reason is a sentence.
@@ -95,6 +96,20 @@ class Verification:
     def worst_pair(self) -> Pair:
         """Of `across` and `within`, the one that misses an orthogonal frame by more."""
         return self.across if abs(self.across.value) >= self.within.value else self.within
+
+    def summary(self) -> Summary:
+        """Verdict and reason, and the evidence with the samples that it names."""
+        frame = "yes" if self.is_orthogonal_frame else "no"
+        lines = {
+            "reason": self.reason,
+            "orthogonal frame": f"{frame} (delta_gm {float(self.metrics.delta_gm):.3g}, within {FRAME:g})",
+            "excess": f"{self.excess:.3g} over the bound; up to {self.allowed:.3g} is rounding",
+            "residual": f"{self.residual:.3g}, largest at sample {self.worst_residual}",
+            "largest cosine": str(self.across),
+            "largest spread": str(self.within),
+            "norm": f"sample {self.norm.samples[0]} (class {self.norm.classes[0]}): {self.norm.value:.6g}",
+        }
+        return Summary(f"Verification: {self.verdict}", lines, np.asarray(self.metrics.gram))
 
 
 class Verifier:

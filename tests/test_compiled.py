@@ -33,6 +33,16 @@ def test_one_compilation_a_signature():
     assert [entry.name for entry in LOG[before:]] == ["scaled"] * 3
 
 
+def test_few_executables_are_kept_those_called_last(monkeypatch):
+    """Each takes hundreds of mapped regions of memory, and a process that has too many is killed."""
+    monkeypatch.setattr(compiled, "MOST_KEPT", 3)
+    function, before = Compiled(scaled), len(LOG)
+    for count in (1, 2, 3, 1, 4, 1, 5, 2):
+        assert function(given(count), by=2.0)["scaled"].shape == (count,)
+        assert len(function.executables) <= 3
+    assert len(LOG) - before == 6
+
+
 def test_what_was_prepared_is_not_compiled_again():
     function, before = Compiled(scaled), len(LOG)
     function.prepare({"x": jax.ShapeDtypeStruct((5,), np.float64)}, by=2.0)

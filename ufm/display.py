@@ -71,6 +71,17 @@ def thumbnail(gram: Float[np.ndarray, "k k"]) -> str:
     return f'<svg role="img" aria-label="{label}" width="{SIDE}" height="{SIDE}">{squares}</svg>'
 
 
+def cosines_of_class_means(
+    rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"], weight: Float[np.ndarray, " m"]
+) -> Float[np.ndarray, "k k"]:
+    """What the picture shows. weight: samples that a row stands for. A mean of norm 0 has cosine 0 with all."""
+    sums = np.zeros((labels.max() + 1, rows.shape[1]))
+    np.add.at(sums, labels, rows * weight[:, None])
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    directions = sums / np.where(norms > 0, norms, 1.0)
+    return directions @ directions.T
+
+
 def _colour(cosine: float) -> str:
     end = HOT if cosine > 0 else COLD
     mixed = (round(middle + abs(cosine) * (far - middle)) for middle, far in zip(MIDDLE, end, strict=True))

@@ -40,12 +40,13 @@ from jaxtyping import Array, Float, Int
 from scipy.sparse.csgraph import connected_components
 
 from ufm.colouring import VANISHED, is_forced, search, swapped_chain
+from ufm.display import Readable, Summary
 from ufm.interaction import NO_LINKS, Interaction, Links, interaction
 from ufm.problem import Problem
 
 
-@dataclass(frozen=True)
-class Uniqueness:
+@dataclass(frozen=True, repr=False)
+class Uniqueness(Readable):
     """Whether the orthogonal frame is the only minimiser (as a Gram matrix), and why.
 
     - unique: True, False, or None for undetermined.
@@ -58,6 +59,17 @@ class Uniqueness:
     reason: str
     counterexample: Float[Array, "n d"] | None
     graph: Interaction
+
+    def summary(self) -> Summary:
+        """The verdict, its reason, and what the plain graph would say."""
+        verdict = {True: "the only minimiser", False: "not the only minimiser", None: "undetermined"}[self.unique]
+        plain = "unique" if self.graph.plain_claims_unique else "not unique"
+        lines = {
+            "reason": self.reason,
+            "plain graph": f"would say {plain} (Corollary 2.1 of the paper)",
+            "another one": "none named" if self.counterexample is None else "counterexample, (n, d), zero excess",
+        }
+        return Summary(f"Orthogonal frame: {verdict}", lines)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from solvers.certification.orbit_problem import OrbitProblem, Point
 from solvers.certification.stability import Implied
 from solvers.files import write_atomically
 from ufm import InvalidInput
+from ufm.display import Readable, Summary, cosines_of_class_means
 
 FORMAT = "ufm-scl certificate 2"
 
@@ -59,8 +60,8 @@ class SecondOpinion:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(Readable):
     """A certified statement about one H (n, d), which the checker can redo from the file alone.
 
     - status, reason: see `Proof`; the reason is a sentence.
@@ -101,6 +102,25 @@ class Certificate:
     other_minimiser: Point | None
     second_opinion: SecondOpinion | None
     margin: float = field(default=math.nan, compare=False)
+
+    def summary(self) -> Summary:
+        """What is stated, in the checker's words, and what it implies of all minimisers."""
+        problem = self.problem
+        model = f"{'UFM+' if problem.nonneg else 'UFM'}, k = {max(problem.classes) + 1}, d = {problem.d}"
+        several = {True: "one Gram matrix", False: "several Gram matrices", None: "not decided"}[self.unique]
+        lines = {
+            "reason": self.reason,
+            "problem": f"{model}, tau = {problem.tau!r}, n = {sum(problem.sizes)}, {len(problem.batches)} batch(es)",
+            "loss": f"at most {self.upper!r} at the certified point, at least {self.lower!r} everywhere",
+            "gap": f"at most {self.gap:.3g}; {self.tolerance:g} of what a broken constraint costs is allowed",
+            "bound": f"{self.lower_bound.kind}, {self.lower_bound.source}",
+            "minimisers": several,
+            "moved": f"{self.moved:.3g} from H to the certified point",
+            "check": "certificate.save(path), then: python -m solvers.check path",
+        }
+        rows, sizes = self.point.placed(), np.array(problem.sizes, float)
+        gram = cosines_of_class_means(rows, np.array(problem.classes), sizes)
+        return Summary(f"Certificate: {self.status}", lines, gram)
 
     @property
     def relative_gap(self) -> float:

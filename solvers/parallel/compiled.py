@@ -24,6 +24,9 @@ class Compilation:
 
 
 LOG: list[Compilation] = []
+# Executables of one function that are kept, those last called: each takes hundreds of mapped regions of memory, of
+# which Linux gives a process 65,530 and then kills it.
+MOST_KEPT = 16
 _LOCK = Lock()
 _waited = 0.0
 
@@ -33,7 +36,7 @@ class Compiled:
     """A function of pytrees of arrays, compiled once for each signature: at its first call, or before.
 
     A signature is the structure of the arguments, their shapes and dtypes, and the static keyword
-    arguments. Every compilation is logged in `LOG`.
+    arguments. The MOST_KEPT called last are kept. Every compilation is logged in `LOG`.
     """
 
     function: Callable[..., Any]
@@ -49,7 +52,7 @@ class Compiled:
         """Run on arrays; static keyword arguments are part of the signature."""
         global _waited
         signature = _signature(arguments, static)
-        executable = self.begun.get(signature)
+        executable = self._last_called(signature)
         if executable is None or not executable.done() or executable.cancelled():
             began = time.perf_counter()
             if executable is None or executable.cancel():  # what only waits for its turn is compiled here
@@ -72,6 +75,16 @@ class Compiled:
             return
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*_shape(leaf)), arguments)
         self.begun[signature] = _threads().submit(self._compile, signature, shapes, static)
+
+    def _last_called(self, signature: Hashable) -> Future[Any] | None:
+        """What was begun of this signature, now the last to be forgotten."""
+        found = self.begun.pop(signature, None)
+        ended = [other for other, future in self.begun.items() if future.done()]
+        for other in ended[: max(0, len(ended) - MOST_KEPT + 1)]:
+            del self.begun[other]
+        if found is not None:
+            self.begun[signature] = found
+        return found
 
     def _compile(self, signature: Hashable, arguments: Any, static: dict[str, Hashable]) -> Any:
         start = time.perf_counter()
