@@ -138,7 +138,7 @@ def test_binding_random_partitions_makes_the_frame_the_only_minimiser():
         assert found.unique is True, (labels, family, d)
 
 
-def test_islands_are_freed_one_by_one():
+def test_components_are_freed_one_by_one():
     # Six disjoint batches, d = k: every one of them is a full-batch problem that often gets stuck alone.
     labels = np.repeat(np.arange(4), 12)
     rows = [np.concatenate([12 * c + np.arange(2 * b, 2 * b + 2) for c in range(4)]) for b in range(6)]

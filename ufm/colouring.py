@@ -58,9 +58,9 @@ def is_forced(graph: Interaction) -> bool:
 
 
 def swapped_chain(graph: Interaction) -> Int[np.ndarray, " q"] | None:
-    """Another proper colouring by exchanging two classes on one connected piece of the two, if there is one.
+    """Another proper colouring by exchanging two classes on a Kempe chain, if there is one that is not all of the two.
 
-    Components of classes a and b are connected by cross edges and by open batches; a piece that is not all
+    Components of classes a and b are connected by cross edges and by open batches; a chain that is not all
     of them exchanges its colours a and b without touching any edge, and keeps open batches whole.
     """
     k = len(graph.components_of_class)
@@ -71,9 +71,9 @@ def swapped_chain(graph: Interaction) -> Int[np.ndarray, " q"] | None:
     for a in range(k):
         for b in range(a + 1, k):
             members = np.concatenate([by_class[a], by_class[b]])
-            pieces, piece = connected_components(linked[members][:, members], directed=False)
-            if pieces > 1:
-                moved = members[piece == np.bincount(piece).argmin()]
+            chains, chain = connected_components(linked[members][:, members], directed=False)
+            if chains > 1:
+                moved = members[chain == np.bincount(chain).argmin()]
                 colour = graph.component_class.copy()
                 colour[moved] = a + b - colour[moved]
                 return colour

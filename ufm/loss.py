@@ -244,8 +244,8 @@ def _features(
 ) -> _Features:
     """The features of the members of one batch; padding gets weight 0 and a row of zeros.
 
-    The mean is the batch's own: a class that falls apart into collapsed pieces in different batches
-    is far from its overall mean, and small distances within a piece would drown.
+    The mean is the batch's own: a class that falls apart into collapsed parts in different batches
+    is far from its overall mean, and small distances within a part would drown.
     """
     label = problem.labels[members]
     weight = jnp.where(members != PADDING, problem.multiplicity[members], 0.0)

@@ -9,9 +9,9 @@ frame's Gram matrix, or names another H on coordinate axes that keeps them:
    each of those batches has at most one unit vector: its values are then all 0. Any d. A class all of
    whose samples are single vanishes whole.
 3. *Every class one unit component and every two classes adjacent*: all entries of the Gram are forced.
-4. *d > k*, a class in several components, not all tied by open batches: a tied piece moves to a coordinate
+4. *d > k*, a class in several components, not all tied by open batches: a tied part moves to a coordinate
    that no class uses, orthogonal to everything.
-5. *Two classes whose components fall apart* (by cross edges and open batches): one piece exchanges the
+5. *Two classes whose components fall apart* (by cross edges and open batches): one chain exchanges the
    two axes. Any d.
 6. *More than D equal-angled unit vectors in D dimensions coincide*: (1 - g) I + g J has full rank for g < 1.
    If the other classes are k - 1 unit components, pairwise adjacent, their supports take k - 1
@@ -128,20 +128,20 @@ def _decide(graph: Interaction, d: int) -> _Answer | Links:
         )
         return _Answer(False, reason, np.where(lone & (classes == c), VANISHED, classes))
 
-    pieces = graph.components_of_class
-    if (pieces == 1).all():
+    components = graph.components_of_class
+    if (components == 1).all():
         reason = "every class is one component of glued samples, and every two classes share a cross edge"
         return _Answer(True, reason)
 
-    several = int(np.argmax(pieces))
-    fallen = f"class {several} falls into {int(pieces[several])} components that no mixed batch joins"
+    several = int(np.argmax(components))
+    fallen = f"class {several} falls into {int(components[several])} components that no mixed batch joins"
     if d > k:
-        for c in np.flatnonzero(pieces >= 2):
+        for c in np.flatnonzero(components >= 2):
             parts, place = np.unique(tied[classes == c], return_inverse=True)
             if len(parts) >= 2:
                 smallest = parts[np.bincount(place.reshape(-1)).argmin()]
                 reason = (
-                    f"class {c} falls into {int(pieces[c])} components that no mixed batch joins, "
+                    f"class {c} falls into {int(components[c])} components that no mixed batch joins, "
                     "and d > k leaves a coordinate for one of them"
                 )
                 return _Answer(False, reason, np.where(tied == smallest, k, classes))
@@ -149,7 +149,7 @@ def _decide(graph: Interaction, d: int) -> _Answer | Links:
     if chain is not None:
         moved = chain != classes
         a, b = sorted({*classes[moved].tolist(), *chain[moved].tolist()})
-        reason = f"{fallen}, and a piece of classes {a} and {b} can exchange their coordinates"
+        reason = f"{fallen}, and a chain of classes {a} and {b} can exchange their coordinates"
         return _Answer(False, reason, chain)
 
     crowded = _crowded_batches(graph, d)
@@ -194,12 +194,12 @@ def _may_vanish(graph: Interaction, tied: Int[np.ndarray, " q"]) -> np.ndarray:
 
 def _crowded_batches(graph: Interaction, d: int) -> Links:
     """Pairs of components that open batches glue for want of dimensions: rule 6."""
-    k, pieces = len(graph.plain_cross), graph.components_of_class
+    k, components = len(graph.plain_cross), graph.components_of_class
     links = []
     for batch in graph.open_batches:
         c = int(graph.component_class[batch[0]])
         others = np.flatnonzero(graph.component_class != c)
-        if len(others) != k - 1 or (pieces[np.arange(k) != c] != 1).any():
+        if len(others) != k - 1 or (components[np.arange(k) != c] != 1).any():
             continue
         among = graph.cross[others][:, others].toarray() > 0
         if not (among | np.eye(k - 1, dtype=bool)).all() or not graph.is_unit[others].all():

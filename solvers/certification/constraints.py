@@ -13,7 +13,7 @@ pays it, and orbits b, c of at least n' samples have mass n' p at least (`weakes
 is concave, so a gap below epsilon^2 of this bounds the difference by epsilon. At a point of UFM p is the least
 softmax weight: the Bregman distance of the loss from there is that of a softmax with these masses.
 
-**Chains.** What follows from several together (glued pieces, pieces orthogonal through a third, single-class
+**Chains.** What follows from several together (glued components, components orthogonal through a third, single-class
 batches glued because two of their samples are, values tied through a shared pair) has no price of its own: each
 link may be broken by a little. It is therefore measured at the point itself (`largest_violation`).
 """
@@ -121,7 +121,7 @@ def weakest_force(problem: OrbitProblem, C: Table, gram: Table) -> arb | None:
 
 
 @dataclass(frozen=True)
-class Pieces:
+class Components:
     """What zero excess of UFM+ forces of the orbits (see `ufm.interaction`).
 
     - joined: orbits in one set are one unit vector. unit: the orbits of whose samples that is known.
@@ -135,7 +135,7 @@ class Pieces:
     open_batches: list[tuple[int, ...]]
 
     @classmethod
-    def of(cls, problem: OrbitProblem, *, crowded: bool = False) -> Pieces:
+    def of(cls, problem: OrbitProblem, *, crowded: bool = False) -> Components:
         """From the batches; crowded: with what d = k forces besides (theory, 3.11 (a)): see `_on_axes`."""
         joined, unit, crossing = _Joined(), set(), set()
         for batch, count in zip(problem.batches, problem.counts, strict=True):
@@ -163,7 +163,7 @@ class Pieces:
         return len(self.open_batches) < len(asked)
 
     def _glue_to_axes(self, problem: OrbitProblem) -> bool:
-        """d = k: if the largest pieces of the k classes are pairwise orthogonal they are the axes, and a piece that is
+        """d = k: if the largest components of the k classes are pairwise orthogonal they are the axes; one that is
         orthogonal to those of all other classes is that of its own. Glue all such; whether there were any."""
         root = self.joined.root
         met = {(root(a), root(b)) for pair in self.crossing for a, b in (pair, pair[::-1])}
@@ -183,27 +183,29 @@ class Pieces:
 def forces_frame(problem: OrbitProblem) -> bool:
     """Whether it is proved that the orthogonal frame's is the only Gram matrix of zero excess (theory, 3.6 and 3.11).
 
-    d >= k, every class one glued piece, by chains of batches (and for d = k of axes), and every two classes orthogonal.
+    d >= k, every class one glued component, by chains of batches (and for d = k of axes), and every two orthogonal.
     """
     if problem.d < problem.k:
         return False
-    pieces = Pieces.of(problem, crowded=problem.d == problem.k)
+    components = Components.of(problem, crowded=problem.d == problem.k)
     classes = problem.classes
-    met = {frozenset((classes[a], classes[b])) for a, b in pieces.crossing}
-    whole = len(pieces.unit) == len(problem) and len({pieces.joined.root(a) for a in pieces.unit}) == problem.k
+    met = {frozenset((classes[a], classes[b])) for a, b in components.crossing}
+    whole = (
+        len(components.unit) == len(problem) and len({components.joined.root(a) for a in components.unit}) == problem.k
+    )
     return whole and len(met) == problem.k * (problem.k - 1) // 2
 
 
 def largest_violation(problem: OrbitProblem, gram: Table) -> float:
     """UFM+: how far, at most, a point is from the values that batches fix or tie, directly or in chains.
 
-    The largest of 1 - G over glued orbits, of G over glued pieces that share a cross edge, and of the spread of
+    The largest of 1 - G over glued orbits, of G over glued components that share a cross edge, and of the spread of
     the values that open single-class batches tie (see `ufm.interaction`), rounded up.
     """
-    pieces = Pieces.of(problem)
-    root, open_batches = pieces.joined.root, pieces.open_batches
-    off = [1 - gram[a][root(a)] for a in pieces.unit]
-    off += [gram[a][b] for a, b in {(root(a), root(b)) for a, b in pieces.crossing}]
+    components = Components.of(problem)
+    root, open_batches = components.joined.root, components.open_batches
+    off = [1 - gram[a][root(a)] for a in components.unit]
+    off += [gram[a][b] for a, b in {(root(a), root(b)) for a, b in components.crossing}]
     values = _Joined()
     for batch in open_batches:
         roots = [root(a) for a in batch]

@@ -27,10 +27,12 @@ class Joined(dict):
         self.update({self.root(x): self.root(members[0]) for x in members})
 
 
-def pieces(problem: Problem, crowded: bool = False) -> tuple[Joined, set[int], set[tuple[int, int]], list[list[int]]]:
+def components(
+    problem: Problem, crowded: bool = False
+) -> tuple[Joined, set[int], set[tuple[int, int]], list[list[int]]]:
     """What zero excess glues to one unit vector, the orbits glued, those that cross, and one-class batches left open.
 
-    crowded (d = k): k glued pieces of the k classes that all cross are the axes; what crosses k - 1 is on the last."""
+    crowded (d = k): k components of the k classes that all cross are the axes; what crosses k - 1 is on the last."""
     classes, glued, unit, crossing, waiting, before = problem.classes, Joined(), set(), set(), [], None
     for batch, count in problem.batches:
         repeated = [c for c, n in count.items() if n > 1 + (len(count) == 1)]
@@ -57,7 +59,7 @@ def pieces(problem: Problem, crowded: bool = False) -> tuple[Joined, set[int], s
 
 def keeps(problem: Problem, gram: Gram, slack: arb) -> bool:
     """UFM+: whether a point has within `slack` all values that batches fix or tie, directly or in chains."""
-    glued, unit, crossing, waiting = pieces(problem)
+    glued, unit, crossing, waiting = components(problem)
     root, tied, values = glued.root, Joined(), defaultdict(list)
     off = [1 - gram(a, root(a)) for a in unit] + [gram(a, b) for a, b in {(root(a), root(b)) for a, b in crossing}]
     for own in waiting:
@@ -70,7 +72,7 @@ def keeps(problem: Problem, gram: Gram, slack: arb) -> bool:
 
 def forced(problem: Problem) -> bool:
     """UFM+, d >= k: whether zero excess makes each class one unit vector, and all of them orthogonal."""
-    glued, unit, crossing, _ = pieces(problem, problem.d == problem.k)
+    glued, unit, crossing, _ = components(problem, problem.d == problem.k)
     met = {(problem.classes[a], problem.classes[b]) for a, b in crossing}
     one = len(unit) == len(problem.sizes) and len(set(map(glued.root, unit))) == problem.k
     return one and len(met) == problem.k * (problem.k - 1)

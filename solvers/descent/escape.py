@@ -1,14 +1,14 @@
 """Out of spurious stationary points: lift where classes conflict, descend again, compress back to d.
 
 UFM+ has spurious stationary points (one class holds two coordinates while two others share one), and
-imbalance makes them common. In a space with unused coordinates those with collapsed pieces are saddles. Let the
-rows of a piece (points of a class that chains of attraction connect) be one unit vector u, and sum C_il G_il > 0 over
-its pairs with others: the piece is pushed. Replacing u by sqrt(1 - s^2) u + s e, e a fresh coordinate, leaves
-its inner products 1 and scales the others by sqrt(1 - s^2), so the loss changes by -(s^2 / 2) sum C_il G_il + O(s^4)
-(i in the piece, l not, both orders): it falls to second order (theory, 5.7). Of a piece whose rows differ this
-says nothing. So the staircase gives the pieces in conflict random mass there and descends again, as the Riemannian
-staircase of SE-Sync does for its relaxation. Neither the form of the optimum nor its value is used: a point without
-conflict has duality gap zero.
+imbalance makes them common. In a space with unused coordinates those with collapsed classes are saddles. Let the rows
+of an attraction component (points of a class that chains of shared batches connect) be one unit vector u, and
+sum C_il G_il > 0 over its pairs with others: it is pushed. Replacing u by sqrt(1 - s^2) u + s e, e a fresh coordinate,
+leaves its inner products 1 and scales the others by sqrt(1 - s^2), so the loss changes by
+-(s^2 / 2) sum C_il G_il + O(s^4) (i in the component, l not, both orders): it falls to second order (theory, 5.7). Of
+one whose rows differ this says nothing. So the staircase gives what is in conflict random mass there and descends
+again, as the Riemannian staircase of SE-Sync does for its relaxation. Neither the form of the optimum nor its value is
+used: a point without conflict has duality gap zero.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from ufm.problem import PADDING, Problem
 
 # A conflict below this share of a point's forces is rounding: exact zeros are the rule.
 NO_CONFLICT = 1e-10
-# Lifts of a start in which only the pieces in conflict move, and the largest chance of others to join later.
+# A component moves while its residual is at least this share of its conflict: 1 / STILL_MOVING.
+STILL_MOVING = 100.0
+# Lifts of a start in which only the points in conflict move, and the largest chance of others to join later.
 PATIENCE = 5
 # Rows this close may be meant to be equal; rows closer than APART are.
 NEAR = 1e-2
@@ -43,6 +45,7 @@ MOST_JOINING = 0.5
 class Climb:
     """One start on the staircase.
 
+    - problem, graph: its own, and who acts on whom there; None where points are not lifted.
     - descents: outcomes so far. rung: the place of the temperature of the latest on the ladder of temperatures.
     - lifts: how many descents were followed by a lift, a compression or a gluing. gluings: those.
     - conflicted: whether the last one ended with classes in conflict or in too many coordinates.
@@ -50,6 +53,8 @@ class Climb:
     """
 
     index: int
+    problem: Problem
+    graph: BatchGraph | None
     descents: list[Outcome] = field(default_factory=list)
     rung: int = 0
     lifts: int = 0
@@ -79,6 +84,25 @@ class Climb:
     def history(self) -> Record:
         """The histories of all descents, iterations counted through."""
         return joined([(descent.history, descent.steps) for descent in self.descents])
+
+    def mended(self, outcome: Outcome, stream: Sequence[int]) -> Float[np.ndarray, "m w"] | None:
+        """Where to go on from there: lifted, compressed or glued; None if nothing is to be mended. stream: seeds."""
+        if self.graph is None:
+            return None
+        faint = outcome.conflict.max() <= FAINT
+        for patient in (True, False):
+            if outcome.status is Status.CONVERGED and not (patient and faint):
+                rng = np.random.default_rng(stream)
+                H = next_point(outcome, self.problem, self.graph, self.lifts, rng, patient=patient)
+                self.conflicted = H is not None
+                if H is not None:
+                    return H
+            if patient and self.gluings < MOST_GLUINGS:
+                H = glued(outcome.H, self.problem)
+                if H is not None:
+                    self.gluings += 1
+                    return H
+        return None
 
     def point(self, d: int) -> Float[np.ndarray, "m d"]:
         """Where it ended, in d coordinates: those it uses most, if a limit stopped it in more."""
@@ -111,33 +135,14 @@ def climb(
     """
     of_start = [problem] * len(starts) if isinstance(problem, Problem) else problem
     ladder = ladder or (float(of_start[0].tau),)
-    d, width = of_start[0].d, of_start[0].d + spare_coordinates(of_start[0])
-    meetings: dict[int, Meetings] = {}
-    climbs = [Climb(index) for index in range(len(starts))]
-
-    def mended(this: Climb, outcome: Outcome) -> Float[np.ndarray, "m w"] | None:
-        own = of_start[this.index]
-        faint = outcome.conflict.max() <= FAINT
-        for patient in (True, False):
-            if outcome.status is Status.CONVERGED and not (patient and faint):
-                if id(own) not in meetings:
-                    meetings[id(own)] = Meetings.of(own)
-                rng = np.random.default_rng([*streams[this.index], this.lifts])
-                H = next_point(outcome, own, meetings[id(own)], this.lifts, rng, patient=patient)
-                this.conflicted = H is not None
-                if H is not None:
-                    return H
-            if patient and this.gluings < MOST_GLUINGS:
-                H = glued(outcome.H, own)
-                if H is not None:
-                    this.gluings += 1
-                    return H
-        return None
+    width = of_start[0].d + spare_coordinates(of_start[0])
+    graphs = {id(own): BatchGraph.of(own) for own in of_start} if width > of_start[0].d else {}
+    climbs = [Climb(index, own, graphs.get(id(own))) for index, own in enumerate(of_start)]
 
     def onward(this: Climb, outcome: Outcome) -> Start | None:
         if outcome.status not in (Status.CONVERGED, Status.STALLED):
             return None
-        H = mended(this, outcome) if width > d else None
+        H = this.mended(outcome, [*streams[this.index], this.lifts])
         if H is not None and this.lifts < max_lifts:
             this.lifts += 1
             return Start(H, ladder[this.rung])
@@ -150,14 +155,14 @@ def climb(
         this = climbs[outcome.key]
         this.descents.append(outcome)
         start = onward(this, outcome)
-        this.exhausted = start is not None and this.steps + starts[this.index].steps >= schedule.max_steps
-        if start is None or this.exhausted:
-            left = schedule.max_steps - this.steps - starts[this.index].steps
-            if ending is not None and left > 0 and outcome.status in (Status.CONVERGED, Status.STALLED):
-                this.descents.append(ending(this.index, outcome, left))
-            progress(1)
-            return None
-        return start
+        left = schedule.max_steps - this.steps - starts[this.index].steps
+        this.exhausted = start is not None and left <= 0
+        if start is not None and left > 0:
+            return start
+        if ending is not None and left > 0 and outcome.status in (Status.CONVERGED, Status.STALLED):
+            this.descents.append(ending(this.index, outcome, left))
+        progress(1)
+        return None
 
     widened = [(i, start._replace(H=_widened(start.H, width), tau=ladder[0])) for i, start in enumerate(starts)]
     run_lanes(method, problem, widened, schedule, finished)
@@ -195,30 +200,28 @@ def spare_coordinates(problem: Problem) -> int:
 
 
 @dataclass(frozen=True)
-class Meetings:
-    """Who acts on whom, by chains.
+class BatchGraph:
+    """Who acts on whom: points of one batch are adjacent, and attract each other if of one class.
 
-    - islands: the points, split so that no batch holds points of two islands. The loss is a sum over islands,
-      and each may be turned on its own: its coordinates have nothing to do with those of another.
-    - piece: (m,) label of each point; equal iff a chain of attractions (two points of a class in one batch)
-      connects the points.
+    - components: the connected components, each by its points. The loss is a sum over them, and each may be turned on
+      its own: its coordinates have nothing to do with those of another.
+    - attracted: (m,) label of each point; equal iff a chain of attractions connects the points.
     """
 
-    islands: tuple[Int[np.ndarray, " _"], ...]
-    piece: Int[np.ndarray, " m"]
+    components: tuple[Int[np.ndarray, " _"], ...]
+    attracted: Int[np.ndarray, " m"]
 
     @classmethod
-    def of(cls, problem: Problem) -> Meetings:
-        """From the batches. Points of multiplicity 0 are on no island."""
+    def of(cls, problem: Problem) -> BatchGraph:
+        """From the batches. Points of multiplicity 0 are in no component."""
         labels, batches = np.asarray(problem.labels), np.asarray(problem.batches)
         m = len(labels)
         batch, slot = np.nonzero(batches != PADDING)
         point = batches[batch, slot]
-        island = _chained(point, batch, m)
-        piece = _chained(point, batch * problem.k + labels[point], m)
+        component = _chained(point, batch, m)
         real = np.asarray(problem.multiplicity) > 0
-        islands = tuple(np.flatnonzero(real & (island == i)) for i in np.unique(island[real]))
-        return cls(islands, piece)
+        components = tuple(np.flatnonzero(real & (component == c)) for c in np.unique(component[real]))
+        return cls(components, _chained(point, batch * problem.k + labels[point], m))
 
 
 def _chained(point: Int[np.ndarray, " e"], group: Int[np.ndarray, " e"], m: int) -> Int[np.ndarray, " m"]:
@@ -232,40 +235,40 @@ def _chained(point: Int[np.ndarray, " e"], group: Int[np.ndarray, " e"], m: int)
 def next_point(
     outcome: Outcome,
     problem: Problem,
-    meetings: Meetings,
+    graph: BatchGraph,
     lifts: int,
     rng: np.random.Generator,
     *,
     patient: bool = True,
 ) -> Float[np.ndarray, "m w"] | None:
-    """Where to go on from a stationary point, island by island; None if nothing is to be mended.
+    """Where to go on from a stationary point, component by component; None if nothing is to be mended.
 
-    - lifts: how many came before. After PATIENCE of them the same few pieces may be circling among the
+    - lifts: how many came before. After PATIENCE of them the same few points may be circling among the
       same coordinates, which others must leave first: those join the lift with a chance that grows.
-    - patient: leave islands whose conflict is no more than what they still move: the descent stopped for another
-      island. If it stopped for none, that conflict is none, and they have to fit d coordinates all the same.
+    - patient: leave components whose conflict is no more than what they still move: the descent stopped for another
+      one. If it stopped for none, that conflict is none, and they have to fit d coordinates all the same.
     """
     H = outcome.H.copy()
     changed = False
     # Every other time on average: a crowd that joins would push those in conflict back to where they were.
     chance = min(MOST_JOINING, max(0, lifts - PATIENCE) / (2 * PATIENCE)) * rng.integers(2)
-    for island in meetings.islands:
-        conflict = outcome.conflict[island]
-        if NO_CONFLICT < conflict.max() <= 100 * outcome.residual:
+    for members in graph.components:
+        conflict = outcome.conflict[members]
+        if NO_CONFLICT < conflict.max() <= STILL_MOVING * outcome.residual:
             if patient:
                 continue
             conflict = np.zeros_like(conflict)
-        onward = _next_on_island(H[island], conflict, meetings.piece[island], problem, chance, rng)
+        onward = _next_of_component(H[members], conflict, graph.attracted[members], problem, chance, rng)
         if onward is not None:
-            H[island] = onward
+            H[members] = onward
             changed = True
     return H if changed else None
 
 
-def _next_on_island(
+def _next_of_component(
     H: Float[np.ndarray, "i w"],
     conflict: Float[np.ndarray, " i"],
-    piece: Int[np.ndarray, " i"],
+    attracted: Int[np.ndarray, " i"],
     problem: Problem,
     chance: float,
     rng: np.random.Generator,
@@ -276,31 +279,33 @@ def _next_on_island(
         return None
     merged = merge_parallel_columns(H)
     used = int(np.count_nonzero(merged.any(axis=0)))
-    joining = rng.uniform(size=int(piece.max()) + 1) < chance if chance else np.zeros(int(piece.max()) + 1, bool)
+    joining = (
+        rng.uniform(size=int(attracted.max()) + 1) < chance if chance else np.zeros(int(attracted.max()) + 1, bool)
+    )
     if pushed.any():
-        return lift(merged, used, np.isin(piece, piece[pushed]) | joining[piece], piece, problem, rng)
+        return lift(merged, used, np.isin(attracted, attracted[pushed]) | joining[attracted], attracted, problem, rng)
     if used > problem.d:
-        return compressed(merged, joining, piece, problem.d, rng)
+        return compressed(merged, joining, attracted, problem.d, rng)
     return merged
 
 
 def compressed(
     H: Float[np.ndarray, "i w"],
-    joining: Bool[np.ndarray, " pieces"],
-    piece: Int[np.ndarray, " i"],
+    joining: Bool[np.ndarray, " labels"],
+    attracted: Int[np.ndarray, " i"],
     d: int,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "i w"]:
     """From a point without conflict in a wider space: drop what is least used; descent and lifts mend it.
 
-    Columns come in order of decreasing norm. Joining pieces, and with them those that are left with
-    nothing, start anew in a random direction of R^d, the same for all points of a piece.
+    Columns come in order of decreasing norm. Those joining, and with them those that are left with
+    nothing, start anew in a random direction of R^d, the same for all points that attract each other.
     """
     kept = H * (np.arange(H.shape[1]) < d)
     if joining.any():
-        lost = np.isin(piece, piece[~kept.any(axis=1)])
+        lost = np.isin(attracted, attracted[~kept.any(axis=1)])
         anew = np.pad(np.abs(rng.standard_normal((len(joining), d))), ((0, 0), (0, H.shape[1] - d)))
-        kept = np.where((joining[piece] | lost)[:, None], anew[piece], kept)
+        kept = np.where((joining[attracted] | lost)[:, None], anew[attracted], kept)
     return _normalised(kept)
 
 
@@ -308,20 +313,20 @@ def lift(
     H: Float[np.ndarray, "i w"],
     used: int,
     pushed: Bool[np.ndarray, " i"],
-    piece: Int[np.ndarray, " i"],
+    attracted: Int[np.ndarray, " i"],
     problem: Problem,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "i w"]:
-    """Give the pushed pieces random mass in the unused columns, the same for all points of a piece."""
+    """Give the pushed points random mass in the unused columns, the same for all that attract each other."""
     width = H.shape[1]
     if used == width:
         # Nothing is free: take the columns that carry least.
         order = np.argsort(-np.linalg.norm(H, axis=0), kind="stable")
         used = width - max(1, spare_coordinates(problem) // 2)
         H = H[:, order] * (np.arange(width) < used)
-    pieces, of_point = np.unique(piece, return_inverse=True)
-    mass = rng.uniform(size=(len(pieces), width - used)) ** 2
-    mass *= rng.uniform(0.3, 1.0, size=(len(pieces), 1)) / np.linalg.norm(mass, axis=1, keepdims=True)
+    labels, of_point = np.unique(attracted, return_inverse=True)
+    mass = rng.uniform(size=(len(labels), width - used)) ** 2
+    mass *= rng.uniform(0.3, 1.0, size=(len(labels), 1)) / np.linalg.norm(mass, axis=1, keepdims=True)
     lifted = H.copy()
     lifted[:, used:] = np.where(pushed[:, None], mass[of_point.reshape(-1)], 0.0)
     return _normalised(lifted)
