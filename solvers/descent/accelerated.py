@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from solvers.descent.method import STATIONARY, Iterate, relative_conflict, stationarity
+from solvers.descent.method import STATIONARY, Iterate, relative_conflict, settles_in_conflict, stationarity
 from ufm.loss import Evaluation, evaluate
 from ufm.problem import Problem
 from ufm.projections import project
@@ -17,6 +17,12 @@ from ufm.projections import project
 GLUED = 1e-13
 # After about twice as many steps momentum starts anew: at rounding nothing points uphill, and it would not settle.
 LARGEST_MOMENTUM = 250.0
+# The scale of steps: by how much it grows a step, and where it ends however curved the loss seems.
+GROWTH, SMALLEST_SCALE = 1.05, 1e-3
+# Squared length of a move, as a share of the pair weights, below which differences of gradients are rounding.
+SHORTEST = 1e-24
+# Forces cancel at a row where they exceed its pair weight by more than this; the two are equal else.
+CANCELLING = 1 + 1e-6
 
 
 class _State(NamedTuple):
@@ -131,7 +137,7 @@ class Accelerated:
             jnp.max(jnp.linalg.norm(moved - Y, axis=-1) * _seen(at)),
         )
         now = Iterate(moved, at.excess, residual, relative_conflict(at))
-        cancelling = jnp.any(at.force > (1 + 1e-6) * at.pair_weight)
+        cancelling = jnp.any(at.force > CANCELLING * at.pair_weight)
         creeping = exhausted & cancelling & (residual <= STATIONARY)
         return _State(now, moved + onward * (moved - H), momentum, scale, creeping, Y, at.gradient)
 
@@ -141,10 +147,9 @@ class Accelerated:
         move = Y - state.last_extrapolated
         bent = jnp.sum(move * (gradient - state.last_gradient))
         length = jnp.sum(metric.apply(move) * move)
-        # Below this the differences are rounding.
-        known = (length > 1e-24 * jnp.sum(metric.across)) & (bent > 0)
+        known = (length > SHORTEST * jnp.sum(metric.across)) & (bent > 0)
         limit = jnp.where(known, length / jnp.where(known, bent, 1.0), jnp.inf)
-        return jnp.clip(jnp.minimum(1.05 * state.scale, limit), 1e-3, self.longest)
+        return jnp.clip(jnp.minimum(GROWTH * state.scale, limit), SMALLEST_SCALE, self.longest)
 
     def iterate(self, state: _State) -> Iterate:
         """The last projected point; excess, residual and conflict are of the point it was stepped from."""
@@ -153,5 +158,5 @@ class Accelerated:
     def converged(self, state: _State) -> Bool[Array, ""]:
         """Stationary and standing still (momentum alone does not count), or settled in conflict, or creeping."""
         now = state.now
-        in_conflict = (now.residual <= self.settled) & (1e3 * now.residual <= jnp.max(now.conflict))
+        in_conflict = (now.residual <= self.settled) & settles_in_conflict(now.residual, now.conflict)
         return (now.residual <= self.tolerance) | in_conflict | (state.creeping & (self.settled > 0))

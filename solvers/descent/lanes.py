@@ -14,7 +14,16 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from solvers.descent.method import STATIONARY, Iterate, Lane, Method, Record, advance_lanes, begin_lanes
+from solvers.descent.method import (
+    STATIONARY,
+    Iterate,
+    Lane,
+    Method,
+    Record,
+    advance_lanes,
+    begin_lanes,
+    settles_in_conflict,
+)
 from solvers.descent.status import Status
 from solvers.parallel import devices
 from solvers.parallel.compiled import Compiled, compile_seconds
@@ -169,9 +178,7 @@ def run_lanes(
         records = jax.tree.map(np.asarray, records)
         seconds = time.perf_counter() - began - (compile_seconds() - compiling)
         stopped, now = jax.tree.map(np.asarray, lanes._replace(inner=None)).stopped, None
-        for lane, key in enumerate(keys):
-            if key is None:
-                continue
+        for lane, key in [(lane, key) for lane, key in enumerate(keys) if key is not None]:
             histories[lane].append(jax.tree.map(lambda leaf, lane=lane: leaf[lane], records))
             spent[key].seconds += seconds
             if not stopped[lane] and spent[key].seconds < schedule.max_seconds:
@@ -197,7 +204,7 @@ class _Spent:
 def _outcome(key: int, lane: Lane, now: Iterate, method: Method, histories: list[Record]) -> Outcome:
     """The outcome of a lane that has stopped, or that its time limit stops."""
     H, residual, conflict = np.asarray(now.H), float(now.residual), np.asarray(now.conflict)
-    settled = residual <= max(method.tolerance, STATIONARY) or 1e3 * residual <= conflict.max()
+    settled = residual <= max(method.tolerance, STATIONARY) or bool(settles_in_conflict(residual, conflict))
     if lane.failed:
         status = Status.NOT_FINITE
     elif lane.done:

@@ -19,6 +19,9 @@ from ufm.projections import project
 
 # What counts as stationary for a verdict: the residual, a share of the forces.
 STATIONARY = 1e-8
+# Conflict over residual above which the point that a descent leads to is in conflict too: the rest of the way, which
+# can be slow, moves rows by about the residual.
+CONFLICT_OVER_RESIDUAL = 1e3
 
 
 class Iterate(NamedTuple):
@@ -125,6 +128,11 @@ def stationarity(H: Float[Array, "m d"], at: Evaluation, problem: Problem) -> Fl
 def relative_conflict(at: Evaluation) -> Float[Array, " m"]:
     """Each point's share of the duality gap over the forces on it (see `ufm.loss.Evaluation`)."""
     return _share(at.conflict, at.force)
+
+
+def settles_in_conflict(residual: Float[Column, ""] | float, conflict: Float[Column, " m"]) -> Bool[Column, ""]:
+    """Whether the point that a descent leads to is in conflict for certain, however slow the rest of the way."""
+    return CONFLICT_OVER_RESIDUAL * residual <= conflict.max()
 
 
 def _share(part: Float[Array, " *shape"], whole: Float[Array, "m ..."]) -> Float[Array, " *shape"]:

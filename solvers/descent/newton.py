@@ -33,7 +33,7 @@ MOST_ENTRIES = 1500
 STIR = 1e-3
 # Stationary, as a share of the largest force; rounding within classes ends most descents before.
 TOLERANCE = 1e-13
-FIRST_RADIUS, LARGEST_RADIUS = 0.1, 1.0
+TRUST = {"gtol": TOLERANCE, "initial_trust_radius": 0.1, "max_trust_radius": 1.0}
 COLUMNS_AT_ONCE = 32
 MOST_SHARPENING = 5
 # Curvature, as a share of the largest, that is none: rotations leave the loss as it is.
@@ -86,12 +86,7 @@ def newton(
         hess=curvature,
         method="trust-exact",
         callback=recorded,
-        options={
-            "gtol": TOLERANCE,
-            "maxiter": max_steps,
-            "initial_trust_radius": FIRST_RADIUS,
-            "max_trust_radius": LARGEST_RADIUS,
-        },
+        options=TRUST | {"maxiter": max_steps},
     )
     end, last = measured(_sharpened(found.x, lambda flat: value(flat)[1], curvature))
     if end.residual <= STATIONARY:

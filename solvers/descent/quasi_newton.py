@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import lu_factor, lu_solve
 from jaxtyping import Array, Bool, Float
 
-from solvers.descent.method import Iterate, relative_conflict, stationarity
+from solvers.descent.method import Iterate, relative_conflict, settles_in_conflict, stationarity
 from ufm.loss import Evaluation, evaluate
 from ufm.problem import Problem
 from ufm.projections import project
@@ -134,7 +134,7 @@ class QuasiNewton:
     def converged(self, state: _State) -> Bool[Array, ""]:
         """Stationary, or settled in conflict, or no step goes down any more."""
         now = state.now
-        in_conflict = (now.residual <= self.settled) & (1e3 * now.residual <= jnp.max(now.conflict))
+        in_conflict = (now.residual <= self.settled) & settles_in_conflict(now.residual, now.conflict)
         return (now.residual <= self.tolerance) | in_conflict | state.stalled
 
 
