@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from solvers.descent.method import COLUMNS, Record, stationarity
 from solvers.descent.random_starts import random_directions
 from solvers.parallel.padding import bucket
-from solvers.parallel.shards import Axis, largest, total
+from solvers.parallel.shards import Axis, largest, summed
 from ufm.geometry import Between, between, geometry_metrics, within_over_between
 from ufm.loss import evaluate
 from ufm.orbits import Orbits
@@ -168,7 +168,7 @@ class _Rows:
         nothing = jnp.zeros(weight.shape[1], self.dtype), jnp.zeros(len(axes), self.dtype)
         squares, along = jax.lax.scan(of_block, nothing, (H, self._in_stacks(U), weight, self.stacks.filled))[0]
         farthest = jnp.sqrt(largest(squares.max(), self.axis).astype(jnp.float64))
-        return farthest, total(along.astype(jnp.float64), self.axis)
+        return farthest, summed(along.astype(jnp.float64), self.axis)
 
     def shifted(self, H: Array, shift: Float[Array, "o d"]) -> tuple[Array, Array]:
         """The embedding with the rows of each orbit shifted and projected, and its orbit means."""
@@ -189,7 +189,7 @@ class _Rows:
     def _means(self, H: Float[Array, "blocks d depth stacks"]) -> Float[Array, "o d"]:
         each = jnp.swapaxes(H.sum(axis=2), 1, 2).astype(jnp.float64).reshape(-1, H.shape[1])
         sums = jax.ops.segment_sum(each, self.stacks.orbit.reshape(-1), len(self.sizes))
-        return total(sums, self.axis) / self.sizes[:, None]
+        return summed(sums, self.axis) / self.sizes[:, None]
 
 
 def collapse(
@@ -214,7 +214,7 @@ def collapse(
     The temperature is max(tau, COLLAPSE_TAU); the loss at the asked tau takes over from the orbit means.
     """
     stacks = Stacks(*map(jnp.asarray, stacks))
-    sizes = total(jnp.zeros(quotient.num_points).at[stacks.orbit].add(stacks.filled), axis)
+    sizes = summed(jnp.zeros(quotient.num_points).at[stacks.orbit].add(stacks.filled), axis)
     sizes = jnp.maximum(sizes, 1.0)
     of = _Rows(stacks, sizes, quotient.multiplicity / sizes, quotient.nonneg, depth, rows_in, axis)
     warm = eqx.tree_at(lambda p: p.tau, quotient, jnp.maximum(quotient.tau, COLLAPSE_TAU))

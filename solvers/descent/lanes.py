@@ -225,7 +225,7 @@ def begin_on_devices(
 ) -> Lane:
     """`begin_lanes`, an equal share of the lanes on each device."""
     of = (0, 0, 0, None if shared else axes(problem))
-    return devices.spread(partial(begin_lanes, method=method, shared=shared), of)(H, tau, most, problem)
+    return devices.shared_out(partial(begin_lanes, method=method, shared=shared), of)(H, tau, most, problem)
 
 
 def advance_on_devices(
@@ -234,7 +234,7 @@ def advance_on_devices(
     """`advance_lanes`, an equal share of the lanes on each device; a device stops when its own lanes have."""
     of = (0, None if shared else axes(problem))
     advance = partial(advance_lanes, method=method, records=records, every=every, keep_H=keep_H, shared=shared)
-    return devices.spread(advance, of)(lanes, problem)
+    return devices.shared_out(advance, of)(lanes, problem)
 
 
 _begin = Compiled(begin_on_devices)

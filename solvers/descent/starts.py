@@ -46,7 +46,7 @@ def collapse_group(
             return jax.tree.map(lambda leaf: leaf[None], alone)
         return jax.vmap(one, in_axes=of)(keys, indices, most, quotients, stacks)
 
-    return devices.spread(together, of)(keys, indices, most, quotients, stacks)
+    return devices.shared_out(together, of)(keys, indices, most, quotients, stacks)
 
 
 def collapse_dealt(
@@ -66,7 +66,7 @@ def collapse_dealt(
     """
     own = partial(collapse, depth=depth, threshold=threshold, rows_in=rows_in, axis=devices.AXIS)
     of = (None, None, None, jax.tree.map(lambda leaf: None, quotient), jax.tree.map(lambda leaf: 0, stacks))
-    return devices.spread(own, of, out_axes=None)(key, index, most, quotient, stacks)
+    return devices.shared_out(own, of, out_axes=None)(key, index, most, quotient, stacks)
 
 
 _collapse = Compiled(collapse_group)

@@ -1,7 +1,7 @@
-"""The devices of this process, and functions that are spread over all of them.
+"""The devices of this process, and functions that run on all of them.
 
 Starts do not exchange anything: the shard of a device stops when its own starts have. The samples of a
-start too large for one device are spread instead, and the devices meet in sums over samples.
+start too large for one device are dealt out instead, and the devices meet in sums over samples.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ufm.errors import InvalidInput
 
 # The one axis of the mesh.
 AXIS = "devices"
-# The largest embedding, in entries, that one device holds whole; the samples of a larger one are spread. While a
+# The largest embedding, in entries, that one device holds whole; the samples of a larger one are dealt out. While a
 # start collapses it takes little more than the memory of its embedding: at the default some 1.5 GiB.
 MOST_ENTRIES = 2**27
 VARIABLE = "UFM_SCL_DEVICE_ENTRIES"
@@ -41,7 +41,7 @@ def holds_whole(entries: int) -> bool:
     return count() == 1 or entries <= (int(given) if given else MOST_ENTRIES)
 
 
-def spread(function: Callable[..., Any], in_axes: Any, out_axes: int | None = 0) -> Callable[..., Any]:
+def shared_out(function: Callable[..., Any], in_axes: Any, out_axes: int | None = 0) -> Callable[..., Any]:
     """The function on a shard of its arguments on each device; with one device, the function itself.
 
     in_axes, out_axes: as of `jax.vmap`: 0 where the leading axis is dealt out in equal blocks, None where

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 Axis = str | None
 
 
-def total(part: Float[Array, "*shape"], axis: Axis) -> Float[Array, "*shape"]:
+def summed(part: Float[Array, "*shape"], axis: Axis) -> Float[Array, "*shape"]:
     """The sum of the devices' parts, on each of them."""
     return part if axis is None else jax.lax.psum(part, axis)
 
