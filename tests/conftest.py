@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -21,10 +22,20 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 jaxtyping.install_import_hook(["ufm", "solvers"], "typechecker.typechecked")
 
 import hypothesis  # noqa: E402
+import jax  # noqa: E402
 
 # Compilation makes the first example slow; the same examples on every machine make failures repeatable.
 hypothesis.settings.register_profile("ufm", deadline=None, derandomize=True, max_examples=50, database=None)
 hypothesis.settings.load_profile("ufm")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_mapped_regions():
+    """Each executable maps hundreds of regions of memory, and Linux ends a process with more than 65,530."""
+    yield
+    regions = Path("/proc/self/maps")
+    if regions.exists() and len(regions.read_text().splitlines()) > 30_000:
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -33,14 +33,14 @@ def test_one_compilation_a_signature():
     assert [entry.name for entry in LOG[before:]] == ["scaled"] * 3
 
 
-def test_few_executables_are_kept_those_called_last(monkeypatch):
-    """Each takes hundreds of mapped regions of memory, and a process that has too many is killed."""
+def test_few_executables_are_kept_those_asked_for_last(monkeypatch):
+    """Each takes hundreds of mapped regions of memory, and a process that has too many is ended."""
     monkeypatch.setattr(compiled, "MOST_KEPT", 3)
-    function, before = Compiled(scaled), len(LOG)
-    for count in (1, 2, 3, 1, 4, 1, 5, 2):
+    doubled, tripled, before = Compiled(scaled), Compiled(scaled), len(LOG)
+    for function, count in zip([doubled, tripled] * 4, (1, 2, 1, 3, 1, 2, 4, 2), strict=True):
         assert function(given(count), by=2.0)["scaled"].shape == (count,)
-        assert len(function.executables) <= 3
-    assert len(LOG) - before == 6
+        assert len(doubled.executables) + len(tripled.executables) <= 3
+    assert len(LOG) - before == 4  # 1, 2, 3, and 4, which sends 3 away
 
 
 def test_what_was_prepared_is_not_compiled_again():

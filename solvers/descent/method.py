@@ -130,7 +130,9 @@ def relative_conflict(at: Evaluation) -> Float[Array, " m"]:
     return _share(at.conflict, at.force)
 
 
-def settles_in_conflict(residual: Float[Column, ""] | float, conflict: Float[Column, " m"]) -> Bool[Column, ""]:
+def settles_in_conflict(
+    residual: Float[Column, ""] | float, conflict: Float[Column, " m"]
+) -> Bool[Column, ""] | np.bool_:
     """Whether the point that a descent leads to is in conflict for certain, however slow the rest of the way."""
     return CONFLICT_OVER_RESIDUAL * residual <= conflict.max()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,9 +25,10 @@ class Compilation:
 
 
 LOG: list[Compilation] = []
-# Executables of one function that are kept, those last called: each takes hundreds of mapped regions of memory, of
-# which Linux gives a process 65,530 and then kills it.
-MOST_KEPT = 16
+# Executables that are kept, those last asked for: each takes hundreds of mapped regions of memory, and Linux ends a
+# process with more than 65,530.
+MOST_KEPT = 48
+_ASKED: OrderedDict[tuple[int, Hashable], Compiled] = OrderedDict()
 _LOCK = Lock()
 _waited = 0.0
 
@@ -36,7 +38,7 @@ class Compiled:
     """A function of pytrees of arrays, compiled once for each signature: at its first call, or before.
 
     A signature is the structure of the arguments, their shapes and dtypes, and the static keyword
-    arguments. The MOST_KEPT called last are kept. Every compilation is logged in `LOG`.
+    arguments. Of all functions together MOST_KEPT are kept. Every compilation is logged in `LOG`.
     """
 
     function: Callable[..., Any]
@@ -52,7 +54,7 @@ class Compiled:
         """Run on arrays; static keyword arguments are part of the signature."""
         global _waited
         signature = _signature(arguments, static)
-        executable = self._last_called(signature)
+        executable = self._asked(signature)
         if executable is None or not executable.done() or executable.cancelled():
             began = time.perf_counter()
             if executable is None or executable.cancel():  # what only waits for its turn is compiled here
@@ -71,20 +73,19 @@ class Compiled:
         for arrays as they lie on them.
         """
         signature = _signature(arguments, static)
-        if jax.local_device_count() > 1 or signature in self.begun:
+        if jax.local_device_count() > 1 or self._asked(signature) is not None:
             return
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*_shape(leaf)), arguments)
         self.begun[signature] = _threads().submit(self._compile, signature, shapes, static)
 
-    def _last_called(self, signature: Hashable) -> Future[Any] | None:
-        """What was begun of this signature, now the last to be forgotten."""
-        found = self.begun.pop(signature, None)
-        ended = [other for other, future in self.begun.items() if future.done()]
-        for other in ended[: max(0, len(ended) - MOST_KEPT + 1)]:
-            del self.begun[other]
-        if found is not None:
-            self.begun[signature] = found
-        return found
+    def _asked(self, signature: Hashable) -> Future[Any] | None:
+        """What was begun of this signature, which is now the last of all to be forgotten."""
+        _ASKED[id(self), signature] = self
+        _ASKED.move_to_end((id(self), signature))
+        while len(_ASKED) > MOST_KEPT:
+            (_, oldest), function = _ASKED.popitem(last=False)
+            function.begun.pop(oldest, None)
+        return self.begun.get(signature)
 
     def _compile(self, signature: Hashable, arguments: Any, static: dict[str, Hashable]) -> Any:
         start = time.perf_counter()
