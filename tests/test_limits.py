@@ -1,5 +1,6 @@
 """Limits on steps and seconds stop each start, exactly, with its status and never without a result."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +12,13 @@ COLD = ufm.Problem(
     np.arange(10) % 2, d=3, tau=0.05, batches=[[4, 9, 6, 0, 5], [3, 4, 1, 6, 0], [8, 0, 7, 1, 9], [3, 8, 1, 2, 0]]
 )
 WITHOUT_RELU = ufm.Problem(np.arange(24) % 3, 3, 0.1, ufm.batching.reshuffled(24, 8, 2, 0), nonneg=False)
+
+
+class Restless(solvers.ProjectedGradient):
+    """Never content."""
+
+    def converged(self, state):
+        return jnp.asarray(False)
 
 
 @pytest.mark.parametrize("method", ["staircase", "quasi-newton", "accelerated", "projected-gradient"])
@@ -35,7 +43,7 @@ def test_the_collapse_counts(most):
 
 def test_seconds_of_a_start_are_limited():
     def run(**limit):
-        return solvers.solve(COLD, 2, method="projected-gradient", max_steps=10**9, **limit)
+        return solvers.solve(COLD, 2, method=Restless(), max_steps=10**9, **limit)
 
     run(max_seconds=0.01)  # compiles
     solution = run(max_seconds=0.5)
