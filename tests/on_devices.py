@@ -8,6 +8,7 @@ import numpy as np
 
 import ufm
 from solvers.descent import lanes, starts
+from solvers.descent.method import COLUMNS
 from solvers.multistart import solve, solve_each
 from solvers.parallel import devices
 
@@ -24,7 +25,8 @@ def solved(solutions):
         f"{what} {number}": np.asarray(value)
         for number, solution in enumerate(solutions)
         for what, value in (
-            ("H", solution.H),
+            # Of columns of one norm rounding decides which comes first: a point is what its inner products are.
+            ("gram", solution.points @ solution.points.swapaxes(1, 2)),
             ("excess", solution.excess),
             ("moved", solution.moved),
             ("status", [str(status) for status in solution.status]),
@@ -95,10 +97,7 @@ def of_samples(problem, count=3):
     """
     symmetry = ufm.orbits(problem)
     ended = dealt_out(lambda: starts.collapsed_starts([symmetry.quotient], [symmetry], [1], count, rows_in="float64"))
-    columns = [
-        (f"samples, history {name}", [getattr(start.history, name) for start in ended])
-        for name in ended[0].history._fields
-    ]
+    columns = [(f"samples, history {name}", [getattr(start.history, name) for start in ended]) for name in COLUMNS]
     columns += [
         (f"samples, {name}", [getattr(start, name) for start in ended]) for name in ("points", "steps", "moved")
     ]

@@ -44,7 +44,7 @@ BAD = [
         ("seed", partial(solvers.solve, PROBLEM, seed=bad))
         for bad in (-1, "a", 1.5, 2**63, 2**70, None, True, [0], NAN)
     ],
-    *[("inits", partial(solvers.solve, PROBLEM, inits=bad)) for bad in (0, -1, 1.0, "2", None, True, 2**31)],
+    *[("inits", partial(solvers.solve, PROBLEM, inits=bad)) for bad in (0, -1, 1.0, "2", True, 2**31)],
     *[("max_steps", partial(solvers.solve, PROBLEM, max_steps=bad)) for bad in (0, -1, 1e3, "5", True, 2**40)],
     *[("max_lifts", partial(solvers.Staircase, max_lifts=bad)) for bad in (-1, 0.5, "1", None, 2**40)],
     *[

@@ -202,7 +202,7 @@ def test_problems_solved_together_are_those_solved_alone():
     for problem, solution, seed in zip(problems, together, (4, 5, 6), strict=True):
         alone = solvers.solve(problem, 2, seed)
         assert alone.status == solution.status
-        np.testing.assert_allclose(solution.H, alone.H, atol=1e-7)
+        np.testing.assert_allclose(solution.H, alone.H, atol=1e-5)  # minimisers that are not unique: as starts round
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+import solvers
 import ufm
-from solvers import multistart
+from solvers import staircase
 from solvers.certification.certifier import Certifier
 from solvers.descent import collapse as module
 from solvers.descent.collapse import COLLAPSE_TAU, EVERY, LENGTH, MOST_STEPS, arranged, collapse, lines
@@ -103,7 +104,7 @@ def test_steps_are_limited_exactly_and_what_was_reached_is_measured(most):
     (longer,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1)
     assert limited.steps == most < longer.steps
     assert list(limited.history.iteration) == list(range(0, most, EVERY))
-    for name in limited.history._fields:
+    for name in COLUMNS:
         of_longer = getattr(longer.history, name)[: lines(most)]
         np.testing.assert_allclose(getattr(limited.history, name), of_longer, rtol=1e-12)
     assert longer.moved <= 1e-2 < limited.moved <= 2.0
@@ -167,8 +168,8 @@ def test_single_precision_does_the_descent_no_harm(problem, monkeypatch):
     """As many starts are certified, in as many steps, as if the rows of samples had been in double precision."""
     certified, steps = {}, {}
     for rows_in in ("float64", "float32"):
-        monkeypatch.setattr(multistart, "collapsed_starts", partial(collapsed_starts, rows_in=rows_in))
-        solution = multistart.solve(problem, 8, seed=0)
+        monkeypatch.setattr(staircase, "collapsed_starts", partial(collapsed_starts, rows_in=rows_in))
+        solution = solvers.solve(problem, 8, seed=0)
         certifier = Certifier(problem)
         statuses = [str(certifier.certify(solution.shared_rows(s)).status) for s in range(8)]
         certified[rows_in], steps[rows_in] = statuses.count("certified"), np.median(solution.iterations)
