@@ -16,6 +16,7 @@ from solvers import staircase
 from solvers.certification.certifier import Certifier
 from solvers.descent import collapse as module
 from solvers.descent.collapse import COLLAPSE_TAU, EVERY, LENGTH, MOST_STEPS, arranged, collapse, lines
+from solvers.descent.method import COLUMNS
 from solvers.descent.random_starts import random_start
 from solvers.descent.starts import collapsed_starts
 from ufm.loss import evaluate
