@@ -32,7 +32,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             if cell.attrs["batch_size"] == sizes[0]:
                 _history(left, cell, {"color": looks[name], "linestyle": "-" if cell.attrs["bound"] else "--"})
         left.set_title(f"batches of {sizes[0]}")
-        left.set_ylabel(r"$\Delta_{G_M}$" if nonneg else "loss minus the certified\nlower bound, relative to it")
+        left.set_ylabel(r"$\Delta_{G_M}$" if nonneg else style.above_bound(cells[0]))
         left.set_xlabel("iteration")
         left.set_xscale("log")
         left.set_yscale("log")

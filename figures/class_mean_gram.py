@@ -24,8 +24,9 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     rows = [of_model[i : i + columns] for of_model in models for i in range(0, len(of_model), columns)]
     names = {id(cell): name for cell, name in zip(cells, style.ratios(cells), strict=True)}
     with style.applied():
-        height = 0.55 + (0.5 + min(2.8, 5.8 / columns)) * len(rows)
-        figure = Figure(figsize=(style.TWO_COLUMNS, height), layout="constrained")
+        width = style.ONE_COLUMN if columns == 1 else style.TWO_COLUMNS
+        height = 0.55 + (0.5 + min(2.8, 5.8 / columns, width - 1.1)) * len(rows)
+        figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(len(rows), columns, squeeze=False)
         for row, of_row in zip(axes, rows, strict=True):
             for axis, cell in zip(row, of_row, strict=False):
@@ -41,7 +42,8 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         bar.outline.set_visible(False)
         said = style.problem(cells) if len(models) == 1 else style.parameters(cells)
         starts = style.span([cell.attrs["inits"] for cell in cells])
-        figure.suptitle(f"Class-mean Gram matrix, worst of {starts} starts: {said}", fontsize=8)
+        shown = "one start" if starts == "1" else f"worst of {starts} starts"
+        figure.suptitle(f"Class-mean Gram matrix, {shown}:{' ' if columns > 1 else chr(10)}{said}", fontsize=8)
     return figure
 
 

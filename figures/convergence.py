@@ -21,8 +21,9 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Median over starts and the band of their middle half, on logarithmic axes.
 
     The excess over the bound of Theorem 1 is divided by that bound, so that every R fits one axis; for UFM, where it
-    is none, the loss minus the certified lower bound by that, shown down to the rounding of the loss (records below
-    it repeat the last one above). Values below style.FLOOR, exact zeros included, are drawn at style.FLOOR.
+    is none, the loss minus the certified lower bound (or the lowest loss found, if none is certified) by that, shown
+    down to the rounding of the loss (records below it repeat the last one above). Values below style.FLOOR, exact zeros
+    included, are drawn at style.FLOOR.
     """
     nonneg, names = bool(cells[0].attrs["nonneg"]), style.ratios(cells)
     with style.applied():
@@ -34,7 +35,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
                 if name == "excess" and nonneg:
                     values = values / abs(cell.attrs["loss_bound"])
                 elif name == "excess":
-                    label = "loss minus the certified\nlower bound, relative to it"
+                    label = style.above_bound(cell)
                     values = np.where(values > 0, values / style.bound(cell, "lower_bound"), np.nan)
                 values = np.clip(values, style.FLOOR, 1e3)
                 look = style.line(index, len(cells))
@@ -47,9 +48,5 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         columns = len(cells) if "tau" not in names[0] else 4
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.6)
-        first = cells[0].attrs
-        figure.suptitle(
-            f"{style.problem(cells)}, {first['method']}: median of {first['inits']} starts, band of the middle half",
-            fontsize=8,
-        )
+        figure.suptitle(f"{style.problem(cells)}{style.run(cells)}", fontsize=8)
     return figure

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from figures import style
 
 PANELS = (("delta_gm", r"$\Delta_{G_M}$"), ("beta_nc", r"$\beta_{NC}$"), ("mean_cosine", "mean cosine of\nclass means"))
+NEGATIVE = "minus the mean cosine\nof class means"  # of UFM
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
@@ -28,6 +29,8 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
                 for index, cell in enumerate(of_row):
                     look = style.line(index, len(of_row))
                     grid, values = style.history(cell, name)
+                    if name == "mean_cosine" and not cell.attrs["nonneg"]:
+                        label, values = NEGATIVE, -values
                     values = np.clip(values, style.FLOOR, None)
                     style.draw_band(axis, grid, values, look, f"R = {cell.attrs['R']:g}")
                 axis.set_xscale("log")
@@ -43,8 +46,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         first = cells[0].attrs
         model = "UFM+" if first["nonneg"] else "UFM"
         figure.suptitle(
-            f"{model}, k = {first['k']}, d = {first['d']}, $\\tau$ = {first['tau']:g}, {first['method']}: "
-            f"median of {first['inits']} random starts, band of the middle half",
+            f"{model}, k = {first['k']}, d = {first['d']}, $\\tau$ = {first['tau']:g}{style.run(cells)}",
             fontsize=8,
         )
     return figure

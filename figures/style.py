@@ -100,6 +100,21 @@ def parameters(cells: Sequence[xr.Dataset]) -> str:
     return f"{profile}k = {attrs['k']}, d = {attrs['d']}, $\\tau$ = {temperatures(cells)}"
 
 
+def run(cells: Sequence[xr.Dataset]) -> str:
+    """What solved the problem, if the cells know, and what a median with a band is of."""
+    attrs = cells[0].attrs
+    method = f", {attrs['method']}" if "method" in attrs else ""
+    random = "random " if "seed" in attrs else ""  # else they may be of one's own
+    band = f"median of {attrs['inits']} {random}starts, band of the middle half"
+    return f"{method}: {band if attrs['inits'] > 1 else f'one {random}start'}"
+
+
+def above_bound(cell: xr.Dataset) -> str:
+    """What is shown of UFM, whose loss the frame's does not bound: the loss minus what, relative to that."""
+    first, *rest = str(cell.attrs.get("lower_bound_is", "certified lower bound")).split()
+    return f"loss minus the {first}\n{' '.join(rest)}, relative to it"
+
+
 def scientific(value: float) -> str:
     """A number for a label: 0.41 as it is, 3e-16 as a power of ten."""
     if value == 0 or 1e-3 <= abs(value) < 1e3:

@@ -16,6 +16,7 @@ from solvers.descent.status import Status
 from solvers.files import write_atomically
 from ufm.display import Readable, Summary, between, cosines_of_class_means, counted
 from ufm.errors import InvalidInput
+from ufm.loss import loss_bound
 from ufm.orbits import SharedRows
 from ufm.problem import Problem
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FORMAT = "ufm-scl solution 1"
+# Dimensions of a column of the history beyond start and record.
+_OF_A_LINE = {"H": ("sample", "coordinate")}
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,11 @@ class Solution(Readable):
             "moved": ("init", self.moved, {"long_name": "largest distance of a sample from the row that replaced it"}),
             "records": ("init", np.array(lengths), {"long_name": "lines of the history"}),
             **{
-                f"history_{name}": (("init", "record"), column, {"long_name": f"{name} by record"})
+                f"history_{name}": (
+                    ("init", "record", *_OF_A_LINE.get(name, ())),
+                    column,
+                    {"long_name": f"{name} by record"},
+                )
                 for name, column in histories(self.history).items()
             },
         }
@@ -128,9 +135,13 @@ class Solution(Readable):
         attributes = {
             "format": FORMAT,
             "model": "UFM+" if problem.nonneg else "UFM",
+            "nonneg": int(problem.nonneg),
             "k": problem.k,
             "d": problem.d,
             "tau": float(problem.tau),
+            "n": problem.num_samples,
+            "inits": len(self.status),
+            "loss_bound": float(loss_bound(problem)),
             "seconds_compile": self.timings.compile,
             "seconds_solve": self.timings.solve,
         }
@@ -163,8 +174,9 @@ class Solution(Readable):
             stored.attrs["model"] == "UFM+",
             multiplicity=stored["multiplicity"].values,
         )
+        kept = [name for name in Record._fields if f"history_{name}" in stored or name in COLUMNS]
         history = tuple(
-            Record(*(stored[f"history_{name}"].values[start, :lines] for name in COLUMNS))
+            Record(**{name: stored[f"history_{name}"].values[start, :lines] for name in kept})
             for start, lines in enumerate(stored["records"].values.tolist())
         )
         columns = {name: stored[name].values for name in ("excess", "residual", "iterations", "lifts", "moved")}
@@ -180,14 +192,13 @@ class Solution(Readable):
 
 
 def histories(of_starts: Sequence[Record]) -> dict[str, np.ndarray]:
-    """(init, record) arrays; a start that ended early repeats its last record."""
+    """Columns by name, (init, record), H (init, record, n, d) if it was kept; a start that ended early repeats its last
+    record.
+    """
     longest = max(len(history.iteration) for history in of_starts)
-    return {
-        name: np.stack(
-            [
-                np.pad(getattr(history, name), (0, longest - len(history.iteration)), mode="edge")
-                for history in of_starts
-            ]
-        )
-        for name in COLUMNS
-    }
+    kept = [name for name in Record._fields if all(getattr(history, name) is not None for history in of_starts)]
+
+    def repeated(column: np.ndarray) -> np.ndarray:
+        return np.pad(column, [(0, longest - len(column)), *[(0, 0)] * (column.ndim - 1)], mode="edge")
+
+    return {name: np.stack([repeated(getattr(history, name)) for history in of_starts]) for name in kept}

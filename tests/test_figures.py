@@ -1,5 +1,6 @@
 """Figures from small results: nothing clipped, the same bytes again, and the command that draws the gallery."""
 
+import functools
 import re
 import struct
 from pathlib import Path
@@ -7,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib import colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+import figures
+import solvers
+import ufm
 from experiments import benchmark as benchmarks
 from experiments import command_line, gallery
 from experiments.cells import Cell
@@ -29,6 +34,8 @@ from figures import (
     geometry,
     interaction_graphs,
     local_convergence,
+    one_problem,
+    path,
     style,
     temperature,
 )
@@ -145,9 +152,30 @@ def certificate_data():
     return xr.Dataset(data, coords={"model": ["UFM+", "UFM"], "R": np.array(RATIOS, float)}, attrs=attrs)
 
 
+def path_data(d, *, nonneg=1, k=3, starts=1):
+    """Paths of six samples, every other class after class, from random points of the sphere; one point is padding."""
+    rng = np.random.default_rng(d)
+    walk = rng.standard_normal((starts, 5, 7, d)).cumsum(axis=1)
+    walk = np.abs(walk) if nonneg else walk
+    data = {
+        "history_H": (("init", "record", "sample", "coordinate"), walk / np.linalg.norm(walk, axis=-1, keepdims=True)),
+        "history_iteration": (("init", "record"), np.tile([0, 1, 2, 30, 4000], (starts, 1))),
+        "label": ("sample", np.arange(7) % k),
+        "multiplicity": ("sample", [1.0] * 6 + [0.0]),
+    }
+    return xr.Dataset(data, attrs={"k": k, "d": d, "tau": 1.0, "n": 6, "nonneg": nonneg, "inits": starts})
+
+
 def graph_data():
     cell = graphs_cell()
     return cell.compute(**cell.arguments, progress=lambda ended: None)[0]
+
+
+@functools.cache
+def solved(nonneg=True):
+    """Two starts in d = 3, their paths kept."""
+    problem = ufm.Problem.from_class_sizes([4, 4, 2], d=3, nonneg=nonneg)
+    return solvers.solve(problem, inits=2, method="accelerated", record_H=True)
 
 
 DRAWN = {
@@ -174,6 +202,14 @@ DRAWN = {
     ),
     "benchmark": lambda: benchmark.draw([benchmark_data()]),
     "certificate": lambda: certificate.draw([certificate_data()]),
+    "path, quarter of the disc": lambda: path.draw([path_data(2)]),
+    "path, disc": lambda: path.draw([path_data(2, nonneg=0, starts=3)]),
+    "path, octant": lambda: path.draw([path_data(3, k=7, starts=5)]),
+    "path, sphere": lambda: path.draw([path_data(3, nonneg=0, starts=2)]),
+    "of H, class_mean_gram": lambda: figures.draw("class_mean_gram", np.eye(7, 9), ufm.Problem(range(7), 9)),
+    "of a solution, convergence, UFM": lambda: figures.draw("convergence", solved(nonneg=False)),
+    "of a solution, geometry, UFM": lambda: figures.draw("geometry", solved(nonneg=False)),
+    "of a solution, path": lambda: figures.draw("path", solved()),
 }
 
 
@@ -203,6 +239,95 @@ def test_the_same_results_give_the_same_bytes(name):
     assert first == again
     assert first["png"][:4] == b"\x89PNG"
     assert first["pdf"][:4] == b"%PDF"
+
+
+def test_a_solution_is_drawn_as_a_cell_of_a_sweep_is():
+    solution = solved()
+    cell = one_problem.cell_of(solution)
+    again = one_problem.cell_of(solution.H, solution.problem)
+    assert {name: cell.attrs[name] for name in ("R", "k", "d", "tau", "n", "nonneg", "inits", "imbalance")} == {
+        **{"R": 2.0, "k": 3, "d": 3, "tau": 1.0, "n": 10, "nonneg": 1, "inits": 2, "imbalance": "own"}
+    }
+    assert cell.attrs["loss_bound"] == cell.attrs["lower_bound"] == float(ufm.loss_bound(solution.problem))
+    for name in ("excess", "gram", "delta_gm", "beta_nc", "class_means"):
+        np.testing.assert_allclose(cell[name], again[name], atol=1e-12)
+    means = [[H[np.asarray(solution.problem.labels) == c].mean(axis=0) for c in range(3)] for H in solution.H]
+    np.testing.assert_allclose(cell["class_means"], means, atol=1e-15)
+    np.testing.assert_allclose(cell["gram"], np.einsum("icx,idx->icd", means, means), atol=1e-15)
+    np.testing.assert_array_equal(cell["history_H"][:, 0], [history.H[0] for history in solution.history])
+
+
+def test_what_is_shown_of_ufm_without_a_certificate_is_said():
+    """The loss above the lowest one that was found; of the start that found it the last record is not lost."""
+    cell = one_problem.cell_of(solved(nonneg=False))
+    lowest = float(cell["excess"].min())
+    assert cell.attrs["lower_bound"] == pytest.approx(cell.attrs["loss_bound"] + lowest)
+    axes = figures.draw("convergence", solved(nonneg=False)).axes
+    assert axes[0].get_ylabel() == "loss minus the lowest\nloss found, relative to it"
+    assert axes[0].lines[0].get_ydata()[-1] < 1e-6
+    cosines_of_ufm = figures.draw("geometry", solved(nonneg=False)).axes[2]
+    assert cosines_of_ufm.get_ylabel() == "minus the mean cosine\nof class means"
+    assert cosines_of_ufm.lines[0].get_ydata()[-1] > 0.1
+
+
+def test_the_path_is_drawn_from_the_start_to_the_end_of_every_sample():
+    solution = solved()
+    axis = figures.draw("path", solution).axes[0]
+    kept = np.asarray(solution.history[0].H)
+    view = path._view(nonneg=True)
+    np.testing.assert_allclose(view @ view.T, np.eye(3), atol=1e-15)
+    ends = [line for line in axis.lines if len(line.get_xdata()) == 1]
+    assert len(ends) == 2 * solution.problem.num_points
+    np.testing.assert_allclose([np.ravel(line.get_xydata()) for line in ends[::2]], kept[0] @ view[:2].T)
+    np.testing.assert_allclose([np.ravel(line.get_xydata()) for line in ends[1::2]], kept[-1] @ view[:2].T)
+    named = {text.get_text(): handle.get_color() for text, handle in legend_of(axis.figure)}
+    for line, label in zip(ends[::2], solution.problem.labels.tolist(), strict=True):
+        assert colors.same_color(line.get_color(), named[f"class {label}"])
+
+
+def legend_of(figure):
+    (legend,) = figure.legends
+    return zip(legend.get_texts(), legend.legend_handles, strict=True)
+
+
+def test_a_path_across_180_degrees_is_broken_there():
+    cell = path_data(2, nonneg=0)
+    turn = np.deg2rad([170, 179, 181, 190, 200])
+    walk = np.stack([np.cos(turn), np.sin(turn)], axis=-1)[None, :, None].repeat(7, axis=2)
+    angles = path.draw([cell.assign(history_H=(cell["history_H"].dims, walk))]).axes[1]
+    drawn = np.concatenate([np.ravel(line.get_ydata()) for line in angles.lines if len(line.get_xdata()) > 3])
+    steps = drawn.reshape(-1, 3)[:, :2]
+    assert len(steps) == 6 * 3
+    assert np.abs(np.diff(steps, axis=1)).max() < 11
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("basins", solved, "name = 'basins': it compares several problems: give their cells to figures.basins.draw"),
+        ("style", solved, "name = 'style': no figure; of one problem there are class_mean_gram, convergence, geometry"),
+        ("convergence", lambda: np.eye(3), "name = 'convergence': it shows a history: give the Solution"),
+        ("path", lambda: np.eye(3), "name = 'path': it shows the path of H: give a Solution of .*record_H=True"),
+        ("class_mean_gram", lambda: np.eye(2), r"H = 'array of shape \(2, 2\)': give one row a sample, shape \(3, 3\)"),
+        ("class_mean_gram", lambda: np.full((3, 3), np.nan), "H = 'array with NaN or infinite entries'"),
+        ("class_mean_gram", lambda: np.eye(3) * 1j, "H = 'ndarray': give a Solution, or a real array"),
+        ("class_mean_gram", lambda: "H", "H = 'str': give a Solution, or a real array"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(name, given, said):
+    given = given()
+    problem = None if isinstance(given, solvers.Solution) else ufm.Problem(range(3), 3)
+    with pytest.raises(ufm.InvalidInput, match=f"^{said}"):
+        figures.draw(name, given, problem)
+
+
+def test_a_problem_is_given_with_h_alone():
+    with pytest.raises(ufm.InvalidInput, match=r"^problem = 'NoneType': give the ufm.Problem of H"):
+        figures.draw("class_mean_gram", np.eye(3))
+    with pytest.raises(ufm.InvalidInput, match=r"^problem = 'Problem': a solution knows its own"):
+        figures.draw("class_mean_gram", solved(), solved().problem)
+    with pytest.raises(ufm.InvalidInput, match=r"^d = 4: the path of H can be drawn for d = 2 and d = 3"):
+        path.draw([path_data(4)])
 
 
 def test_records_that_are_not_positive_repeat_the_last_one():
