@@ -5,6 +5,7 @@ import re
 import sys
 
 import numpy as np
+from problems import bound, step
 
 import ufm
 from solvers.descent import lanes, starts
@@ -12,12 +13,7 @@ from solvers.descent.method import COLUMNS
 from solvers.multistart import solve, solve_each
 from solvers.parallel import devices
 
-LABELS = np.arange(24) % 3
-FULL = ufm.Problem.from_class_sizes(ufm.step_imbalance(8, 10, 100), d=10)
-
-
-def family(seed):
-    return ufm.Problem(LABELS, 4, 0.5, ufm.batching.bind(ufm.batching.partition(24, 8, seed), LABELS))
+FULL = step(8, 100, 1.0, d=10, n_min=10)
 
 
 def solved(solutions):
@@ -74,11 +70,11 @@ def temporary(executable):
 
 
 def of_families():
-    return solved(solve_each([family(seed) for seed in range(2)], 3))
+    return solved(solve_each([bound(seed) for seed in range(2)], 3))
 
 
 def of_other_numbers_of_starts():
-    problem = family(0)
+    problem = bound(0)
     return {
         f"{what}, {inits} starts": value
         for inits in (1, 2, 5, 9)
@@ -107,7 +103,7 @@ def of_samples(problem, count=3):
 def of_samples_of_families():
     """Also a class whose samples lie on one device alone, a lone sample, and the UFM without the ReLU."""
     lone = ufm.Problem(np.r_[np.zeros(9, int), np.ones(4, int), 2], 5, 0.3, nonneg=False)
-    both = of_samples(family(0)), of_samples(lone)
+    both = of_samples(bound(0)), of_samples(lone)
     return {f"{name}, problem {number}": value for number, of in enumerate(both) for name, value in of.items()}
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from families import random_problem
+from problems import PROBLEMS
 
 import solvers
 import ufm
@@ -89,7 +90,7 @@ def test_predicted_uniqueness_against_solved_geometry_of_two_thousand_families()
 @pytest.mark.parametrize(("d", "unique"), [(2, True), (3, False)])
 def test_d_equal_to_k_is_unique_where_d_above_k_is_not(d, unique):
     # Two pieces of class 0, each repelled by class 1: with two coordinates there is no room to differ.
-    problem = ufm.Problem([0, 0, 0, 0, 1, 1], d, 1.0, [[0, 1, 4, 5], [2, 3, 4, 5]])
+    problem = PROBLEMS["a class in two pieces"](d=d)
     predicted = ufm.uniqueness(problem)
     assert predicted.unique is unique
     solution = solvers.solve(problem, inits=8)

@@ -11,6 +11,7 @@ import oracles
 import pytest
 from flint import arb, ctx
 from hypothesis import given, settings
+from problems import PROBLEMS, family, frame, reduced, step
 from scipy.optimize import minimize
 
 import ufm
@@ -34,26 +35,6 @@ from solvers.certification.stability import implied
 from solvers.verification import verify
 
 SEEDS = st.integers(0, 2**32 - 1)
-
-
-def step(k, R, tau, *, d=None, nonneg=True, n_min=5):
-    return ufm.Problem.from_class_sizes(ufm.step_imbalance(k, n_min, R), d=d or k, tau=tau, nonneg=nonneg)
-
-
-def family(seed, *, nonneg=True, k=4, n=40, d=6, tau=0.5):
-    """A random batch family; odd seeds partition, even ones overlap."""
-    rng = np.random.default_rng(seed)
-    labels = np.concatenate([np.arange(k), rng.integers(0, k, n - k)])
-    batches = np.split(rng.permutation(n), 4) if seed % 2 else [rng.choice(n, 12, replace=False) for _ in range(8)]
-    return ufm.Problem(labels, d, tau, batches, nonneg)
-
-
-def reduced(problem):
-    return OrbitProblem.of(ufm.orbits(problem).quotient)
-
-
-def frame(problem):
-    return np.eye(problem.k, problem.d)[np.asarray(problem.labels)]
 
 
 def random_problem(seed, *, nonneg=True):
@@ -597,7 +578,7 @@ def test_implied_bounds_hold_for_points_with_no_larger_loss(exponent, seed):
         (ufm.Problem([0, 0, 1, 1], 2, 1.0, [[0, 1], [2, 3]]), False),
         (ufm.Problem([0, 0, 1, 1], 2, 1.0, [[0, 2], [1, 3]]), False),
         (ufm.Problem([0, 0, 0, 1, 1], 2, 1.0, [[0, 1, 3], [1, 2, 4], [3, 4, 0]]), True),
-        (ufm.Problem([0, 0, 0, 0, 1, 1], 2, 1.0, [[0, 1, 4, 5], [2, 3, 4]]), True),
+        (PROBLEMS["a class in two pieces, one beside a lone anchor"](), True),
     ],
 )
 def test_uniqueness_is_claimed_only_where_it_is_proved(problem, unique):
@@ -733,7 +714,7 @@ def test_negligible_and_negative_entries_are_moved_and_reported():
 
 def test_no_effective_pair():
     """Batches of single classes constrain nothing but equal values; the margin is then of the loss itself."""
-    problem = ufm.Problem([0, 0, 0, 1, 1, 1], 2, 1.0, [[0, 1, 2], [3, 4, 5]])
+    problem = PROBLEMS["classes that never meet"]()
     certificate = certify(np.full((6, 2), 0.5), problem)
     assert certificate.status == Proof.CERTIFIED
     assert certificate.unique is False

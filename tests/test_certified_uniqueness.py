@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from problems import frame, reduced
 from test_checker import NOT_PROVED, PROVED, outcome, sign
 
 import ufm
 from solvers.certification.certifier import Certifier
 from solvers.certification.constraints import forces_frame
-from solvers.certification.orbit_problem import OrbitProblem
 
 # labels, d, batches: what decides
 CASES = {
@@ -42,7 +42,7 @@ CASES = {
 
 def judged(problem, folder):
     """unique of a certificate of the frame, and the checker's exit statuses for it as it is and for unique = True."""
-    Certifier(problem, conic=False).certify(np.eye(problem.k, problem.d)[np.asarray(problem.labels)]).save(folder / "c")
+    Certifier(problem, conic=False).certify(frame(problem)).save(folder / "c")
     content = json.loads((folder / "c").read_text())
     unique, proved = content["claims"]["unique"], outcome(json.dumps(content), folder)
     content["claims"]["unique"], content["other_minimiser"] = True, None
@@ -82,4 +82,4 @@ def test_thousands_of_families(tmp_path):
 
 def test_below_k_dimensions_nothing_is_forced():
     problem = ufm.Problem([0, 0, 1, 1, 2, 2], 2, 1.0)
-    assert not forces_frame(OrbitProblem.of(ufm.orbits(problem).quotient))
+    assert not forces_frame(reduced(problem))

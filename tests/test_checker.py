@@ -16,6 +16,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
+from problems import PROBLEMS
 
 import ufm
 from solvers import check
@@ -48,22 +49,22 @@ def files(tmp_path_factory):
         Certifier(problem).certify(H).save(folder / name)
         contents[name] = json.loads((folder / name).read_text())
 
-    full = ufm.Problem.from_class_sizes([6, 4, 3, 2], d=5, tau=0.5)
+    full = PROBLEMS["four classes"]()
     labels = np.asarray(full.labels)
     add("frame", full, np.eye(4, 5)[labels])
     add("merged", full, np.eye(4, 5)[np.minimum(labels, 2)])
-    free = ufm.Problem.from_class_sizes([6, 4, 3, 2], d=5, tau=0.5, nonneg=False)
+    free = PROBLEMS["four classes"](nonneg=False)
     best = Certifier(free).better.rows
     add("free", free, (best / np.linalg.norm(best, axis=1, keepdims=True))[labels])
     single = ufm.Problem.from_class_sizes([4, 3, 1, 1], d=5, tau=0.5, nonneg=False)
     best = Certifier(single).better.rows
     add("free, singles", single, (best / np.linalg.norm(best, axis=1, keepdims=True))[np.asarray(single.labels)])
     add("free frame", free, np.eye(4, 5)[labels])
-    add("flat", ufm.Problem.from_class_sizes([6, 4, 3, 2], d=2, tau=0.5), np.eye(2)[labels % 2])
+    add("flat", PROBLEMS["four classes"](d=2), np.eye(2)[labels % 2])
     batches = [[0, 1, 2, 5, 6], [3, 4, 7, 8, 0], [1, 5, 9], [2, 6, 3, 9]]
     family = ufm.Problem([0] * 5 + [1] * 4 + [2], 4, 1.0, batches)
     add("family", family, np.eye(3, 4)[np.asarray(family.labels)])
-    pieces = ufm.Problem([0, 0, 1, 1, 0, 0, 1, 1], 2, 1.0, [[0, 1, 2, 3], [4, 5, 6, 7]])
+    pieces = PROBLEMS["two pieces"]()
     add("pieces", pieces, np.eye(2)[np.asarray(pieces.labels)])
     return contents
 
@@ -447,7 +448,7 @@ def test_samples_without_a_positive_are_free(tmp_path, capsys):
 
 
 def test_equal_values_within_a_batch_of_one_class_are_enough(tmp_path, capsys):
-    problem = ufm.Problem([0, 0, 0, 1, 1, 1], 2, 1.0, [[0, 1, 2], [3, 4, 5]])
+    problem = PROBLEMS["classes that never meet"]()
     Certifier(problem).certify(np.full((6, 2), 0.5)).save(tmp_path / "equal.json")
     assert check.main([str(tmp_path / "equal.json")]) == PROVED
     assert "not the only minimiser" in capsys.readouterr().out
@@ -483,7 +484,7 @@ def test_duals_that_prove_less_are_refused(files, change, tmp_path):
     elif change == "gram of another":
         bound["gram"] = [[float(a == b).hex() for b in range(a + 1)] for a in range(4)]
     else:
-        other = ufm.Problem.from_class_sizes([6, 4, 3, 2], d=5, tau=0.6, nonneg=False)
+        other = PROBLEMS["four classes"](tau=0.6, nonneg=False)
         path = tmp_path / "other.json"
         Certifier(other).certify(np.eye(4, 5)[np.asarray(other.labels)]).save(path)
         theirs = json.loads(path.read_text())["lower_bound"]

@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import bound, step
 
 import solvers
 import ufm
@@ -27,7 +28,7 @@ CASES = {
     "unsorted labels": ufm.Problem(LABELS, 5),
     "imbalanced": ufm.Problem.from_class_sizes([200, 70, 3, 1], d=4, tau=0.2),
     "without ReLU": ufm.Problem.from_class_sizes([40, 30, 20], d=3, nonneg=False),
-    "bound batches": ufm.Problem(LABELS, 6, 0.5, ufm.batching.bind(ufm.batching.partition(60, 20, 0), LABELS)),
+    "bound batches": bound(0, n=60, size=20, d=6),
     "points of several samples": ufm.Problem([0, 0, 1, 1, 1], 3, multiplicity=[3, 3, 5, 5, 5]),
 }
 
@@ -87,7 +88,7 @@ def test_blocks_of_stacks_take_the_steps_of_all_rows(name):
 
 def test_what_the_history_says_is_of_feasible_means():
     """The excess of the means, exactly: what the descent on orbits starts from, below the last line."""
-    problem = ufm.Problem.from_class_sizes(ufm.step_imbalance(4, 3, 30), d=6)
+    problem = step(4, 30, 1.0, d=6, n_min=3)
     orbits = ufm.orbits(problem)
     depth, (stacks,) = arranged([orbits])
     found = jax.jit(partial(collapse, depth=depth, threshold=1e-2))(KEY, 0, MOST_STEPS, orbits.quotient, stacks)
@@ -150,16 +151,12 @@ def test_starts_do_not_depend_on_how_many_are_drawn():
         assert np.array_equal(together[s], one(KEY, s))
 
 
-def _imbalanced(R):
-    return ufm.Problem.from_class_sizes(ufm.step_imbalance(4, 3, R), d=6)
-
-
 @pytest.mark.parametrize(
     "problem",
     [
-        _imbalanced(100),
-        ufm.Problem(LABELS, 6, 0.5, ufm.batching.bind(ufm.batching.partition(60, 20, 1), LABELS)),
-        pytest.param(_imbalanced(1), marks=pytest.mark.slow),
+        step(4, 100, 1.0, d=6, n_min=3),
+        bound(1, n=60, size=20, d=6),
+        pytest.param(step(4, 1, 1.0, d=6, n_min=3), marks=pytest.mark.slow),
         pytest.param(ufm.Problem(LABELS, 6, 1.0, ufm.batching.reshuffled(60, 20, 3, 0)), marks=pytest.mark.slow),
         pytest.param(ufm.Problem.from_class_sizes([40, 30, 20], d=3, nonneg=False), marks=pytest.mark.slow),
     ],

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import PROBLEMS
 
 import solvers
 import ufm
@@ -34,7 +35,7 @@ def test_steps_of_a_start_are_limited_exactly(method, most):
 
 @pytest.mark.parametrize("most", [1, 3, 20])
 def test_the_collapse_counts(most):
-    problem = ufm.Problem.from_class_sizes([20, 10, 4], d=6)
+    problem = PROBLEMS["imbalanced"]()
     solution = solvers.solve(problem, inits=2, max_steps=most)
     assert (solution.iterations <= most).all()
     assert set(solution.status) == {Status.OUT_OF_STEPS if most < 20 else Status.CONVERGED}

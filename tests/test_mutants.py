@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from flint import arb, ctx
 from oracles import expanded
+from problems import PROBLEMS
+from problems import frame as orthogonal_frame
 from test_checker import EVERYWHERE, sign, spoil
 from test_ties import true_violation
 
@@ -34,11 +36,11 @@ def originals():
     def near(problem, size):
         """Certified with the coarsest tolerance: a gap that leaves something to imply. Rows off by `size`."""
         noise = np.abs(np.random.default_rng(0).standard_normal((problem.num_points, problem.d)))
-        H = np.eye(problem.k, problem.d)[np.asarray(problem.labels)] + size * noise[ufm.orbits(problem).index]
+        H = orthogonal_frame(problem) + size * noise[ufm.orbits(problem).index]
         return content(problem, H / np.linalg.norm(H, axis=1, keepdims=True), 0.01)
 
     def framed(problem):
-        return content(problem, np.eye(problem.k, problem.d)[np.asarray(problem.labels)])
+        return content(problem, orthogonal_frame(problem))
 
     def best(problem):
         certifier = Certifier(problem, conic=False)
@@ -46,20 +48,20 @@ def originals():
 
     tied = ufm.Problem([0] * 9 + [1] * 6, 3, 0.5, [list(range(6)) + list(range(9, 15)), [6, 7, 8], [6, 7], [7, 8]])
     chained = ufm.Problem([0] * 6 + [1] * 2, 3, 1.0, [[0, 1, 6, 7], [0, 1, 2], [1, 2, 3], [3, 4, 5]])
-    axes = ufm.Problem([0, 0, 0, 0, 1, 1], 2, 1.0, [[0, 1, 4, 5], [2, 3, 4, 5]])
+    axes = PROBLEMS["a class in two pieces"]()
     merged = np.eye(4, 5)[np.minimum(np.repeat(np.arange(4), [6, 4, 3, 2]), 2)]
     broken = np.eye(3)[[0] * 8 + [2] + [1] * 6]
     return {
-        "frame": framed(ufm.Problem.from_class_sizes([6, 4, 3, 2], d=5, tau=0.5)),
-        "frame, near": near(ufm.Problem.from_class_sizes([6, 4, 3, 2], d=5, tau=0.5), 1e-4),
+        "frame": framed(PROBLEMS["four classes"]()),
+        "frame, near": near(PROBLEMS["four classes"](), 1e-4),
         "tied, near": near(tied, 1e-4),
         "chained, near": near(chained, 1e-4),
-        "merged": content(ufm.Problem.from_class_sizes([6, 4, 3, 2], d=5, tau=0.5), merged),
+        "merged": content(PROBLEMS["four classes"](), merged),
         "tied": framed(tied),
         "tie broken": content(tied, broken),
         "chained": framed(chained),
         "axes": framed(axes),
-        "pieces": framed(ufm.Problem([0, 0, 1, 1, 0, 0, 1, 1], 2, 1.0, [[0, 1, 2, 3], [4, 5, 6, 7]])),
+        "pieces": framed(PROBLEMS["two pieces"]()),
         "free": best(ufm.Problem.from_class_sizes([6, 4, 2], d=3, tau=0.5, nonneg=False)),
         "free family": best(ufm.Problem([0, 0, 0, 1, 1], 2, 1.0, [[0, 1, 3, 4], [0, 1, 2]], nonneg=False)),
     }

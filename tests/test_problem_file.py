@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import random
+from functools import partial
 
 import numpy as np
 import pytest
+import sweeps
 
-from experiments import command_line, sweep_imbalance
+from experiments import sweep_imbalance
 from experiments.problem_file import FIELDS, read_problem
 from ufm import InvalidInput, Problem
 
@@ -98,10 +100,7 @@ def test_bad_files_name_the_field(tmp_path, name, content, said, untyped):
     assert len(str(refused.value).splitlines()) == 1
 
 
-def run(*arguments):
-    with pytest.raises(SystemExit) as stopped:
-        command_line.run(lambda: sweep_imbalance.main([str(argument) for argument in arguments]))
-    return stopped.value.code
+run = partial(sweeps.run, sweep_imbalance)
 
 
 def _odd(generator):

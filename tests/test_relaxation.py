@@ -3,31 +3,16 @@
 import numpy as np
 import pytest
 from flint import arb, ctx
+from problems import family, reduced, step
 
 import ufm
 from solvers.certification import certifier as certificates
 from solvers.certification.balls import precision
 from solvers.certification.certificate import Proof
 from solvers.certification.lower_bounds import frame_loss, kkt_dual, matrix_bound, repaired
-from solvers.certification.orbit_problem import OrbitProblem, Point, loss
+from solvers.certification.orbit_problem import Point, loss
 from solvers.certification.polish import OrbitLoss, factor, polish
 from solvers.certification.relaxation import solve_relaxation
-
-
-def step(k, R, tau, *, d=None, nonneg=True, n_min=5):
-    return ufm.Problem.from_class_sizes(ufm.step_imbalance(k, n_min, R), d=d or k, tau=tau, nonneg=nonneg)
-
-
-def reduced(problem):
-    return OrbitProblem.of(ufm.orbits(problem).quotient)
-
-
-def family(seed, *, nonneg=True, k=4, n=40, d=6, tau=0.5):
-    """A random batch family; odd seeds partition, even ones overlap."""
-    rng = np.random.default_rng(seed)
-    labels = np.concatenate([np.arange(k), rng.integers(0, k, n - k)])
-    batches = np.split(rng.permutation(n), 4) if seed % 2 else [rng.choice(n, 12, replace=False) for _ in range(8)]
-    return ufm.Problem(labels, d, tau, batches, nonneg)
 
 
 @pytest.mark.parametrize("tau", [0.1, 1.0])

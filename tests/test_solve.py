@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import optax
+import problems
 import pytest
 
 import solvers
@@ -21,18 +22,7 @@ from solvers.parallel.padding import bucket
 from solvers.staircase import SETTLED, Staircase
 from solvers.verification import Verdict, Verifier
 
-
-def _batched():
-    labels = np.arange(24) % 3
-    return ufm.Problem(labels, 4, 0.5, ufm.batching.bind(ufm.batching.partition(24, 8, seed=1), labels))
-
-
-PROBLEMS = {
-    "balanced": ufm.Problem.from_class_sizes([4, 4, 4], d=5),
-    "imbalanced": ufm.Problem.from_class_sizes([20, 10, 4], d=6),
-    "cold": ufm.Problem.from_class_sizes([8, 4, 4], d=6, tau=0.2),
-    "bound batches": _batched(),
-}
+PROBLEMS = {name: problems.PROBLEMS[name]() for name in ("balanced", "imbalanced", "cold", "bound batches")}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -245,7 +235,7 @@ def test_bad_arguments_are_named(argument, call, untyped):
 
 
 def test_without_relu_the_balanced_minimiser_is_the_simplex():
-    problem = ufm.Problem.from_class_sizes([4] * 5, d=6, nonneg=False)
+    problem = problems.PROBLEMS["five equal classes"](nonneg=False)
     solution = solvers.solve(problem, inits=4)
     for points in solution.points:
         cosines = points @ points.T

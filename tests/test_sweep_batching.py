@@ -1,16 +1,18 @@
 """The batching sweep: what it writes, what it concludes, and that bad input leaves nothing behind."""
 
-import csv
 import dataclasses
 import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
+import sweeps
 import xarray as xr
 from page import Page
+from sweeps import rows
 
 from experiments import command_line, sweep_batching
 from solvers.certification.certificate import Certificate
@@ -23,15 +25,7 @@ SUMMARY = (
 SMALL = ["--R", 1, 3, "--k", 3, "--n", 36, "--d", 6, "--batch-size", 6, "--partitions", 3, "--inits", 2]
 
 
-def run(*arguments):
-    with pytest.raises(SystemExit) as stopped:
-        command_line.run(lambda: sweep_batching.main([str(argument) for argument in arguments]))
-    return stopped.value.code
-
-
-def rows(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
+run = partial(sweeps.run, sweep_batching)
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +207,81 @@ def test_without_relu(tmp_path, capsys):
     assert "no theorem says which geometry a batch family forces" in (tmp_path / "report.html").read_text()
 
 
+def test_a_file_without_relu_at_several_temperatures(tmp_path, capsys):
+    """What is written, and what the page says: the model, where its classes and batches come from, no prediction."""
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps({"labels": [0, 0, 0, 1, 1, 2, 2, 2], "batches": [[0, 1, 3, 5, 6], [2, 4, 6, 7]]}))
+    out = tmp_path / "runs"
+    options = ["--problem", mine, "--no-relu", "--no-bind", "--tau", 1, 0.5, "--d", 4, "--inits", 2, "--out", out]
+    assert run(*options) == 0
+    summary, inits = rows(out / "summary.csv"), rows(out / "inits.csv")
+    assert [(row["tau"], row["family"], row["bound"], row["n"]) for row in summary] == [
+        ("1", "given", "False", "8"),
+        ("0.5", "given", "False", "8"),
+    ]
+    assert [row["tau"] for row in inits] == ["1", "1", "0.5", "0.5"]
+    assert all(row["certified"] == "True" and float(row["gap"]) < 1e-9 for row in inits)
+    assert all(row["unique"] == "None" and row["counterexample_certified"] == "None" for row in inits)
+    names = {path.name for path in (out / "certificates").iterdir()}
+    assert names == {f"R1.5-tau{tau}-b5-drawn-family000-start00{s}.json" for tau in ("1", "0.5") for s in (0, 1)}
+    assert not Certificate.load(out / "certificates" / sorted(names)[0]).problem.nonneg
+    config = json.loads((out / "config.json").read_text())["config"]
+    assert (config["relu"], config["tau"], config["family"], config["imbalance"]) == (False, [1, 0.5], "given", "given")
+    page = Page((out / "report.html").read_text())
+    words = " ".join(page.words)
+    assert "UFM over given batches, given imbalance: k = 3, d = 4, tau = 1 0.5" in words
+    assert "4 of 4 starts are certified global minimisers of UFM." in words
+    assert "Confirmed" not in words
+    assert page.shows(out / "summary.csv")
+    assert len(page.images) == 1
+    assert "tau" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_temperature_in_the_file_goes_before_the_flags(tmp_path):
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps({"class_counts": [4, 4, 4], "tau": 0.7, "d": 3}))
+    options = ["--tau", 1, 0.5, "--batch-size", 4, "--partitions", 1, "--no-bind"]
+    config = command_line.parse(sweep_batching.Config, [str(one) for one in ["--problem", mine, *options]])
+    config, (cell,) = sweep_batching.checked_cells(config)
+    assert (config.tau, config.d, config.k, config.family, config.imbalance) == ((0.7,), 3, 3, "partition", "given")
+    assert float(cell.problems[0].tau) == 0.7
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "said"),
+    [
+        ({"class_counts": [2, 2, 2], "d": 2}, [], "d = 2: give at least k = 3"),
+        ({"class_counts": [2, 2, 2], "d": 2}, ["--no-relu"], "d = 2: give at least k = 3"),
+        ({"class_counts": [2, 2, 2]}, ["--tau", 1, 0], "tau = 0"),
+        ({"class_counts": [2, 2, 2]}, ["--tau"], "tau = "),
+        ({"class_counts": [2, 2, 2]}, ["--batch-size", 0], "batch_size = 0"),
+        ({"class_counts": [2, 2, 2]}, ["--family", "given"], "family = 'given': choose one of"),
+        ({"class_counts": [2, 2, 2], "batches": [[0, 1]]}, [], "batches"),
+        ({"labels": [0, 0, 1], "batches": [[0, 1, 7]]}, [], "sample indices go from 0 to 2"),
+        ({"labels": [0, 0, 1], "batches": [[]]}, [], "batches"),
+        ({"labels": [0, 0, 1], "tau": "warm"}, [], "tau"),
+        ({"sizes": [2, 2]}, [], "mine.json"),
+        ([2, 2], [], "mine.json"),
+        (None, [], "none.json"),
+        (None, ["--no-relu", "--tau", 1, 0.5], "none.json"),
+    ],
+)
+def test_a_bad_problem_of_your_own_is_one_line_and_writes_nothing(content, options, said, tmp_path, capsys):
+    path = tmp_path / ("mine.json" if content is not None else "none.json")
+    if content is not None:
+        path.write_text(json.dumps(content))
+    assert_refused(["--problem", path, *options], said, tmp_path, capsys)
+
+
+def assert_refused(arguments, said, folder, capsys):
+    assert run(*arguments, "--out", folder / "out") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.strip().splitlines()) == 1
+    assert said in printed.err
+    assert not (folder / "out").exists()
+
+
 def test_a_family_is_known_by_its_name_alone(tmp_path, monkeypatch):
     whole = {"whole": lambda labels, batch_size, epochs, seed: np.arange(len(labels), dtype=np.int32)[None]}
     monkeypatch.setattr(sweep_batching.batching, "FAMILIES", whole)
@@ -253,6 +322,10 @@ def test_families_have_the_samples_and_shapes_they_say(family, imbalance):
         (["--n", 4], "n = 4"),
         (["--d", 9], "d = 9: give at least k = 10"),
         (["--tau", -1], "tau = -1"),
+        (["--tau", 1, "nan"], "tau = nan"),
+        (["--tau"], "tau = "),
+        (["--imbalance", "given"], "imbalance = 'given': give its file as well, with --problem"),
+        (["--family", "given", "--no-relu"], "family = 'given': choose one of"),
         (["--inits", 0], "inits = 0"),
         (["--partitions", 0], "partitions = 0"),
         (["--seed", -1], "seed = -1"),
@@ -261,10 +334,4 @@ def test_families_have_the_samples_and_shapes_they_say(family, imbalance):
     ],
 )
 def test_bad_input_is_one_line_and_status_2_and_writes_nothing(arguments, said, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert run(*arguments, "--out", out) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert len(printed.err.strip().splitlines()) == 1
-    assert said in printed.err
-    assert not out.exists()
+    assert_refused(arguments, said, tmp_path, capsys)

@@ -1,14 +1,16 @@
 """The main command: what it writes, what it says, and that bad input leaves nothing behind."""
 
-import csv
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+import sweeps
 import xarray as xr
+from sweeps import rows
 
-from experiments import command_line, sweep_imbalance
+from experiments import sweep_imbalance
 from experiments.store import Store
 from solvers.certification.certificate import Certificate
 
@@ -20,15 +22,7 @@ INITS = "R,tau,init,status,certified,orthogonal_frame,excess,gap,delta_gm,beta_n
 SMALL = ["--k", "4", "--n-min", "2", "--d", "6", "--inits", "3"]
 
 
-def run(*arguments):
-    with pytest.raises(SystemExit) as stopped:
-        command_line.run(lambda: sweep_imbalance.main([str(argument) for argument in arguments]))
-    return stopped.value.code
-
-
-def rows(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
+run = partial(sweeps.run, sweep_imbalance)
 
 
 @pytest.fixture(scope="module")

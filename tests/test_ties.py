@@ -6,6 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 from flint import arb, ctx
+from problems import reduced
 
 import ufm
 from solvers import check
@@ -83,10 +84,10 @@ def test_links_that_each_give_way_a_little_are_seen_at_the_point(links, glued):
     angle = np.linspace(0, np.pi / 2, n)
     rows = np.zeros((n + 1, 3))
     rows[:n, 0], rows[:n, 1], rows[n, 2] = np.cos(angle), np.sin(angle), 1
-    reduced = OrbitProblem.of(ufm.orbits(problem).quotient)
-    point = Point(rows[ufm.orbits(problem).first], np.ones(len(reduced)))
+    small = reduced(problem)
+    point = Point(rows[ufm.orbits(problem).first], np.ones(len(small)))
     with ctx.workprec(precision(1.0)):
-        off = largest_violation(reduced, point.gram())
+        off = largest_violation(small, point.gram())
     G = rows @ rows.T
     if glued:  # whichever sample the others are held against, one of the ends is 45 degrees away
         assert off > 0.29

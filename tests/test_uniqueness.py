@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from problems import PROBLEMS
 
 import ufm
 from ufm import batching
@@ -103,7 +104,7 @@ def test_every_counterexample_has_zero_excess_and_another_geometry():
 
 
 def test_full_batch():
-    found = ufm.uniqueness(ufm.Problem([0, 0, 1, 1], 2))
+    found = ufm.uniqueness(PROBLEMS["two pairs"]())
     assert found.unique is True
     assert found.reason == "every class is one component of glued samples, and every two classes share a cross edge"
     assert found.graph.plain_claims_unique
@@ -121,7 +122,7 @@ def test_a_class_of_one_sample_has_no_norm():
 @pytest.mark.parametrize(("d", "unique"), [(2, True), (3, False), (4, False)])
 def test_d_equal_to_k_is_unique_where_d_above_k_is_not(d, unique):
     # Two pieces of class 0, each repelled by class 1: with two coordinates there is no room to differ.
-    problem = ufm.Problem([0, 0, 0, 0, 1, 1], d, 1.0, [[0, 1, 4, 5], [2, 3, 4, 5]])
+    problem = PROBLEMS["a class in two pieces"](d=d)
     found = ufm.uniqueness(problem)
     assert found.unique is unique
     assert found.graph.components_of_class.tolist() == [2, 1]
@@ -226,7 +227,7 @@ def another_colouring(edges, vertices, colours):
 
 
 def test_undetermined_is_said():
-    found = ufm.uniqueness(ufm.Problem([0, 0, 1, 1], 2, nonneg=False))
+    found = ufm.uniqueness(PROBLEMS["two pairs"](nonneg=False))
     assert found.unique is None
     assert found.counterexample is None
     assert "ReLU" in found.reason

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from problems import PROBLEMS
 
 import solvers
 import ufm
@@ -79,7 +80,7 @@ def test_simplex_is_infeasible_with_relu_and_global_without():
 
 
 def test_frame_without_relu_is_not_stationary():
-    problem = ufm.Problem.from_class_sizes([4] * 5, d=6, nonneg=False)
+    problem = PROBLEMS["five equal classes"](nonneg=False)
     assert solvers.verify(np.eye(6)[np.repeat(np.arange(5), 4)], problem).verdict is Verdict.NOT_CONVERGED
 
 

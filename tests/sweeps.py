@@ -1,0 +1,20 @@
+"""A sweep as its command line runs it, and the tables it leaves."""
+
+import csv
+
+import pytest
+
+from experiments import command_line
+
+
+def run(sweep, *arguments):
+    """The exit status of the module's command."""
+    with pytest.raises(SystemExit) as stopped:
+        command_line.run(lambda: sweep.main([str(argument) for argument in arguments]))
+    return stopped.value.code
+
+
+def rows(path):
+    """The lines of a CSV file by the names of its columns."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
