@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from ufm import InvalidInput, Problem, excess, geometry_metrics, loss_bound
-from ufm.errors import Rows, real_array
+from ufm.errors import Rows, Stack, real_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ class Solved(Protocol):
         ...
 
 
-def draw(name: str, solution: Solved | Rows, problem: Problem | None = None) -> Figure:
+def draw(name: str, solution: Solved | Rows | Stack, problem: Problem | None = None) -> Figure:
     """The figure `figures.NAME` of one problem, of every start: "class_mean_gram", "convergence", "geometry", "path".
 
     - solution: what `solvers.solve` returned; or a point H (n, d), or several (inits, n, d), of the problem given:
@@ -68,7 +68,7 @@ def draw(name: str, solution: Solved | Rows, problem: Problem | None = None) -> 
     return importlib.import_module(f"figures.{name}").draw([cell])
 
 
-def cell_of(solution: Solved | Rows, problem: Problem | None = None) -> xr.Dataset:
+def cell_of(solution: Solved | Rows | Stack, problem: Problem | None = None) -> xr.Dataset:
     """A solution, or points H of a problem, as the dataset that the figures of a sweep take.
 
     `Solution.to_xarray`, or the excess of each point; with the geometry of where each start ended: gram (init, class,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -21,7 +22,7 @@ from solvers.parallel.compiled import Compiled, compile_seconds
 from solvers.parallel.padding import Shape
 from solvers.solution import Solution, Timings
 from solvers.staircase import Staircase
-from ufm.errors import LARGEST_COUNT, InvalidInput, Rows, checked_seed, real_array, whole_number
+from ufm.errors import LARGEST_COUNT, InvalidInput, Rows, Stack, checked_seed, real_array, whole_number
 from ufm.problem import Problem
 from ufm.projections import project
 
@@ -40,7 +41,7 @@ def solve(
     seed: int = 0,
     method: str | Staircase | Method = "staircase",
     *,
-    H0: Rows | None = None,
+    H0: Rows | Stack | None = None,
     max_steps: int = Limits.max_steps,
     max_seconds: float = Limits.max_seconds,
     record_H: bool = False,
@@ -216,7 +217,7 @@ def _checked_method(method: object) -> Staircase | Method:
     return chosen
 
 
-def _checked_starts(H0: Rows, problem: Problem, inits: int | None) -> Float[np.ndarray, "s n d"]:
+def _checked_starts(H0: Rows | Stack, problem: Problem, inits: int | None) -> Float[np.ndarray, "s n d"]:
     """Own starts, feasible."""
     own, shape = real_array("H0", H0, "give a real array (n, d) or (inits, n, d)"), (problem.num_points, problem.d)
     own = own[None] if own.ndim == 2 else own
@@ -226,7 +227,7 @@ def _checked_starts(H0: Rows, problem: Problem, inits: int | None) -> Float[np.n
         raise InvalidInput("inits", inits, f"H0 holds {len(own)} starts; leave inits out")
     if not np.isfinite(own).all():
         raise InvalidInput("H0", "array with NaN or infinite entries", "give finite numbers")
-    return np.stack([np.asarray(project(H, problem.nonneg)) for H in own.astype(np.float64)])
+    return np.stack([np.asarray(project(jnp.asarray(H), problem.nonneg)) for H in own])
 
 
 def _checked_limits(inits: int, seeds: Sequence[int], max_steps: int, max_seconds: float) -> Limits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,16 +149,21 @@ class Solution(Readable):
         return xr.Dataset(data, coordinates, attributes)
 
     def save(self, path: str | Path) -> None:
-        """Write `to_xarray` as netCDF, in one atomic step; `load` reads it back."""
-        write_atomically(Path(path), bytes(self.to_xarray().to_netcdf(engine="h5netcdf")))
+        """Write `to_xarray` as netCDF and, behind its end, its SHA-256, in one atomic step; `load` reads it back."""
+        content = bytes(self.to_xarray().to_netcdf(engine="h5netcdf"))
+        write_atomically(Path(path), content + _seal(content))
 
     @classmethod
     def load(cls, path: str | Path) -> Solution:
-        """Read what `save` wrote. Raises InvalidInput if it is not a solution."""
+        """Read what `save` wrote. Raises InvalidInput if it is not a solution, or not as it was written."""
         import xarray as xr
 
         try:
-            with xr.open_dataset(io.BytesIO(Path(path).read_bytes()), engine="h5netcdf") as stored:
+            sealed = Path(path).read_bytes()
+            content = sealed[: -hashlib.sha256().digest_size]
+            if sealed != content + _seal(content):  # no damaged file reaches the HDF5 library
+                raise ValueError("damaged")
+            with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as stored:
                 return cls._of(stored.load())
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise InvalidInput("path", str(path), f"not a readable solution ({type(error).__name__})") from None
@@ -179,16 +185,23 @@ class Solution(Readable):
             Record(**{name: stored[f"history_{name}"].values[start, :lines] for name in kept})
             for start, lines in enumerate(stored["records"].values.tolist())
         )
+        points, index = stored["points"].values, stored["index"].values
+        if points.shape[2] != problem.d or not ((index >= 0) & (index < points.shape[1])).all():
+            raise ValueError("no rows of these samples")
         columns = {name: stored[name].values for name in ("excess", "residual", "iterations", "lifts", "moved")}
         return cls(
             problem=problem,
-            points=stored["points"].values,
-            index=stored["index"].values,
+            points=points,
+            index=index,
             status=tuple(Status(name) for name in stored["status"].values.tolist()),
             history=history,
             timings=Timings(float(stored.attrs["seconds_compile"]), float(stored.attrs["seconds_solve"])),
             **columns,
         )
+
+
+def _seal(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def histories(of_starts: Sequence[Record]) -> dict[str, np.ndarray]:

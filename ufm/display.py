@@ -6,11 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from html import escape
 from itertools import groupby
+from textwrap import wrap
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+# Characters of a line.
+COLUMNS = 120
 # Pixels of a thumbnail, and the largest matrix that is drawn cell by cell.
 SIDE = 120
 MOST_CELLS = 64
@@ -41,9 +44,12 @@ class Readable:
 
 
 def plain(summary: Summary) -> str:
-    """A line for the title, and one for each name, aligned."""
+    """A line for the title, and one for each name, aligned; what is too long for a line goes on below."""
     width = max((len(name) for name in summary.lines), default=0)
-    return "\n".join([summary.title, *(f"  {name:<{width}}  {text}" for name, text in summary.lines.items())])
+    lines = [summary.title]
+    for name, text in summary.lines.items():
+        lines += wrap(text, COLUMNS, initial_indent=f"  {name:<{width}}  ", subsequent_indent=" " * (width + 4))
+    return "\n".join(lines)
 
 
 def page(summary: Summary) -> str:

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Num
 
 # An embedding as a user gives it: a row a sample, of whatever real numbers.
 Rows = Num[Array, "m d"] | Num[np.ndarray, "m d"] | Sequence[Sequence[float]]
+# Several of them.
+Stack = Num[Array, "inits m d"] | Num[np.ndarray, "inits m d"] | Sequence[Sequence[Sequence[float]]]
 
 
 LARGEST_SEED = 2**63 - 1
