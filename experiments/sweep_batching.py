@@ -158,12 +158,12 @@ def checked_cells(config: Config) -> tuple[Config, list[Families]]:
 
 def given_family(config: Config) -> tuple[Config, Problem | None]:
     """The problem of the file, if there is one, and the configuration that it completes."""
-    if config.problem is None:
-        if config.family not in batching.FAMILIES:
-            raise InvalidInput("family", config.family, f"choose one of {', '.join(batching.FAMILIES)}")
+    problems = {} if config.problem is None else sweep.given_problems(config)
+    problem = next(iter(problems.values()), None)
+    if (problem is None or problem.is_full_batch) and config.family not in batching.FAMILIES:
+        raise InvalidInput("family", config.family, f"choose one of {', '.join(batching.FAMILIES)}")
+    if problem is None:
         return config, None
-    problems = sweep.given_problems(config)
-    problem = next(iter(problems.values()))
     own: dict[str, Any] = {"n": None}
     if not problem.is_full_batch:
         own |= {"family": sweep.GIVEN, "batch_size": (problem.batches.shape[1],), "epochs": 1, "partitions": 1}

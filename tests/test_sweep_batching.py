@@ -256,14 +256,15 @@ def test_a_temperature_in_the_file_goes_before_the_flags(tmp_path):
         ({"class_counts": [2, 2, 2]}, ["--tau"], "tau = "),
         ({"class_counts": [2, 2, 2]}, ["--batch-size", 0], "batch_size = 0"),
         ({"class_counts": [2, 2, 2]}, ["--family", "given"], "family = 'given': choose one of"),
-        ({"class_counts": [2, 2, 2], "batches": [[0, 1]]}, [], "batches"),
+        ({"class_counts": [2, 2, 2]}, ["--family", "shuffled"], "family = 'shuffled': choose one of"),
+        ({"class_counts": [2, 2, 2], "batches": [[0, 0]]}, [], "batches"),
         ({"labels": [0, 0, 1], "batches": [[0, 1, 7]]}, [], "sample indices go from 0 to 2"),
         ({"labels": [0, 0, 1], "batches": [[]]}, [], "batches"),
         ({"labels": [0, 0, 1], "tau": "warm"}, [], "tau"),
         ({"sizes": [2, 2]}, [], "mine.json"),
         ([2, 2], [], "mine.json"),
-        (None, [], "none.json"),
-        (None, ["--no-relu", "--tau", 1, 0.5], "none.json"),
+        (None, [], "cannot be read"),
+        (None, ["--no-relu", "--tau", 1, 0.5], "cannot be read"),
     ],
 )
 def test_a_bad_problem_of_your_own_is_one_line_and_writes_nothing(content, options, said, tmp_path, capsys):
