@@ -130,13 +130,7 @@ def interaction(problem: Problem, *, known: Links = NO_LINKS) -> Interaction:
     component_class[component] = labels
     here = component[leader]
     shape = (len(batches), len(component_class))
-    present = sp.csr_array((np.ones(mixed.sum()), (group_batch[mixed], here[mixed])), shape=shape)
-    acting = mixed & (count >= 2)
-    active = sp.csr_array((np.ones(acting.sum()), (group_batch[acting], here[acting])), shape=shape)
-    cross = active.T @ present
-    cross = sp.csr_array(cross + cross.T)
-    cross.setdiag(0)
-    cross.eliminate_zeros()
+    cross = _crossing(group_batch[mixed], here[mixed], count[mixed] >= 2, shape)
 
     still_open = equal_value & ~glued
     open_batches = {
@@ -153,6 +147,22 @@ def interaction(problem: Problem, *, known: Links = NO_LINKS) -> Interaction:
         _components(n, links_of(count >= 2)),
         (meets.T @ meets).toarray() > 0,
     )
+
+
+def _crossing(
+    batch: Int[np.ndarray, " g"],
+    component: Int[np.ndarray, " g"],
+    active: Bool[np.ndarray, " g"],
+    shape: tuple[int, int],
+) -> sp.csr_array:
+    """Pairs of components that share a mixed batch, one of them active there; their number of batches, both ways."""
+    present = sp.csr_array((np.ones(len(batch)), (batch, component)), shape=shape)
+    acting = sp.csr_array((np.ones(active.sum()), (batch[active], component[active])), shape=shape)
+    cross = acting.T @ present
+    cross = sp.csr_array(cross + cross.T)
+    cross.setdiag(0)
+    cross.eliminate_zeros()
+    return cross
 
 
 def _components(n: int, links: Links) -> Int[np.ndarray, " n"]:

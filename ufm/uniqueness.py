@@ -135,16 +135,9 @@ def _decide(graph: Interaction, d: int) -> _Answer | Links:
 
     several = int(np.argmax(components))
     fallen = f"class {several} falls into {int(components[several])} components that no mixed batch joins"
-    if d > k:
-        for c in np.flatnonzero(components >= 2):
-            parts, place = np.unique(tied[classes == c], return_inverse=True)
-            if len(parts) >= 2:
-                smallest = parts[np.bincount(place.reshape(-1)).argmin()]
-                reason = (
-                    f"class {c} falls into {int(components[c])} components that no mixed batch joins, "
-                    "and d > k leaves a coordinate for one of them"
-                )
-                return _Answer(False, reason, np.where(tied == smallest, k, classes))
+    loose = _loose_part(graph, tied) if d > k else None
+    if loose is not None:
+        return loose
     chain = swapped_chain(graph)
     if chain is not None:
         moved = chain != classes
@@ -173,6 +166,21 @@ def _decide(graph: Interaction, d: int) -> _Answer | Links:
     else:
         reason = f"undetermined: {fallen}, and their colouring problem is too large to exhaust"
     return _Answer(None, reason)
+
+
+def _loose_part(graph: Interaction, tied: Int[np.ndarray, " q"]) -> _Answer | None:
+    """d > k: a tied part of a class that moves to a coordinate of its own, if the class falls into several (3.7)."""
+    classes, k = graph.component_class, len(graph.plain_cross)
+    for c in np.flatnonzero(graph.components_of_class >= 2):
+        parts, place = np.unique(tied[classes == c], return_inverse=True)
+        if len(parts) >= 2:
+            smallest = parts[np.bincount(place.reshape(-1)).argmin()]
+            reason = (
+                f"class {c} falls into {int(graph.components_of_class[c])} components that no mixed batch joins, "
+                "and d > k leaves a coordinate for one of them"
+            )
+            return _Answer(False, reason, np.where(tied == smallest, k, classes))
+    return None
 
 
 def _tied_by_open_batches(graph: Interaction) -> Int[np.ndarray, " q"]:
