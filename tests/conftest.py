@@ -11,6 +11,8 @@ import pytest
 
 # Nothing of a test is kept in the user's directories.
 os.environ.setdefault("UFM_SCL_COMPILE_CACHE", "off")
+# Compiling takes most of a test's time. As in jax's own tests little is optimised; with this at 0 all is, as for users.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # The processes of one session share what they compile: its workers, and the commands that tests start.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")

@@ -27,7 +27,7 @@ class Compilation:
 LOG: list[Compilation] = []
 # Executables that are kept, those last asked for: each takes hundreds of mapped regions of memory, and Linux ends a
 # process with more than 65,530.
-MOST_KEPT = 48
+MOST_KEPT = 96
 _ASKED: OrderedDict[tuple[int, Hashable], Compiled] = OrderedDict()
 _LOCK = Lock()
 _waited = 0.0
