@@ -33,7 +33,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             for index, cell in enumerate(cells):
                 grid, values = style.history(cell, name)
                 if name == "excess" and nonneg:
-                    values = values / abs(cell.attrs["loss_bound"])
+                    values = values / (abs(cell.attrs["loss_bound"]) or 1.0)  # no active anchor, no loss: as it is
                 elif name == "excess":
                     label = style.above_bound(cell)
                     values = np.where(values > 0, values / style.bound(cell, "lower_bound"), np.nan)

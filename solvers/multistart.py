@@ -22,7 +22,7 @@ from solvers.parallel.compiled import Compiled, compile_seconds
 from solvers.parallel.padding import Shape
 from solvers.solution import Solution, Timings
 from solvers.staircase import Staircase
-from ufm.errors import LARGEST_COUNT, InvalidInput, Rows, Stack, checked_seed, real_array, whole_number
+from ufm.errors import LARGEST_COUNT, InvalidInput, Rows, Stack, checked_seed, real_array, real_number, whole_number
 from ufm.problem import Problem
 from ufm.projections import project
 
@@ -71,6 +71,10 @@ def solve(
     given = None if H0 is None else _checked_starts(H0, problem, inits)
     starts = (32 if inits is None else inits) if given is None else len(given)
     limits = _checked_limits(starts, [seed], max_steps, max_seconds)
+    if not isinstance(record_H, bool):
+        raise InvalidInput("record_H", record_H, "give True or False")
+    if progress is not None and not callable(progress):
+        raise InvalidInput("progress", progress, "give a function of one number, or leave it out")
     if record_H and isinstance(chosen, Staircase):
         raise InvalidInput("record_H", True, "the staircase keeps no path of H; give another method, or leave it out")
     tell = progress or (lambda ended: None)
@@ -233,9 +237,13 @@ def _checked_starts(H0: Rows | Stack, problem: Problem, inits: int | None) -> Fl
 def _checked_limits(inits: int, seeds: Sequence[int], max_steps: int, max_seconds: float) -> Limits:
     """The limits of a start. Raises InvalidInput, naming the argument, for what is no number of that."""
     for name, value in (("inits", inits), ("max_steps", max_steps)):
-        whole_number(name, value, 1, "give a whole number of at least 1", LARGEST_COUNT)
+        whole_number(name, value, 1, f"give a whole number from 1 to {LARGEST_COUNT}", LARGEST_COUNT)
     for seed in seeds:
         checked_seed(seed)
-    if isinstance(max_seconds, bool) or not isinstance(max_seconds, (int, float)) or not max_seconds > 0:
+    try:
+        seconds = np.inf if max_seconds == np.inf else real_number("max_seconds", max_seconds, 0.0, 1e300)
+    except InvalidInput:
+        seconds = 0.0
+    if not seconds > 0:
         raise InvalidInput("max_seconds", max_seconds, "give a positive number of seconds")
-    return Limits(max_steps, float(max_seconds))
+    return Limits(max_steps, seconds)

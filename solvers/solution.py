@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.descent.method import COLUMNS, Record
+from solvers.descent.method import COLUMNS, STATIONARY, Record
 from solvers.descent.status import Status
 from solvers.files import write_atomically
 from ufm.display import Readable, Summary, between, cosines_of_class_means, counted
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FORMAT = "ufm-scl solution 1"
+DAMAGED, INCONSISTENT = "damaged", "its numbers do not fit each other"
+REASONS = (DAMAGED, INCONSISTENT, "wrong format")
 # Dimensions of a column of the history beyond start and record.
 _OF_A_LINE = {"H": ("sample", "coordinate")}
 
@@ -96,11 +98,11 @@ class Solution(Readable):
         lines = {
             "problem": problem.summary().title.removeprefix("Problem: "),
             "starts": counted(self.status),
-            "excess": f"{between(self.excess)} over the bound (loss minus the frame's)",
-            "residual": between(self.residual),
+            "excess": f"{between(self.excess)} (loss minus an orthogonal frame's)",
+            "residual": f"{between(self.residual)} of the forces on a sample (stationary: {STATIONARY:g})",
             "steps": f"{between(self.iterations.astype(float))}, median {np.median(self.iterations):g}",
             "seconds": f"{self.timings.solve:.2g} solving, {self.timings.compile:.2g} compiling",
-            "proof": "none yet: solvers.verify(solution.H[s], problem), solvers.certify",
+            "proof": "a status is none: solvers.certify(solution.H[s], problem), solvers.verify",
         }
         return Summary(f"Solution: {inits} start{'s' * (inits > 1)}", lines, self.gram(self.best))
 
@@ -162,11 +164,12 @@ class Solution(Readable):
             sealed = Path(path).read_bytes()
             content = sealed[: -hashlib.sha256().digest_size]
             if sealed != content + _seal(content):  # no damaged file reaches the HDF5 library
-                raise ValueError("damaged")
+                raise ValueError(DAMAGED)
             with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as stored:
                 return cls._of(stored.load())
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise InvalidInput("path", str(path), f"not a readable solution ({type(error).__name__})") from None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            why = str(error) if str(error) in REASONS else type(error).__name__
+            raise InvalidInput("path", str(path), f"not a readable solution ({why}); save it again") from None
 
     @classmethod
     def _of(cls, stored: xr.Dataset) -> Solution:
@@ -187,8 +190,14 @@ class Solution(Readable):
         )
         points, index = stored["points"].values, stored["index"].values
         if points.shape[2] != problem.d or not ((index >= 0) & (index < points.shape[1])).all():
-            raise ValueError("no rows of these samples")
+            raise ValueError(INCONSISTENT)
         columns = {name: stored[name].values for name in ("excess", "residual", "iterations", "lifts", "moved")}
+        lines, inits = stored["records"].values, len(points)
+        whole = all(np.issubdtype(values.dtype, np.integer) for values in (index, lines, columns["iterations"]))
+        sizes = {len(values) for values in (*columns.values(), lines, stored["status"].values)}
+        numbers = [points, *columns.values(), *(getattr(record, name) for record in history for name in COLUMNS[:3])]
+        if not whole or not inits or sizes != {inits} or not all(np.isfinite(values).all() for values in numbers):
+            raise ValueError(INCONSISTENT)
         return cls(
             problem=problem,
             points=points,

@@ -21,7 +21,7 @@ from solvers.parallel.padding import Shape
 from solvers.progress import Tell
 from solvers.scans import Pair, worst_across, worst_norm, worst_within
 from ufm.display import Readable, Summary
-from ufm.errors import InvalidInput, Rows, real_array
+from ufm.errors import LARGEST_ENTRY, InvalidInput, Rows, real_array
 from ufm.geometry import GeometryMetrics
 from ufm.orbits import Orbits
 from ufm.problem import Problem
@@ -100,13 +100,14 @@ class Verification(Readable):
     def summary(self) -> Summary:
         """Verdict and reason, and the evidence with the samples that it names."""
         frame = "yes" if self.is_orthogonal_frame else "no"
+        delta_gm, forces = float(self.metrics.delta_gm), f"of the forces on sample {self.worst_residual}, the largest"
         lines = {
             "reason": self.reason,
-            "orthogonal frame": f"{frame} (delta_gm {float(self.metrics.delta_gm):.3g}, within {FRAME:g})",
-            "excess": f"{self.excess:.3g} over the bound; up to {self.allowed:.3g} is rounding",
-            "residual": f"{self.residual:.3g}, largest at sample {self.worst_residual}",
+            "orthogonal frame": f"{frame} (delta_gm {delta_gm:.3g}; cosines, distances and norms to {FRAME:g})",
+            "excess": f"{self.excess:.3g} (loss minus an orthogonal frame's); {self.allowed:.3g} over a bound may pass",
+            "residual": f"{self.residual:.3g} {forces} (stationary: {STATIONARY:g})",
             "largest cosine": str(self.across),
-            "largest spread": str(self.within),
+            "largest distance within a class": str(self.within),
             "norm": f"sample {self.norm.samples[0]} (class {self.norm.classes[0]}): {self.norm.value:.6g}",
         }
         return Summary(f"Verification: {self.verdict}", lines, np.asarray(self.metrics.gram))
@@ -151,7 +152,11 @@ class Verifier:
         if H.shape != shape:
             raise InvalidInput("H", f"array of shape {H.shape}", f"give one row a sample, shape {shape}")
         if not np.isfinite(H).all():
-            return self._not_finite(H)
+            sample = int(np.flatnonzero(~np.isfinite(H).all(axis=1))[0])
+            return self._unmeasured(sample, Verdict.NOT_FINITE, f"Row {sample} is not finite.")
+        if np.abs(H).max() > LARGEST_ENTRY:
+            sample = int(np.abs(H).max(axis=1).argmax())
+            return self._unmeasured(sample, Verdict.INFEASIBLE, f"Row {sample} is far outside the feasible set.")
         rows, problem, sample = self._distinct(H)
         violation = _violation(rows, problem.nonneg)
         # A norm of 1 + 1e-10 would gain more than two merged minorities cost: what is judged is feasible.
@@ -160,7 +165,8 @@ class Verifier:
         worst = int(np.argmax(at.residuals))
         labels = np.asarray(problem.labels)
         across, within, norm = worst_across(rows, labels, tell), worst_within(rows, labels), worst_norm(rows, labels)
-        residual = float(at.residuals[worst])
+        # Of rows outside the ball the loss may overflow: then nothing is known, and no NaN is passed on.
+        residual, over = (float(np.nan_to_num(x, nan=np.inf)) for x in (at.residuals[worst], at.excess))
         if violation <= FEASIBLE and certificate is None and self._in_balls:
             certificate = self.certifier.certify(H)
         verdict, reason, allowed = self._judge(violation, residual, at, len(rows) == len(self.orbits), certificate)
@@ -174,7 +180,7 @@ class Verifier:
             violation=violation,
             residual=residual,
             worst_residual=int(sample[worst]),
-            excess=float(at.excess),
+            excess=over,
             allowed=allowed,
             across=_named(across, sample),
             within=_named(within, sample),
@@ -209,7 +215,8 @@ class Verifier:
             return self._judge_in_float64(residual, float(at.excess), collapsed, certificate)
         allowed = certificate.margin
         if certificate.status is Proof.CERTIFIED:
-            return Verdict.GLOBAL_MINIMISER, f"Certified: a gap of {certificate.gap:.1e} is rounding.", allowed
+            reason = f"Certified: the loss is within {certificate.gap:.1e} of a rigorous lower bound."
+            return Verdict.GLOBAL_MINIMISER, reason, allowed
         if not residual <= STATIONARY:
             return Verdict.NOT_CONVERGED, _moving(residual), allowed
         if certificate.status is Proof.NOT_CERTIFIED:
@@ -243,15 +250,15 @@ class Verifier:
         why = "too many pairs for ball arithmetic" if certificate is None else certificate.reason
         return Verdict.STATIONARY, f"Stationary; {why}.", allowed
 
-    def _not_finite(self, H: Float[np.ndarray, "n d"]) -> Verification:
-        sample = int(np.flatnonzero(~np.isfinite(H).all(axis=1))[0])
+    def _unmeasured(self, sample: int, verdict: Verdict, reason: str) -> Verification:
+        """Of a point whose numbers doubles cannot hold; the sample where that is seen stands for all evidence."""
         label = int(np.asarray(self.problem.labels)[sample])
         nowhere = Pair((sample, sample), (label, label), float("inf"))
         k = self.problem.k
         unknown = GeometryMetrics(*np.full(5, np.inf), np.full((k, k), np.inf))  # type: ignore[arg-type]
         return Verification(
-            verdict=Verdict.NOT_FINITE,
-            reason=f"Row {sample} is not finite.",
+            verdict=verdict,
+            reason=reason,
             feasible=False,
             collapsed=False,
             orthogonal=False,

@@ -61,7 +61,19 @@ BAD = [
         ("transformation", partial(ProjectedGradient, bad))
         for bad in (optax.sgd, 0.1, "sgd", None, lambda: 3, lambda x: x)
     ],
-    *[("tolerance", partial(ProjectedGradient, tolerance=bad)) for bad in (-1.0, NAN, "1e-9", None, True)],
+    *[
+        ("tolerance", partial(method, tolerance=bad))
+        for method in (ProjectedGradient, solvers.QuasiNewton, solvers.Accelerated)
+        for bad in (-1.0, NAN, "1e-9", None, True, 1.0, float("inf"))
+    ],
+    *[("memory", partial(solvers.QuasiNewton, memory=bad)) for bad in (0, -3, 1.5, True, 10**9, None)],
+    *[("settled", partial(solvers.Accelerated, settled=bad)) for bad in (-1.0, NAN, "x", None)],
+    *[("longest", partial(solvers.Accelerated, longest=bad)) for bad in (-1.0, 0, NAN, float("inf"), "4")],
+    ("transformation", partial(ProjectedGradient, lambda: 1 / 0)),
+    ("progress", partial(solvers.solve, PROBLEM, progress=5)),
+    ("record_H", partial(solvers.solve, PROBLEM, record_H="no", method="accelerated")),
+    *[("max_seconds", partial(solvers.solve, PROBLEM, max_seconds=bad)) for bad in (10**400, NAN, np.float32(-1))],
+    *[("H", partial(function, H * 1e300, PROBLEM)) for function in (ufm.excess, ufm.scl_loss)],
     *[("nonneg", partial(ufm.Problem, [0, 1], 2, nonneg=bad)) for bad in ("no", "yes", 0, 1, None, [], 0.0)],
     *[("nonneg", partial(ufm.Problem.from_class_sizes, [2, 2], 2, nonneg=bad)) for bad in ("no", 1)],
     *[

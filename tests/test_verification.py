@@ -148,3 +148,12 @@ def test_cold_ufm_is_judged_by_its_own_forces():
     twisted = solvers.verify(np.column_stack([np.cos(angles), np.sin(angles)]), problem)
     assert twisted.residual < 1e-12
     assert twisted.verdict is not Verdict.GLOBAL_MINIMISER
+
+
+@pytest.mark.parametrize("scale", [50.0, 1e60, 1e300])
+def test_far_outside_nothing_is_known_and_nothing_is_nan(scale):
+    problem = ufm.Problem.from_class_sizes([3, 3, 1], d=4, tau=0.1)
+    found = solvers.verify(np.random.default_rng(0).uniform(0, scale, (7, 4)), problem)
+    assert found.verdict is Verdict.INFEASIBLE
+    assert not np.isnan([found.excess, found.residual, found.violation, *np.ravel(found.metrics.gram)]).any()
+    assert "nan" not in repr(found)

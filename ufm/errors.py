@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
 # An embedding as a user gives it: a row a sample, of whatever real numbers.
@@ -17,6 +19,8 @@ Stack = Num[Array, "inits m d"] | Num[np.ndarray, "inits m d"] | Sequence[Sequen
 
 
 LARGEST_SEED = 2**63 - 1
+# Squares of larger entries are no doubles.
+LARGEST_ENTRY = 1e100
 # Counts of starts, steps and lifts are 32-bit.
 LARGEST_COUNT = 2**31 - 1
 
@@ -48,6 +52,18 @@ def whole_number(argument: str, value: object, least: int, mend: str, most: int 
     return number
 
 
+def real_number(argument: str, value: object, least: float, most: float) -> float:
+    """The value as a float from least to most, or InvalidInput; booleans, texts and NaN are none."""
+    if isinstance(value, (Real, np.number)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = np.inf
+        if least <= number <= most:
+            return number
+    raise InvalidInput(argument, value, f"give a number from {least:g} to {most:g}")
+
+
 def checked_seed(value: object, argument: str = "seed") -> int:
     """A seed of random numbers, or InvalidInput."""
     return whole_number(argument, value, 0, "give a whole number from 0 to 2^63 - 1", LARGEST_SEED)
@@ -72,4 +88,6 @@ def real_rows(argument: str, value: Any, shape: tuple[int, ...] | None = None) -
     if rows.ndim != 2 or (shape is not None and rows.shape != shape):
         mend = mend if shape is None else f"give one row a sample, shape {shape}"
         raise InvalidInput(argument, f"array of shape {rows.shape}", mend)
+    if not isinstance(rows, Tracer) and rows.size and float(np.max(np.abs(rows))) > LARGEST_ENTRY:
+        raise InvalidInput(argument, "array with entries above 1e100", "give rows near the unit ball")
     return jnp.asarray(rows, dtype=jnp.float64)

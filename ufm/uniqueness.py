@@ -66,8 +66,8 @@ class Uniqueness(Readable):
         plain = "unique" if self.graph.plain_claims_unique else "not unique"
         lines = {
             "reason": self.reason,
-            "plain graph": f"would say {plain} (Corollary 2.1 of the paper)",
-            "another one": "none named" if self.counterexample is None else "counterexample, (n, d), zero excess",
+            "paper": f"its interaction graph (Corollary 2.1) says {plain}",
+            "another one": "none named" if self.counterexample is None else ".counterexample, (n, d), zero excess",
         }
         return Summary(f"Orthogonal frame: {verdict}", lines)
 

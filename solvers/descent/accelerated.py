@@ -8,7 +8,15 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from solvers.descent.method import STATIONARY, Iterate, relative_conflict, settles_in_conflict, stationarity
+from solvers.descent.method import (
+    STATIONARY,
+    Iterate,
+    check_tolerances,
+    relative_conflict,
+    settles_in_conflict,
+    stationarity,
+)
+from ufm.errors import real_number
 from ufm.loss import Evaluation, evaluate
 from ufm.problem import Problem
 from ufm.projections import project
@@ -18,7 +26,7 @@ GLUED = 1e-13
 # After about twice as many steps momentum starts anew: at rounding nothing points uphill, and it would not settle.
 LARGEST_MOMENTUM = 250.0
 # The scale of steps: by how much it grows a step, and where it ends however curved the loss seems.
-GROWTH, SMALLEST_SCALE = 1.05, 1e-3
+GROWTH, SMALLEST_SCALE, LARGEST_SCALE = 1.05, 1e-3, 1e3
 # Squared length of a move, as a share of the pair weights, below which differences of gradients are rounding.
 SHORTEST = 1e-24
 # Forces cancel at a row where they exceed its pair weight by more than this; the two are equal else.
@@ -105,11 +113,17 @@ class Accelerated:
       momentum with a residual of at most STATIONARY where forces cancel: rows that a batch of one class
       alone ties, and other forces hold, approach each other as slowly as the cube of their distance
       pulls. `solvers.descent.escape` goes on from such a point. 0 switches both off.
+
+    Raises InvalidInput for what are no such numbers.
     """
 
     tolerance: float = 1e-13
     longest: float = 4.0
     settled: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_tolerances(self)
+        real_number("longest", self.longest, SMALLEST_SCALE, LARGEST_SCALE)
 
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
         """No evaluation yet: the first step does it."""

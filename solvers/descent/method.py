@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from solvers.parallel.padding import axes
+from ufm.errors import real_number
 from ufm.geometry import geometry_metrics
 from ufm.loss import Evaluation
 from ufm.problem import Problem
@@ -63,6 +64,16 @@ class Method(Protocol):
     def converged(self, state: Any) -> Bool[Array, ""]:
         """Stationary to `tolerance`; never a test of the step size alone."""
         ...
+
+
+# A residual is a share of the forces on a sample: above this nothing has converged.
+LARGEST_TOLERANCE = 1e-2
+
+
+def check_tolerances(method: Any) -> None:
+    """Raise InvalidInput, naming the field, unless `tolerance`, and `settled` if there is one, are small numbers."""
+    for name in ("tolerance", "settled"):
+        real_number(name, getattr(method, name, 0.0), 0.0, LARGEST_TOLERANCE)
 
 
 # A history is traced on the device line by line and joined on the host.

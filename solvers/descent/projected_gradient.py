@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from solvers.descent.method import Iterate, relative_conflict, stationarity
+from solvers.descent.method import Iterate, check_tolerances, relative_conflict, stationarity
 from ufm.errors import InvalidInput
 from ufm.loss import evaluate
 from ufm.problem import Problem
@@ -37,7 +36,7 @@ class ProjectedGradient:
       one function share what is compiled.
     - tolerance: stop when the largest `stationarity` over samples is at most this.
 
-    Raises InvalidInput for what is neither, or a tolerance that is no number >= 0.
+    Raises InvalidInput for what is neither, or a tolerance that is none.
     """
 
     transformation: optax.GradientTransformation | Callable[[], optax.GradientTransformation] = sgd
@@ -47,12 +46,11 @@ class ProjectedGradient:
         mend = "give an optax transformation such as optax.sgd(0.1), or a function without arguments that makes one"
         try:
             made = isinstance(self._optax(), optax.GradientTransformation)
-        except TypeError:
+        except Exception:  # whatever a function of the user's raises, it makes none
             made = False
         if not made:
             raise InvalidInput("transformation", self.transformation, mend)
-        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, Real) or not self.tolerance >= 0:
-            raise InvalidInput("tolerance", self.tolerance, "give a number of at least 0")
+        check_tolerances(self)
 
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
         """Evaluate at H."""

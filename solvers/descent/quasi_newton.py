@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.scipy.linalg import lu_factor, lu_solve
 from jaxtyping import Array, Bool, Float
 
-from solvers.descent.method import Iterate, relative_conflict, settles_in_conflict, stationarity
+from solvers.descent.method import Iterate, check_tolerances, relative_conflict, settles_in_conflict, stationarity
+from ufm.errors import whole_number
 from ufm.loss import Evaluation, evaluate
 from ufm.problem import Problem
 from ufm.projections import project
@@ -27,6 +28,8 @@ SHARE_OF_WEIGHT = 0.5
 # Cosine between a move and the change of the gradient below which the change is rounding or points the wrong way.
 SMALLEST_CURVATURE = 1e-12
 SHORTEST, LONGEST = 1e-10, 1e6
+# Moves that may be remembered: a step solves systems of twice as many unknowns.
+LONGEST_MEMORY = 100
 # Share of the excess, and of the terms that it is the sum of, below which it cannot tell.
 ROUNDING = 4e-15
 
@@ -71,11 +74,17 @@ class QuasiNewton:
     - tolerance: stop when the residual is at most this. memory: how many moves are remembered.
     - settled: stop also when the residual is at most this and a thousandth of the conflict: the
       point it leads to is spurious, and the way there can be slow; `solvers.descent.escape` goes on from it. 0: never.
+
+    Raises InvalidInput for what are no such numbers.
     """
 
     tolerance: float = 1e-13
     memory: int = 5
     settled: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_tolerances(self)
+        whole_number("memory", self.memory, 1, f"give a whole number from 1 to {LONGEST_MEMORY}", LONGEST_MEMORY)
 
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
         """No evaluation yet: the first step does it, and takes the point as it is."""

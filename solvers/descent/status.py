@@ -22,7 +22,7 @@ class Status(enum.StrEnum):
 
 
 _SENTENCES = {
-    Status.CONVERGED: "The projected gradient vanishes.",
+    Status.CONVERGED: "The projected gradient is as small as the method asks (its tolerance).",
     Status.CONFLICTED: "The projected gradient vanishes where classes still push each other, and no lift freed them.",
     Status.STALLED: "No step lowers the loss as far as rounding lets it be seen, and the projected gradient is not 0.",
     Status.OUT_OF_TIME: "The time limit came before the projected gradient vanished; allow more seconds.",
