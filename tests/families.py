@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ufm import Problem, batching
+from ufm import Problem, batching, losses
 
 KINDS = ("any", "open", "small", "partition", "reshuffled", "bound", "pairs")
 SMALLEST, LARGEST = 4, 16
@@ -48,3 +48,34 @@ def random_problem(rng, k, d, tau=1.0):
         labels = random_labels(rng, n, k)
     batches = random_batches(rng, labels, kind)
     return Problem(labels, d, tau, batches), kind
+
+
+def _weights(rng, k):
+    return 10.0 ** rng.uniform(-6, 6, k)
+
+
+def _margins(rng, k, size=8.0):
+    return size * rng.standard_normal((k, k))
+
+
+def _taus(rng, k):
+    return rng.uniform(0.5, 3.0, k)
+
+
+# A loss of k classes by name, its numbers random.
+LOSSES = {
+    "scl": lambda rng, k: losses.scl(),
+    "class weights": lambda rng, k: losses.class_weighted(_weights(rng, k)),
+    "logit adjustment": lambda rng, k: losses.logit_adjusted(rng.uniform(-2, 2)),
+    "class averaging": lambda rng, k: losses.class_averaged(),
+    "decoupled": lambda rng, k: losses.decoupled(),
+    "class temperatures": lambda rng, k: losses.class_temperatures(_taus(rng, k)),
+    "margins": lambda rng, k: losses.log_sum_exp(margins=_margins(rng, k)),
+    "extreme margins": lambda rng, k: losses.log_sum_exp(margins=np.clip(_margins(rng, k, 60.0), -100, 100)),
+    "weights and averaging": lambda rng, k: losses.log_sum_exp(weights=_weights(rng, k), averaged=True),
+    "all at once": lambda rng, k: losses.log_sum_exp(
+        _weights(rng, k), _margins(rng, k), _taus(rng, k), strength=1.0, averaged=True, positives_in_denominator=False
+    ),
+    "sigmoid": lambda rng, k: losses.sigmoid(rng.uniform(0.5, 3.0), 10 * rng.standard_normal()),
+    "supcon-in": lambda rng, k: losses.supcon_in(),
+}

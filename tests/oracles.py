@@ -12,6 +12,7 @@ import mpmath
 import numpy as np
 
 import ufm
+from ufm.losses import SHAPES
 
 
 def _number(arithmetic, x):
@@ -67,6 +68,50 @@ def scl_jnp(H, labels, tau, batches):
             if len(positives):
                 total = total + jnp.log(jnp.sum(jnp.exp(G[i, others]))) - jnp.mean(G[i, positives])
     return total
+
+
+def family(H, problem):
+    """The definitions of the family (theory, 1.5) in mpmath's digits: the loss and its bound (theory, 2.14), summed."""
+    one, loss, k = mpmath.mpf(1), problem.loss, problem.k
+    labels = np.asarray(problem.labels).tolist()
+    times = [int(x) for x in np.asarray(problem.multiplicity)]
+    rows = [[mpmath.mpf(x) for x in row] for row in (H.tolist() if isinstance(H, np.ndarray) else H)]
+    n = [sum(t for t, y in zip(times, labels, strict=True) if y == c) for c in range(k)]
+    at = {name: None if x is None else np.asarray(x).tolist() for name, x in vars(loss).items() if name in SHAPES}
+    tau = [mpmath.mpf(float(problem.tau)) * (1 if at["taus"] is None else mpmath.mpf(at["taus"][c])) for c in range(k)]
+
+    def margin(c, e, of_class):
+        a = mpmath.mpf(0) if at["margins"] is None else mpmath.mpf(at["margins"][c][e])
+        a += 0 if at["strength"] is None else mpmath.mpf(at["strength"]) * mpmath.log(n[e])
+        return a - (mpmath.log(of_class[e] - (c == e)) if loss.averaged else 0)
+
+    total, bound = [], []
+    for batch in batch_lists(problem):
+        members = [i for i in batch for _ in range(times[i])]
+        of_class = [sum(labels[i] == c for i in members) for c in range(k)]
+        for place, i in enumerate(members):
+            c, others = labels[i], members[:place] + members[place + 1 :]
+            pos, neg = ([j for j in others if (labels[j] == c) is alike] for alike in (True, False))
+            if not pos or not (neg or loss.positives_in_denominator):
+                continue
+            s = one / tau[c]
+            G = {j: mpmath.fdot(rows[i], rows[j]) for j in set(others)}
+            frame = {j: one * (labels[j] == c) for j in set(others)}
+            for result, x in ((total, G), (bound, frame)):
+                if loss.kind == "sigmoid":
+                    t, b = mpmath.mpf(at["scale"]) * s, mpmath.mpf(at["bias"])
+                    result += [mpmath.log1p(mpmath.exp(-t * x[j] - b)) for j in pos]
+                    result += [mpmath.log1p(mpmath.exp(t * x[j] + b)) for j in neg]
+                elif loss.kind == "supcon-in":
+                    inside = mpmath.fsum(mpmath.exp(s * x[j]) for j in pos) / len(pos)
+                    result.append(-mpmath.log(inside / mpmath.fsum(mpmath.exp(s * x[j]) for j in others)))
+                else:
+                    held = others if loss.positives_in_denominator else neg
+                    a = {e: margin(c, e, of_class) for e in {labels[j] for j in held}}
+                    partition = mpmath.fsum(mpmath.exp(a[labels[j]] + s * x[j]) for j in held)
+                    omega = one if at["weights"] is None else mpmath.mpf(at["weights"][c])
+                    result.append(omega * (mpmath.log(partition) - s * mpmath.fsum(x[j] for j in pos) / len(pos)))
+    return mpmath.fsum(total), mpmath.fsum(bound)
 
 
 def gram_gradient(H, labels, tau, batches):
@@ -155,7 +200,9 @@ def expanded(problem):
     times = np.asarray(problem.multiplicity).astype(int)
     origin = np.repeat(np.arange(len(times)), times)
     batches = [np.flatnonzero(np.isin(origin, batch)) for batch in batch_lists(problem)]
-    full = ufm.Problem(np.asarray(problem.labels)[origin], problem.d, float(problem.tau), batches, problem.nonneg)
+    full = ufm.Problem(
+        np.asarray(problem.labels)[origin], problem.d, float(problem.tau), batches, problem.nonneg, loss=problem.loss
+    )
     return full, origin
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import ufm
 import ufm.loss
-from ufm.loss import evaluate, norm_deficit, phi
+from ufm.loss import evaluate, norm_deficit
+from ufm.rows import phi
 
 TAUS = [0.05, 0.1, 0.5, 1.0, 5.0]
 KINDS = ["ufm+", "ufm", "zeros", "duplicates", "near"]

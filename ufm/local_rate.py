@@ -53,8 +53,10 @@ from ufm.problem import Problem
 def attraction(problem: Problem) -> Float[Array, " k"]:
     """w_c: minus the derivative of the loss in one pair G_ij of class c, at an orthogonal frame.
 
-    0 for a class of one sample, which has no pair. Raises InvalidInput unless the problem is one full batch.
+    0 for a class of one sample, which has no pair. Raises InvalidInput unless it is plain SCL in the full batch.
     """
+    if not problem.loss.is_plain:
+        raise InvalidInput("loss", problem.loss.name, "the local rate is of plain SCL")
     if not problem.is_full_batch:
         raise InvalidInput("batches", f"{problem.batches.shape[0]} batches", "the local rate is of the full batch")
     sizes = problem.class_sizes

@@ -1,19 +1,9 @@
-r"""The supervised contrastive loss, its bound, and its excess over the bound without cancellation.
+r"""The supervised contrastive loss and its family, their bounds, and their excess over these without cancellation.
 
-For an anchor i of class c in batch B let P be its n_{B,c} - 1 positives, g the mean of G_ij over
-them, and write the *deficits* delta_ij = 1 - G_ij, mean deficit delta. With
-
-    Z = (n_{B,c} - 1) + (n_B - n_{B,c}) e^{-1/tau},     phi(x) = e^x - 1 - x >= 0,
-
-    D  = n_{B,c} - 1 + sum_{j in P} phi((delta - delta_ij)/tau) + sum_{neg l} e^{(G_il - g)/tau}
-    f  = log(n_{B,c} - 1) + log1p( (D - (n_{B,c} - 1)) / (n_{B,c} - 1) )
-    f - log Z = log1p( [ sum_{j in P} phi((delta - delta_ij)/tau)
-                         + e^{-1/tau} sum_{neg l} expm1((G_il + delta)/tau) ] / Z )
-
-(theory, 2.4; the sum over P of the linear terms is zero, hence phi). On UFM+ every term of
-the last line is >= 0, so the excess keeps its relative accuracy however small it is, provided the
-deficits do; `_deficits` sees to that. One sweep over blocks of anchors yields loss, excess, gradient
-and the weight of the pairs at each point; the Gram matrix is never held whole.
+What one anchor pays for its cosines and deficits, its derivatives and its bound are in `ufm.rows`; the deficits
+1 - G_ij of a class keep their relative accuracy however small they are (`_deficits`). One sweep over
+blocks of anchors yields loss, excess, gradient and the weight of the pairs at each point; the Gram matrix is never
+held whole.
 """
 
 from __future__ import annotations
@@ -28,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ufm.errors import InvalidInput, Rows, real_rows
 from ufm.problem import PADDING, Problem
+from ufm.rows import ROWS, AnchorTerms, Pairs, anchor_terms
 
 # Entries of one block of anchors x others; a few temporaries of this size are alive at once.
 BLOCK_ENTRIES = 2**18
@@ -37,7 +28,7 @@ class Evaluation(NamedTuple):
     """What one sweep over all pairs yields, at H (m, d).
 
     - loss: sum over batches and active anchors (theory, 1.1).
-    - excess: loss minus the bound of Theorems 1 and 2, computed without cancellation.
+    - excess: loss minus the bound of Theorems 1 and 2 (theory, 2.14), computed without cancellation.
     - gradient: d loss / d H, of all samples a point stands for together.
     - pair_weight: sum over l of |C_il| + |C_li|, C = d loss / d G; the scale of a sensible step. Where
       the batch of anchor i has no other class, C vanishes at the minimiser and the curvature need not:
@@ -59,24 +50,6 @@ class Evaluation(NamedTuple):
     conflict: Float[Array, " m"]
 
 
-class AnchorTerms(NamedTuple):
-    """Counts of each anchor slot of a batch: positives, Z (theory, 2.2), active weight."""
-
-    positives: Float[Array, " s"]
-    log_partition: Float[Array, " s"]
-    weight: Float[Array, " s"]
-
-
-def phi(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """exp(x) - 1 - x to full relative accuracy: Taylor near 0, where the difference would cancel."""
-    near = jnp.abs(x) < 0.5
-    y = jnp.where(near, x, 0.0)
-    series = jnp.ones_like(y)
-    for order in range(14, 2, -1):
-        series = 1.0 + y / order * series
-    return jnp.where(near, 0.5 * y * y * series, jnp.exp(x) - 1.0 - x)
-
-
 def norm_deficit(H: Float[Array, "m d"]) -> Float[Array, " m"]:
     """1 - ||h_i||^2, accurate to about 1e-23, where the plain difference stops at 1e-16.
 
@@ -88,23 +61,9 @@ def norm_deficit(H: Float[Array, "m d"]) -> Float[Array, " m"]:
     return (1.0 - jnp.sum(coarse * coarse, axis=-1)) - jnp.sum(fine * (coarse + H), axis=-1)
 
 
-def anchor_terms(problem: Problem, members: Int[Array, " s"]) -> AnchorTerms:
-    """Positives, log Z and weight of every slot of one batch; padding and lone anchors weigh 0."""
-    inside = members != PADDING
-    weight = jnp.where(inside, problem.multiplicity[members], 0.0)
-    label = problem.labels[members]
-    of_class = jnp.zeros(problem.k).at[label].add(weight)[label]
-    positives = of_class - 1.0
-    active = (positives >= 1.0) & (weight > 0)
-    positives = jnp.where(active, positives, 1.0)
-    negatives = jnp.sum(weight) - of_class
-    log_partition = jnp.log(positives) + jnp.log1p(negatives / positives * jnp.exp(-1.0 / problem.tau))
-    return AnchorTerms(positives, log_partition, jnp.where(active, weight, 0.0))
-
-
 @eqx.filter_jit
 def loss_bound(problem: Problem) -> Float[Array, ""]:
-    """The lower bound of Theorems 1 and 2: sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log Z_{B,c}.
+    """The lower bound of Theorems 1 and 2: sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log Z_{B,c} (the family: theory, 2.14).
 
     It bounds the loss of every feasible point of UFM+ and is attained by orthogonal frames when
     d >= k. For UFM (nonneg=False) it is the loss of an orthogonal frame, and not a bound.
@@ -112,13 +71,14 @@ def loss_bound(problem: Problem) -> Float[Array, ""]:
 
     def of_batch(members: Int[Array, " s"]) -> Float[Array, ""]:
         terms = anchor_terms(problem, members)
-        return jnp.sum(terms.weight * terms.log_partition)
+        least = terms.log_partition if terms.offset is None else terms.log_partition + terms.offset
+        return jnp.sum(terms.weight * least)
 
     return jnp.sum(jax.lax.map(of_batch, problem.batches))
 
 
 def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:
-    """The supervised contrastive loss, summed over batches and active anchors (theory, 1.1).
+    """The supervised contrastive loss, or the problem's own, summed over batches and active anchors (theory, 1.1, 1.5).
 
     Differentiable in H by reverse mode, in the memory of one block of anchors. Compiled once for
     every shape of problem.
@@ -129,7 +89,7 @@ def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:
 
 
 def excess(H: Rows, problem: Problem) -> Float[Array, ""]:
-    """`scl_loss` minus `loss_bound`, without cancellation (theory, 2.4).
+    """`scl_loss` minus `loss_bound`, without cancellation (theory, 2.4; `ufm.rows`).
 
     The number to minimise, print and certify. >= 0 on the feasible set of UFM+; on UFM it may be
     negative. Same gradient, and the same inputs, as `scl_loss`.
@@ -265,48 +225,39 @@ def _block(
     with_gradient: bool,
 ) -> Evaluation:
     """The share of the anchors in slots start .. start + rows - 1 of one batch, in its own slots."""
-    tau = problem.tau
     slots = batch.row.shape[0]
     slot = start + jnp.arange(rows)
     present = slot < slots
     slot = jnp.minimum(slot, slots - 1)
     anchor = jax.tree.map(lambda leaf: leaf[slot], batch)
-    anchor_weight = jnp.where(present, terms.weight[slot], 0.0)
-    positives, log_partition = terms.positives[slot], terms.log_partition[slot]
+    own = jax.tree.map(lambda leaf: leaf[slot] if leaf.ndim else leaf, terms)
+    own = own._replace(weight=jnp.where(present, own.weight, 0.0))
 
     itself = slot[:, None] == jnp.arange(slots)[None, :]
     same = anchor.label[:, None] == batch.label[None, :]
     others = jnp.maximum(batch.weight[None, :] - itself, 0.0)  # padding stays at 0
     # Only these pairs have a term. The deficits of padding are sums over one positive that is none, and would overflow.
-    met = (anchor_weight[:, None] > 0) & (others > 0)
-
-    # shifted = -delta_ij for positives and G_il for negatives, each without cancellation.
+    met = (own.weight[:, None] > 0) & (others > 0)
     deficit = _deficits(anchor, batch, itself)
-    mean_deficit = jnp.sum(jnp.where(same, others * deficit, 0.0), axis=1) / positives
+    mean_deficit = jnp.sum(jnp.where(same, others * deficit, 0.0), axis=1) / own.positives
     cosine = anchor.row @ batch.row.T
-    x = jnp.where(met, (jnp.where(same, -deficit, cosine) + mean_deficit[:, None]) / tau, 0.0)
-    weight = jnp.where(same, others, others * jnp.exp(-1.0 / tau))
-
-    curved, exponential = phi(x), jnp.exp(x)
-    above = jnp.sum(weight * jnp.where(same, curved, curved + x), axis=1)
-    crowding = jnp.sum(weight * jnp.where(same, curved, exponential), axis=1)
-    loss = jnp.sum(anchor_weight * (jnp.log(positives) + jnp.log1p(crowding / positives)))
-    gap = jnp.sum(anchor_weight * jnp.log1p(above * jnp.exp(-log_partition)))
-    if not with_gradient:
+    alone = jnp.sum(jnp.where(same, 0.0, batch.weight[None, :]), axis=1, keepdims=True) == 0
+    pairs = Pairs(same, others, met, deficit, mean_deficit, cosine, batch.label)
+    row = ROWS[problem.loss.kind](pairs, own, problem, with_gradient)
+    loss, gap = jnp.sum(own.weight * row.loss), jnp.sum(own.weight * row.gap)
+    if row.C is None:
         return _zeros(batch.row)._replace(loss=loss, excess=gap)
 
-    # C_il = d f_i / d G_il; for positives e^x/D - 1/positives without cancellation.
-    partition = positives + crowding
-    pull = (curved + x) - (crowding / positives)[:, None]
-    C = weight * jnp.where(same, pull, exponential) * (anchor_weight / (partition * tau))[:, None]
+    C = row.C
     magnitude = jnp.abs(C)
     mismatch = magnitude * jnp.where(C < 0, deficit, cosine)
-    # In a batch of one class attraction and repulsion cancel at the minimiser; their curvature across a row,
-    # about its share of the deficit, vanishes only as equal rows are approached.
-    alone = jnp.sum(jnp.where(same, 0.0, batch.weight[None, :]), axis=1, keepdims=True) == 0
-    both = others * (exponential / partition[:, None] + 1.0 / positives[:, None]) * (anchor_weight / tau)[:, None]
-    step = magnitude + jnp.where(alone, both * 2.0 * deficit / jnp.minimum(tau, 1.0), 0.0)
-    force = jnp.where(alone, both, magnitude)
+    step = force = magnitude
+    if row.both is not None:
+        # In a batch of one class attraction and repulsion cancel at the minimiser; their curvature across a row,
+        # about its share of the deficit, vanishes only as equal rows are approached.
+        tau = jnp.minimum(own.tau if own.tau.ndim == 0 else own.tau[:, None], 1.0)
+        step = magnitude + jnp.where(alone, row.both * 2.0 * deficit / tau, 0.0)
+        force = jnp.where(alone, row.both, magnitude)
 
     def at_slots(of_anchors: Array, of_members: Array) -> Array:
         return of_members.at[slot].add(of_anchors)  # repeated slots of the last block carry zeros

@@ -92,7 +92,8 @@ def orbits(problem: Problem) -> Orbits:
     first = np.zeros(index.max() + 1, dtype=np.int64)
     first[index[::-1]] = np.arange(m - 1, -1, -1)
     sizes = np.bincount(index, weights=None if (multiplicity == 1).all() else multiplicity)
-    quotient = Problem(labels[first], problem.d, problem.tau, collapsed, problem.nonneg, multiplicity=sizes)
+    d, tau, loss = problem.d, problem.tau, problem.loss
+    quotient = Problem(labels[first], d, tau, collapsed, problem.nonneg, multiplicity=sizes, loss=loss)
     return Orbits(index=index, first=first, quotient=quotient)
 
 

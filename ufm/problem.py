@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from ufm.display import Readable, Summary, in_runs
 from ufm.errors import InvalidInput, whole_number
+from ufm.losses import SHAPES, Loss
 
 PADDING = -1
 # exp(2 / tau) is the largest ratio of two terms of the loss; it must stay far from overflow.
@@ -25,7 +26,7 @@ MOST_SAMPLES = 2**53
 
 
 class Problem(Readable, eqx.Module):
-    r"""UFM+ (or UFM) under the supervised contrastive loss, summed over batches and active anchors.
+    r"""UFM+ (or UFM) under the supervised contrastive loss or its family, summed over batches and active anchors.
 
     minimise over H in R^{n x d}   sum_B sum_{i in B active} f_{B,i}(H)
     subject to ||h_i|| <= 1, and h_i >= 0 if `nonneg` (UFM+)
@@ -40,12 +41,14 @@ class Problem(Readable, eqx.Module):
     - batches: one row of point indices a batch, padded with -1 at the end.
     - tau: temperature, a scalar array, so that a new value does not recompile.
     - d: embedding dimension. k: number of classes. nonneg: UFM+ if True, UFM if False.
+    - loss: which loss of the family (`ufm.losses`, theory, 1.5).
     """
 
     labels: Int[Array, " m"]
     multiplicity: Float[Array, " m"]
     batches: Int[Array, "nb s"]
     tau: Float[Array, ""]
+    loss: Loss
     d: int = eqx.field(static=True)
     k: int = eqx.field(static=True)
     nonneg: bool = eqx.field(static=True)
@@ -59,6 +62,7 @@ class Problem(Readable, eqx.Module):
         nonneg: bool = True,
         *,
         multiplicity: Sequence[float] | np.ndarray | Array | None = None,
+        loss: Loss | None = None,
     ) -> None:
         """Raises InvalidInput, naming the argument, for anything that is not a problem."""
         labels = checked_labels(labels)
@@ -72,6 +76,7 @@ class Problem(Readable, eqx.Module):
         if not isinstance(nonneg, (bool, np.bool_)):
             raise InvalidInput("nonneg", nonneg, "give True (UFM+) or False (UFM)")
         self.nonneg = bool(nonneg)
+        self.loss = _checked_loss(Loss() if loss is None else loss, self.k, float(self.tau))
 
     @classmethod
     def from_class_sizes(
@@ -81,6 +86,8 @@ class Problem(Readable, eqx.Module):
         tau: float = 1.0,
         batches: Iterable[Sequence[int] | np.ndarray | Array] | np.ndarray | Array | None = None,
         nonneg: bool = True,
+        *,
+        loss: Loss | None = None,
     ) -> Problem:
         """Class c has sizes[c] samples; samples are numbered class after class."""
         sizes = _array("sizes", sizes, "give one number of samples a class, for at least 2 classes")
@@ -90,7 +97,7 @@ class Problem(Readable, eqx.Module):
             raise InvalidInput("sizes", sizes.tolist(), "give whole numbers of at least 1 sample a class")
         if sum(sizes.tolist()) > MOST_POINTS:
             raise InvalidInput("sizes", sizes.tolist(), "more than 2^31 - 1 samples in all; give fewer")
-        return cls(np.repeat(np.arange(len(sizes)), sizes), d, tau, batches, nonneg)
+        return cls(np.repeat(np.arange(len(sizes)), sizes), d, tau, batches, nonneg, loss=loss)
 
     @property
     def num_points(self) -> int:
@@ -128,12 +135,13 @@ class Problem(Readable, eqx.Module):
             return Summary(f"Problem: {model}, without values", {})
         sizes = np.asarray(self.class_sizes).astype(int)
         held = (np.asarray(self.batches) >= 0).sum(axis=1)
+        named = {} if self.loss.is_plain else {"loss": self.loss.name}
         lines = {
             "class sizes": f"{in_runs(sizes)} (n = {self.num_samples}, R = {sizes.max() / sizes.min():g})",
             "points": f"{self.num_points}",
             "batches": "the full batch" if self.is_full_batch else f"{len(held)}, of {in_runs(held)} points",
         }
-        return Summary(f"Problem: {model}, tau = {float(self.tau):g}", lines)
+        return Summary(f"Problem: {model}, tau = {float(self.tau):g}", lines | named)
 
 
 def _array(argument: str, value: object, mend: str) -> np.ndarray:
@@ -197,6 +205,19 @@ def _checked_tau(tau: float | Array) -> float:
     if not SMALLEST_TAU <= value <= LARGEST_TAU:
         raise InvalidInput("tau", value, mend)
     return value
+
+
+def _checked_loss(loss: object, k: int, tau: float) -> Loss:
+    if not isinstance(loss, Loss):
+        raise InvalidInput("loss", loss, "give a loss of ufm.losses, such as ufm.losses.decoupled()")
+    for name, axes in SHAPES.items():
+        value = getattr(loss, name)
+        if axes and value is not None and value.shape != (k,) * axes:
+            raise InvalidInput("loss", loss.name, f"its {name} are of {len(value)} classes, the problem has {k}")
+    if not all(SMALLEST_TAU <= tau * factor <= LARGEST_TAU for factor in loss.temperatures):
+        mend = f"temperatures times tau = {tau:g} should lie from {SMALLEST_TAU} to {LARGEST_TAU:g}"
+        raise InvalidInput("loss", loss.name, mend)
+    return loss
 
 
 def checked_batches(

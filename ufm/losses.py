@@ -1,0 +1,247 @@
+r"""The family of losses: what a `ufm.Problem` is given as its `loss` (theory, 1.5).
+
+For an active anchor i of class c in batch B, with p positives, weight omega_c > 0, inverse temperature s_c, margins
+a(c, e) and alpha in {0, 1},
+
+    log-sum-exp   f = omega_c { log[ alpha sum_pos e^{a(c,c) + s_c G_ij} + sum_neg e^{a(c,y_l) + s_c G_il} ]
+                                - s_c mean_pos G_ij }
+    sigmoid       f = sum_pos log(1 + e^{-t G_ij - b}) + sum_neg log(1 + e^{t G_il + b})
+    SupCon-in     f = -log( mean_pos e^{s G_ij} / sum_{l != i} e^{s G_il} )
+
+On UFM+ with d >= k the orthogonal frames minimise all of them (theory, 2.14).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from ufm.display import Readable, Summary, between
+from ufm.errors import InvalidInput, real_array
+
+Kind = Literal["log-sum-exp", "sigmoid", "supcon-in"]
+# Beyond these, exponentials of margins would leave the doubles together with those of cosines.
+LARGEST_MARGIN = 100.0
+LARGEST_STRENGTH = 4.0
+LARGEST_WEIGHT = 1e9
+# The numbers of a loss by name, with their number of axes (classes).
+SHAPES = {"weights": 1, "taus": 1, "margins": 2, "strength": 0, "scale": 0, "bias": 0}
+
+
+class Loss(Readable, eqx.Module):
+    """A loss of the family. Frozen, hashable and equal by content; made by the functions of this module.
+
+    A number that is None is not used: plain SCL holds no number at all, and costs what it would alone.
+
+    - kind: which of the three forms. positives_in_denominator: alpha. averaged: margins -log n_{B,e}, own class
+      -log(n_{B,c} - 1), are added: every class of a batch counts by its mean.
+    - weights: (k,) omega. taus: (k,) temperatures of anchors as multiples of the problem's, s_c = 1 / (tau taus_c).
+    - margins: (k, k) a(c, e), anchor's class first. strength: of the margins strength log n_e that are added, n_e the
+      samples of class e in the problem.
+    - scale, bias: of the sigmoid, t = scale / tau and b = bias.
+    """
+
+    kind: Kind = eqx.field(static=True, default="log-sum-exp")
+    positives_in_denominator: bool = eqx.field(static=True, default=True)
+    averaged: bool = eqx.field(static=True, default=False)
+    weights: Float[Array, " k"] | None = None
+    taus: Float[Array, " k"] | None = None
+    margins: Float[Array, "k k"] | None = None
+    strength: Float[Array, ""] | None = None
+    scale: Float[Array, ""] | None = None
+    bias: Float[Array, ""] | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is SCL itself."""
+        return self.structure == ("log-sum-exp", True, False)
+
+    @property
+    def structure(self) -> tuple[Any, ...]:
+        """All but the numbers: kind, alpha, averaging, and which numbers are used."""
+        used = (name for name in SHAPES if getattr(self, name) is not None)
+        return self.kind, self.positives_in_denominator, self.averaged, *used
+
+    @property
+    def has_margins(self) -> bool:
+        """Whether any margin may differ from 0."""
+        return self.averaged or self.margins is not None or self.strength is not None
+
+    @property
+    def is_convex(self) -> bool:
+        """Whether it is convex in the Gram matrix, so that duals bound it (theory, 4.1)."""
+        return self.kind != "supcon-in"
+
+    @property
+    def ties_alone(self) -> bool:
+        """Whether batches of one class ask that the values of each anchor be equal (theory, 2.14)."""
+        return self.kind == "log-sum-exp" and self.positives_in_denominator
+
+    @property
+    def glues_alone(self) -> bool:
+        """Whether batches of one class glue their samples, as mixed ones do (theory, 2.14)."""
+        return self.kind == "sigmoid"
+
+    @property
+    def temperatures(self) -> list[float]:
+        """All temperatures of anchors, as multiples of the problem's."""
+        if self.scale is not None:
+            return [1 / float(self.scale)]
+        return [1.0] if self.taus is None else np.asarray(self.taus).tolist()
+
+    @property
+    def name(self) -> str:
+        """What it is in words."""
+        if self.kind != "log-sum-exp":
+            return {"sigmoid": "sigmoid", "supcon-in": "SupCon-in"}[self.kind]
+        parts = {
+            "class weights": self.weights is not None,
+            "class temperatures": self.taus is not None,
+            "margins": self.margins is not None,
+            "logit adjustment": self.strength is not None,
+            "class averaging": self.averaged,
+            "decoupled": not self.positives_in_denominator,
+        }
+        return ", ".join(part for part, used in parts.items() if used) or "SCL"
+
+    def described(self) -> dict[str, Any]:
+        """All of it in plain Python: kind, flags, and the numbers in use as exact hexadecimal doubles."""
+        numbers = {name: getattr(self, name) for name in SHAPES}
+        flags = {"kind": self.kind, "positives_in_denominator": self.positives_in_denominator}
+        return {**flags, "averaged": self.averaged} | {
+            name: _hexed(np.asarray(value).tolist()) for name, value in numbers.items() if value is not None
+        }
+
+    @classmethod
+    def of_description(cls, given: dict[str, Any]) -> Loss:
+        """The loss that `described` describes. Raises InvalidInput, or ValueError for what is no description."""
+        numbers = {name: _read(given[name]) for name in SHAPES if name in given}
+        flags = {name: given[name] for name in ("positives_in_denominator", "averaged")}
+        if set(given) != {"kind", *flags, *numbers} or not all(type(flag) is bool for flag in flags.values()):
+            raise ValueError("not the description of a loss")
+        if given["kind"] == "log-sum-exp":
+            return log_sum_exp(**numbers, **flags)
+        needed = {"sigmoid": {"scale", "bias"}, "supcon-in": set()}[given["kind"]]
+        if set(numbers) != needed or flags != {"positives_in_denominator": True, "averaged": False}:
+            raise ValueError("not the description of a loss")
+        return {"sigmoid": sigmoid, "supcon-in": supcon_in}[given["kind"]](**numbers)
+
+    def summary(self) -> Summary:
+        """Its name, and the ranges of its numbers."""
+        numbers = {name: getattr(self, name) for name in SHAPES if getattr(self, name) is not None}
+        if any(isinstance(value, Tracer) or not eqx.is_array(value) for value in numbers.values()):
+            return Summary(f"Loss: {self.name}, without values", {})
+        return Summary(
+            f"Loss: {self.name}", {name: between(np.asarray(value).ravel()) for name, value in numbers.items()}
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Loss) and self.described() == other.described()
+
+    def __hash__(self) -> int:
+        return hash(str(self.described()))
+
+
+def scl() -> Loss:
+    """The supervised contrastive loss, the default."""
+    return Loss()
+
+
+def log_sum_exp(
+    weights: Any = None,
+    margins: Any = None,
+    taus: Any = None,
+    *,
+    strength: Any = None,
+    averaged: bool = False,
+    positives_in_denominator: bool = True,
+) -> Loss:
+    """The general form of the log-sum-exp losses; what is not given is that of SCL. See `Loss`.
+
+    weights, taus: (k,), above 0. margins: (k, k), at most 100 in size. strength: of logit adjustment, at most 4 in
+    size. Raises InvalidInput.
+    """
+    for name, flag in (("averaged", averaged), ("positives_in_denominator", positives_in_denominator)):
+        if not isinstance(flag, (bool, np.bool_)):
+            raise InvalidInput(name, flag, "give True or False")
+    return Loss(
+        positives_in_denominator=bool(positives_in_denominator),
+        averaged=bool(averaged),
+        weights=_numbers("weights", weights, 1 / LARGEST_WEIGHT, LARGEST_WEIGHT),
+        taus=_numbers("taus", taus, 1e-6, 1e6),
+        margins=_numbers("margins", margins, -LARGEST_MARGIN, LARGEST_MARGIN),
+        strength=_numbers("strength", strength, -LARGEST_STRENGTH, LARGEST_STRENGTH),
+    )
+
+
+def class_weighted(weights: Any) -> Loss:
+    """SCL with a weight (k,) of the anchors of each class. Raises InvalidInput."""
+    return log_sum_exp(weights=_given("weights", weights))
+
+
+def logit_adjusted(strength: float = 1.0) -> Loss:
+    """SCL with margins strength log n_e (Menon et al. 2021). Raises InvalidInput."""
+    return log_sum_exp(strength=_given("strength", strength))
+
+
+def class_averaged() -> Loss:
+    """Balanced contrastive learning (Zhu et al. 2022): in the denominator every class counts by its mean."""
+    return log_sum_exp(averaged=True)
+
+
+def decoupled() -> Loss:
+    """Decoupled contrastive learning (Yeh et al. 2022): positives are not in the denominator."""
+    return log_sum_exp(positives_in_denominator=False)
+
+
+def class_temperatures(taus: Any) -> Loss:
+    """SCL with temperatures (k,) of the anchors of each class, as multiples of the problem's. Raises InvalidInput."""
+    return log_sum_exp(taus=_given("taus", taus))
+
+
+def sigmoid(scale: float = 1.0, bias: float = 0.0) -> Loss:
+    """The pairwise sigmoid loss (Zhai et al. 2023), of slope scale / tau. Raises InvalidInput."""
+    return Loss(
+        kind="sigmoid",
+        scale=_numbers("scale", _given("scale", scale), 1e-6, 1e6),
+        bias=_numbers("bias", _given("bias", bias), -LARGEST_MARGIN, LARGEST_MARGIN),
+    )
+
+
+def supcon_in() -> Loss:
+    """SupCon-in (Khosla et al. 2020): the mean over positives inside the logarithm. Not convex in the Gram matrix."""
+    return Loss(kind="supcon-in")
+
+
+def _given(name: str, value: Any) -> Any:
+    if value is None:
+        raise InvalidInput(name, None, "give numbers")
+    return value
+
+
+def _numbers(name: str, value: Any, low: float, high: float) -> Float[Array, ...] | None:
+    """The value as an array of doubles in [low, high] with the axes that it should have, or InvalidInput."""
+    if value is None:
+        return None
+    axes = SHAPES[name]
+    form = ("a number", "one number a class", "a square matrix, a number for each pair of classes")[axes]
+    mend = f"give {form}, from {low:g} to {high:g}"
+    array = real_array(name, value, mend)
+    if isinstance(value, (bool, str)) or array.ndim != axes or (axes == 2 and len(set(array.shape)) > 1):
+        raise InvalidInput(name, value, mend)
+    if not ((array >= low) & (array <= high)).all():  # a NaN is in no interval
+        raise InvalidInput(name, array.tolist(), mend)
+    return jnp.asarray(array)
+
+
+def _hexed(value: Any) -> Any:
+    return [_hexed(entry) for entry in value] if isinstance(value, list) else float(value).hex()
+
+
+def _read(value: Any) -> Any:
+    return [_read(entry) for entry in value] if isinstance(value, list) else float.fromhex(value)
