@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from families import LOSSES
 from problems import PROBLEMS
 
 import ufm
@@ -353,3 +354,96 @@ def test_many_components_in_seconds():
         assert time.perf_counter() - start < 5
         assert found.unique is False
         assert float(excess(jnp.asarray(found.counterexample), problem)) == 0.0
+
+
+def loss_over_placements(G, labels, batches, loss):
+    """Every loss of the family at many Gram matrices at once, tau = 1, from its definition (theory, 1.5)."""
+    k, total = max(labels) + 1, 0.0
+    n = np.bincount(labels)
+    get = lambda name, rest: rest if getattr(loss, name) is None else np.asarray(getattr(loss, name))  # noqa: E731
+    omega, tau, a = get("weights", np.ones(k)), get("taus", np.ones(k)), get("margins", np.zeros((k, k)))
+    a = a + get("strength", 0.0) * np.log(n)
+    for batch in batches:
+        for i in batch:
+            c, others = labels[i], [j for j in batch if j != i]
+            pos, neg = ([j for j in others if (labels[j] == c) == alike] for alike in (True, False))
+            if not pos or not (neg or loss.positives_in_denominator):
+                continue
+            x = G[:, i] / tau[c]
+            if loss.kind == "sigmoid":
+                t, b = float(loss.scale), float(loss.bias)
+                total += np.log1p(np.exp(-t * x[:, pos] - b)).sum(axis=1)
+                total += np.log1p(np.exp(t * x[:, neg] + b)).sum(axis=1)
+            elif loss.kind == "supcon-in":
+                total -= np.log(np.exp(x[:, pos]).mean(axis=1) / np.exp(x[:, others]).sum(axis=1))
+            else:
+                held = others if loss.positives_in_denominator else neg
+                own = {e: sum(labels[j] == e for j in batch) - (e == c) for e in range(k)}
+                margins = np.array([a[c, labels[j]] - loss.averaged * np.log(own[labels[j]]) for j in held])
+                total += omega[c] * (np.log(np.exp(margins + x[:, held]).sum(axis=1)) - x[:, pos].mean(axis=1))
+    return total
+
+
+def placements_on_axes(n, d):
+    """Gram matrices of all placements of n samples on d axes or at zero, up to the names of the axes."""
+    placements = [()]
+    for _ in range(n):
+        placements = [(*p, a) for p in placements for a in range(-1, min(max(p, default=-1) + 2, d))]
+    P = np.array(placements)
+    return ((P[:, :, None] == P[:, None, :]) & (P[:, :, None] >= 0)).astype(float)
+
+
+def family_agrees(name, seed):
+    """Whether the verdict is that of brute force; None where it is left open."""
+    rng = np.random.default_rng([13, seed])
+    k = int(rng.integers(2, 4))
+    n = int(rng.integers(k, 7))
+    d = int(rng.choice([k, k + 1]))
+    labels, batches = random_family(rng, n, k, ("any", "open", "small")[seed % 3])
+    loss = LOSSES[name](rng, k)
+    problem = ufm.Problem(labels, d, 1.0, batches, loss=loss)
+    found = ufm.uniqueness(problem)
+    G = placements_on_axes(n, d)
+    values = np.broadcast_to(loss_over_placements(G, np.array(labels), batches, loss), len(G))
+    frame = np.equal(G, np.equal.outer(labels, labels)).all(axis=(1, 2))
+    # Weights and margins may be tiny: what an excess is held against is the cost of one broken placement.
+    over = values - values[frame][0]
+    assert over.min() > -1e-9 * (1 + abs(values[frame][0]))
+    scale = np.abs(values).max()
+    attained = over <= 1e-13 * (1 + scale)
+    if found.counterexample is not None:
+        H = np.asarray(found.counterexample)
+        other = loss_over_placements((H @ H.T)[None], np.array(labels), batches, loss)
+        assert np.all(abs(other - values[frame][0]) <= 1e-13 * (1 + scale))
+        assert not np.array_equal(H @ H.T, np.equal.outer(labels, labels))
+    return None if found.unique is None else found.unique is not bool((attained & ~frame).any())
+
+
+# Numbers of order one: at axes, brute force sees every broken constraint in doubles.
+MODERATE = [name for name in LOSSES if "extreme" not in name]
+
+
+@pytest.mark.parametrize("name", MODERATE)
+def test_identical_verdicts_to_brute_force_for_every_loss(name):
+    agree = [family_agrees(name, seed) for seed in range(18)]
+    assert False not in agree
+    assert agree.count(True) > 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODERATE)
+def test_identical_verdicts_to_brute_force_in_five_hundred_problems(name):
+    agree = [family_agrees(name, seed) for seed in range(500)]
+    print(name, agree.count(True), agree.count(None))
+    assert False not in agree
+
+
+def test_batches_of_one_class_differ_from_loss_to_loss():
+    # Four samples of class 0, of which two are glued to each other and one is in batches of its class alone.
+    labels, batches = [0, 0, 0, 0, 1, 1], [[0, 1, 4, 5], [2, 3, 4, 5], [1, 2, 3]]
+    pairs = [[0, 1, 4, 5], [2, 3, 4, 5], [1, 2]]
+    expected = {"scl": (True, False), "sigmoid": (True, True), "decoupled": (False, False), "supcon-in": (False, False)}
+    for name, verdicts in expected.items():
+        loss = LOSSES[name](np.random.default_rng(0), 2)
+        found = [ufm.uniqueness(ufm.Problem(labels, 3, 1.0, family, loss=loss)) for family in (batches, pairs)]
+        assert tuple(one.unique for one in found) == verdicts, name

@@ -14,6 +14,10 @@ bound of Theorems 1 and 2 are exactly the feasible H with
 - *equal values*: all G_ij of a single-class batch of three or more are one number (G_ij = g_i for all j,
   and G is symmetric). Single-class batches of two and batches of singletons constrain nothing.
 
+The other losses of the family differ in batches of one class only (theory, 2.14): those with positives in the
+denominator of a logarithm tie values as SCL does; decoupled ones and SupCon-in constrain nothing there; the sigmoid
+glues, two samples already.
+
 If one pair of an equal-value batch is glued the number is 1 and the whole batch is glued; the components
 below are closed under this. Between components of two samples or more (unit vectors) and single samples
 (any norm up to 1, 0 included) there remain cross edges and *open* equal-value batches. By classes and
@@ -92,7 +96,8 @@ class Interaction:
 def interaction(problem: Problem, *, known: Links = NO_LINKS) -> Interaction:
     """The interaction graph of a problem, in O(E log E) for E the total size of its batches.
 
-    Of UFM+; tau plays no part. `known` adds pairs of samples that are known to be equal unit vectors.
+    Of UFM+, for the problem's loss; its numbers and tau play no part. `known` adds pairs of samples that are known to
+    be equal unit vectors.
     Raises InvalidInput for points that stand for several samples or none: components are of samples.
     """
     if (np.asarray(problem.multiplicity) != 1).any():
@@ -114,8 +119,8 @@ def interaction(problem: Problem, *, known: Links = NO_LINKS) -> Interaction:
         members = chosen[group]
         return np.stack([sample[members], leader[group[members]]])
 
-    glued = mixed & (count >= 2)
-    equal_value = ~mixed & (count >= 3)
+    glued = (mixed | problem.loss.glues_alone) & (count >= 2)
+    equal_value = ~mixed & (count >= 3) & problem.loss.ties_alone
     entries = np.flatnonzero(equal_value[group])
     while True:
         component = _components(n, np.concatenate([links_of(glued), known], axis=1))

@@ -82,7 +82,7 @@ class _Answer:
 
 
 def uniqueness(problem: Problem) -> Uniqueness:
-    """Decide whether NC + OF is the only minimiser of UFM+ for a batch family. tau plays no part.
+    """Decide whether NC + OF is the only minimiser of UFM+ for a batch family and a loss; tau plays no part.
 
     Undetermined for UFM (no ReLU) and for d < k, where the bound need not be attained, and where open
     equal-value batches or the size of a colouring problem leave the question open. Raises InvalidInput
