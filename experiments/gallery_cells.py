@@ -11,7 +11,6 @@ from experiments.cells import Cell, Computed, Tell
 from experiments.local_phase import PerSample, grouped, local_phase
 from experiments.measuring import measure_problem
 from experiments.sweep import PROFILES
-from solvers.certification.balls import precision
 from solvers.certification.certificate import Certificate, Proof
 from solvers.certification.certifier import Certifier
 from solvers.certification.constraints import weakest_pair
@@ -223,7 +222,7 @@ def _certificates(*, ratios: list[float], k: int, n_min: int, d: int, progress: 
         for column, R in enumerate(ratios):
             problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, nonneg=nonneg)
             proof = Certifier(problem).certify(solve(problem, 1).embedding(0))
-            with ctx.workprec(precision(proof.problem.tau)):
+            with ctx.workprec(proof.problem.bits):
                 weakest = weakest_pair(proof.problem)
             table[row, column] = [*_numbers(proof), np.nan if weakest is None else float(weakest)]
             status[row, column] = str(proof.status)

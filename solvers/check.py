@@ -22,6 +22,7 @@ from typing import Any
 from flint import arb, ctx
 
 from solvers.checking import bounds, implications, reading
+from solvers.checking.losses import in_words
 from solvers.checking.reading import Problem, Refusal, digest, doubles, need, prove, read_point, record, shown
 
 FINEST_TOLERANCE, COARSEST_TOLERANCE, FARTHEST_MOVE, LARGE = 1e-30, 1e-2, 1e-6, 100
@@ -63,7 +64,7 @@ def consequences(problem: Problem, evidence: list[Any], eps: arb, claims: Any, o
 def price(problem: Problem, pair: arb, gram: reading.Gram, frame: arb) -> arb:
     """The least that one broken pair or tie costs; if nothing is constrained, a share of the loss."""
     least = pair.min(bounds.weakest_tie(problem, (lambda a, b: arb(0)) if problem.nonneg else gram))
-    return arb(1e-8) * (1 + frame) if least == bounds.INFINITY else least
+    return arb(1e-8) * (1 + abs(frame)) if least == bounds.INFINITY else least
 
 
 def check(content: dict[str, Any], room: int = 1) -> list[str]:
@@ -81,7 +82,7 @@ def check(content: dict[str, Any], room: int = 1) -> list[str]:
     need((witness is None) == (status != "not certified"), "a witness goes with not certified, and only with that")
     prove(checksum == digest({name: value for name, value in content.items() if name != "checksum"}), "the checksum")
 
-    with ctx.workprec(reading.precision(float(problem.tau))):
+    with ctx.workprec(problem.bits):
         C = [] if problem.nonneg else [[arb(0)] * len(problem.sizes) for _ in problem.sizes]
         gram, frame = read_point(problem, rows, norms), bounds.counted(problem)
         at_point = bounds.loss(problem, gram, C)
@@ -92,8 +93,9 @@ def check(content: dict[str, Any], room: int = 1) -> list[str]:
         stated = [] if theoretical is None and not problem.nonneg else doubles([theoretical], "theoretical", 1)
         prove(all(abs(x - frame) <= abs(frame) * arb(2) ** -52 for x in stated), "the frame's loss")
         said = [
-            f"{given['model']}, {problem.k} classes, {sum(problem.sizes)} samples, d = {problem.d}, tau = "
-            f"{float(problem.tau)!r}, {len(problem.batches)} batch(es): the point's loss and the least of all feasible "
+            f"{given['model']}{in_words(problem.loss)}, {problem.k} classes, {sum(problem.sizes)} samples, d = "
+            f"{problem.d}, tau = {float(problem.tau)!r}, {len(problem.batches)} batch(es): the point's loss and the least "
+            "of all feasible "
             f"points lie between {shown(lower, 17, ROUND_FLOOR)} and {shown(upper, 17)}, at most {shown(gap)} apart."
         ]
         *weights, pair = bounds.pair_weights(problem) if problem.nonneg else [bounds.weakest_force(problem, C)]

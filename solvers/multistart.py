@@ -104,18 +104,19 @@ def solve_each(
     divided evenly among the solutions. Worth it where compiling, not solving, takes the time: many
     batch families of about one size.
 
-    - problems: of one d, k, tau and model. Smaller ones are padded to the largest (`solvers.parallel.padding`).
+    - problems: of one d, k, tau, model and form of loss. Smaller ones are padded to the largest
+      (`solvers.parallel.padding`).
     - seeds: one a problem; 0, 1, 2, ... if None. method: `Staircase()` if None.
     - shape: what to pad the orbit problems to; by default the smallest that holds them all. Calls with one
       shape share what is compiled.
 
-    Raises InvalidInput for problems that differ in d, k, tau or model, or counts below 1.
+    Raises InvalidInput for problems that differ in d, k, tau, model or form of loss, or counts below 1.
     """
     if not problems or not all(isinstance(problem, Problem) for problem in problems):
         raise InvalidInput("problems", list(problems)[:2], "give at least one ufm.Problem")
-    kinds = sorted({(p.d, p.k, float(p.tau), p.nonneg) for p in problems})
+    kinds = sorted({(p.d, p.k, float(p.tau), p.nonneg, p.loss.structure) for p in problems})
     if len(kinds) > 1:
-        raise InvalidInput("problems", kinds[:2], "give problems of one d, k, tau and model")
+        raise InvalidInput("problems", kinds[:2], "give problems of one d, k, tau, model and form of loss")
     seeds = range(len(problems)) if seeds is None else seeds
     if len(seeds) != len(problems):
         raise InvalidInput("seeds", list(seeds), f"give {len(problems)} seeds, one a problem")

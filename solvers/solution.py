@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from solvers.files import write_atomically
 from ufm.display import Readable, Summary, between, cosines_of_class_means, counted
 from ufm.errors import InvalidInput
 from ufm.loss import loss_bound
+from ufm.losses import Loss
 from ufm.orbits import SharedRows
 from ufm.problem import Problem
 
@@ -145,6 +147,7 @@ class Solution(Readable):
             "n": problem.num_samples,
             "inits": len(self.status),
             "loss_bound": float(loss_bound(problem)),
+            "loss": json.dumps(problem.loss.described()),
             "seconds_compile": self.timings.compile,
             "seconds_solve": self.timings.solve,
         }
@@ -182,6 +185,8 @@ class Solution(Readable):
             stored["batches"].values,
             stored.attrs["model"] == "UFM+",
             multiplicity=stored["multiplicity"].values,
+            # Files from before the family are of SCL.
+            loss=Loss.of_description(json.loads(stored.attrs["loss"])) if "loss" in stored.attrs else None,
         )
         kept = [name for name in Record._fields if f"history_{name}" in stored or name in COLUMNS]
         history = tuple(

@@ -168,7 +168,7 @@ def _assembled(
 def ends_by_newton(quotient: Problem) -> bool:
     """Whether the last descent is `newton`: cold UFM with few orbits."""
     entries = quotient.num_points * (quotient.d + 1)
-    return not quotient.nonneg and float(quotient.tau) < COLD and entries <= MOST_ENTRIES
+    return not quotient.nonneg and quotient.coldest < COLD and entries <= MOST_ENTRIES
 
 
 def ladder(problem: Problem, *, end_by_newton: bool = False) -> tuple[float, ...]:

@@ -10,7 +10,6 @@ import numpy as np
 from flint import ctx
 from jaxtyping import Float
 
-from solvers.certification.balls import precision
 from solvers.certification.certificate import Certificate, Proof
 from solvers.certification.certifier import SNAP_TOLERANCE, TOLERANCE, Certifier
 from solvers.certification.constraints import weakest, weakest_of_samples
@@ -131,13 +130,13 @@ class Verifier:
     @cached_property
     def weakest(self) -> float:
         """The least that breaking one pair or tie of orbits costs under UFM+; 0 if none can."""
-        with ctx.workprec(precision(self.certifier.problem.tau)):
+        with ctx.workprec(self.certifier.problem.bits):
             least = weakest(self.certifier.problem)
         return 0.0 if least is None else float(least)
 
     @cached_property
     def _weakest_of_samples(self) -> float:
-        with ctx.workprec(precision(self.certifier.problem.tau)):
+        with ctx.workprec(self.certifier.problem.bits):
             least = weakest_of_samples(self.certifier.problem)
         return 0.0 if least is None else float(least)
 
@@ -233,7 +232,7 @@ class Verifier:
         """
         allowed = TOLERANCE * (self.weakest if collapsed else self._weakest_of_samples)
         anchors = sum(own for count in self.certifier.problem.counts for own in count.values() if own >= 2)
-        rounding = ROUNDING * anchors * (self.problem.d + 8) / float(self.problem.tau) + SUMMATION * abs(excess)
+        rounding = ROUNDING * anchors * (self.problem.d + 8) / self.problem.coldest + SUMMATION * abs(excess)
         by_theorem = self.problem.bound_is_attained
         # One sample of many may be far off at little cost; a collapsed point certifies whatever its residual.
         settled = collapsed or residual <= STATIONARY

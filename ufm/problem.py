@@ -123,6 +123,11 @@ class Problem(Readable, eqx.Module):
         return self.batches.shape[0] == 1 and bool((np.asarray(self.batches) >= 0).sum() == self.num_points)
 
     @property
+    def coldest(self) -> float:
+        """The smallest temperature of an anchor: tau, but for losses with temperatures of their own."""
+        return float(self.tau) * min(self.loss.temperatures)
+
+    @property
     def bound_is_attained(self) -> bool:
         """Whether Theorem 1 promises the bound to be attained: UFM+ with d >= k."""
         return self.nonneg and self.d >= self.k

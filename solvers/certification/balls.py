@@ -12,9 +12,9 @@ Table = list[list[arb]]
 ZERO = arb(0)
 
 
-def precision(tau: float) -> int:
-    """Working precision in bits: e^{-1/tau} must stay far above the last one."""
-    return 256 + math.ceil(6 / tau)
+def precision(tau: float, margins: float = 0.0) -> int:
+    """Working precision in bits: e^{-1/tau}, and e^{2 margins} times that, must stay far above the last one."""
+    return 256 + math.ceil(6 / tau + 6 * margins)
 
 
 def upwards(x: arb) -> float:

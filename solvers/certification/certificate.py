@@ -21,8 +21,9 @@ from solvers.certification.stability import Implied
 from solvers.files import write_atomically
 from ufm import InvalidInput
 from ufm.display import Readable, Summary, cosines_of_class_means
+from ufm.losses import Loss
 
-FORMAT = "ufm-scl certificate 2"
+FORMAT = "ufm-scl certificate 3"
 
 
 class Proof(enum.StrEnum):
@@ -111,6 +112,7 @@ class Certificate(Readable):
         lines = {
             "reason": self.reason,
             "problem": f"{model}, tau = {problem.tau!r}, n = {sum(problem.sizes)}, {len(problem.batches)} batch(es)",
+            **({} if problem.loss.is_plain else {"loss's name": problem.loss.name}),
             "loss": f"at most {self.upper!r} at the certified point, at least {self.lower!r} everywhere",
             "gap": f"at most {self.gap:.3g}; {self.tolerance:g} of what a broken constraint costs is allowed",
             "bound": f"{self.lower_bound.kind}, {self.lower_bound.source}",
@@ -235,6 +237,7 @@ def _certificate(content: dict[str, Any]) -> Certificate:
             tau=_double(problem["tau"]),
             d=problem["d"],
             nonneg=problem["model"] == "UFM+",
+            loss=Loss.of_description(problem["loss"]),
         ),
         point=_point(content["point"]),
         lower_bound=LowerBound(**_bound_fields(content["lower_bound"])),

@@ -9,6 +9,7 @@ package; `python -m solvers.check` does so.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -18,7 +19,7 @@ import numpy as np
 from flint import arb, ctx
 from jaxtyping import Float, Int
 
-from solvers.certification.balls import Table, downwards, precision, upwards
+from solvers.certification.balls import Table, downwards, upwards
 from solvers.certification.certificate import Certificate, Proof, SecondOpinion
 from solvers.certification.constraints import largest_violation, weakest, weakest_force
 from solvers.certification.lower_bounds import (
@@ -68,12 +69,16 @@ class Certifier:
         self.orbits = orbits(problem)
         self.problem = OrbitProblem.of(self.orbits.quotient)
         self.samples_digest = hashlib.sha256(serialised_samples(problem)).hexdigest()
-        with ctx.workprec(precision(self.problem.tau)):
+        with ctx.workprec(self.problem.bits):
             self._frame_loss = frame_loss(self.problem)
             self._weakest = weakest(self.problem) if self.problem.nonneg else None
 
         solution = None
-        if conic and len(self.problem) <= (MOST_ORBITS_FOR_AN_OPINION if problem.nonneg else MOST_ORBITS_FOR_A_SOLVER):
+        if (
+            conic
+            and problem.loss.is_convex
+            and len(self.problem) <= (MOST_ORBITS_FOR_AN_OPINION if problem.nonneg else MOST_ORBITS_FOR_A_SOLVER)
+        ):
             solution = solve_relaxation(self.problem)
         opinions = [] if solution is None else conic_bounds(self.problem, solution)
         self.second_opinion = _opinion(solution, opinions)
@@ -110,7 +115,7 @@ class Certifier:
 
     def _take_up(self, points: Sequence[Point]) -> None:
         """The best of these points and of `better` is now `better`."""
-        with ctx.workprec(precision(self.problem.tau)):
+        with ctx.workprec(self.problem.bits):
             known = [*([] if self.better is None else [self.better]), *points]
             if points:
                 self.better = min(known, key=lambda point: float(loss(self.problem, point.gram())))
@@ -123,7 +128,7 @@ class Certifier:
         """
         rows, index, multiplicity = self._rows(H)
         point, moved = snap(rows, index, multiplicity, self.problem.nonneg)
-        with ctx.workprec(precision(self.problem.tau)):
+        with ctx.workprec(self.problem.bits):
             gram = point.gram()
             value, margin = self._at(gram)
             # So far below the last bit of a double that it costs nothing, and far above the rounding of balls:
@@ -205,7 +210,7 @@ class Certifier:
         else:
             value, C = loss_and_gradient(self.problem, gram)
             least = weakest_force(self.problem, C, gram)
-        return value, self.tolerance * (1e-8 * (1 + self._frame_loss) if least is None else least)
+        return value, self.tolerance * (1e-8 * (1 + abs(self._frame_loss)) if least is None else least)
 
     def _implying(self, bound: LowerBound, upper: arb, margin: arb) -> LowerBound:
         """A matrix in the place of a bound without one, which implies nothing, if that changes no judgement."""
@@ -238,6 +243,12 @@ class Certifier:
             below = value - loss(self.problem, self.better.gram())
             if below > (0 if meet else margin):
                 return Proof.NOT_CERTIFIED, "another feasible point has a lower loss", self.better
+        if not (self.problem.nonneg or self.problem.loss.is_convex):
+            return (
+                Proof.INCONCLUSIVE,
+                f"{meet_but}: the loss is not convex in the Gram matrix, so no dual bounds it",
+                None,
+            )
         if self.problem.d < self.problem.k:
             return Proof.INCONCLUSIVE, f"{meet_but}, and with d < k they need not", None
         return Proof.INCONCLUSIVE, f"{meet_but}, and no better point is known", None
@@ -267,14 +278,16 @@ def _opinion(solution: ConicSolution | None, bounds: list[LowerBound]) -> Second
 def serialised_samples(problem: Problem) -> bytes:
     """The problem over its samples as bytes, of which no two problems share any: `samples_digest` is their sha256.
 
-    A line "MODEL d TAU m batches", tau as an exact hexadecimal double; then, as little-endian 64-bit whole numbers, m
-    labels, m multiplicities, and of every batch its size and its members in increasing order. Read from the front,
-    every length is known before what it counts, so that the problem can be read back: the map is injective. A batch
-    is a set: padding and the order of its members do not matter; the order of the batches does.
+    A line "MODEL d TAU LOSS m batches", tau as an exact hexadecimal double, the loss as compact JSON without spaces;
+    then, as little-endian 64-bit whole numbers, m labels, m multiplicities, and of every batch its size and its members
+    in increasing order. Read from the front, every length is known before what it counts, so that the problem can be
+    read back: the map is injective. A batch is a set: padding and the order of its members do not matter; the order of
+    the batches does.
     """
     batches = [np.sort(row[row != PADDING]) for row in np.asarray(problem.batches)]
     batches = [np.concatenate([[len(batch)], batch]) for batch in batches if len(batch)]
     model, tau = "UFM+" if problem.nonneg else "UFM", float(problem.tau).hex()
-    head = f"{model} {problem.d} {tau} {problem.num_points} {len(batches)}\n".encode()
+    loss = json.dumps(problem.loss.described(), sort_keys=True, separators=(",", ":"))
+    head = f"{model} {problem.d} {tau} {loss} {problem.num_points} {len(batches)}\n".encode()
     columns = (np.asarray(problem.labels), np.asarray(problem.multiplicity), *batches)
     return head + b"".join(np.asarray(column).astype("<i8").tobytes() for column in columns)

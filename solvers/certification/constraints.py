@@ -30,6 +30,7 @@ from flint import arb
 
 from solvers.certification.balls import Table, upwards
 from solvers.certification.orbit_problem import OrbitProblem
+from solvers.certification.rows import Row
 
 Pair = tuple[int, int]
 
@@ -44,9 +45,9 @@ def weakest_of_samples(problem: OrbitProblem) -> arb | None:
     """UFM+: at most the least that one sample pays that leaves its orbit and breaks a pair or a tie; None as before."""
     pair, largest = weakest_pair(problem), max(problem.sizes)
     prices = [] if pair is None else [pair / largest]
-    positives = max((sum(count.values()) - 1 for _, count in _single_class(problem)), default=0)
-    if positives:
-        prices.append(arb(2) / positives * _spread_cost(problem))
+    for _, count in _single_class(problem):
+        for row in problem.rows(count).values():
+            prices.append(arb(2) / row.positives * _spread_cost(row))
     return reduce(arb.min, prices) if prices else None
 
 
@@ -56,25 +57,20 @@ def weakest_pair(problem: OrbitProblem) -> arb | None:
     The loss rises by at least this much times the mean cosine (or the mean of 1 - G_ij) of the pair, so
     a gap must be small against it before it says anything about that pair (theory, 2.11).
     """
-    tau = arb(problem.tau)
-    decay = (-1 / tau).exp()
     weights = []
     for batch, count in zip(problem.batches, problem.counts, strict=True):
-        size = sum(count.values())
+        rows = problem.rows(count)
         sizes: dict[int, list[int]] = defaultdict(list)
         for a in batch:
             sizes[problem.classes[a]].append(problem.sizes[a])
-        partition = {c: own - 1 + (size - own) * decay for c, own in count.items()}
-        for c, own in count.items():
-            if own < 2 or own == size:
-                continue
+        for c, row in rows.items():
             least = sorted(sizes[c])
-            pairs = [n * (n - 1) for n in least if n >= 2][:1] + [2 * least[0] * least[1] for _ in least[1:2]]
-            weights.append(min(pairs) * (size - own) * decay / ((own - 1) * partition[c] * tau))
-            for other in count:
-                if other != c:
-                    repulsion = 1 / partition[c] + (1 / partition[other] if count[other] >= 2 else 0)
-                    weights.append(least[0] * min(sizes[other]) * decay * repulsion / tau)
+            if row.negatives or problem.loss.glues_alone:
+                pairs = [n * (n - 1) for n in least if n >= 2][:1] + [2 * least[0] * least[1] for _ in least[1:2]]
+                weights.append(min(pairs) * row.attraction)
+            for other in row.negatives:
+                repulsion = row.repulsion(other) + (rows[other].repulsion(c) if other in rows else 0)
+                weights.append(least[0] * min(sizes[other]) * repulsion)
     return reduce(arb.min, weights) if weights else None
 
 
@@ -83,15 +79,17 @@ def weakest_tie(problem: OrbitProblem, gram: Table | None = None) -> arb | None:
 
     gram: the point whose softmax weighs the values (UFM); without it they weigh the same.
     """
-    masses = []
-    for batch, _ in _single_class(problem):
+    prices = []
+    for batch, count in _single_class(problem):
+        (row,) = problem.rows(count).values()
         for a in batch:
             others = [(b, problem.sizes[b] - (a == b)) for b in batch if problem.sizes[b] > (a == b)]
             if len(others) < 2:
                 continue
-            weights = [n * (1 if gram is None else (gram[a][b] / problem.tau).exp()) for b, n in others]
-            masses.append(problem.sizes[a] * reduce(arb.min, map(arb, weights)) / sum(weights))
-    return 2 * reduce(arb.min, masses) * _spread_cost(problem) if masses else None
+            weights = [n * (1 if gram is None else (gram[a][b] * row.s).exp()) for b, n in others]
+            mass = problem.sizes[a] * reduce(arb.min, map(arb, weights)) / sum(weights)
+            prices.append(2 * mass * _spread_cost(row))
+    return reduce(arb.min, prices) if prices else None
 
 
 def weakest_force(problem: OrbitProblem, C: Table, gram: Table) -> arb | None:
@@ -105,7 +103,7 @@ def weakest_force(problem: OrbitProblem, C: Table, gram: Table) -> arb | None:
     pairs = {
         (a, b): problem.classes[a] == problem.classes[b]
         for batch, count in zip(problem.batches, problem.counts, strict=True)
-        if len(count) > 1
+        if len(count) > 1 or problem.loss.glues_alone
         for a in batch
         for b in batch
         if a < b
@@ -140,7 +138,7 @@ class Components:
         joined, unit, crossing = _Joined(), set(), set()
         for batch, count in zip(problem.batches, problem.counts, strict=True):
             for c, own in count.items():
-                if own >= 2 and len(count) > 1:
+                if own >= 2 and (len(count) > 1 or problem.loss.glues_alone):
                     members = [a for a in batch if problem.classes[a] == c]
                     joined.union(members)
                     unit.update(members)
@@ -242,13 +240,13 @@ class _Joined:
         return list(sets.values())
 
 
-def _single_class(problem: OrbitProblem) -> Iterator[tuple[tuple[int, ...], dict[int, int]]]:
-    """The batches of one class that tie something: of three samples or more."""
+def _single_class(problem: OrbitProblem) -> Iterator[tuple[tuple[int, ...], Counter[int]]]:
+    """The batches of one class that tie something: of three samples or more, under a loss that ties."""
     for batch, count in zip(problem.batches, problem.counts, strict=True):
-        if len(count) == 1 and sum(count.values()) >= 3:
+        if problem.loss.ties_alone and len(count) == 1 and sum(count.values()) >= 3:
             yield batch, count
 
 
-def _spread_cost(problem: OrbitProblem) -> arb:
-    """log cosh(1 / (2 tau))."""
-    return (1 / (2 * arb(problem.tau))).cosh().log()
+def _spread_cost(row: Row) -> arb:
+    """omega log cosh(s / 2)."""
+    return row.omega * (row.s / 2).cosh().log()

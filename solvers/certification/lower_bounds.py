@@ -27,7 +27,7 @@ import numpy as np
 from flint import arb, ctx
 from jaxtyping import Float
 
-from solvers.certification.balls import ZERO, Table, balls, downwards, is_positive_definite, precision
+from solvers.certification.balls import ZERO, Table, balls, downwards, is_positive_definite
 from solvers.certification.orbit_problem import OrbitProblem, Point, loss_and_gradient
 
 MOST_ORBITS_IN_A_MATRIX = 256
@@ -51,7 +51,8 @@ class LowerBound:
 
 
 def frame_loss(problem: OrbitProblem) -> arb:
-    """sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log Z: the loss of an orthogonal frame, the bound of Theorems 1 and 2."""
+    """The loss of an orthogonal frame, the bound of Theorems 1 and 2, sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log Z for SCL
+    (theory, 2.2 and 2.14)."""
     return _counted(problem, lambda count: arb(1))
 
 
@@ -61,11 +62,12 @@ def elementary_bound(problem: OrbitProblem) -> arb:
     By Jensen's inequality over the positives, with g_i their mean, an anchor pays at least log(p + q e^{x_i/tau}),
     x_i the mean of G_il - g_i over its q negatives; x_i >= -2. Where the k_B >= 2 classes of a batch are equally
     many (p + 1 samples each), Jensen over the anchors leaves the mean of x_i, and since all entries of G sum to at
-    least 0, sum_across >= -sum_within - tr G, it is at least -1 - (p + 1)/q = -k_B/(k_B - 1): the simplex.
+    least 0, sum_across >= -sum_within - tr G, it is at least -1 - (p + 1)/q = -k_B/(k_B - 1): the simplex. Of the other
+    losses of the family an anchor pays at least what it does at G_ij = 1 and G_il = -1 (theory, 4.16).
     """
 
     def drop(count: Counter[int]) -> arb:
-        equally_many = len(set(count.values())) == 1 < len(count)
+        equally_many = problem.loss.is_plain and len(set(count.values())) == 1 < len(count)
         return arb(len(count)) / (len(count) - 1) if equally_many else arb(2)
 
     return _counted(problem, drop)
@@ -74,10 +76,8 @@ def elementary_bound(problem: OrbitProblem) -> arb:
 def _counted(problem: OrbitProblem, drop: Callable[[Counter[int]], arb]) -> arb:
     total = ZERO
     for count in problem.counts:
-        size, decay = sum(count.values()), (-drop(count) / problem.tau).exp()
-        for own in count.values():
-            if own >= 2:
-                total += own * (own - 1 + (size - own) * decay).log()
+        for c, row in problem.rows(count).items():
+            total += count[c] * row.least(drop(count))
     return total
 
 
@@ -98,6 +98,8 @@ class MatrixDual:
 def matrix_bound(problem: OrbitProblem, dual: MatrixDual) -> arb | None:
     """The lower bound that a dual proves, or None if it proves nothing. Call within `flint.ctx.workprec`."""
     v = [arb(entry) for entry in dual.v.tolist()]
+    if not problem.loss.is_convex:
+        return None
     if not (dual.v >= 0).all() or not (dual.N >= 0).all() or (not problem.nonneg and (dual.N != 0).any()):
         return None
     gram = balls(dual.gram)
@@ -137,7 +139,7 @@ def repaired(problem: OrbitProblem, dual: MatrixDual) -> MatrixDual | None:
     N = np.maximum(dual.N, 0.0) if problem.nonneg else np.zeros_like(dual.N)
     N = (N + N.T) / 2
     sizes = np.array(problem.sizes, dtype=float)
-    with ctx.workprec(precision(problem.tau)):
+    with ctx.workprec(problem.bits):
         _, C = loss_and_gradient(problem, balls(dual.gram))
         S = slack(C, N)
         slacks = np.array([[float(entry) for entry in row] for row in S])
@@ -165,7 +167,7 @@ def kkt_dual(problem: OrbitProblem, gram: Float[np.ndarray, "m m"], *, touching:
     """
     gram = (gram + gram.T) / 2
     sizes = np.array(problem.sizes, dtype=float)
-    with ctx.workprec(precision(problem.tau)):
+    with ctx.workprec(problem.bits):
         _, table = loss_and_gradient(problem, balls(gram))
     C = np.array([[float(entry) for entry in row] for row in table])
     paired = (C * gram) @ sizes - np.diag(C) * np.diag(gram)
@@ -178,14 +180,14 @@ def kkt_dual(problem: OrbitProblem, gram: Float[np.ndarray, "m m"], *, touching:
 
 def laplacian(problem: OrbitProblem) -> LowerBound:
     """The loss of the frame: the optimum of UFM+ for d >= k, and a bound for every d (theory, 4.4)."""
-    with ctx.workprec(precision(problem.tau)):
+    with ctx.workprec(problem.bits):
         bound = frame_loss(problem)
         return LowerBound(downwards(bound), "laplacian", "graph Laplacian of the attractions", ball=bound)
 
 
 def elementary(problem: OrbitProblem) -> LowerBound:
     """`elementary_bound`, rounded down: needs no matrix, for any number of orbits."""
-    with ctx.workprec(precision(problem.tau)):
+    with ctx.workprec(problem.bits):
         bound = elementary_bound(problem)
         return LowerBound(downwards(bound), "elementary", "every cosine is at least -1", ball=bound)
 
@@ -194,7 +196,7 @@ def stationarity_bound(problem: OrbitProblem, point: Point) -> LowerBound | None
     """The lower bound whose dual is read off the point itself (theory, 4.7); None if nothing is proved."""
     if len(problem) > MOST_ORBITS_IN_A_MATRIX:
         return None
-    with ctx.workprec(precision(problem.tau)):
+    with ctx.workprec(problem.bits):
         gram = np.array([[float(entry) for entry in row] for row in point.gram()])
     return evaluated(problem, repaired(problem, kkt_dual(problem, gram)))
 
@@ -203,6 +205,6 @@ def evaluated(problem: OrbitProblem, dual: MatrixDual | None) -> LowerBound | No
     """What a dual proves (`matrix_bound`), rounded down; None if that is nothing."""
     if dual is None:
         return None
-    with ctx.workprec(precision(problem.tau)):
+    with ctx.workprec(problem.bits):
         value = matrix_bound(problem, dual)
         return None if value is None else LowerBound(downwards(value), "matrix", dual.source, dual, value)

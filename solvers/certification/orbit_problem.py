@@ -12,15 +12,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from flint import arb, arb_mat
 from jaxtyping import Float
 
-from solvers.certification.balls import ZERO, Table
+from solvers.certification.balls import ZERO, Table, precision
+from solvers.certification.rows import Row, active_rows, spread
 from ufm import Problem
+from ufm.losses import Loss
 from ufm.problem import PADDING
 
 
@@ -30,7 +32,7 @@ class OrbitProblem:
 
     - classes, sizes: class and number of samples of each orbit.
     - batches: the orbits in each batch; all samples of an orbit are in the same batches.
-    - tau, d, nonneg: as `ufm.Problem`.
+    - tau, d, nonneg, loss: as `ufm.Problem`.
     """
 
     classes: tuple[int, ...]
@@ -39,6 +41,7 @@ class OrbitProblem:
     tau: float
     d: int
     nonneg: bool
+    loss: Loss = field(default_factory=Loss)
 
     @classmethod
     def of(cls, quotient: Problem) -> OrbitProblem:
@@ -50,6 +53,7 @@ class OrbitProblem:
             tau=float(quotient.tau),
             d=quotient.d,
             nonneg=quotient.nonneg,
+            loss=quotient.loss,
         )
 
     def __len__(self) -> int:
@@ -76,12 +80,30 @@ class OrbitProblem:
             counted.append(count)
         return tuple(counted)
 
+    @cached_property
+    def totals(self) -> tuple[int, ...]:
+        """Samples of each class in the problem (the paper's n_c)."""
+        held = Counter[int]()
+        for c, size in zip(self.classes, self.sizes, strict=True):
+            held[c] += size
+        return tuple(held[c] for c in range(self.k))
+
+    @property
+    def bits(self) -> int:
+        """Working precision of balls: `solvers.certification.balls.precision` of the coldest anchor and its margins."""
+        return precision(self.tau * min(self.loss.temperatures), spread(self.loss, sum(self.sizes)))
+
+    def rows(self, count: Counter[int]) -> dict[int, Row]:
+        """The rows of the classes that are active in a batch with these counts, in balls."""
+        return {row.c: row for row in active_rows(self.loss, self.tau, count, self.totals)}
+
     def describe(self) -> dict[str, object]:
         """The content of a certificate's "problem", without digests."""
         return {
             "model": self.model,
             "d": self.d,
             "tau": self.tau.hex(),
+            "loss": self.loss.described(),
             "classes": list(self.classes),
             "sizes": list(self.sizes),
             "batches": [list(batch) for batch in self.batches],
@@ -146,31 +168,27 @@ def loss_and_gradient(problem: OrbitProblem, gram: Table) -> tuple[arb, Table]:
 
 def _sweep(problem: OrbitProblem, gram: Table, towards: Table | None) -> arb:
     """L; adds d f_a / d G_aj, j a sample of orbit b, to towards[a][b] unless that is None."""
-    tau, sizes, classes = arb(problem.tau), problem.sizes, problem.classes
+    sizes, classes = problem.sizes, problem.classes
     total = ZERO
-    exponentials: dict[tuple[int, int], arb] = {}
+    exponentials: dict[tuple[int, int, int], arb] = {}
+    by_class = problem.loss.taus is not None
 
-    def exponential(a: int, b: int) -> arb:
-        key = (a, b) if a <= b else (b, a)
+    def exponential(a: int, b: int, row: Row) -> arb:
+        key = (min(a, b), max(a, b), row.c if by_class else 0)
         if key not in exponentials:
-            exponentials[key] = (gram[a][b] / tau).exp()
+            exponentials[key] = (row.s * gram[a][b]).exp()
         return exponentials[key]
 
     for batch, count in zip(problem.batches, problem.counts, strict=True):
-        for a in batch:
-            positives = count[classes[a]] - 1
-            if positives < 1:
-                continue
-            partition, mean = ZERO, ZERO
-            for b in batch:
-                others = sizes[b] - (a == b)
-                if others:
-                    partition += others * exponential(a, b)
-                    if classes[a] == classes[b]:
-                        mean += others * gram[a][b]
-            total += sizes[a] * (partition.log() - mean / (positives * tau))
+        rows = problem.rows(count)
+        for a in (a for a in batch if classes[a] in rows):
+            row = rows[classes[a]]
+            met = [b for b in batch if sizes[b] > (a == b)]
+            value, slopes = row.pays(
+                [(classes[b], sizes[b] - (a == b), gram[a][b], exponential(a, b, row)) for b in met]
+            )
+            total += sizes[a] * value
             if towards is not None:
-                for b in batch:
-                    pull = arb(1) / positives if classes[a] == classes[b] else ZERO
-                    towards[a][b] += (exponential(a, b) / partition - pull) / tau
+                for b, slope in zip(met, slopes, strict=True):
+                    towards[a][b] += slope
     return total

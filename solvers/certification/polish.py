@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import helmert
 from scipy.sparse.csgraph import connected_components
+from scipy.special import expit
 
 from solvers.certification.lower_bounds import MOST_ORBITS_IN_A_MATRIX, LowerBound, stationarity_bound
 from solvers.certification.orbit_problem import OrbitProblem, Point
@@ -35,49 +36,62 @@ class _Anchors:
 
     - members: orbits of the batch. active: which of them are anchors, as positions in members.
     - others: samples of each member other than the anchor. pull: weight of each positive in the mean.
-    - weight: samples the anchor stands for.
+    - shift: log of what stands before each exponential, -inf for none; of the sigmoid its bias.
+    - weight: samples the anchor stands for, times omega. slope: s.
     """
 
     members: np.ndarray
     active: np.ndarray
     others: Float[np.ndarray, "a s"]
     pull: Float[np.ndarray, "a s"]
-    weight: Float[np.ndarray, " a"]
+    shift: Float[np.ndarray, "a s"]
+    weight: Float[np.ndarray, "a 1"]
+    slope: Float[np.ndarray, "a 1"]
 
 
 class OrbitLoss:
     """L as a function of an orbit-constant Gram matrix, its gradient and second derivative, in numpy.
 
     The gradient K is over orbits: dL = sum_ab K_ab dG_ab, not symmetrised; K_ab = n_a n_b C_ab off the
-    diagonal and n_a (n_a - 1) c_aa on it, up to symmetrisation.
+    diagonal and n_a (n_a - 1) c_aa on it, up to symmetrisation. Of SupCon-in, which is not convex, Newton's method has
+    nothing to expect: its anchors stand in as those of SCL, whose minimisers are candidates all the same.
     """
 
     def __init__(self, problem: OrbitProblem) -> None:
-        self.tau, self.m = problem.tau, len(problem)
+        self.m, self.is_sigmoid = len(problem), problem.loss.kind == "sigmoid"
         sizes, classes = np.array(problem.sizes, dtype=float), np.array(problem.classes, dtype=int)
         self.batches: list[_Anchors] = []
         for batch, count in zip(problem.batches, problem.counts, strict=True):
-            members = np.array(batch)
-            active = np.array([position for position, a in enumerate(batch) if count[classes[a]] >= 2], dtype=int)
+            members, rows = np.array(batch), problem.rows(count)
+            active = np.array([position for position, a in enumerate(batch) if classes[a] in rows], dtype=int)
             anchors = np.take(members, active)
+            own = [rows[c] for c in classes[anchors].tolist()]
             others = sizes[members][None, :] - (members[None, :] == anchors[:, None])
-            positives = np.array([count[problem.classes[a]] - 1 for a in anchors], dtype=float)
+            positives = np.array([row.positives for row in own], dtype=float)
             same = np.equal.outer(classes[anchors], classes[members])
             pull = others * same / positives[:, None]
-            self.batches.append(_Anchors(members, active, others, pull, sizes[anchors]))
+            shift = np.array([row.shifts(classes[members].tolist()) for row in own]).reshape(others.shape)
+            numbers = (
+                np.array([[float(x)] for x in of]) for of in zip(*((row.omega, row.s) for row in own), strict=True)
+            )
+            omega, slope = numbers if own else (np.ones((0, 1)), np.ones((0, 1)))
+            weight = sizes[anchors][:, None] * omega
+            self.batches.append(_Anchors(members, active, others, pull, shift, weight, slope))
 
     def value_and_gradient(self, G: Float[np.ndarray, "m m"]) -> tuple[float, Float[np.ndarray, "m m"]]:
         """L and K at G."""
         total, K = 0.0, np.zeros((self.m, self.m))
         for batch in self.batches:
-            anchors = batch.members[batch.active]
-            x = G[np.ix_(anchors, batch.members)] / self.tau
-            top = x.max(axis=1, keepdims=True)
-            e = batch.others * np.exp(x - top)
-            partition = e.sum(axis=1, keepdims=True)
-            value = np.log(partition[:, 0]) + top[:, 0] - (batch.pull * x).sum(axis=1)
-            total += float(batch.weight @ value)
-            K[np.ix_(anchors, batch.members)] += batch.weight[:, None] / self.tau * (e / partition - batch.pull)
+            at = np.ix_(batch.members[batch.active], batch.members)
+            if self.is_sigmoid:
+                x = self._odds(batch, G[at])
+                total += float((batch.weight * batch.others * np.logaddexp(0.0, x)).sum())
+                K[at] += batch.weight * batch.slope * self._sign(batch) * batch.others * expit(x)
+                continue
+            p, partition = self._softmax(batch, G[at])
+            value = partition[:, 0] - batch.slope[:, 0] * (batch.pull * G[at]).sum(axis=1)
+            total += float(batch.weight[:, 0] @ value)
+            K[at] += batch.weight * batch.slope * (p - batch.pull)
         return total, K
 
     def curvature(self, G: Float[np.ndarray, "m m"], dG: Float[np.ndarray, "q m m"]) -> Float[np.ndarray, "q m m"]:
@@ -85,13 +99,32 @@ class OrbitLoss:
         dK = np.zeros_like(dG)
         for batch in self.batches:
             anchors = batch.members[batch.active]
-            x = G[np.ix_(anchors, batch.members)] / self.tau
-            e = batch.others * np.exp(x - x.max(axis=1, keepdims=True))
-            p = e / e.sum(axis=1, keepdims=True)
+            at = np.ix_(anchors, batch.members)
             along = dG[:, anchors[:, None], batch.members[None, :]]
-            change = p * (along - (p * along).sum(axis=2, keepdims=True))
-            dK[:, anchors[:, None], batch.members[None, :]] += batch.weight[:, None] / self.tau**2 * change
+            if self.is_sigmoid:
+                share = expit(self._odds(batch, G[at]))
+                change = batch.others * share * (1 - share) * along
+            else:
+                p, _ = self._softmax(batch, G[at])
+                change = p * (along - (p * along).sum(axis=2, keepdims=True))
+            dK[:, anchors[:, None], batch.members[None, :]] += batch.weight * batch.slope**2 * change
         return dK
+
+    @staticmethod
+    def _softmax(batch: _Anchors, G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Softmax weights of each anchor, and the logarithm of the sum that they share."""
+        x = batch.slope * G + batch.shift
+        top = x.max(axis=1, keepdims=True, initial=-np.inf)
+        e = batch.others * np.exp(x - top)
+        partition = e.sum(axis=1, keepdims=True)
+        return e / partition, np.log(partition) + top
+
+    @staticmethod
+    def _sign(batch: _Anchors) -> np.ndarray:
+        return np.where(batch.pull > 0, -1.0, 1.0)
+
+    def _odds(self, batch: _Anchors, G: np.ndarray) -> np.ndarray:
+        return self._sign(batch) * (batch.slope * G + batch.shift)
 
 
 def factor(problem: OrbitProblem, gram: Float[np.ndarray, "m m"], r: int) -> Float[np.ndarray, "m r"]:
@@ -208,7 +241,9 @@ def polished_points(problem: OrbitProblem, solution: ConicSolution | None) -> tu
     dual bounds the loss for every d. With d < k what d coordinates keep of that is polished again for a point.
     Where every mixed batch holds all classes equally often the simplex solves it and `elementary_bound` is its value.
     """
-    balanced = all(len(count) in (1, problem.k) and len(set(count.values())) == 1 for count in problem.counts)
+    balanced = problem.loss.is_plain and all(
+        len(count) in (1, problem.k) and len(set(count.values())) == 1 for count in problem.counts
+    )
     m, r = len(problem), min(len(problem), problem.d if balanced else max(problem.d, problem.k))
     simplex = np.zeros((problem.k, max(problem.d, problem.k)))
     simplex[:, : problem.k - 1] = helmert(problem.k).T

@@ -114,27 +114,31 @@ def _loss(problem: OrbitProblem, values: Any) -> Any:
     import cvxpy as cp
 
     m, sizes, classes = len(problem), np.array(problem.sizes, dtype=float), np.array(problem.classes)
-    rows: dict[int, list[tuple[Int[np.ndarray, " s"], Float[np.ndarray, " s"], float]]] = {}
-    linear = np.zeros(values.shape[0])
+    rows: dict[int, list[tuple[Int[np.ndarray, " s"], Float[np.ndarray, " s"], float, float]]] = {}
+    linear, logistic = np.zeros(values.shape[0]), 0.0
     for batch, count in zip(problem.batches, problem.counts, strict=True):
-        members = np.array(batch)
-        for a in batch:
-            positives = count[classes[a]] - 1
-            if positives < 1:
-                continue
+        members, active = np.array(batch), problem.rows(count)
+        for a in (a for a in batch if classes[a] in active):
+            row = active[classes[a]]
+            s, shift = float(row.s), np.array(row.shifts(classes[members].tolist()))
             others = sizes[members] - (members == a)
-            index = _pair_index(m, a, members)
-            same = (classes[members] == classes[a]) & (others > 0)
-            np.add.at(linear, index[same], sizes[a] * others[same] / (positives * problem.tau))
-            kept = others > 0
-            rows.setdefault(int(kept.sum()), []).append((index[kept], np.log(others[kept]), sizes[a]))
-    loss = -(linear @ values)
+            index, same = _pair_index(m, a, members), classes[members] == classes[a]
+            if problem.loss.kind == "sigmoid":
+                sign = np.where(same, -1.0, 1.0)
+                paid = cp.logistic(cp.multiply(sign * s, values[index]) + sign * shift)
+                logistic = logistic + (sizes[a] * others) @ paid
+                continue
+            weight = sizes[a] * float(row.omega)
+            pulling, kept = same & (others > 0), (others > 0) & np.isfinite(shift)
+            np.add.at(linear, index[pulling], weight * s * others[pulling] / row.positives)
+            rows.setdefault(int(kept.sum()), []).append((index[kept], shift[kept] + np.log(others[kept]), weight, s))
+    loss = logistic - linear @ values
     for terms, group in rows.items():
         index = np.concatenate([entry[0] for entry in group])
         offset = np.concatenate([entry[1] for entry in group]).reshape(len(group), terms)
-        weight = np.array([entry[2] for entry in group])
-        exponents = cp.reshape(values[index], (len(group), terms), order="C") / problem.tau + offset
-        loss = loss + weight @ cp.log_sum_exp(exponents, axis=1)
+        weight, slope = (np.array([entry[part] for entry in group]) for part in (2, 3))
+        met = cp.reshape(values[index], (len(group), terms), order="C")
+        loss = loss + weight @ cp.log_sum_exp(cp.multiply(slope[:, None] * np.ones(terms), met) + offset, axis=1)
     return loss
 
 

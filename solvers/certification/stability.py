@@ -5,9 +5,9 @@ for every feasible H of UFM+, with sums over ordered pairs of samples,
 
     L(H) - L(frame) >= sum_within A_ij (1 - G_ij) + sum_across N_ij G_ij,   every term >= 0,
 
-A_ij = sum_B q e^{-1/tau} / (p Z tau) with p = n_{B,c} - 1 positives and q = n_B - n_{B,c} negatives, and
-N_ij = (1/2) sum_B e^{-1/tau} (1/Z_i + 1/Z_j) / tau over the anchors that are active. A gap eps on the left
-therefore bounds
+of SCL A_ij = sum_B q e^{-1/tau} / (p Z tau) with p = n_{B,c} - 1 positives and q = n_B - n_{B,c} negatives, and
+N_ij = (1/2) sum_B e^{-1/tau} (1/Z_i + 1/Z_j) / tau over the anchors that are active; of
+the other losses those of theory, 2.15. A gap eps on the left therefore bounds
 
 - across orbits a, b:  mean G_ij <= eps / (2 n_a n_b N_ab);
 - within a class:  sum_{i<j} A_ij ||h_i - h_j||^2 <= eps, so ||h_i - h_j||^2 <= eps R_ij, with R_ij the effective
@@ -63,26 +63,21 @@ class Implied:
 
 def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:
     """A and N of the head of this module on pairs a <= b of orbits that a batch really constrains."""
-    tau = arb(problem.tau)
-    decay = (-1 / tau).exp()
     within: Edges = defaultdict(arb)
     across: Edges = defaultdict(arb)
     for batch, count in zip(problem.batches, problem.counts, strict=True):
-        size = sum(count.values())
-        attraction, repulsion = {}, {}
-        for c, own in count.items():
-            positives, negatives = own - 1, size - own
-            partition = positives + negatives * decay
-            active = positives >= 1
-            attraction[c] = negatives * decay / (positives * partition * tau) if active and negatives else None
-            repulsion[c] = decay / (2 * partition * tau) if active else arb(0)
+        rows = problem.rows(count)
+        attracting = rows if len(count) > 1 or problem.loss.glues_alone else {}
+        attraction = {c: row.attraction for c, row in attracting.items()}
+        repulsion = {(c, e): row.repulsion(e) / 2 for c, row in rows.items() for e in row.negatives}
         for position, a in enumerate(batch):
             for b in batch[position:]:
                 c, other = problem.classes[a], problem.classes[b]
                 if c != other:
-                    if count[c] >= 2 or count[other] >= 2:
-                        across[a, b] += repulsion[c] + repulsion[other]
-                elif attraction[c] is not None and (a != b or problem.sizes[a] >= 2):
+                    forces = [repulsion[pair] for pair in ((c, other), (other, c)) if pair in repulsion]
+                    if forces:
+                        across[a, b] += sum(forces)
+                elif c in attraction and (a != b or problem.sizes[a] >= 2):
                     within[a, b] += attraction[c]
     return within, across
 
@@ -121,14 +116,14 @@ def implied(problem: OrbitProblem, gap: arb) -> Implied | None:
 
 
 def _ties(problem: OrbitProblem, gap: arb) -> tuple[float, ...]:
-    largest = [0] * problem.k  # samples in a batch of the class alone
+    widest = [0.0] * problem.k
     for count in problem.counts:
-        if len(count) == 1:
-            ((c, own),) = count.items()
-            largest[c] = max(largest[c], own)
-    # acosh(e^x) = asinh sqrt(e^{2 x} - 1)
-    off = [2 * arb(problem.tau) * ((n - 1) * gap).expm1().sqrt().asinh() if n >= 3 else arb(0) for n in largest]
-    return tuple(min(upwards(x), 1.0) for x in off)
+        if problem.loss.ties_alone and len(count) == 1 and sum(count.values()) >= 3:
+            for c, row in problem.rows(count).items():
+                # acosh(e^x) = asinh sqrt(e^{2 x} - 1)
+                off = 2 / row.s * (row.positives * gap / row.omega).expm1().sqrt().asinh()
+                widest[c] = max(widest[c], min(upwards(off), 1.0))
+    return tuple(widest)
 
 
 def _largest_resistance(problem: OrbitProblem, members: list[int], within: Edges) -> arb | None:

@@ -10,6 +10,7 @@ from typing import Any
 from flint import arb
 
 from solvers.checking.bounds import INFINITY, Edges
+from solvers.checking.losses import rows
 from solvers.checking.reading import Gram, Problem, doubles, items, prove, record, shown
 
 
@@ -35,13 +36,13 @@ def components(
     crowded (d = k): k components of the k classes that all cross are the axes; what crosses k - 1 is on the last."""
     classes, glued, unit, crossing, waiting, before = problem.classes, Joined(), set(), set(), [], None
     for batch, count in problem.batches:
-        repeated = [c for c, n in count.items() if n > 1 + (len(count) == 1)]
+        repeated = [c for c, n in count.items() if n >= (2 if len(count) > 1 else problem.loss.alone)]
         waiting += [([a for a in batch if classes[a] == c], batch) for c in repeated]
     while before != (before := (len(waiting), Counter(map(glued.root, sorted(unit))))):
         asked, waiting = waiting, []
         for own, batch in asked:  # a mixed batch glues its orbits, another does if it holds a glued pair
             within = any(a in unit and problem.sizes[a] > 1 for a in own)
-            if own != batch or within or len(set(map(glued.root, own))) < len(own):
+            if own != batch or problem.loss.kind == "sigmoid" or within or len(set(map(glued.root, own))) < len(own):
                 glued.join(own)
                 unit.update(own)
                 crossing.update(pair for a in own for b in set(batch) - set(own) for pair in ((a, b), (b, a)))
@@ -111,13 +112,16 @@ def resistance(sizes: list[int], members: list[int], roads: dict[int, dict[int, 
 
 def check_implied(problem: Problem, within: Edges, across: Edges, eps: arb, claims: Any, unique: Any) -> str:
     """UFM+: redo the bounds on ties, spreads, norms and cosines, and uniqueness; what they say."""
-    k, sizes, classes, tau = problem.k, problem.sizes, problem.classes, problem.tau
+    k, sizes, classes = problem.k, problem.sizes, problem.classes
     cosine, spread, norm, tie = record(claims, "implied", "cosine", "spread", "norm", "tie")
     cosines = [doubles(row, "cosine", k, 0.0, 1.0) for row in items(cosine, "cosine", k)]
     spreads, norms = doubles(spread, "spread", k, 0.0, 2.0), doubles(norm, "norm", k, 0.0, 1.0)
     ties = doubles(tie, "tie", k, 0.0, 1.0)
-    for c, n in ((c, n) for _, count in problem.batches for c, n in count.items() if len(count) == 1 and n > 2):
-        paid = (arb(2) / (n - 1)) * (ties[c] / (2 * tau)).cosh().log()
+    lone = [
+        count for _, count in problem.batches if problem.loss.alone == 3 and len(count) == 1 < max(count.values()) - 1
+    ]
+    for c, row in (pair for count in lone for pair in rows(problem, count).items()):
+        paid = 2 * row.omega / row.positives * (ties[c] * row.s / 2).cosh().log()
         prove(ties[c] >= 1 or paid >= eps, f"the ties of class {c}")
     members, roads = [[a for a, label in enumerate(classes) if label == c] for c in range(k)], defaultdict(dict)
     for (a, b), A in within.items():
@@ -151,7 +155,7 @@ def check_intervals(problem: Problem, dual: list[Any], eps: arb, claims: Any, un
     most, least = ([doubles(row, "cosine", k, -1.0, 1.0) for row in items(t, "cosine", k)] for t in (cosine, least))
     spreads, norms = doubles(spread, "spread", k, 0.0, 2.0), doubles(norm, "norm", k, 0.0, 1.0)
     full = problem.batches != [] and all(len(batch) == k for batch, _ in problem.batches)
-    prove(full and problem.classes == list(range(k)), "a full batch")
+    prove(full and problem.loss.plain and problem.classes == list(range(k)), "a full batch of SCL")
     s, products, unit = [v[a] - C[a][a] for a in range(k)], defaultdict(list), arb(-1).union(arb(1))
     prove(all(x > 0 for x in (*v, *s)), "the multipliers are positive")
     short = [eps / v[a] if m == 1 else (eps / (m * v[a])).max(eps / ((m - 1) * s[a])) for a, m in enumerate(n)]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from decimal import ROUND_CEILING, Context, Decimal
 from functools import cache, partial
 from itertools import pairwise
+from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +16,36 @@ from flint import arb
 
 # What a file of unknown origin may take: seconds, and 300 MiB. MOST_WORK: pairs in batches times bits of precision.
 MOST_BYTES, MOST_ENTRIES, MOST_WORK, MOST_PRODUCTS, MOST_IN_A_MATRIX = 2**22, 2**22, 15 * 10**7, 2**22, 256
-FORMAT = "ufm-scl certificate 2"
+FORMAT = "ufm-scl certificate 3"
 HEX_DIGEST = re.compile("[0-9a-f]{64}")
 HEX_DOUBLE = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}")
 Gram = Callable[[int, int], arb]
+# The numbers that a loss may have: axes of classes, least and largest.
+NUMBERS = {"weights": (1, 1e-9, 1e9), "taus": (1, 1e-6, 1e6), "margins": (2, -100.0, 100.0), "strength": (0, -4.0, 4.0)}
+OF_SIGMOID = {"scale": (0, 1e-6, 1e6), "bias": (0, -100.0, 100.0)}
 
 
 class Refusal(Exception):
     """The exit status, 1 for a claim that does not follow or 2 for a file that is no certificate, and what is wrong."""
+
+
+class Loss(NamedTuple):
+    """A loss of the family: kind, whether positives are in the denominator, class averaging, and numbers by name."""
+
+    kind: str
+    positives: bool
+    averaged: bool
+    numbers: dict[str, Any]
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is SCL."""
+        return self == ("log-sum-exp", True, False, {})
+
+    @property
+    def alone(self) -> int:
+        """The fewest samples of a batch of one class that is not free: the sigmoid glues, positives inside tie."""
+        return 2 if self.kind == "sigmoid" else 3 if self.kind == "log-sum-exp" and self.positives else 2**62
 
 
 class Problem(NamedTuple):
@@ -36,6 +59,9 @@ class Problem(NamedTuple):
     sizes: list[int]
     batches: list[tuple[list[int], Counter[int]]]
     room: int
+    loss: Loss
+    totals: Counter[int]
+    bits: int
 
 
 def need(condition: bool, what: str, status: int = 2) -> None:
@@ -84,9 +110,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def precision(tau: float) -> int:
-    """Working precision in bits: e^{-1/tau} stays far above the last one."""
-    return 256 + int(6 / tau) + 1
+def precision(tau: float, margins: float = 0.0) -> int:
+    """Working precision in bits: e^{-1/tau}, and e^{2 margins} times that, stays far above the last one."""
+    return 256 + int(6 / tau + 6 * margins) + 1
 
 
 def fits(load: int, room: int, what: str) -> None:
@@ -104,10 +130,38 @@ def read(path: str, room: int = 1) -> dict[str, Any]:
     return content
 
 
+def read_loss(value: Any, k: int) -> Loss:
+    """The loss, of k classes."""
+    need(isinstance(value, dict), "loss should be an object")
+    flags = ("kind", "positives_in_denominator", "averaged")
+    kind, held, averaged, *given = record(value, "loss", *flags, *(name for name in value if name not in flags))
+    sigmoid, plain = kind == "sigmoid", (held, averaged) == (True, False)
+    need(kind in ("log-sum-exp", "sigmoid", "supcon-in") and type(held) is type(averaged) is bool, "loss is unknown")
+    names, known = [name for name in value if name not in flags], OF_SIGMOID if sigmoid else NUMBERS
+    need(kind == "log-sum-exp" or (plain and set(names) == (set(OF_SIGMOID) if sigmoid else set())), "loss is unknown")
+    numbers = {}
+    for name, x in zip(names, given, strict=True):
+        need(name in known, f"loss has no {name}")
+        axes, low, high = known[name]
+        rows = items(x, name, k) if axes == 2 else [x if axes else [x]]
+        read = [doubles(row, name, k if axes else 1, low, high) for row in rows]
+        numbers[name] = read if axes == 2 else read[0] if axes else read[0][0]
+    return Loss(kind, held, averaged, numbers)
+
+
+def read_bits(loss: Loss, tau: float, n: int) -> int:
+    """The precision that the coldest anchor and the largest margin among n samples ask for."""
+    number = loss.numbers
+    taus = [tau * float(x) for x in number.get("taus", [1 / number.get("scale", arb(1))])]
+    need(all(0.01 * (1 - 1e-12) <= x <= 1e4 * (1 + 1e-12) for x in taus), "temperatures should lie from 0.01 to 1e4")
+    fixed = [abs(float(x)) for row in number.get("margins", [[number.get("bias", arb(0))]]) for x in row]
+    return precision(min(taus), max(fixed) + (abs(float(number.get("strength", 0))) + loss.averaged) * log(n))
+
+
 def read_problem(value: Any, room: int) -> Problem:
     """The problem; its own digest must hold."""
-    fields = ("model", "d", "tau", "classes", "sizes", "batches")
-    model, d, tau, classes, sizes, batches, own, _ = record(value, "problem", *fields, "digest", "samples_digest")
+    fields = ("model", "d", "tau", "loss", "classes", "sizes", "batches")
+    model, d, tau, loss, classes, sizes, batches, own, _ = record(value, "problem", *fields, "digest", "samples_digest")
     m = len(items(classes, "classes"))
     need(model == "UFM+" or (model == "UFM" and m * m <= MOST_ENTRIES), "model should be UFM+, or UFM of few orbits")
     k = len(set(wholes(classes, "classes", 0, m - 1)))
@@ -118,10 +172,12 @@ def read_problem(value: Any, room: int) -> Problem:
     for batch in items(batches, "batches"):
         need(batch != [] and all(a < b for a, b in pairwise(wholes(batch, "a batch", 0, m - 1))), "batches increase")
     pairs = sum((len(batch) + 5) ** 2 for batch in batches)
-    fits(pairs * precision(float(temperature)), room * MOST_WORK, "pairs in batches")
+    totals, of = sum((Counter({c: n}) for c, n in zip(classes, sizes, strict=True)), Counter()), read_loss(loss, k)
+    bits = read_bits(of, float(temperature), sum(sizes))
+    fits(pairs * bits, room * MOST_WORK, "pairs in batches")
     prove(own == digest({field: value[field] for field in fields}), "the digest of the problem")
     held = [(batch, sum((Counter({classes[a]: sizes[a]}) for a in batch), Counter())) for batch in batches]
-    return Problem(model == "UFM+", d, k, temperature, classes, sizes, held, room)
+    return Problem(model == "UFM+", d, k, temperature, classes, sizes, held, room, of, totals, bits)
 
 
 def read_point(problem: Problem, rows: Any, norms: Any) -> Gram:
