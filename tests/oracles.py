@@ -72,10 +72,15 @@ def scl_jnp(H, labels, tau, batches):
 
 def family(H, problem):
     """The definitions of the family (theory, 1.5) in mpmath's digits: the loss and its bound (theory, 2.14), summed."""
+    rows = [[mpmath.mpf(x) for x in row] for row in (H.tolist() if isinstance(H, np.ndarray) else H)]
+    return family_at(lambda i, j: mpmath.fdot(rows[i], rows[j]), problem)
+
+
+def family_at(gram, problem):
+    """The same of points with these inner products."""
     one, loss, k = mpmath.mpf(1), problem.loss, problem.k
     labels = np.asarray(problem.labels).tolist()
     times = [int(x) for x in np.asarray(problem.multiplicity)]
-    rows = [[mpmath.mpf(x) for x in row] for row in (H.tolist() if isinstance(H, np.ndarray) else H)]
     n = [sum(t for t, y in zip(times, labels, strict=True) if y == c) for c in range(k)]
     at = {name: None if x is None else np.asarray(x).tolist() for name, x in vars(loss).items() if name in SHAPES}
     tau = [mpmath.mpf(float(problem.tau)) * (1 if at["taus"] is None else mpmath.mpf(at["taus"][c])) for c in range(k)]
@@ -95,7 +100,7 @@ def family(H, problem):
             if not pos or not (neg or loss.positives_in_denominator):
                 continue
             s = one / tau[c]
-            G = {j: mpmath.fdot(rows[i], rows[j]) for j in set(others)}
+            G = {j: gram(i, j) for j in set(others)}
             frame = {j: one * (labels[j] == c) for j in set(others)}
             for result, x in ((total, G), (bound, frame)):
                 if loss.kind == "sigmoid":

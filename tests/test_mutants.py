@@ -10,7 +10,7 @@ import mpmath
 import numpy as np
 import pytest
 from flint import arb, ctx
-from oracles import expanded
+from oracles import expanded, family_at
 from problems import PROBLEMS
 from problems import frame as orthogonal_frame
 from test_checker import EVERYWHERE, sign, spoil
@@ -22,6 +22,7 @@ from solvers.certification.certifier import TOLERANCE, Certifier
 from solvers.certification.constraints import weakest
 from solvers.certification.orbit_problem import OrbitProblem
 from solvers.checking import bounds, reading
+from ufm.losses import Loss
 
 DIGITS, CLOSE = 120, mpmath.mpf(10) ** -40
 
@@ -167,7 +168,7 @@ FORGERIES = (
 def consistent(content):
     """Upper and lower bound, gap and the frame's loss as they are after all: only the rest is forged."""
     problem = reading.read_problem(sign(content)["problem"], 1)
-    with ctx.workprec(reading.precision(float(problem.tau))):
+    with ctx.workprec(problem.bits):
         gram = reading.read_point(problem, content["point"]["rows"], content["point"]["norms"])
         at, (low, _) = bounds.loss(problem, gram), check.lower_bound(problem, content["lower_bound"], frame(problem))
         up, down = (1 + arb(2) ** -50), (1 - arb(2) ** -50)
@@ -216,19 +217,16 @@ def gram_of(point, digits=DIGITS):
     return [[mpmath.fdot(x, y) for y in rows] for x in rows], rows
 
 
+def problem_of(problem):
+    """The problem of a file, a point an orbit."""
+    model = {"tau": float.fromhex(problem["tau"]), "nonneg": problem["model"] == "UFM+"}
+    own = {"multiplicity": problem["sizes"], "loss": Loss.of_description(problem["loss"])}
+    return ufm.Problem(problem["classes"], problem["d"], batches=problem["batches"], **model, **own)
+
+
 def loss_of(problem, gram):
     """The definition over orbits: samples of one orbit are alike."""
-    classes, sizes, tau = problem["classes"], problem["sizes"], mpmath.mpf(float.fromhex(problem["tau"]))
-    total = mpmath.mpf(0)
-    for batch in problem["batches"]:
-        for a in batch:
-            others = {b: sizes[b] - (a == b) for b in batch}
-            positives = sum(n for b, n in others.items() if classes[b] == classes[a])
-            if positives:
-                partition = mpmath.fsum(n * mpmath.exp(gram[a][b] / tau) for b, n in others.items())
-                pull = mpmath.fsum(n * gram[a][b] for b, n in others.items() if classes[b] == classes[a]) / tau
-                total += sizes[a] * (mpmath.log(partition) - pull / positives)
-    return total
+    return family_at(lambda a, b: gram[a][b], problem_of(problem))[0]
 
 
 def means_of(problem, rows):
@@ -271,10 +269,7 @@ def assert_true(content, said, where):
     """Every sentence that was proved, by mpmath and by what `ufm` says of the problem."""
     problem, claims = content["problem"], content["claims"]
     number = {name: mpmath.mpf(float.fromhex(claims[name])) for name in ("upper", "lower", "gap", "tolerance")}
-    nonneg, tau = problem["model"] == "UFM+", float.fromhex(problem["tau"])
-    given = ufm.Problem(
-        problem["classes"], problem["d"], tau, problem["batches"], nonneg, multiplicity=problem["sizes"]
-    )
+    nonneg, given = problem["model"] == "UFM+", problem_of(problem)
     full, origin = expanded(given)
     gram, rows = gram_of(content["point"])
     at = loss_of(problem, gram)

@@ -1,13 +1,14 @@
 """The digest that links a certificate to the user's data: no two problems share it."""
 
 import hashlib
+import json
 
 import families
 import numpy as np
 import pytest
 
 from solvers.certification.certifier import Certifier, serialised_samples
-from ufm import Problem
+from ufm import Problem, losses
 
 COLLIDED = [
     ([0, 1, 0, 1], [[0, 1], [2, 3]]),
@@ -20,7 +21,7 @@ BASE = {"labels": [0, 0, 1, 1], "d": 3, "tau": 0.5, "batches": [[0, 1, 2], [2, 3
 def read_back(content):
     """The problem from its bytes, without knowing it."""
     head, _, rest = content.partition(b"\n")
-    model, d, tau, m, nb = head.decode().split(" ")
+    model, d, tau, loss, m, nb = head.decode().split(" ")
     numbers = np.frombuffer(rest, "<i8").tolist()
     labels, multiplicity, rest = numbers[: int(m)], numbers[int(m) : 2 * int(m)], numbers[2 * int(m) :]
     batches = []
@@ -28,13 +29,13 @@ def read_back(content):
         batches.append(rest[1 : 1 + rest[0]])
         rest = rest[1 + rest[0] :]
     assert rest == []
-    return model == "UFM+", int(d), float.fromhex(tau), labels, multiplicity, batches
+    return model == "UFM+", int(d), float.fromhex(tau), json.loads(loss), labels, multiplicity, batches
 
 
 def canonical(problem):
     batches = [sorted(i for i in row if i >= 0) for row in np.asarray(problem.batches).tolist()]
     labels, multiplicity = np.asarray(problem.labels).tolist(), np.asarray(problem.multiplicity).tolist()
-    return problem.nonneg, problem.d, float(problem.tau), labels, multiplicity, batches
+    return problem.nonneg, problem.d, float(problem.tau), problem.loss.described(), labels, multiplicity, batches
 
 
 def test_three_families_of_one_digest_are_told_apart():
@@ -53,6 +54,8 @@ def test_three_families_of_one_digest_are_told_apart():
         {"batches": [[2, 3], [0, 1, 2]]},
         {"batches": [[0, 1, 2], [2, 3], [2, 3]]},
         {"nonneg": False},
+        {"loss": losses.decoupled()},
+        {"loss": losses.class_weighted([1.0, 2.0])},
         {"multiplicity": [1, 1, 1, 2]},
     ],
     ids=str,
