@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.cells import cell_name, certificate_file
 from experiments.drawing import Drawing, drawn_by
+from experiments.losses import PLAIN, in_names
 from experiments.report import Page, in_words, read_as, read_csv, render
 
 DRAWINGS = {
@@ -36,7 +37,7 @@ def rendered(root: Path) -> str:
     for start in starts:
         bound = ", bound" if start["bound"] == "True" else ""
         label = f"R = {start['R']}, tau = {start['tau']}, batches of {start['batch_size']}{bound}"
-        certificates.setdefault(label, []).extend(_certificates(start))
+        certificates.setdefault(label, []).extend(_certificates(start, config.get("loss", PLAIN)))
     return render(
         root,
         Page(
@@ -96,13 +97,13 @@ def judged(starts: Sequence[Mapping[str, Any]], relu: bool = True, failed: int =
     return good, f"{'Confirmed' if good else 'Not confirmed'}: {counts}"
 
 
-def name_of(R: float | str, tau: float | str, batch_size: int | str, bound: bool) -> str:
+def name_of(R: float | str, tau: float | str, batch_size: int | str, bound: bool, loss: str) -> str:
     """The name of a cell, from the numbers as they stand in summary.csv."""
-    return cell_name(R, tau, f"b{batch_size}", BOUND if bound else DRAWN)
+    return cell_name(R, tau, f"b{batch_size}", BOUND if bound else DRAWN, *in_names(loss))
 
 
-def _certificates(start: Mapping[str, str]) -> list[str]:
+def _certificates(start: Mapping[str, str], loss: str) -> list[str]:
     """The start's certificate, and after the first start of a family that of the other minimiser."""
-    cell = name_of(start["R"], start["tau"], start["batch_size"], start["bound"] == "True")
+    cell = name_of(start["R"], start["tau"], start["batch_size"], start["bound"] == "True", loss)
     others = ["counterexample"] if start["unique"] == "False" and start["start"] == "0" else []
     return [certificate_file(cell, which, int(start["partition"])) for which in (int(start["start"]), *others)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.cells import cell_name, certificate_file
 from experiments.drawing import Drawing, drawn_by
+from experiments.losses import PLAIN, in_names
 from experiments.report import Page, in_words, read_as, read_csv, render
 
 DRAWINGS = {
@@ -35,16 +36,16 @@ def rendered(root: Path) -> str:
     config, batched = recorded["config"], bool(recorded.get("batched"))
     rows, starts = read_csv(root / "summary.csv"), read_csv(root / "inits.csv")
     good, verdict = judged(config, rows, recorded.get("cells", len(rows)) - len(rows), batched)
-    model = "UFM+" if config["relu"] else "UFM"
+    model, named = "UFM+" if config["relu"] else "UFM", in_names(config.get("loss", PLAIN))
     certificates: dict[str, list[str]] = {f"R = {row['R']}, tau = {row['tau']}": [] for row in rows}
     for start in starts:
-        file = certificate_file(cell_name(start["R"], start["tau"]), int(start["init"]))
+        file = certificate_file(cell_name(start["R"], start["tau"], *named), int(start["init"]))
         certificates[f"R = {start['R']}, tau = {start['tau']}"].append(file)
     return render(
         root,
         Page(
-            title=f"{model} under {config['imbalance']} imbalance: k = {config['k']}, d = {config['d']}, "
-            f"tau = {in_words(config['tau'])}",
+            title=f"{model} under {' '.join((*named, config['imbalance']))} imbalance: k = {config['k']}, "
+            f"d = {config['d']}, tau = {in_words(config['tau'])}",
             question=asked(config, batched),
             good=good,
             verdict=verdict,

@@ -5,7 +5,7 @@ JSON, one object with exactly one of the first two fields:
     {"class_counts": [500, 50, 5],               samples of class 0, 1, 2; samples are numbered class after class
      "labels": [0, 0, 1, 2, 2],                  or the class of each sample, 0..k-1
      "batches": [[0, 1, 2], [2, 3, 4]],          samples that meet, by number; the full batch if not given
-     "tau": 0.5, "d": 20}                        if not given, those of the command line
+     "tau": 0.5, "d": 20, "loss": "decoupled"}   if not given, those of the command line (`experiments.losses`)
 
 NPZ: the same fields as arrays; batches as a matrix, a row a batch, padded with -1.
 
@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments.losses import PLAIN, loss_of
 from ufm import InvalidInput, Problem
 
-FIELDS = ("class_counts", "labels", "batches", "tau", "d")
+FIELDS = ("class_counts", "labels", "batches", "tau", "d", "loss")
 MOST_SAMPLES = 50_000_000
 MOST_COORDINATES = 100_000
 
@@ -40,8 +41,8 @@ class InvalidFile(InvalidInput):
         ValueError.__init__(self, f"{path.name}: {bad}")
 
 
-def read_problem(path: Path, *, d: int, tau: float, nonneg: bool) -> Problem:
-    """The problem of a file; d and tau are those of the file where it has them.
+def read_problem(path: Path, *, d: int, tau: float, nonneg: bool, loss: str = PLAIN) -> Problem:
+    """The problem of a file; d, tau and the loss are those of the file where it has them.
 
     Raises InvalidInput, one line that names the field, for anything that is not such a file.
     """
@@ -53,12 +54,14 @@ def read_problem(path: Path, *, d: int, tau: float, nonneg: bool) -> Problem:
         unknown = [name for name in fields if name not in FIELDS]
         if unknown:
             raise InvalidInput("field", unknown[0], f"the fields are {', '.join(FIELDS)}")
+        labels = _labels(fields)
         return Problem(
-            _labels(fields),
+            labels,
             _dimension(fields.get("d", d)),
             _temperature(fields.get("tau", tau)),
             _batches(fields.get("batches")),
             nonneg,
+            loss=loss_of(fields.get("loss", loss), np.bincount(labels)),
         )
     except OSError as error:
         raise InvalidInput("problem", str(path), f"cannot be read ({error.strerror or error})") from None

@@ -16,6 +16,7 @@ from rich.table import Table
 from experiments import report
 from experiments.cells import Cell, run_cells, versions
 from experiments.drawing import Drawing, import_ahead, write_drawing
+from experiments.losses import PLAIN
 from experiments.problem_file import MOST_COORDINATES, MOST_SAMPLES, read_problem
 from experiments.store import Store
 from ufm import InvalidInput, Problem, long_tail_imbalance, step_imbalance
@@ -131,7 +132,8 @@ def given_problems(config: Any) -> dict[tuple[float, float], Problem]:
 
     Raises InvalidInput, naming file and field.
     """
-    given = [read_problem(config.problem, d=config.d, tau=tau, nonneg=config.relu) for tau in config.tau]
+    asked = {"d": config.d, "nonneg": config.relu, "loss": config.loss}
+    given = [read_problem(config.problem, tau=tau, **asked) for tau in config.tau]
     sizes = np.asarray(given[0].class_sizes)
     return {(float(sizes.max() / sizes.min()), float(problem.tau)): problem for problem in given}
 
@@ -147,6 +149,12 @@ def described(config: Config, problems: Mapping[tuple[float, float], Problem], *
 def plain(config: Any) -> dict[str, Any]:
     """The fields of a configuration as they go into JSON."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(config).items()}
+
+
+def keyed(config: Any) -> dict[str, Any]:
+    """What of a configuration tells its cells from others'; plain SCL as before there were other losses."""
+    apart = ("out", "fresh", "dask", *(["loss"] if config.loss == PLAIN else []))
+    return {field: value for field, value in plain(config).items() if field not in apart}
 
 
 def over_starts(cell: xr.Dataset) -> dict[str, float]:

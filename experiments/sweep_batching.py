@@ -15,6 +15,7 @@ from rich.console import Console
 from experiments import batching_report, command_line, engine, sweep
 from experiments.batching_report import judged, name_of
 from experiments.cells import Cell, log_console
+from experiments.losses import PLAIN, loss_of
 from experiments.measuring import measure_families
 from experiments.report import in_words
 from experiments.store import Store, digest
@@ -28,18 +29,19 @@ MODULE = "experiments.sweep_batching"
 
 @dataclasses.dataclass(frozen=True)
 class Families:
-    """The families of one cell: of one R, temperature and batch size, bound or as drawn."""
+    """The families of one cell: of one R, temperature and batch size, bound or as drawn; loss: its name."""
 
     R: float
     tau: float
     batch_size: int
     bound: bool
     problems: tuple[Problem, ...]
+    loss: str = PLAIN
 
     @property
     def name(self) -> str:
         """Unique within a sweep, and fit for a file."""
-        return name_of(sweep.number(self.R), sweep.number(self.tau), self.batch_size, self.bound)
+        return name_of(sweep.number(self.R), sweep.number(self.tau), self.batch_size, self.bound, self.loss)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,10 @@ class Config:
     problem: Path | None = None
     """A problem of your own from a file, as in sweep_imbalance: its classes in the place of R, k, n, n-min and
     imbalance, and its batches, if it has any, in the place of family, batch-size, epochs and partitions."""
+    loss: str = PLAIN
+    """scl, class-weights, logit-adjustment, class-averaging, weights-and-averaging, decoupled, class-temperatures,
+    sigmoid or supcon-in; numbers after a colon, as in logit-adjustment:0.5 (weights: the power of n_min/n_c;
+    temperatures: the last class's over the first's; sigmoid: scale and bias)."""
     relu: bool = True
     """--no-relu drops H >= 0 (UFM): theory then predicts nothing, and each start is certified as it is."""
     partitions: int = 32
@@ -145,14 +151,15 @@ def checked_cells(config: Config) -> tuple[Config, list[Families]]:
             size: [drawn_family(config, labels, size, p, given) for p in range(config.partitions)]
             for size in dict.fromkeys(config.batch_size)
         }
+        loss = loss_of(config.loss, np.bincount(labels)) if given is None else given.loss
         for tau in dict.fromkeys(config.tau):
             for size, as_drawn in drawn.items():
                 for bound in (False, True) if config.bind else (False,):
                     kind = as_drawn
                     if bound:
                         kind = [batching.bind(one, labels, 1, _seed(config, p)) for p, one in enumerate(as_drawn)]
-                    problems = tuple(Problem(labels, config.d, tau, one, config.relu) for one in kind)
-                    families.append(Families(R, tau, size, bound, problems))
+                    problems = tuple(Problem(labels, config.d, tau, one, config.relu, loss=loss) for one in kind)
+                    families.append(Families(R, tau, size, bound, problems, config.loss))
     return config, families
 
 
@@ -213,14 +220,11 @@ def cell_of(config: Config, families: Families, shape: Shape) -> Cell:
     """The cell of its families."""
     own = {name: getattr(families, name) for name in ("R", "tau", "batch_size", "bound")}
     alone = {**{name: (own[name],) for name in ("R", "tau", "batch_size")}, "bind": families.bound}
-    key = {
-        field: value
-        for field, value in sweep.plain(config).items()
-        if field not in ("bind", "out", "fresh", "dask", "problem")
-    }
+    key = {field: value for field, value in sweep.keyed(config).items() if field not in ("bind", "problem")}
     first = families.problems[0]
     if config.problem is not None:  # what the file holds, not where it lies
         key["problem"] = [digest(np.asarray(part).tolist()) for part in (first.labels, first.batches)]
+        key["problem"] += [] if first.loss.is_plain else [digest(first.loss.described())]
     seeds = [_seed(config, p) for p in range(config.partitions)]
     arguments = {"problems": families.problems, "inits": config.inits, "seeds": seeds, "shape": shape}
     return Cell(
@@ -234,6 +238,7 @@ def cell_of(config: Config, families: Families, shape: Shape) -> Cell:
         attrs={
             **{name: getattr(config, name) for name in ("family", "imbalance", "seed", "epochs")},
             **{"R": families.R, "batch_size": families.batch_size, "bound": int(families.bound)},
+            "loss": first.loss.name,
         },
     )
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from experiments import command_line, engine, imbalance_report, sweep
 from experiments.cells import Cell, cell_name, log_console
 from experiments.imbalance_report import judged
+from experiments.losses import PLAIN, in_names, loss_of
 from experiments.measuring import measure_problem
 from experiments.report import in_words
 from experiments.store import Store, digest
@@ -57,9 +58,14 @@ class Config:
     given by --problem."""
     problem: Path | None = None
     """One problem of your own from a file, in the place of R, k, n-min and imbalance. JSON: {"class_counts": [500, 50]}
-    or {"labels": [0, 0, 1]}, and if wanted "batches": [[0, 1], [1, 2]], "tau", "d", which then go before the flags.
+    or {"labels": [0, 0, 1]}, and if wanted "batches": [[0, 1], [1, 2]], "tau", "d", "loss", which then go before the
+    flags.
     NPZ: the same fields as arrays, batches a matrix padded with -1. CSV: a column class_count, or label, or
     label,batches (numbers of the sample's batches, separated by spaces)."""
+    loss: str = PLAIN
+    """scl, class-weights, logit-adjustment, class-averaging, weights-and-averaging, decoupled, class-temperatures,
+    sigmoid or supcon-in; numbers after a colon, as in logit-adjustment:0.5 (weights: the power of n_min/n_c;
+    temperatures: the last class's over the first's; sigmoid: scale and bias)."""
     relu: bool = True
     """--no-relu drops H >= 0 (UFM): the minimiser is then no orthogonal frame, and is certified as it is."""
     method: str = "staircase"
@@ -116,7 +122,9 @@ def checked_problems(config: Config) -> Problems:
         return sweep.given_problems(config)
     profile = sweep.profile(config.imbalance, config.k, config.n_min, config.d)
     return {
-        (R, tau): Problem.from_class_sizes(sizes, d=config.d, tau=tau, nonneg=config.relu)
+        (R, tau): Problem.from_class_sizes(
+            sizes, d=config.d, tau=tau, nonneg=config.relu, loss=loss_of(config.loss, sizes)
+        )
         for R, sizes in {R: profile(R) for R in config.R}.items()
         for tau in config.tau
     }
@@ -142,11 +150,12 @@ def warnings(config: Config) -> list[str]:
 
 def cell_of(config: Config, R: float, tau: float, problem: Problem) -> Cell:
     """The cell of a ratio and a temperature."""
-    name = cell_name(sweep.number(R), sweep.number(tau))
+    name = cell_name(sweep.number(R), sweep.number(tau), *in_names(config.loss))
     options = {"inits": config.inits, "seed": config.seed, "method": config.method}
-    key = {field: value for field, value in sweep.plain(config).items() if field not in ("out", "fresh", "dask")}
+    key = sweep.keyed(config)
     if config.problem is not None:  # what the file holds, not where it lies
         key["problem"] = [digest(np.asarray(part).tolist()) for part in (problem.labels, problem.batches)]
+        key["problem"] += [] if problem.loss.is_plain else [digest(problem.loss.described())]
     return Cell(
         name,
         measure_problem,
@@ -155,7 +164,7 @@ def cell_of(config: Config, R: float, tau: float, problem: Problem) -> Cell:
         parts=config.inits,
         title=f"R = {R:g}, {f'tau = {tau:g}, ' if len(config.tau) > 1 else ''}n = {problem.num_samples:,}",
         alone=command_line.command(MODULE, config, R=(R,), tau=(tau,), fresh=False, dask=None),
-        attrs={"R": R, "imbalance": config.imbalance},
+        attrs={"R": R, "imbalance": config.imbalance, "loss": problem.loss.name},
         prepare=partial(prepare, problem, config.inits, config.method),
     )
 
@@ -205,6 +214,7 @@ def print_summary(
 ) -> None:
     """The closing table, what is no frame, and the verdict in a sentence. batched: whether a file gave batches."""
     model, several = "UFM+" if config.relu else "UFM", len(config.tau) > 1
+    model = ", ".join((model, *in_names(config.loss)))
     title = (
         f"{model}, {config.imbalance} imbalance, k = {config.k}, d = {config.d}, tau = {in_words(config.tau)}, "
         f"{config.inits} random starts for each {'R and tau' if several else 'R'}, {config.method}"
