@@ -231,7 +231,7 @@ class Verifier:
         SUMMATION of itself (`ufm.loss`: every term is >= 0 and none cancels).
         """
         allowed = TOLERANCE * (self.weakest if collapsed else self._weakest_of_samples)
-        anchors = sum(own for count in self.certifier.problem.counts for own in count.values() if own >= 2)
+        anchors = self.certifier.problem.anchors
         rounding = ROUNDING * anchors * (self.problem.d + 8) / self.problem.coldest + SUMMATION * abs(excess)
         by_theorem = self.problem.bound_is_attained
         # One sample of many may be far off at little cost; a collapsed point certifies whatever its residual.

@@ -15,6 +15,7 @@ from test_checker import NOT_PROVED, PROVED, UNREADABLE, outcome, sign
 from test_mutants import DIGITS, FORGERIES, assert_true, consistent
 
 import ufm
+from experiments.losses import loss_of
 from solvers import check
 from solvers.certification.certificate import Certificate
 from solvers.certification.certifier import Certifier
@@ -89,6 +90,37 @@ def test_supcon_in_without_the_relu_is_honestly_not_certifiable(tmp_path, capsys
     content["lower_bound"], content["claims"] = theirs["lower_bound"], theirs["claims"]
     assert outcome(json.dumps(sign(content)), tmp_path) == NOT_PROVED
     assert "not convex" in capsys.readouterr().out
+
+
+# k = 10, STEP, tau = 1, without the ReLU: cosine between minorities, between majorities. What reweighting does.
+WITHOUT_RELU = {
+    ("scl", 10): (0.161, -0.243),
+    ("class-weights", 10): (0.674, 0.039),
+    ("class-averaging", 10): (0.855, -0.072),
+    ("logit-adjustment", 10): (1.000, -0.242),
+    ("weights-and-averaging", 10): (-1 / 9, -1 / 9),
+    ("scl", 100): (0.245, -0.250),
+    ("class-weights", 100): (1.000, 0.198),
+    ("class-averaging", 100): (1.000, -0.076),
+    ("logit-adjustment", 100): (1.000, -0.250),
+    ("weights-and-averaging", 100): (-1 / 9, -1 / 9),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "R"), [pytest.param(*case, marks=[pytest.mark.slow] * (case[1] > 10)) for case in WITHOUT_RELU]
+)
+def test_without_the_relu_every_cure_has_its_geometry(name, R, tmp_path):
+    sizes = ufm.step_imbalance(10, 5, R)
+    problem = ufm.Problem.from_class_sizes(sizes, d=20, nonneg=False, loss=loss_of(name, sizes))
+    certifier = Certifier(problem, conic=False)
+    proof = certifier.certify(certifier.better.placed()[certifier.orbits.index])
+    assert str(proof.status) == "certified"
+    assert proof.gap < 1e-10 * abs(proof.lower)
+    assert outcome(proof.serialised(), tmp_path) == PROVED
+    H = proof.point.placed()
+    minority, majority = float(H[9] @ H[8]), float(H[0] @ H[1])
+    assert (minority, majority) == pytest.approx(WITHOUT_RELU[name, R], abs=6e-4)
 
 
 @pytest.mark.parametrize("name", ["decoupled", "supcon-in"])

@@ -107,12 +107,12 @@ class Certificate(Readable):
     def summary(self) -> Summary:
         """What is stated, in the checker's words, and what it implies of all minimisers."""
         problem = self.problem
-        model = f"{'UFM+' if problem.nonneg else 'UFM'}, k = {max(problem.classes) + 1}, d = {problem.d}"
+        name = "" if problem.loss.is_plain else f", {problem.loss.name}"
+        model = f"{problem.model}{name}, k = {problem.k}, d = {problem.d}"
         several = {True: "one Gram matrix", False: "several Gram matrices", None: "not decided"}[self.unique]
         lines = {
             "reason": self.reason,
             "problem": f"{model}, tau = {problem.tau!r}, n = {sum(problem.sizes)}, {len(problem.batches)} batch(es)",
-            **({} if problem.loss.is_plain else {"loss's name": problem.loss.name}),
             "loss": f"at most {self.upper!r} at the certified point, at least {self.lower!r} everywhere",
             "gap": f"at most {self.gap:.3g}; {self.tolerance:g} of what a broken constraint costs is allowed",
             "bound": f"{self.lower_bound.kind}, {self.lower_bound.source}",

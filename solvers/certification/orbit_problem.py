@@ -97,6 +97,13 @@ class OrbitProblem:
         """The rows of the classes that are active in a batch with these counts, in balls."""
         return {row.c: row for row in active_rows(self.loss, self.tau, count, self.totals)}
 
+    @property
+    def anchors(self) -> float:
+        """Active anchors by their weights; of the sigmoid, a sum over pairs, by their terms."""
+        rows = ((count[c], row) for count in self.counts for c, row in self.rows(count).items())
+        by_term = self.loss.kind == "sigmoid"
+        return sum(n * float(row.omega) * (row.positives + row.total if by_term else 1) for n, row in rows)
+
     def describe(self) -> dict[str, object]:
         """The content of a certificate's "problem", without digests."""
         return {

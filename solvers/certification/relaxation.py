@@ -81,8 +81,7 @@ def solve_relaxation(problem: OrbitProblem, solver: str = "CLARABEL") -> ConicSo
         nonnegative = values[meaningful] >= 0
         constraints.append(nonnegative)
 
-    anchors = sum(own for count in problem.counts for own in count.values() if own >= 2)
-    scale = 1.0 / max(anchors, 1)
+    scale = 1.0 / (problem.anchors or 1.0)
     model = cp.Problem(cp.Minimize(scale * _loss(problem, values)), constraints)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "solution may be inaccurate": the status says so
