@@ -14,8 +14,9 @@ from problems import frame
 from test_checker import NOT_PROVED, PROVED, UNREADABLE, outcome, sign
 from test_mutants import DIGITS, FORGERIES, assert_true, consistent
 
+import solvers
 import ufm
-from experiments.losses import loss_of
+from experiments.losses import NAMES, loss_of
 from solvers import check
 from solvers.certification.certificate import Certificate
 from solvers.certification.certifier import Certifier
@@ -237,3 +238,31 @@ def test_five_thousand_tampered_losses_without_a_false_sentence(originals, tmp_p
     print(seen)
     assert seen.total() == 5000
     assert seen[PROVED] > 200
+
+
+# Random starts: the solver is told nothing of the theorem.
+
+
+def starts_proved(name, R, tau, inits, k, d):
+    """How many random starts end certified, in frames, and proved from their files."""
+    sizes = ufm.step_imbalance(k, 5, R)
+    problem = ufm.Problem.from_class_sizes(sizes, d=d, tau=tau, loss=loss_of(name, sizes))
+    solution, certifier = solvers.solve(problem, inits=inits, seed=0), Certifier(problem, conic=False)
+    proofs = [certifier.certify(solution.shared_rows(start)) for start in range(inits)]
+    frames = [np.abs(solution.gram(start) - np.eye(k)).max() < 1e-6 for start in range(inits)]
+    for proof in proofs:
+        assert str(proof.status) == "certified"
+        assert "global minimiser" in check.check(json.loads(proof.serialised()))[-2]
+    return sum(frames)
+
+
+def test_every_start_of_the_sigmoid_ends_in_a_proved_frame():
+    assert starts_proved("sigmoid", 10, 1.0, 4, k=4, d=6) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_start_of_every_loss_ends_in_a_proved_frame(name):
+    for R in (1, 10, 100, 1000):
+        for tau in (0.1, 1.0):
+            assert starts_proved(name, R, tau, 16, k=10, d=20) == 16, (R, tau)
