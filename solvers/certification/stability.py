@@ -48,7 +48,8 @@ class Implied:
     - norm: (k,) lower bounds on the norm of a class mean; 0 says nothing.
     - rigid: whether all minimisers have one Gram matrix (UFM+: the orthogonal frame's).
     - tie: UFM+: (k,) upper bounds on the difference of two values G_ij, G_il of one sample in a batch of its class
-      alone; 1 says nothing, 0 that no such batch of three samples exists. None for UFM.
+      alone; 1 says nothing (always so under a loss that ties none), 0 that no such batch of three samples exists. None
+      for UFM.
     - least_cosine: UFM: (k, k) lower bounds on the cosine of two class means; -1 says nothing. None for UFM+, where
       no cosine is negative.
     """
@@ -118,10 +119,13 @@ def implied(problem: OrbitProblem, gap: arb) -> Implied | None:
 def _ties(problem: OrbitProblem, gap: arb) -> tuple[float, ...]:
     widest = [0.0] * problem.k
     for count in problem.counts:
-        if problem.loss.ties_alone and len(count) == 1 and sum(count.values()) >= 3:
-            for c, row in problem.rows(count).items():
+        if len(count) == 1 and sum(count.values()) >= 3:
+            rows = problem.rows(count) if problem.loss.ties_alone else {}
+            for c in count:
                 # acosh(e^x) = asinh sqrt(e^{2 x} - 1)
-                off = 2 / row.s * (row.positives * gap / row.omega).expm1().sqrt().asinh()
+                off = (
+                    2 / rows[c].s * (rows[c].positives * gap / rows[c].omega).expm1().sqrt().asinh() if rows else arb(1)
+                )
                 widest[c] = max(widest[c], min(upwards(off), 1.0))
     return tuple(widest)
 
