@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from solvers.descent.accelerated import Accelerated
     from solvers.descent.projected_gradient import ProjectedGradient
     from solvers.descent.quasi_newton import QuasiNewton
-    from solvers.descent.status import Status
+    from solvers.descent.stopping import Status
     from solvers.multistart import solve
     from solvers.solution import Solution
     from solvers.staircase import Staircase
@@ -46,7 +46,7 @@ _HOME = {
     "QuasiNewton": "descent.quasi_newton",
     "solve": "multistart",
     "Proof": "certification.certificate",
-    "Status": "descent.status",
+    "Status": "descent.stopping",
     "Verdict": "verification",
     "Verification": "verification",
     "verify": "verification",

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from solvers.descent.method import stationarity
+from solvers.descent.stopping import stationarity
 from solvers.parallel.compiled import Compiled
 from solvers.parallel.padding import Shape, common_shape, padded
 from solvers.progress import Tell, followed
@@ -27,7 +27,7 @@ class Measurement(NamedTuple):
     """Of one H (m, d), by the exact objective.
 
     - loss, excess: see `ufm.loss.Evaluation`.
-    - residuals: `solvers.descent.method.stationarity` of every point.
+    - residuals: `solvers.descent.stopping.stationarity` of every point.
     - metrics: see `ufm.geometry_metrics`.
     """
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.descent.method import COLUMNS, STATIONARY, Record
-from solvers.descent.status import Status
+from solvers.descent.method import COLUMNS, Record
+from solvers.descent.stopping import STATIONARY, Status
 from solvers.files import write_atomically
 from ufm.display import Readable, Summary, between, cosines_of_class_means, counted
 from ufm.errors import InvalidInput
@@ -50,7 +50,7 @@ class Solution(Readable):
       H[s] = points[s][index]. With the staircase the samples of an orbit share a row.
     - status: what stopped each start.
     - excess: loss minus the bound of Theorems 1 and 2, exact objective, at H.
-    - residual: largest `solvers.descent.method.stationarity` over samples, at H.
+    - residual: largest `solvers.descent.stopping.stationarity` over samples, at H.
     - iterations: steps of each start, those of its collapse onto the orbits counted.
     - lifts: how often each start was lifted, compressed or glued by the staircase.
     - moved: how far a sample was moved, at most, when its orbit was replaced by its mean.

@@ -14,7 +14,7 @@ from solvers.certification.certificate import Certificate, Proof
 from solvers.certification.certifier import SNAP_TOLERANCE, TOLERANCE, Certifier
 from solvers.certification.constraints import weakest, weakest_of_samples
 from solvers.certification.stability import MOST_PAIRS
-from solvers.descent.method import STATIONARY
+from solvers.descent.stopping import STATIONARY
 from solvers.measurement import Measurement, measure
 from solvers.parallel.padding import Shape
 from solvers.progress import Tell
@@ -60,7 +60,7 @@ class Verification(Readable):
     - verdict, reason: see `Verdict`; the reason is a sentence.
     - feasible, collapsed, orthogonal, unit_norms: each within the tolerance of `verify`.
     - violation: distance outside the feasible set, largest over rows.
-    - residual: largest `solvers.descent.method.stationarity`, and the sample where it is.
+    - residual: largest `solvers.descent.stopping.stationarity`, and the sample where it is.
     - excess: loss minus the bound of Theorems 1 and 2 (may be negative for UFM), residual and metrics: of H
       moved into the feasible set, if it was outside by rounding only (`FEASIBLE`).
     - allowed: the largest gap to a lower bound that passes for a global minimiser.

@@ -7,7 +7,7 @@ from problems import PROBLEMS
 
 import solvers
 import ufm
-from solvers.descent.status import Status
+from solvers.descent.stopping import Status
 from solvers.multistart import solve_each
 from solvers.parallel.padding import common_shape
 from solvers.verification import Verdict, Verifier

@@ -15,8 +15,8 @@ import solvers
 import ufm
 from experiments import batching_report, imbalance_report, sweep_batching, sweep_imbalance
 from solvers import measurement, verification
-from solvers.descent.method import relative_conflict, stationarity
 from solvers.descent.projected_gradient import ProjectedGradient
+from solvers.descent.stopping import relative_conflict, stationarity
 from solvers.parallel.padding import padded
 from solvers.verification import STATIONARY, Verdict
 from ufm.loss import Evaluation, evaluate

@@ -7,7 +7,7 @@ from problems import PROBLEMS
 
 import solvers
 import ufm
-from solvers.descent.status import Status
+from solvers.descent.stopping import Status
 
 COLD = ufm.Problem(
     np.arange(10) % 2, d=3, tau=0.05, batches=[[4, 9, 6, 0, 5], [3, 4, 1, 6, 0], [8, 0, 7, 1, 9], [3, 8, 1, 2, 0]]

@@ -7,9 +7,8 @@ import pytest
 
 import solvers
 import ufm
-from solvers.descent.method import STATIONARY
 from solvers.descent.newton import newton
-from solvers.descent.status import Status
+from solvers.descent.stopping import STATIONARY, Status
 from solvers.staircase import COLD, ends_by_newton, ladder
 
 LABELS = np.arange(24) % 3

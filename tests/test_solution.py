@@ -12,7 +12,7 @@ from problems import PROBLEMS, frame
 import solvers
 import ufm
 from solvers.descent.method import COLUMNS
-from solvers.descent.status import Status
+from solvers.descent.stopping import Status
 from solvers.solution import FORMAT, histories
 
 PROBLEM = PROBLEMS["two pairs"](d=3, tau=0.5)

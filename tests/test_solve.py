@@ -15,7 +15,7 @@ from solvers.descent.projected_gradient import ProjectedGradient
 from solvers.descent.quasi_newton import QuasiNewton
 from solvers.descent.random_starts import random_start
 from solvers.descent.starts import collapsed_starts
-from solvers.descent.status import Status
+from solvers.descent.stopping import Status
 from solvers.multistart import METHODS
 from solvers.parallel.compiled import LOG
 from solvers.parallel.padding import bucket

@@ -8,14 +8,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from solvers.descent.method import (
-    STATIONARY,
-    Iterate,
-    check_tolerances,
-    relative_conflict,
-    settles_in_conflict,
-    stationarity,
-)
+from solvers.descent.method import Iterate
+from solvers.descent.stopping import STATIONARY, check_tolerances, relative_conflict, settles_in_conflict, stationarity
 from ufm.errors import real_number
 from ufm.loss import Evaluation, evaluate
 from ufm.problem import Problem

@@ -26,8 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from solvers.descent.method import COLUMNS, Record, stationarity
+from solvers.descent.method import COLUMNS, Record
 from solvers.descent.random_starts import random_directions
+from solvers.descent.stopping import stationarity
 from solvers.parallel.padding import bucket
 from solvers.parallel.shards import Axis, largest, summed
 from ufm.geometry import Between, between, geometry_metrics, within_over_between

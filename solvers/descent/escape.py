@@ -23,7 +23,7 @@ from scipy.sparse.csgraph import connected_components
 
 from solvers.descent.lanes import Outcome, Schedule, Start, run_lanes
 from solvers.descent.method import Method, Record, joined
-from solvers.descent.status import Status
+from solvers.descent.stopping import Status
 from ufm.problem import PADDING, Problem
 
 # A conflict below this share of a point's forces is rounding: exact zeros are the rule.

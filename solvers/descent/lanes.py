@@ -14,17 +14,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from solvers.descent.method import (
-    STATIONARY,
-    Iterate,
-    Lane,
-    Method,
-    Record,
-    advance_lanes,
-    begin_lanes,
-    settles_in_conflict,
-)
-from solvers.descent.status import Status
+from solvers.descent.method import Iterate, Lane, Method, Record, advance_lanes, begin_lanes
+from solvers.descent.stopping import Status, status_of
 from solvers.parallel import devices
 from solvers.parallel.compiled import Compiled, compile_seconds
 from solvers.parallel.padding import axes, stacked
@@ -204,13 +195,7 @@ class _Spent:
 def _outcome(key: int, lane: Lane, now: Iterate, method: Method, histories: list[Record]) -> Outcome:
     """The outcome of a lane that has stopped, or that its time limit stops."""
     H, residual, conflict = np.asarray(now.H), float(now.residual), np.asarray(now.conflict)
-    settled = residual <= max(method.tolerance, STATIONARY) or bool(settles_in_conflict(residual, conflict))
-    if lane.failed:
-        status = Status.NOT_FINITE
-    elif lane.done:
-        status = Status.CONVERGED if settled else Status.STALLED
-    else:
-        status = Status.OUT_OF_STEPS if lane.steps >= lane.most else Status.OUT_OF_TIME
+    status = status_of(residual, conflict, method.tolerance, lane)
     return Outcome(key, status, int(lane.steps), H, float(now.excess), residual, conflict, _trimmed(histories))
 
 

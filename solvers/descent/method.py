@@ -12,17 +12,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from solvers.parallel.padding import axes
-from ufm.errors import real_number
 from ufm.geometry import geometry_metrics
-from ufm.loss import Evaluation
 from ufm.problem import Problem
-from ufm.projections import project
-
-# What counts as stationary for a verdict: the residual, a share of the forces.
-STATIONARY = 1e-8
-# Conflict over residual above which the point that a descent leads to is in conflict too: the rest of the way, which
-# can be slow, moves rows by about the residual.
-CONFLICT_OVER_RESIDUAL = 1e3
 
 
 class Iterate(NamedTuple):
@@ -64,16 +55,6 @@ class Method(Protocol):
     def converged(self, state: Any) -> Bool[Array, ""]:
         """Stationary to `tolerance`; never a test of the step size alone."""
         ...
-
-
-# A residual is a share of the forces on a sample: above this nothing has converged.
-LARGEST_TOLERANCE = 1e-2
-
-
-def check_tolerances(method: Any) -> None:
-    """Raise InvalidInput, naming the field, unless `tolerance`, and `settled` if there is one, are small numbers."""
-    for name in ("tolerance", "settled"):
-        real_number(name, getattr(method, name, 0.0), 0.0, LARGEST_TOLERANCE)
 
 
 # A history is traced on the device line by line and joined on the host.
@@ -125,32 +106,6 @@ class Lane(NamedTuple):
     def stopped(self) -> Bool[Column, "*lanes"]:
         """Whether it takes no more steps; of one lane or of stacked ones, on the device or on the host."""
         return self.done | self.failed | (self.steps >= self.most)
-
-
-def stationarity(H: Float[Array, "m d"], at: Evaluation, problem: Problem) -> Float[Array, " m"]:
-    """|| h_i - P(h_i - g_i / f_i) ||, g the gradient and f the forces on the point (`ufm.loss.Evaluation`).
-
-    ||g_i|| <= f_i for rows in the unit ball, so this is the projected gradient as a share of all
-    the forces on the sample: blind neither to minorities nor to multiplicities. 0 iff stationary.
-    """
-    return jnp.linalg.norm(H - project(H - _share(at.gradient, at.force[:, None]), problem.nonneg), axis=-1)
-
-
-def relative_conflict(at: Evaluation) -> Float[Array, " m"]:
-    """Each point's share of the duality gap over the forces on it (see `ufm.loss.Evaluation`)."""
-    return _share(at.conflict, at.force)
-
-
-def settles_in_conflict(
-    residual: Float[Column, ""] | float, conflict: Float[Column, " m"]
-) -> Bool[Column, ""] | np.bool_:
-    """Whether the point that a descent leads to is in conflict for certain, however slow the rest of the way."""
-    return CONFLICT_OVER_RESIDUAL * residual <= conflict.max()
-
-
-def _share(part: Float[Array, " *shape"], whole: Float[Array, "m ..."]) -> Float[Array, " *shape"]:
-    """part / whole, at most 1 in size; 0 of 0 is 0. A share of what is not finite is NaN, never a small number."""
-    return jnp.where(jnp.isfinite(whole), part / jnp.where(whole == 0, 1.0, whole), jnp.nan)
 
 
 def line(steps: Int[Array, ""], now: Iterate, problem: Problem, *, keep_H: bool = False) -> Record:

@@ -21,8 +21,8 @@ import scipy.optimize
 from jaxtyping import Array, Float, Int
 
 from solvers.descent.lanes import Outcome
-from solvers.descent.method import STATIONARY, Iterate, Record, line, relative_conflict, stationarity
-from solvers.descent.status import Status
+from solvers.descent.method import Iterate, Record, line
+from solvers.descent.stopping import STATIONARY, Status, relative_conflict, stationarity
 from solvers.parallel.compiled import Compiled, compile_seconds
 from ufm.loss import evaluate
 from ufm.problem import Problem
@@ -52,7 +52,7 @@ def newton(
     """Descend from H at the problem's temperature; a step is a Hessian. UFM only, m (d + 1) <= MOST_ENTRIES.
 
     The end is where the loss falls no further in double precision: CONVERGED if the residual is then that of a
-    stationary point (`solvers.descent.method.STATIONARY`), else STALLED.
+    stationary point (`solvers.descent.stopping.STATIONARY`), else STALLED.
     """
     shape = (len(H), H.shape[1] + 1)
     inside = np.sqrt(np.maximum(1.0 - np.sum(H**2, axis=1, keepdims=True), 0.0))

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from solvers.descent.method import Iterate, check_tolerances, relative_conflict, stationarity
+from solvers.descent.method import Iterate
+from solvers.descent.stopping import check_tolerances, relative_conflict, stationarity
 from ufm.errors import InvalidInput
 from ufm.loss import evaluate
 from ufm.problem import Problem

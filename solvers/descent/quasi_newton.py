@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.scipy.linalg import lu_factor, lu_solve
 from jaxtyping import Array, Bool, Float
 
-from solvers.descent.method import Iterate, check_tolerances, relative_conflict, settles_in_conflict, stationarity
+from solvers.descent.method import Iterate
+from solvers.descent.stopping import check_tolerances, relative_conflict, settles_in_conflict, stationarity
 from ufm.errors import whole_number
 from ufm.loss import Evaluation, evaluate
 from ufm.problem import Problem

@@ -1,0 +1,97 @@
+"""When a start stops, and in which words that is said. A status is what the solver says of itself, never a proof.
+
+A method stops where its `converged` says so: the residual is at most its tolerance, or settles in conflict, or no step
+goes down any more. A lane stops there, at the limit of its steps or seconds, and before a step that is not finite
+(`Lane.stopped`); the staircase goes on until no point is in conflict (`solvers.descent.escape`).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from ufm.errors import real_number
+from ufm.loss import Evaluation
+from ufm.problem import Problem
+from ufm.projections import project
+
+Column = Array | np.ndarray
+# What counts as stationary for a verdict: the residual, a share of the forces.
+STATIONARY = 1e-8
+# Conflict over residual above which the point that a descent leads to is in conflict too: the rest of the way, which
+# can be slow, moves rows by about the residual.
+CONFLICT_OVER_RESIDUAL = 1e3
+# A residual is a share of the forces on a sample: above this nothing has converged.
+LARGEST_TOLERANCE = 1e-2
+
+
+class Status(enum.StrEnum):
+    """What stopped a start. `solvers.verify` and `solvers.certify` judge the point it left."""
+
+    CONVERGED = "converged"
+    CONFLICTED = "in conflict"
+    STALLED = "stalled"
+    OUT_OF_STEPS = "out of steps"
+    OUT_OF_TIME = "out of time"
+    NOT_FINITE = "not finite"
+
+    @property
+    def sentence(self) -> str:
+        """The status in a sentence."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.CONVERGED: "The projected gradient is as small as the method asks (its tolerance).",
+    Status.CONFLICTED: "The projected gradient vanishes where classes still push each other, and no lift freed them.",
+    Status.STALLED: "No step lowers the loss as far as rounding lets it be seen, and the projected gradient is not 0.",
+    Status.OUT_OF_TIME: "The time limit came before the projected gradient vanished; allow more seconds.",
+    Status.OUT_OF_STEPS: "The step limit came before the projected gradient vanished; allow more steps.",
+    Status.NOT_FINITE: "A step overflowed; this is the last finite point. Take shorter steps.",
+}
+
+
+def status_of(residual: float, conflict: Float[np.ndarray, " m"], tolerance: float, lane: Any) -> Status:
+    """What stopped a lane (`solvers.descent.method.Lane`), or that its limit of seconds does."""
+    if lane.failed:
+        return Status.NOT_FINITE
+    if lane.done:
+        settled = residual <= max(tolerance, STATIONARY) or bool(settles_in_conflict(residual, conflict))
+        return Status.CONVERGED if settled else Status.STALLED
+    return Status.OUT_OF_STEPS if lane.steps >= lane.most else Status.OUT_OF_TIME
+
+
+def stationarity(H: Float[Array, "m d"], at: Evaluation, problem: Problem) -> Float[Array, " m"]:
+    """|| h_i - P(h_i - g_i / f_i) ||, g the gradient and f the forces on the point (`ufm.loss.Evaluation`).
+
+    ||g_i|| <= f_i for rows in the unit ball, so this is the projected gradient as a share of all
+    the forces on the sample: blind neither to minorities nor to multiplicities. 0 iff stationary.
+    """
+    return jnp.linalg.norm(H - project(H - _share(at.gradient, at.force[:, None]), problem.nonneg), axis=-1)
+
+
+def relative_conflict(at: Evaluation) -> Float[Array, " m"]:
+    """Each point's share of the duality gap over the forces on it (see `ufm.loss.Evaluation`)."""
+    return _share(at.conflict, at.force)
+
+
+def settles_in_conflict(
+    residual: Float[Column, ""] | float, conflict: Float[Column, " m"]
+) -> Bool[Column, ""] | np.bool_:
+    """Whether the point that a descent leads to is in conflict for certain, however slow the rest of the way."""
+    return CONFLICT_OVER_RESIDUAL * residual <= conflict.max()
+
+
+def _share(part: Float[Array, " *shape"], whole: Float[Array, "m ..."]) -> Float[Array, " *shape"]:
+    """part / whole, at most 1 in size; 0 of 0 is 0. A share of what is not finite is NaN, never a small number."""
+    return jnp.where(jnp.isfinite(whole), part / jnp.where(whole == 0, 1.0, whole), jnp.nan)
+
+
+def check_tolerances(method: Any) -> None:
+    """Raise InvalidInput, naming the field, unless `tolerance`, and `settled` if there is one, are small numbers."""
+    for name in ("tolerance", "settled"):
+        real_number(name, getattr(method, name, 0.0), 0.0, LARGEST_TOLERANCE)
