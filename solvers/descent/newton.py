@@ -108,7 +108,12 @@ def _sharpened(
     """Newton steps while the gradient halves: to where rounding ends it, not the difference of two losses."""
     slope = gradient(flat)
     for _ in range(MOST_SHARPENING):
-        onward = flat - np.linalg.lstsq(curvature(flat), slope, rcond=FLAT)[0]
+        try:
+            bends, axes = np.linalg.eigh(curvature(flat))
+        except np.linalg.LinAlgError:  # the point it stands at will do
+            break
+        bent = np.abs(bends) > FLAT * np.abs(bends).max()
+        onward = flat - axes[:, bent] @ (axes[:, bent].T @ slope / bends[bent])
         next_slope = gradient(onward)
         if not np.abs(next_slope).max() < 0.5 * np.abs(slope).max():
             break
