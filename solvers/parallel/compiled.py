@@ -25,9 +25,8 @@ class Compilation:
 
 
 LOG: list[Compilation] = []
-# Executables that are kept here, those last asked for (jax holds others until jax.clear_caches()): each takes hundreds of
-# mapped regions of memory, and Linux ends a
-# process with more than 65,530.
+# Executables that are kept here, those last asked for; jax holds others until jax.clear_caches(). Each takes hundreds
+# of mapped regions of memory, and Linux ends a process with more than 65,530.
 MOST_KEPT = 96
 _ASKED: OrderedDict[tuple[int, Hashable], Compiled] = OrderedDict()
 _LOCK = Lock()
