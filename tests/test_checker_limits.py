@@ -72,7 +72,7 @@ HOSTILE = {
     "two points": ({"m": within(1.0), "tau": 1.0, "d": 6, "witness": True}, False),
     "a matrix of 256 orbits": ({"m": 256, "kind": "matrix"}, False),
     "a matrix of UFM": ({"m": 256, "kind": "matrix", "model": "UFM"}, False),
-    "the most batches": ({"batches": [[0, 1]] * 11_000, "tau": 1.0}, False),
+    "the most batches": ({"batches": [[0, 1]] * 7_500, "tau": 1.0}, False),
     "1,300,000 empty lists": ({"opinion": [[]] * 1_300_000}, False),
     "the longest rows": ({"m": 20, "batches": [[0, 1]], "d": 9000}, False),
 }

@@ -33,7 +33,7 @@ def loss(problem: Problem, gram: Gram, gradient: Sequence[list[arb]] = ()) -> ar
                 met.append((classes[b], sizes[b] - (a == b), gram(*key[:2]), memo[key]))
             value, slopes = row.pays(met)
             total += sizes[a] * value
-            for b, slope in zip(others, slopes if gradient else [], strict=False):
+            for b, slope in zip(others, slopes if gradient else (), strict=False):
                 gradient[a][b] += slope / 2
                 gradient[b][a] += slope / 2
     return total
@@ -66,10 +66,10 @@ def matrix_bound(problem: Problem, gram: Any, v: Any, N: Any) -> tuple[arb, list
         bound -= n * raised[a] + sum((w * C[a][b] * lower[a][b] for b, w in enumerate(pairs)), arb(0))
     for p in range(m):
         prove(T[p][p] > 0, "S is PSD across orbits")
-        for a in range(p + 1, m):
-            factor = T[a][p] / T[p][p]
-            for b in range(p + 1, a + 1):
-                T[a][b] -= factor * T[b][p]
+        column = [T[b][p] for b in range(p + 1, m)]
+        for a, x in enumerate(column, p + 1):
+            factor = x / T[p][p]
+            T[a][p + 1 :] = [t - factor * y for t, y in zip(T[a][p + 1 :], column, strict=False)]
     return bound, [lower, raised, C]
 
 

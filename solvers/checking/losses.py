@@ -1,7 +1,7 @@
 """What an active anchor of each loss of the family pays, in balls (theory, 1.5, 2.14, 2.15, 6.15)."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from flint import arb
@@ -42,20 +42,20 @@ class Row(NamedTuple):
         rho = {e: self.omega * self.s * self.factor[e] * decay / inside for e in self.negatives}
         return share * (1 - decay if self.kind == "supcon-in" else self.omega * self.s), rho
 
-    def pays(self, met: Sequence[tuple[int, int, arb, arb]]) -> tuple[arb, list[arb]]:
-        """f, and its derivative in each G; met: class, number of samples, G and e^{s G}."""
+    def pays(self, met: Sequence[tuple[int, int, arb, arb]]) -> tuple[arb, Iterable[arb]]:
+        """f, and its derivative in each G, not yet computed; met: class, number of samples, G and e^{s G}."""
         if self.kind == "sigmoid":
             odds = [1 / (x * self.b.exp()) if e == self.c else x * self.b.exp() for e, _, _, x in met]
-            slopes = [(-1 if e == self.c else 1) * self.s * x / (1 + x) for (e, *_), x in zip(met, odds, strict=True)]
+            slopes = ((-1 if e == self.c else 1) * self.s * x / (1 + x) for (e, *_), x in zip(met, odds, strict=True))
             return sum((n * x.log1p() for (_, n, *_), x in zip(met, odds, strict=True)), arb(0)), slopes
         inside = [self.factor[e] * x for e, _, _, x in met]
         total = sum((n * x for (_, n, *_), x in zip(met, inside, strict=True)), arb(0))
         if self.kind == "supcon-in":
             own = sum((n * x for e, n, _, x in met if e == self.c), arb(0))
-            return (self.positives * total / own).log(), []
+            return (self.positives * total / own).log(), ()
         pull, mean = arb(1) / self.positives, sum((n * G for e, n, G, _ in met if e == self.c), arb(0)) / self.positives
-        slopes = [x / total - (pull if e == self.c else 0) for (e, *_), x in zip(met, inside, strict=True)]
-        return self.omega * (total.log() - self.s * mean), [self.omega * self.s * slope for slope in slopes]
+        slopes = (x / total - (pull if e == self.c else 0) for (e, *_), x in zip(met, inside, strict=True))
+        return self.omega * (total.log() - self.s * mean), (self.omega * self.s * slope for slope in slopes)
 
 
 def rows(problem: Problem, count: Counter[int]) -> dict[int, Row]:
@@ -69,10 +69,8 @@ def rows(problem: Problem, count: Counter[int]) -> dict[int, Row]:
             power *= (of["strength"] * arb(problem.totals[e]).log()).exp() if "strength" in of else 1
             factor[e] = power / (n - (e == c)) if averaged else power
         factor[c] *= int(held)
-        s, others = (
-            of.get("scale", arb(1)) / (problem.tau * of.get("taus", arb(1))),
-            {e: n for e, n in count.items() if e != c},
-        )
+        s = of.get("scale", arb(1)) / (problem.tau * of.get("taus", arb(1)))
+        others = {e: n for e, n in count.items() if e != c}
         found[c] = Row(kind, c, count[c] - 1, others, of.get("weights", arb(1)), s, of.get("bias", arb(0)), factor)
     return found
 

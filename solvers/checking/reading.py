@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from flint import arb
 
 # What a file of unknown origin may take: seconds, and 300 MiB. MOST_WORK: pairs in batches times bits of precision.
-MOST_BYTES, MOST_ENTRIES, MOST_WORK, MOST_PRODUCTS, MOST_IN_A_MATRIX = 2**22, 2**22, 15 * 10**7, 2**22, 256
+MOST_BYTES, MOST_ENTRIES, MOST_WORK, MOST_PRODUCTS, MOST_IN_A_MATRIX = 2**22, 2**22, 10**8, 2**22, 256
 FORMAT = "ufm-scl certificate 3"
 HEX_DIGEST = re.compile("[0-9a-f]{64}")
 HEX_DOUBLE = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}")
