@@ -18,6 +18,7 @@ from solvers.parallel.padding import Shape
 from solvers.solution import Solution, histories
 from solvers.verification import Verdict, Verification, Verifier
 from ufm import Problem, loss_bound, uniqueness
+from ufm.geometry import class_means
 
 
 def measure_problem(problem: Problem, *, name: str, inits: int, seed: int, method: str, progress: Tell) -> Computed:
@@ -36,7 +37,8 @@ def measure_problem(problem: Problem, *, name: str, inits: int, seed: int, metho
     certifying = time.perf_counter() - began
     of_starts = _of_starts(solution, verifications, proofs)
     data: dict[str, Any] = {column: ("init", np.asarray(values)) for column, values in of_starts.items()}
-    means = np.stack([_class_means(solution.embedding(start), problem) for start in range(inits)])
+    samples = np.asarray(problem.labels), np.asarray(problem.multiplicity)
+    means = np.stack([class_means(solution.embedding(start), *samples) for start in range(inits)])
     data["gram"] = (("init", "class", "class_"), np.stack([found.metrics.gram for found in verifications]))
     data["class_means"] = (("init", "class", "coordinate"), means)
     data |= _of_problem(problem, solution.history)
@@ -154,10 +156,3 @@ def describe(verification: Verification) -> str:
     if within.value == worst:
         return f"two samples of class {within.classes[0]} are {within.value:.2g} apart"
     return f"samples of classes {min(across.classes)} and {max(across.classes)} have cosine {across.value:.2g}"
-
-
-def _class_means(H: np.ndarray, problem: Problem) -> np.ndarray:
-    labels = np.asarray(problem.labels)
-    sums = np.zeros((problem.k, H.shape[1]))
-    np.add.at(sums, labels, H)
-    return sums / np.bincount(labels)[:, None]

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from ufm import InvalidInput, Problem, excess, geometry_metrics, loss_bound
 from ufm.errors import Rows, Stack, real_array
+from ufm.geometry import class_means
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,10 +85,11 @@ def cell_of(solution: Solved | Rows | Stack, problem: Problem | None = None) -> 
         points, problem = _checked_points(solution, problem)
         found = xr.Dataset({"excess": ("init", [float(excess(H, problem)) for H in points])})
     sizes = np.asarray(problem.class_sizes)
+    samples = np.asarray(problem.labels), np.asarray(problem.multiplicity)
     metrics = [geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity) for H in points]
     data: dict[str, Any] = {
         "gram": (("init", "class", "class_"), np.stack([np.asarray(of_start.gram) for of_start in metrics])),
-        "class_means": (("init", "class", "coordinate"), np.stack([_class_means(H, problem) for H in points])),
+        "class_means": (("init", "class", "coordinate"), np.stack([class_means(H, *samples) for H in points])),
         "delta_gm": ("init", [float(of_start.delta_gm) for of_start in metrics]),
         "beta_nc": ("init", [float(of_start.beta_nc) for of_start in metrics]),
         "class_sizes": ("class", sizes),
@@ -114,9 +116,3 @@ def _checked_points(H: Any, problem: Problem | None) -> tuple[list[Float[np.ndar
     if not np.isfinite(points).all():
         raise InvalidInput("H", "array with NaN or infinite entries", "give finite numbers")
     return list(points), problem
-
-
-def _class_means(H: Float[np.ndarray, "n d"], problem: Problem) -> Float[np.ndarray, "k d"]:
-    sums = np.zeros((problem.k, problem.d))
-    np.add.at(sums, np.asarray(problem.labels), H * np.asarray(problem.multiplicity)[:, None])
-    return sums / np.asarray(problem.class_sizes)[:, None]

@@ -241,10 +241,6 @@ def _checked_limits(inits: int, seeds: Sequence[int], max_steps: int, max_second
         whole_number(name, value, 1, f"give a whole number from 1 to {LARGEST_COUNT}", LARGEST_COUNT)
     for seed in seeds:
         checked_seed(seed)
-    try:
-        seconds = np.inf if max_seconds == np.inf else real_number("max_seconds", max_seconds, 0.0, 1e300)
-    except InvalidInput:
-        seconds = 0.0
-    if not seconds > 0:
-        raise InvalidInput("max_seconds", max_seconds, "give a positive number of seconds")
+    least = float(np.nextafter(0.0, 1.0))
+    seconds = real_number("max_seconds", max_seconds, least, np.inf, "give a positive number of seconds")
     return Limits(max_steps, seconds)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from ufm.geometry import class_means
+
 # Characters of a line.
 COLUMNS = 120
 # Pixels of a thumbnail, and the largest matrix that is drawn cell by cell.
@@ -81,10 +83,9 @@ def cosines_of_class_means(
     rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"], weight: Float[np.ndarray, " m"]
 ) -> Float[np.ndarray, "k k"]:
     """What the picture shows. weight: samples that a row stands for. A mean of norm 0 has cosine 0 with all."""
-    sums = np.zeros((labels.max() + 1, rows.shape[1]))
-    np.add.at(sums, labels, rows * weight[:, None])
-    norms = np.linalg.norm(sums, axis=1, keepdims=True)
-    directions = sums / np.where(norms > 0, norms, 1.0)
+    means = class_means(rows, labels, weight)
+    norms = np.linalg.norm(means, axis=1, keepdims=True)
+    directions = means / np.where(norms > 0, norms, 1.0)
     return directions @ directions.T
 
 

@@ -52,16 +52,16 @@ def whole_number(argument: str, value: object, least: int, mend: str, most: int 
     return number
 
 
-def real_number(argument: str, value: object, least: float, most: float) -> float:
-    """The value as a float from least to most, or InvalidInput; booleans, texts and NaN are none."""
+def real_number(argument: str, value: object, least: float, most: float, mend: str | None = None) -> float:
+    """The value as a float from least to most, or InvalidInput; booleans, texts, NaN, what no double holds are none."""
     if isinstance(value, (Real, np.number)) and not isinstance(value, bool):
         try:
             number = float(value)
         except OverflowError:
-            number = np.inf
+            number = np.nan
         if least <= number <= most:
             return number
-    raise InvalidInput(argument, value, f"give a number from {least:g} to {most:g}")
+    raise InvalidInput(argument, value, mend or f"give a number from {least:g} to {most:g}")
 
 
 def checked_seed(value: object, argument: str = "seed") -> int:

@@ -84,6 +84,15 @@ def geometry_metrics(
     return GeometryMetrics(delta_gm, beta_nc, trace_sw * square, mean_cosine, max_cosine, gram * square)
 
 
+def class_means(
+    H: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"], weight: Float[np.ndarray, " m"]
+) -> Float[np.ndarray, "k d"]:
+    """mu_c, one row a class; weight: samples that a row stands for. On the host: nothing is compiled."""
+    sums = np.zeros((labels.max() + 1, H.shape[1]))
+    np.add.at(sums, labels, H * weight[:, None])
+    return sums / np.bincount(labels, weight)[:, None]
+
+
 def _labels(given: Array | np.ndarray | Sequence[int], rows: int) -> Int[Array, " m"]:
     """One whole number a row."""
     labels = given if isinstance(given, Array) else np.asarray(given)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from solvers.descent.stopping import Column
 from solvers.parallel.padding import axes
 from ufm.geometry import geometry_metrics
 from ufm.problem import Problem
@@ -55,10 +56,6 @@ class Method(Protocol):
     def converged(self, state: Any) -> Bool[Array, ""]:
         """Stationary to `tolerance`; never a test of the step size alone."""
         ...
-
-
-# A history is traced on the device line by line and joined on the host.
-Column = Array | np.ndarray
 
 
 class Record(NamedTuple):

@@ -19,6 +19,7 @@ from ufm.loss import Evaluation
 from ufm.problem import Problem
 from ufm.projections import project
 
+# Traced on the device, joined and judged on the host.
 Column = Array | np.ndarray
 # What counts as stationary for a verdict: the residual, a share of the forces.
 STATIONARY = 1e-8
