@@ -1,5 +1,6 @@
 """Functions are compiled once a signature: here, or on another thread before they are called."""
 
+import gc
 import threading
 import time
 
@@ -37,10 +38,17 @@ def test_few_executables_are_kept_those_asked_for_last(monkeypatch):
     """Each takes hundreds of mapped regions of memory, and a process that has too many is ended."""
     monkeypatch.setattr(compiled, "MOST_KEPT", 3)
     doubled, tripled, before = Compiled(scaled), Compiled(scaled), len(LOG)
+    compiled._ASKED.clear()
+    gc.collect()
+    alive = len(jax.devices()[0].client.live_executables())
     for function, count in zip([doubled, tripled] * 4, (1, 2, 1, 3, 1, 2, 4, 2), strict=True):
         assert function(given(count), by=2.0)["scaled"].shape == (count,)
         assert len(doubled.executables) + len(tripled.executables) <= 3
     assert len(LOG) - before == 4  # 1, 2, 3, and 4, which sends 3 away
+    for count in range(5, 25):
+        doubled(given(count), by=2.0)
+    gc.collect()
+    assert len(jax.devices()[0].client.live_executables()) - alive <= 3
 
 
 def test_what_was_prepared_is_not_compiled_again():

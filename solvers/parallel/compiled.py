@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from threading import Lock
 from typing import Any
 
@@ -25,9 +25,9 @@ class Compilation:
 
 
 LOG: list[Compilation] = []
-# Executables that are kept here, those last asked for; jax holds others until jax.clear_caches(). Each takes hundreds
-# of mapped regions of memory, and Linux ends a process with more than 65,530.
-MOST_KEPT = 96
+# Executables that are kept, those last asked for. Each takes hundreds of mapped regions of memory, and Linux ends a
+# process with more than 65,530.
+MOST_KEPT = 64
 _ASKED: OrderedDict[tuple[int, Hashable], Compiled] = OrderedDict()
 _LOCK = Lock()
 _waited = 0.0
@@ -89,8 +89,8 @@ class Compiled:
 
     def _compile(self, signature: Hashable, arguments: Any, static: dict[str, Hashable]) -> Any:
         start = time.perf_counter()
-        jitted = jax.jit(self.function, static_argnames=tuple(static))
-        executable = jitted.lower(*arguments, **static).compile()
+        # Of a new function every time: jax's caches hold an executable for as long as its function lives.
+        executable = jax.jit(partial(self.function, **static)).lower(*arguments).compile()
         LOG.append(Compilation(self.function.__name__, signature, time.perf_counter() - start))
         return executable
 
