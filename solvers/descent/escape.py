@@ -6,13 +6,14 @@ of an attraction component (points of a class that chains of shared batches conn
 sum C_il G_il > 0 over its pairs with others: it is pushed. Replacing u by sqrt(1 - s^2) u + s e, e a fresh coordinate,
 leaves its inner products 1 and scales the others by sqrt(1 - s^2), so the loss changes by
 -(s^2 / 2) sum C_il G_il + O(s^4) (i in the component, l not, both orders): it falls to second order (theory, 5.7). Of
-one whose rows differ this says nothing. So the staircase gives what is in conflict random mass there and descends
-again, as the Riemannian staircase of SE-Sync does for its relaxation. Neither the form of the optimum nor its value is
-used: a point without conflict has duality gap zero.
+one whose rows differ this says nothing. So the staircase gives what is in conflict, or the lighter side of it, random
+mass there and descends again, as the Riemannian staircase of SE-Sync does for its relaxation. Neither the form of the
+optimum nor its value is used: a point without conflict has duality gap zero.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -39,6 +40,8 @@ MOST_GLUINGS = 8
 # A conflict below this may be that of rows which are to be equal and come close too slowly: they are glued first.
 FAINT = 1e-6
 MOST_JOINING = 0.5
+# Inner product above which rows of two classes overlap.
+OVERLAP = 1e-6
 
 
 @dataclass
@@ -250,6 +253,7 @@ def next_point(
     """
     H = outcome.H.copy()
     changed = False
+    moving = _moving(H, outcome.conflict, graph, problem)
     # Every other time on average: a crowd that joins would push those in conflict back to where they were.
     chance = min(MOST_JOINING, max(0, lifts - PATIENCE) / (2 * PATIENCE)) * rng.integers(2)
     for members in graph.components:
@@ -258,23 +262,56 @@ def next_point(
             if patient:
                 continue
             conflict = np.zeros_like(conflict)
-        onward = _next_of_component(H[members], conflict, graph.attracted[members], problem, chance, rng)
+        pushed = moving[members] & (conflict > NO_CONFLICT)
+        onward = _next_of_component(H[members], pushed, graph.attracted[members], problem, chance, rng)
         if onward is not None:
             H[members] = onward
             changed = True
     return H if changed else None
 
 
+def _moving(
+    H: Float[np.ndarray, "m w"], conflict: Float[np.ndarray, " m"], graph: BatchGraph, problem: Problem
+) -> Bool[np.ndarray, " m"]:
+    """Who is lifted where attraction components in conflict overlap: the lighter ones, so many that no overlap stays.
+
+    Each alone would go downhill (theory, 5.7); to lift a class for a few stray samples would undo what it has found.
+    """
+    labels, attracted, pushed = np.asarray(problem.labels), graph.attracted, conflict > NO_CONFLICT
+    overlaps: set[tuple[int, int]] = set()
+    for row in np.asarray(problem.batches):
+        members = row[row != PADDING]
+        members = members[pushed[members]]
+        overlap = (H[members] @ H[members].T > OVERLAP) & (labels[members, None] != labels[None, members])
+        pairs = np.sort(attracted[members][np.stack(np.nonzero(overlap))], axis=0)
+        overlaps.update(zip(*pairs.tolist(), strict=True))
+    apart = set(attracted[pushed].tolist()) - {component for pair in overlaps for component in pair}
+    weight = np.bincount(attracted, np.asarray(problem.multiplicity))
+    return np.isin(attracted, [*apart, *light_cover(overlaps, weight)])
+
+
+def light_cover(edges: set[tuple[int, int]], weight: Float[np.ndarray, " g"]) -> set[int]:
+    """Vertices that hold an end of every edge, none needlessly: the heaviest are left out, one after another."""
+    beside = defaultdict(set)
+    for a, b in edges:
+        beside[a].add(b)
+        beside[b].add(a)
+    cover = set(beside)
+    for a in sorted(cover, key=lambda a: (-weight[a], a)):
+        if beside[a] <= cover:
+            cover.remove(a)
+    return cover
+
+
 def _next_of_component(
     H: Float[np.ndarray, "i w"],
-    conflict: Float[np.ndarray, " i"],
+    pushed: Bool[np.ndarray, " i"],
     attracted: Int[np.ndarray, " i"],
     problem: Problem,
     chance: float,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "i w"] | None:
     """Lifted if in conflict, compressed if too wide, else None."""
-    pushed = conflict > NO_CONFLICT
     if not pushed.any() and not H[:, problem.d :].any():
         return None
     merged = merge_parallel_columns(H)
@@ -302,10 +339,9 @@ def compressed(
     nothing, start anew in a random direction of R^d, the same for all points that attract each other.
     """
     kept = H * (np.arange(H.shape[1]) < d)
-    if joining.any():
-        lost = np.isin(attracted, attracted[~kept.any(axis=1)])
-        anew = np.pad(np.abs(rng.standard_normal((len(joining), d))), ((0, 0), (0, H.shape[1] - d)))
-        kept = np.where((joining[attracted] | lost)[:, None], anew[attracted], kept)
+    lost = np.isin(attracted, attracted[~kept.any(axis=1)])
+    anew = np.pad(np.abs(rng.standard_normal((len(joining), d))), ((0, 0), (0, H.shape[1] - d)))
+    kept = np.where((joining[attracted] | lost)[:, None], anew[attracted], kept)
     return _normalised(kept)
 
 
