@@ -22,6 +22,8 @@ from ufm.rows import ROWS, AnchorTerms, Pairs, anchor_terms
 
 # Entries of one block of anchors x others; a few temporaries of this size are alive at once.
 BLOCK_ENTRIES = 2**18
+# Pairs of the small batches that are swept at once.
+BATCHES_ENTRIES = 2**14
 
 
 class Evaluation(NamedTuple):
@@ -157,26 +159,28 @@ def evaluate(
     rows, all_blocks = anchor_blocks(problem)
     swept = first + jnp.arange(all_blocks if blocks is None else blocks)
 
-    def of_batch(total: Evaluation, members: Int[Array, " s"]) -> tuple[Evaluation, None]:
+    def of_batch(members: Int[Array, " s"]) -> Evaluation:
         terms = anchor_terms(problem, members)
         inside = _features(H, problem, members, unit)
 
         def of_block(part: Evaluation, block: Array) -> tuple[Evaluation, None]:
             return jax.tree.map(jnp.add, part, _block(inside, terms, problem, block * rows, rows, with_gradient)), None
 
-        nothing = _zeros(inside.row)
-        part, _ = jax.lax.scan(of_block, nothing, swept)
-        return Evaluation(
-            total.loss + part.loss,
-            total.excess + part.excess,
-            total.gradient.at[members].add(part.gradient),
-            total.pair_weight.at[members].add(part.pair_weight),
-            total.force.at[members].add(part.force),
-            total.conflict.at[members].add(part.conflict),
-        ), None
+        return jax.lax.scan(of_block, _zeros(inside.row), swept)[0]
 
-    total, _ = jax.lax.scan(of_batch, _zeros(H), problem.batches)
-    return total
+    def of_batches(total: Evaluation, batches: Int[Array, "b s"]) -> tuple[Evaluation, None]:
+        parts = jax.vmap(of_batch)(batches)
+
+        def added(whole: Array, part: Array) -> Array:
+            return whole.at[batches].add(part) if whole.ndim else whole + jnp.sum(part)
+
+        return jax.tree.map(added, total, parts), None
+
+    count, slots = problem.batches.shape
+    together = min(count, max(1, BATCHES_ENTRIES // (rows * slots)))
+    missing = -count % together
+    batches = jnp.pad(problem.batches, ((0, missing), (0, 0)), constant_values=PADDING)
+    return jax.lax.scan(of_batches, _zeros(H), batches.reshape(-1, together, slots))[0]
 
 
 # Outside jit, an uncompiled scan is compiled anew at every call.
