@@ -1,4 +1,4 @@
-"""Compiled functions kept from one start of a command to the next, in a directory of the user's."""
+"""Lowered and compiled functions kept from one start of a command to the next, in a directory of the user's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import jax
+
+from solvers.parallel import kept
 
 VARIABLE = "UFM_SCL_COMPILE_CACHE"
 HELP = (
@@ -34,6 +36,7 @@ def enable() -> Path | None:
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+    kept.keep_in(path / "lowered")
     return path
 
 

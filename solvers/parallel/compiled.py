@@ -8,11 +8,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from threading import Lock
 from typing import Any
 
 import jax
+
+from solvers.parallel import kept
+
+# The structure of the arguments, the shapes and dtypes of their leaves, the static keyword arguments.
+Signature = tuple[Hashable, Hashable, Hashable]
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,7 @@ _waited = 0.0
 class Compiled:
     """A function of pytrees of arrays, compiled once for each signature: at its first call, or before.
 
-    A signature is the structure of the arguments, their shapes and dtypes, and the static keyword
-    arguments. Of all functions together MOST_KEPT are kept. Every compilation is logged in `LOG`.
+    Of all functions together MOST_KEPT are kept. Every compilation is logged in `LOG`.
     """
 
     function: Callable[..., Any]
@@ -53,18 +57,18 @@ class Compiled:
     def __call__(self, *arguments: Any, **static: Hashable) -> Any:
         """Run on arrays; static keyword arguments are part of the signature."""
         global _waited
-        signature = _signature(arguments, static)
+        leaves, signature = _signed(arguments, static)
         executable = self._asked(signature)
         if executable is None or not executable.done() or executable.cancelled():
             began = time.perf_counter()
             if executable is None or executable.cancel():  # what only waits for its turn is compiled here
-                compiled = self._compile(signature, arguments, static)
+                compiled = self._compile(signature, leaves, static)
                 executable = self.begun[signature] = Future()
                 executable.set_result(compiled)
             executable.exception()
             with _LOCK:
                 _waited += time.perf_counter() - began
-        return executable.result()(*arguments)
+        return executable.result()(*leaves)
 
     def prepare(self, *arguments: Any, **static: Hashable) -> None:
         """Compile on another thread, for a call to come with arrays of these shapes; `jax.ShapeDtypeStruct`s will do.
@@ -72,10 +76,10 @@ class Compiled:
         Compiling lets other threads run. Does nothing where there are several devices: a function is compiled there
         for arrays as they lie on them.
         """
-        signature = _signature(arguments, static)
+        leaves, signature = _signed(arguments, static)
         if jax.local_device_count() > 1 or self._asked(signature) is not None:
             return
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*_shape(leaf)), arguments)
+        shapes = [jax.ShapeDtypeStruct(*_shape(leaf)) for leaf in leaves]
         self.begun[signature] = _threads().submit(self._compile, signature, shapes, static)
 
     def _asked(self, signature: Hashable) -> Future[Any] | None:
@@ -87,10 +91,10 @@ class Compiled:
             function.begun.pop(oldest, None)
         return self.begun.get(signature)
 
-    def _compile(self, signature: Hashable, arguments: Any, static: dict[str, Hashable]) -> Any:
+    def _compile(self, signature: Signature, leaves: list[Any], static: dict[str, Hashable]) -> Any:
+        """The executable, of the leaves of the arguments: kept by an earlier process, or compiled and kept."""
         start = time.perf_counter()
-        # Of a new function every time: jax's caches hold an executable for as long as its function lives.
-        executable = jax.jit(partial(self.function, **static)).lower(*arguments).compile()
+        executable = kept.executable(self.function, signature[0], leaves, static)
         LOG.append(Compilation(self.function.__name__, signature, time.perf_counter() - start))
         return executable
 
@@ -100,9 +104,9 @@ def compile_seconds() -> float:
     return _waited
 
 
-def _signature(arguments: Any, static: dict[str, Hashable]) -> Hashable:
+def _signed(arguments: Any, static: dict[str, Hashable]) -> tuple[list[Any], Signature]:
     leaves, structure = jax.tree.flatten(arguments)
-    return structure, tuple(map(_shape, leaves)), tuple(sorted(static.items()))
+    return leaves, (structure, tuple(map(_shape, leaves)), tuple(sorted(static.items())))
 
 
 def _shape(leaf: Any) -> tuple[tuple[int, ...], Any]:

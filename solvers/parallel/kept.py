@@ -1,0 +1,138 @@
+"""Functions traced and lowered once, kept from one process to the next as jax.export writes them.
+
+jax's own cache saves the compiling. What comes before it takes longer than all steps of a small problem.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+# Packages whose sources are part of a file's name: what is traced is theirs alone.
+OWN = ("ufm", "solvers")
+_directory: Path | None = None
+
+
+def keep_in(directory: Path | None) -> None:
+    """Where this process keeps and looks for functions; None, the default: nowhere. Nobody else may write there."""
+    global _directory
+    _directory = directory
+
+
+def executable(
+    function: Callable[..., Any], structure: Any, leaves: Sequence[Any], static: dict[str, Any]
+) -> Callable[..., Any]:
+    """The function of its arguments' leaves, compiled. structure: of the arguments. static: its keyword arguments."""
+
+    # A new function every time: jax's caches hold an executable for as long as its function lives.
+    def of_leaves(*leaves: Any) -> Any:
+        return function(*jax.tree.unflatten(structure, leaves), **static)
+
+    of_leaves.__name__ = function.__name__
+    path = _file_of(function, structure, leaves, static)
+    if path is None:
+        return jax.jit(of_leaves).lower(*leaves).compile()
+    lowered = _load(path)
+    if lowered is None:
+        lowered = _Lowered.of(of_leaves, leaves)
+        _save(path, lowered)
+    return lowered.compile()
+
+
+class _Lowered(NamedTuple):
+    """A function of leaves that has been traced and lowered, and the structure of what it returns."""
+
+    exported: export.Exported
+    returned: Any
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], leaves: Sequence[Any]) -> _Lowered:
+        returned = []
+
+        def flat(*leaves: Any) -> list[Any]:
+            found, structure = jax.tree.flatten(function(*leaves))
+            returned.append(structure)
+            return found
+
+        flat.__name__ = function.__name__
+        return cls(export.export(jax.jit(flat))(*leaves), returned[0])
+
+    def compile(self) -> Callable[..., Any]:
+        compiled = jax.jit(self.exported.call).lower(*self.exported.in_avals).compile()
+        return lambda *leaves: jax.tree.unflatten(self.returned, compiled(*leaves))
+
+
+def _file_of(
+    function: Callable[..., Any], structure: Any, leaves: Sequence[Any], static: dict[str, Any]
+) -> Path | None:
+    """Where the function is kept; None if what it computes is not told by names and our sources."""
+    if _directory is None or jax.device_count() > 1:
+        return None
+    shapes = [(jnp.shape(leaf), str(jnp.result_type(leaf))) for leaf in leaves]
+    described = repr((function.__module__, function.__qualname__, str(structure), shapes, sorted(static.items())))
+    ours = function.__module__.split(".")[0] in OWN and all(map(_tells, static.values()))
+    if not ours or " at 0x" in described:
+        return None
+    return _directory / hashlib.sha256((described + _surroundings()).encode()).hexdigest()
+
+
+def _tells(value: Any) -> bool:
+    """Whether its printed form says all that it computes."""
+    if dataclasses.is_dataclass(value):
+        fields = (getattr(value, field.name) for field in dataclasses.fields(value))
+        return type(value).__module__.split(".")[0] in OWN and all(map(_tells, fields))
+    return isinstance(value, (int, float, str, type(None)))
+
+
+@cache
+def _surroundings() -> str:
+    """What else it depends on: our sources, versions, the device's kind and jax's settings."""
+    sources = hashlib.sha256()
+    for name in OWN:
+        root = Path(__file__).parents[2] / name
+        for path in sorted(root.rglob("*.py")):
+            sources.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    versions = [version(name) for name in ("jax", "jaxlib", "equinox", "numpy")]
+    set_to = jax.config.values
+    settings = [jax.default_backend(), set_to["jax_enable_x64"], set_to["jax_default_matmul_precision"]]
+    return repr((sources.hexdigest(), versions, settings))
+
+
+def _load(path: Path) -> _Lowered | None:
+    """What a file holds; None if there is none that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        returned, content = pickle.loads(path.read_bytes())
+        lowered = _Lowered(export.deserialize(bytearray(content)), returned)
+    except Exception:  # damaged, or by what differs in a way that its name does not tell: traced anew
+        return None
+    _register_lapack()
+    return lowered
+
+
+def _save(path: Path, lowered: _Lowered) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_bytes(pickle.dumps((lowered.returned, bytes(lowered.exported.serialize()))))
+        part.replace(path)
+    except OSError:
+        return  # costs the next process time, not this one its run
+
+
+@cache
+def _register_lapack() -> None:
+    """What calls LAPACK may be compiled once such a call has been lowered here; before that it ends the process."""
+    jax.jit(jnp.linalg.cholesky).lower(jax.ShapeDtypeStruct((1, 1), jnp.float64))

@@ -1,0 +1,108 @@
+"""What was traced and lowered is kept for the next process, under a name that tells what it computes."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import ufm
+from solvers import ProjectedGradient, QuasiNewton
+from solvers.parallel import kept
+from ufm.loss import evaluate
+
+# LAPACK is called in it, and the process has lowered no such call before.
+PROGRAM = """
+import sys, numpy as np
+from pathlib import Path
+from solvers.parallel import kept
+from solvers.parallel.compiled import Compiled
+from solvers.descent.quasi_newton import _direction
+kept.keep_in(Path(sys.argv[1]))
+rows = np.abs(np.random.default_rng(0).standard_normal((4, 3)))
+moves = np.random.default_rng(1).standard_normal((2, 4, 3))
+step, plain = Compiled(_direction)(rows, rows - 0.5, np.ones(4), moves, moves, nonneg=True)
+print(step.tobytes().hex(), bool(plain), len(list(Path(sys.argv[1]).iterdir())))
+"""
+
+
+@pytest.fixture
+def directory(tmp_path):
+    kept.keep_in(tmp_path)
+    yield tmp_path
+    kept.keep_in(None)
+
+
+@pytest.fixture
+def arguments():
+    problem = ufm.Problem.from_class_sizes([3, 2], d=2)
+    H = np.abs(np.random.default_rng(0).standard_normal((problem.num_points, 2)))
+    leaves, structure = jax.tree.flatten((H, problem))
+    return structure, leaves
+
+
+def bits(evaluation):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(evaluation)]
+
+
+def test_what_is_kept_is_neither_traced_nor_lowered_again(directory, arguments, monkeypatch):
+    static = {"with_gradient": True}
+    first = kept.executable(evaluate, *arguments, static)(*arguments[1])
+    plainly = jax.jit(evaluate)(*jax.tree.unflatten(*arguments))
+    monkeypatch.setattr(kept._Lowered, "of", None)
+    again = kept.executable(evaluate, *arguments, static)(*arguments[1])
+    assert bits(first) == bits(again) == bits(plainly)
+    assert type(again) is type(plainly)
+    with pytest.raises(TypeError):  # another function
+        kept.executable(evaluate, *arguments, {"with_gradient": False})
+    assert len(list(directory.iterdir())) == 1
+
+
+def test_another_process_calls_lapack(tmp_path):
+    runs = [
+        subprocess.run([sys.executable, "-c", PROGRAM, tmp_path], capture_output=True, text=True, check=False)
+        for _ in range(2)
+    ]
+    assert [run.returncode for run in runs] == [0, 0], runs[-1].stderr
+    assert runs[0].stdout == runs[1].stdout
+    assert runs[0].stdout.split()[-1] == "1"
+
+
+@pytest.mark.parametrize("damaged", [b"", b"no pickle", None], ids=["empty", "text", "truncated"])
+def test_a_damaged_file_is_written_anew(directory, arguments, damaged):
+    first = kept.executable(evaluate, *arguments, {})(*arguments[1])
+    (path,) = directory.iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] if damaged is None else damaged)
+    assert bits(kept.executable(evaluate, *arguments, {})(*arguments[1])) == bits(first)
+    assert kept._load(path) is not None
+
+
+def test_sources_are_part_of_the_name(directory, arguments, monkeypatch):
+    kept.executable(evaluate, *arguments, {})
+    monkeypatch.setattr(kept, "_surroundings", lambda: "other sources")
+    kept.executable(evaluate, *arguments, {})
+    assert len(list(directory.iterdir())) == 2
+
+
+def foreign(H, problem):
+    return evaluate(H, problem)
+
+
+def test_what_names_do_not_tell_is_not_kept(directory, arguments):
+    assert kept._file_of(evaluate, *arguments, {"method": QuasiNewton()}) is not None
+    assert kept._file_of(evaluate, *arguments, {"method": ProjectedGradient(optax.sgd(0.1))}) is None
+    assert kept._file_of(foreign, *arguments, {}) is None
+    kept.executable(foreign, *arguments, {})
+    assert list(directory.iterdir()) == []
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(arguments, tmp_path):
+    (tmp_path / "file").write_text("")
+    kept.keep_in(tmp_path / "file" / "below")
+    try:
+        assert bits(kept.executable(evaluate, *arguments, {})(*arguments[1]))
+    finally:
+        kept.keep_in(None)
