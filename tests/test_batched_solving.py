@@ -67,10 +67,10 @@ def compared(pairs, families, inits, seed):
 
 
 def test_predicted_uniqueness_against_solved_geometry():
-    seen = compared([(2, 4), (3, 3), (5, 6)], families=20, inits=2, seed=1)
-    assert seen["unique"] >= 10
-    assert seen["not unique"] >= 20
-    assert seen["starts"] == 120
+    seen = compared([(2, 4), (3, 3), (5, 6)], families=12, inits=2, seed=1)
+    assert seen["unique"] >= 6
+    assert seen["not unique"] >= 12
+    assert seen["starts"] == 72
     assert len(seen["undetermined"]) <= 1, seen["undetermined"]
     assert seen["certified"] == seen["starts"], seen["uncertified"]
 

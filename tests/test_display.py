@@ -22,8 +22,8 @@ LARGE = ufm.Problem(MANY, 1000, 0.123456789, ufm.batching.partition(len(MANY), 3
 OVERLAPPING = ufm.batching.partition(600, 3, 0)
 
 
-def problem_of_100_classes():
-    return ufm.Problem(np.arange(100), 100, 0.1, multiplicity=np.arange(100) * 10**9 + 2)
+def problem_of_70_classes():
+    return ufm.Problem(np.arange(70), 70, 0.1, multiplicity=np.arange(70) * 10**9 + 2)
 
 
 def solution(problem, starts=1000):
@@ -62,7 +62,7 @@ PRINTED = {
     "a certificate": lambda: certificate(SMALL),
     "a certificate of a merged point": lambda: certificate(SMALL, np.tile([1.0, 0.0], (4, 1))),
     "a certificate of UFM": lambda: certificate(PROBLEMS["two pairs"](nonneg=False)),
-    "a certificate of 100 classes": lambda: certificate(problem_of_100_classes()),
+    "a certificate of 70 classes": lambda: certificate(problem_of_70_classes()),
     "unique": lambda: ufm.uniqueness(SMALL),
     "not unique": lambda: ufm.uniqueness(PROBLEMS["a class in two pieces"](d=3)),
     "uniqueness of many batches": lambda: ufm.uniqueness(ufm.Problem(np.arange(600) % 200, 300, batches=OVERLAPPING)),

@@ -190,7 +190,7 @@ def test_without_relu(tmp_path, capsys):
 
 
 def test_reference_method_says_what_got_stuck(tmp_path, capsys):
-    arguments = ("--R", 100, "--k", 6, "--n-min", 2, "--d", 6, "--inits", 4, "--method", "accelerated")
+    arguments = ("--R", 30, "--k", 5, "--n-min", 2, "--d", 5, "--inits", 4, "--method", "accelerated")
     assert run(*arguments, "--out", tmp_path) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert "Theorem 1 is not reproduced" in out
