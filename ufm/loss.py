@@ -85,7 +85,8 @@ def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:
     Differentiable in H by reverse mode, in the memory of one block of anchors. Compiled once for
     every shape of problem.
     Finite for every feasible H; rows of norm r > 1 overflow once (1 + 2 r^2) / tau exceeds 700.
-    H in other real numbers is taken in doubles. Raises InvalidInput for a wrong shape.
+    H in other real numbers is taken in doubles, and its gradient comes in its own; in training float32 features and
+    traced labels make a `Problem` with k given. Raises InvalidInput for a wrong shape.
     """
     return _loss(_rows_of(H, problem), problem)
 

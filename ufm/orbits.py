@@ -82,6 +82,8 @@ def orbits(problem: Problem) -> Orbits:
     batches = np.asarray(problem.batches)
     if (multiplicity == 0).any():
         raise InvalidInput("multiplicity", 0, "a padded problem has no orbits; take those of the unpadded one")
+    if len(absent := np.flatnonzero(np.asarray(problem.class_sizes) == 0)):
+        raise InvalidInput("labels", int(absent[0]), "this class has no sample: a mini-batch is no problem to solve")
     m = len(labels)
     if problem.is_full_batch:
         index, collapsed = labels, None  # every class is present

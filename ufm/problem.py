@@ -42,6 +42,11 @@ class Problem(Readable, eqx.Module):
     - tau: temperature, a scalar array, so that a new value does not recompile.
     - d: embedding dimension. k: number of classes. nonneg: UFM+ if True, UFM if False.
     - loss: which loss of the family (`ufm.losses`, theory, 1.5).
+
+    **A mini-batch in a trace.** With `k` given, labels, multiplicity and tau may be traced, and classes may be absent:
+    `ufm.scl_loss(H, ufm.Problem(labels, d, tau, k=10))` is a training loss under jit, grad and vmap. What is traced
+    cannot be checked: labels outside 0..k-1 are then the caller's fault. Such a problem is for `ufm.scl_loss`,
+    `ufm.excess` and `ufm.loss_bound`; what solves or certifies refuses absent classes.
     """
 
     labels: Int[Array, " m"]
@@ -63,20 +68,20 @@ class Problem(Readable, eqx.Module):
         *,
         multiplicity: Sequence[float] | np.ndarray | Array | None = None,
         loss: Loss | None = None,
+        k: int | None = None,
     ) -> None:
         """Raises InvalidInput, naming the argument, for anything that is not a problem."""
-        labels = checked_labels(labels)
+        labels, self.k = _labels_of_classes(labels, k)
         m = len(labels)
         self.labels = jnp.asarray(labels, dtype=jnp.int32)
-        self.multiplicity = jnp.asarray(_checked_multiplicity(multiplicity, labels), dtype=jnp.float64)
+        self.multiplicity = jnp.asarray(_checked_multiplicity(multiplicity, labels, k), dtype=jnp.float64)
         self.batches = jnp.asarray(checked_batches(batches, m), dtype=jnp.int32)
-        self.tau = jnp.asarray(_checked_tau(tau), dtype=jnp.float64)
+        self.tau = jnp.asarray(_traced_tau(tau, k) if isinstance(tau, Tracer) else _checked_tau(tau), dtype=jnp.float64)
         self.d = whole_number("d", d, 1, "give the embedding dimension as a whole number of at least 1")
-        self.k = int(labels.max()) + 1
         if not isinstance(nonneg, (bool, np.bool_)):
             raise InvalidInput("nonneg", nonneg, "give True (UFM+) or False (UFM)")
         self.nonneg = bool(nonneg)
-        self.loss = _checked_loss(Loss() if loss is None else loss, self.k, float(self.tau))
+        self.loss = _checked_loss(Loss() if loss is None else loss, self.k, self.tau)
 
     @classmethod
     def from_class_sizes(
@@ -142,7 +147,7 @@ class Problem(Readable, eqx.Module):
         held = (np.asarray(self.batches) >= 0).sum(axis=1)
         named = {} if self.loss.is_plain else {"loss": self.loss.name}
         lines = {
-            "class sizes": f"{in_runs(sizes)} (n = {self.num_samples}, R = {sizes.max() / sizes.min():g})",
+            "class sizes": f"{in_runs(sizes)} (n = {self.num_samples}, R = {sizes.max() / sizes[sizes > 0].min():g})",
             "points": f"{self.num_points}",
             "batches": "the full batch" if self.is_full_batch else f"{len(held)}, of {in_runs(held)} points",
         }
@@ -157,15 +162,28 @@ def _array(argument: str, value: object, mend: str) -> np.ndarray:
         raise InvalidInput(argument, value, mend) from None
 
 
+def _labels_of_classes(labels: Sequence[int] | np.ndarray | Array, k: int | None) -> tuple[np.ndarray | Array, int]:
+    """Labels and the number of classes. With k given, labels may be traced, and classes absent."""
+    if k is None:
+        if isinstance(labels, Tracer):
+            raise InvalidInput("k", None, "give the number of classes where labels are traced")
+        checked = checked_labels(labels)
+        return checked, int(checked.max()) + 1
+    k = whole_number("k", k, 2, "give the number of classes, at least 2")
+    if isinstance(labels, Tracer):
+        if labels.ndim != 1 or labels.size == 0 or not jnp.issubdtype(labels.dtype, jnp.integer):
+            mend = "give one whole number 0..k-1 a sample"
+            raise InvalidInput("labels", f"{labels.dtype} array of shape {labels.shape}", mend)
+        return labels, k
+    whole = _whole_labels(labels)
+    if whole.max() >= k:
+        raise InvalidInput("labels", int(whole.max()), f"give classes 0..{k - 1}, or a larger k")
+    return whole, k
+
+
 def checked_labels(labels: Sequence[int] | np.ndarray | Array) -> np.ndarray:
     """Labels as a NumPy array, if they are whole numbers 0..k-1 with every class present, k >= 2."""
-    labels = _array("labels", labels, "give a non-empty list of one label a sample")
-    if labels.ndim != 1 or labels.size == 0:
-        raise InvalidInput("labels", labels.tolist(), "give a non-empty list of one label a sample")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise InvalidInput("labels", labels.tolist(), "give whole numbers 0..k-1")
-    if labels.min() < 0:
-        raise InvalidInput("labels", int(labels.min()), "labels count from 0")
+    labels = _whole_labels(labels)
     present = np.unique(labels)
     if len(present) != int(present[-1]) + 1:
         missing = int(np.flatnonzero(present != np.arange(len(present)))[0])
@@ -177,10 +195,30 @@ def checked_labels(labels: Sequence[int] | np.ndarray | Array) -> np.ndarray:
     return labels
 
 
-def _checked_multiplicity(multiplicity: Sequence[float] | np.ndarray | Array | None, labels: np.ndarray) -> np.ndarray:
+def _whole_labels(labels: Sequence[int] | np.ndarray | Array) -> np.ndarray:
+    """Labels as a NumPy array, if they are whole numbers of at least 0."""
+    labels = _array("labels", labels, "give a non-empty list of one label a sample")
+    if labels.ndim != 1 or labels.size == 0:
+        raise InvalidInput("labels", labels.tolist(), "give a non-empty list of one label a sample")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise InvalidInput("labels", labels.tolist(), "give whole numbers 0..k-1")
+    if labels.min() < 0:
+        raise InvalidInput("labels", int(labels.min()), "labels count from 0")
+    return labels
+
+
+def _checked_multiplicity(
+    multiplicity: Sequence[float] | np.ndarray | Array | None, labels: np.ndarray | Array, k: int | None
+) -> np.ndarray | Array:
+    """k: as given to `Problem`; where it is, samples and classes may be absent."""
     m = len(labels)
     if multiplicity is None:
         return np.ones(m)
+    if isinstance(multiplicity, Tracer):
+        if k is None or multiplicity.shape != (m,):
+            mend = f"traced, give it with k, and {m} whole numbers >= 0, one a label"
+            raise InvalidInput("multiplicity", f"array of shape {multiplicity.shape}", mend)
+        return multiplicity
     mend = f"give {m} whole numbers >= 0, one a label"
     counts = _array("multiplicity", multiplicity, mend)
     if counts.shape != (m,) or not (
@@ -192,6 +230,8 @@ def _checked_multiplicity(multiplicity: Sequence[float] | np.ndarray | Array | N
     # Added up as doubles first, so that the exact sum is of numbers that it holds.
     if counts.sum(dtype=np.float64) > MOST_SAMPLES or counts.astype(np.int64).sum() > MOST_SAMPLES:
         raise InvalidInput("multiplicity", counts.tolist(), "more than 2^53 samples in all; give fewer")
+    if k is not None:
+        return counts
     of_class = np.bincount(labels, weights=counts)
     if (of_class == 0).any():
         missing = int(np.flatnonzero(of_class == 0)[0])
@@ -212,15 +252,22 @@ def _checked_tau(tau: float | Array) -> float:
     return value
 
 
-def _checked_loss(loss: object, k: int, tau: float) -> Loss:
+def _traced_tau(tau: Array, k: int | None) -> Array:
+    if k is None or tau.ndim != 0:
+        raise InvalidInput("tau", f"traced array of shape {tau.shape}", "traced, give one number, and k with it")
+    return tau
+
+
+def _checked_loss(loss: object, k: int, tau: Array) -> Loss:
     if not isinstance(loss, Loss):
         raise InvalidInput("loss", loss, "give a loss of ufm.losses, such as ufm.losses.decoupled()")
     for name, axes in SHAPES.items():
         value = getattr(loss, name)
         if axes and value is not None and value.shape != (k,) * axes:
             raise InvalidInput("loss", loss.name, f"its {name} are of {len(value)} classes, the problem has {k}")
-    if not all(SMALLEST_TAU <= tau * factor <= LARGEST_TAU for factor in loss.temperatures):
-        mend = f"temperatures times tau = {tau:g} should lie from {SMALLEST_TAU} to {LARGEST_TAU:g}"
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((loss, tau)))
+    if not traced and not all(SMALLEST_TAU <= float(tau) * factor <= LARGEST_TAU for factor in loss.temperatures):
+        mend = f"temperatures times tau = {float(tau):g} should lie from {SMALLEST_TAU} to {LARGEST_TAU:g}"
         raise InvalidInput("loss", loss.name, mend)
     return loss
 
