@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from solvers.certification.certificate import Certificate, Proof
     from solvers.certification.certifier import Certifier, certify
+    from solvers.certification.suboptimality import Suboptimality, suboptimality
     from solvers.descent.accelerated import Accelerated
     from solvers.descent.projected_gradient import ProjectedGradient
     from solvers.descent.quasi_newton import QuasiNewton
@@ -28,10 +29,12 @@ __all__ = [
     "Solution",
     "Staircase",
     "Status",
+    "Suboptimality",
     "Verdict",
     "Verification",
     "certify",
     "solve",
+    "suboptimality",
     "verify",
 ]
 
@@ -39,6 +42,8 @@ _HOME = {
     "Certificate": "certification.certificate",
     "Certifier": "certification.certifier",
     "certify": "certification.certifier",
+    "Suboptimality": "certification.suboptimality",
+    "suboptimality": "certification.suboptimality",
     "Solution": "solution",
     "Staircase": "staircase",
     "Accelerated": "descent.accelerated",

@@ -15,6 +15,7 @@ from solvers.certification.certifier import SNAP_TOLERANCE, TOLERANCE, Certifier
 from solvers.certification.constraints import weakest, weakest_of_samples
 from solvers.certification.stability import MOST_PAIRS
 from solvers.descent.stopping import STATIONARY
+from solvers.features import renormalised
 from solvers.measurement import Measurement, measure
 from solvers.parallel.padding import Shape
 from solvers.progress import Tell
@@ -68,6 +69,8 @@ class Verification(Readable):
     - within: the pair of samples of one class that are furthest apart, up to a factor of 2 (value: distance).
     - norm: the sample whose norm is furthest from 1 (value: its norm), named twice.
     - metrics: see `ufm.geometry_metrics`.
+    - renormalised: rows of float32 numbers and of norm 1 as far as those go were scaled to norm 1 first, by at most
+      this (`solvers.features`); 0 if there were none.
     """
 
     verdict: Verdict
@@ -85,6 +88,7 @@ class Verification(Readable):
     within: Pair
     norm: Pair
     metrics: GeometryMetrics
+    renormalised: float = 0.0
 
     @property
     def is_orthogonal_frame(self) -> bool:
@@ -109,6 +113,8 @@ class Verification(Readable):
             "largest distance within a class": str(self.within),
             "norm": f"sample {self.norm.samples[0]} (class {self.norm.classes[0]}): {self.norm.value:.6g}",
         }
+        if self.renormalised > 0:
+            lines["renormalised"] = f"float32 features, scaled to norm 1 by at most {self.renormalised:.1g}"
         return Summary(f"Verification: {self.verdict}", lines, np.asarray(self.metrics.gram))
 
 
@@ -156,6 +162,7 @@ class Verifier:
         if np.abs(H).max() > LARGEST_ENTRY:
             sample = int(np.abs(H).max(axis=1).argmax())
             return self._unmeasured(sample, Verdict.INFEASIBLE, f"Row {sample} is far outside the feasible set.")
+        H, scaled = renormalised(H)
         rows, problem, sample = self._distinct(H)
         violation = _violation(rows, problem.nonneg)
         # A norm of 1 + 1e-10 would gain more than two merged minorities cost: what is judged is feasible.
@@ -185,6 +192,7 @@ class Verifier:
             within=_named(within, sample),
             norm=_named(norm, sample),
             metrics=at.metrics,
+            renormalised=scaled,
         )
 
     def excess(self, H: Float[np.ndarray, "n d"]) -> float:
@@ -278,8 +286,9 @@ def verify(H: Rows, problem: Problem, *, tell: Tell | None = None) -> Verificati
     """Verdict and evidence for one H (n, d): is it a global minimiser, and is it an orthogonal frame?
 
     The judge is `solvers.certify`, in ball arithmetic and against the weakest constraint of the problem: a merged
-    minority cannot hide in a relative tolerance, and rounding cannot accuse a frame. For many H of one problem
-    make one `Verifier`. Raises InvalidInput for a wrong shape; a NaN is a verdict.
+    minority cannot hide in a relative tolerance, and rounding cannot accuse a frame. Features that are unit only to
+    float32 are scaled to norm 1 first. For many H of one problem make one `Verifier`. Raises InvalidInput for a wrong
+    shape; a NaN is a verdict.
 
     Where the samples of an orbit share a row, time does not grow with n; else all n^2 pairs are swept, twice (the loss
     and its gradient; the cosines, as far as bounds do not rule them out). That is shown on a terminal, or to `tell`

@@ -6,7 +6,7 @@ from problems import PROBLEMS
 
 import solvers
 import ufm
-from solvers.verification import Verdict, Verifier
+from solvers.verification import FEASIBLE, Verdict, Verifier, verify
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +157,41 @@ def test_far_outside_nothing_is_known_and_nothing_is_nan(scale):
     assert found.verdict is Verdict.INFEASIBLE
     assert not np.isnan([found.excess, found.residual, found.violation, *np.ravel(found.metrics.gram)]).any()
     assert "nan" not in repr(found)
+
+
+def float32_features(seed, labels, d, spread=0.3):
+    H = np.abs(np.eye(d)[labels] + spread * np.random.default_rng(seed).normal(size=(len(labels), d)))
+    H = H.astype(np.float32)
+    return H / np.linalg.norm(H, axis=1, keepdims=True)
+
+
+def test_features_that_are_unit_to_float32_are_scaled_to_norm_1_and_it_is_said():
+    labels = np.repeat([0, 1, 2], 20)
+    problem = ufm.Problem(labels, 4, 0.5)
+    H = float32_features(0, labels, 4)
+    assert H.dtype == np.float32
+    assert np.linalg.norm(H.astype(float), axis=1).max() > 1 + FEASIBLE
+    found = verify(H, problem)
+    assert found.feasible
+    assert found.verdict is Verdict.NOT_CONVERGED
+    assert 0 < found.renormalised < 1e-6
+    assert "scaled to norm 1" in repr(found)
+    exact = H.astype(float) / np.linalg.norm(H.astype(float), axis=1, keepdims=True)
+    assert found.excess == pytest.approx(verify(exact, problem).excess, rel=1e-12)
+    # Doubles that merely hold float32 numbers are the same features.
+    assert verify(H.astype(float), problem).excess == found.excess
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    {
+        "far outside": (lambda H: H * np.float32(1.001), Verdict.INFEASIBLE),
+        "negative": (lambda H: H * np.float32(-1), Verdict.INFEASIBLE),
+        "doubles": (lambda H: H.astype(float) * (1 + 1e-8), Verdict.INFEASIBLE),
+        "NaN": (lambda H: np.where(np.arange(len(H))[:, None] == 3, np.float32(np.nan), H), Verdict.NOT_FINITE),
+    }.values(),
+)
+def test_what_renormalising_does_not_forgive(change, verdict):
+    labels = np.repeat([0, 1, 2], 20)
+    found = verify(change(float32_features(1, labels, 4)), ufm.Problem(labels, 4, 0.5))
+    assert found.verdict is verdict

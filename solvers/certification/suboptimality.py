@@ -1,0 +1,321 @@
+r"""How far a raw embedding is from the optimum, rigorously, and which samples and pairs are to blame.
+
+`certify` judges orbit means, on which balls are cheap. Features of a network never collapse, and n^2 pairs are too many
+for balls: here the pairs are swept in float64, and a bound on the rounding of every anchor is proved (theory, 5.19).
+With weights w of sum 1 over the samples met (`_Anchor`), delta = 1 - mean of G over positives, s = 1 / tau,
+
+    excess of anchor i = omega log1p( sum_l w_l expm1(x_l) ),   x_l = s (G_il - 1 + delta) for positives,
+                                                                      s (G_il + delta) for negatives,
+
+which is the uncancelled form of theory, 2.4 and 2.16. The constants of the losses and their bounds are balls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from flint import arb, ctx
+from jaxtyping import Float, Int
+
+from solvers.certification.balls import downwards, upwards
+from solvers.certification.blame import Blame
+from solvers.certification.certifier import Certifier
+from solvers.certification.orbit_problem import OrbitProblem
+from solvers.certification.rounding import UNIT
+from solvers.certification.rows import Row
+from solvers.certification.stability import MOST_PAIRS, Edges, Implied, implied, pair_weights
+from solvers.certification.stability_ufm import implied_ufm
+from solvers.features import unit_rows
+from ufm.display import Readable, Summary, cosines_of_class_means
+from ufm.errors import InvalidInput, Rows, real_rows
+from ufm.orbits import Orbits, orbits
+from ufm.problem import PADDING, Problem
+
+ROUNDOFF = 2.0**-53
+# The proof of theory, 5.19, asks for no more coordinates, nor samples in a batch.
+LARGEST = 2**22
+# Anchors x others of one block.
+BLOCK_ENTRIES = 2**20
+# Shares of pairs are kept for so many points: a matrix of 512 MiB.
+MOST_POINTS_OF_PAIRS = 2**13
+# By how much a row may leave the feasible set, and is moved back.
+OUTSIDE = 1e-9
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Two doubles that provably enclose a number."""
+
+    lower: float
+    upper: float
+
+    @property
+    def width(self) -> float:
+        """Upper minus lower."""
+        return self.upper - self.lower
+
+    def __contains__(self, value: float) -> bool:
+        return bool(self.lower <= value <= self.upper)
+
+    def __str__(self) -> str:
+        if self.width <= 1e-3 * abs(self.upper):
+            return f"{self.upper:.9g} (to {self.width:.1g})"
+        return f"{self.lower:.6g} to {self.upper:.6g}"
+
+
+@dataclass(frozen=True, repr=False)
+class Suboptimality(Readable):
+    """What is proved of one raw H (n, d): it is the feasible point whose rows on the sphere (to 1e-9, float32 features
+    to 2^-20) are exactly of norm 1, and whose other rows are the doubles given.
+
+    - loss, excess: rigorous intervals (theory, 5.19); excess over the loss of an orthogonal frame, which under UFM+ is
+      a lower bound, and for d >= k the minimum.
+    - gap: the loss is at most this above the minimum. UFM+: the excess. UFM: above a certified lower bound.
+    - implied: what the gap implies of every point of no larger loss (`solvers.certification.stability`), or None.
+    - blame: the share of every sample and pair in the excess; None for UFM, where the excess has either sign.
+    - moved: largest change of a row on its way to the feasible set. Measured, not proved.
+    """
+
+    problem: Problem
+    loss: Interval
+    excess: Interval
+    gap: float
+    implied: Implied | None
+    blame: Blame | None
+    moved: float
+    _orbits: Orbits
+    _weights: tuple[Edges, Edges] | None
+    _rows: Float[np.ndarray, "n d"]
+
+    def implied_cosine(self, i: int, j: int) -> Interval:
+        """What the gap implies for G_ij = <h_i, h_j> of two samples, at every point of no larger loss (theory, 2.7).
+
+        Without the ReLU, or beyond `MOST_PAIRS`, [-1, 1], which says nothing. Raises InvalidInput.
+        """
+        n = self.problem.num_points
+        if not (0 <= i < n and 0 <= j < n and i != j):
+            raise InvalidInput("i, j", (i, j), f"name two samples from 0 to {n - 1}")
+        if self._weights is None:
+            return Interval(-1.0, 1.0)
+        a, b = sorted(int(self._orbits.index[sample]) for sample in (i, j))
+        labels = np.asarray(self.problem.labels)
+        weight = self._weights[0 if labels[i] == labels[j] else 1].get((a, b))
+        if weight is None:
+            return Interval(0.0, 1.0)
+        off = arb(self.gap) / (2 * weight)
+        if labels[i] == labels[j]:
+            return Interval(max(downwards(1 - off), 0.0), 1.0)
+        return Interval(0.0, min(upwards(off), 1.0))
+
+    def summary(self) -> Summary:
+        """The intervals, what they imply, and who is to blame."""
+        problem = self.problem
+        above = "the minimum" if problem.bound_is_attained else "a proved lower bound"
+        lines = {
+            "loss": f"{self.loss}, proved",
+            "excess": f"{self.excess} over an orthogonal frame, proved",
+            "gap": f"at most {self.gap:.6g} above {above}",
+            "moved": f"{self.moved:.1g} from H to the point judged",
+        }
+        if self.implied is not None:
+            spread, cosine = max(self.implied.spread), max(self._largest_cosines())
+            lines["implied"] = (
+                f"distances within a class at most {spread:.3g}, cosines of class means at most {cosine:.3g}"
+                if spread < 2.0 or cosine < 1.0
+                else "nothing for class means: the gap is too large"
+            )
+        if self.blame is not None:
+            lines |= self.blame.summary().lines
+        labels, times = np.asarray(problem.labels), np.asarray(problem.multiplicity)
+        return Summary(
+            f"Suboptimality: at most {self.gap:.6g}", lines, cosines_of_class_means(self._rows, labels, times)
+        )
+
+    def _largest_cosines(self) -> Iterator[float]:
+        assert self.implied is not None
+        return (max(x for b, x in enumerate(row) if b != a) for a, row in enumerate(self.implied.cosine))
+
+
+def suboptimality(H: Rows, problem: Problem, *, certifier: Certifier | None = None) -> Suboptimality:
+    """Rigorous loss and excess of one raw H (n, d), float32 too, and who is to blame. See `Suboptimality`.
+
+    O(sum_B n_B^2 d) in float64. certifier: of the problem, if there is one already; only UFM asks it, for a lower
+    bound. Raises InvalidInput for rows that are not finite, or further than 1e-9 (features in float32: 2^-20) outside
+    the feasible set, and for losses other than log-sum-exp.
+    """
+    if not isinstance(problem, Problem):
+        raise InvalidInput("problem", type(problem).__name__, "give a ufm.Problem")
+    if problem.loss.kind != "log-sum-exp":
+        raise InvalidInput("problem.loss", problem.loss.name, "rounding is proved for log-sum-exp losses only")
+    if max(problem.d, problem.batches.shape[1]) > LARGEST:
+        raise InvalidInput("problem", problem.batches.shape, f"rounding is proved up to {LARGEST:,} samples a batch")
+    sweep = _Sweep(np.asarray(real_rows("H", H, (problem.num_points, problem.d))), problem)
+    with ctx.workprec(sweep.orbit_problem.bits):
+        bound = sum(
+            (n * row.least(arb(1)) for count in sweep.orbit_problem.counts for n, row in sweep.rows(count)), arb(0)
+        )
+        excess = sweep.excess()
+        if problem.nonneg:
+            excess = Interval(max(excess.lower, 0.0), max(excess.upper, 0.0))
+        loss = Interval(downwards(bound + arb(excess.lower)), upwards(bound + arb(excess.upper)))
+        gap, consequences, weights = excess.upper, None, None
+        if problem.nonneg:
+            consequences = implied(sweep.orbit_problem, arb(gap))
+            if sum(len(batch) ** 2 for batch in sweep.orbit_problem.batches) <= MOST_PAIRS:
+                weights = pair_weights(sweep.orbit_problem)
+        else:
+            lower = (Certifier(problem, conic=False) if certifier is None else certifier).lower_bound
+            gap = max(upwards(arb(loss.upper) - arb(lower.value)), 0.0)
+            consequences = implied_ufm(sweep.orbit_problem, arb(gap), lower.dual)
+    blame = sweep.blame() if problem.nonneg else None
+    return Suboptimality(
+        problem, loss, excess, gap, consequences, blame, sweep.moved, sweep.orbits, weights, sweep.unit
+    )
+
+
+@dataclass(frozen=True)
+class _Anchor:
+    """The numbers of an active anchor of one class in one batch, nearest doubles of balls.
+
+    weight: (k,) of a sample of each class, of sum 1 over all met: e^{a(c, e) - s} over Z', of its own e^{a(c, c)}.
+    """
+
+    positives: float
+    omega: float
+    s: float
+    weight: Float[np.ndarray, " k"]
+
+    @classmethod
+    def of(cls, row: Row, k: int) -> _Anchor:
+        """Call within `flint.ctx.workprec`."""
+        decay = (-row.s).exp()
+        partition = (
+            row.positives * row.factor(row.c) + sum((n * row.factor(e) for e, n in row.negatives.items()), 0) * decay
+        )
+        weight = np.zeros(k)
+        weight[row.c] = float((row.factor(row.c) / partition).mid())
+        for e in row.negatives:
+            weight[e] = float((row.factor(e) * decay / partition).mid())
+        return cls(float(row.positives), float(row.omega.mid()), float(row.s.mid()), weight)
+
+
+class _Sweep:
+    """One pass over all pairs of all batches: excesses of anchors, their rounding, and shares."""
+
+    def __init__(self, H: Float[np.ndarray, "n d"], problem: Problem) -> None:
+        self.problem = problem
+        self.orbits = orbits(problem)
+        self.orbit_problem = OrbitProblem.of(self.orbits.quotient)
+        self.labels = np.asarray(problem.labels)
+        self.times = np.asarray(problem.multiplicity)
+        self.unit, self.moved = _placed(H, problem.nonneg)
+        # Of every entry of the Gram matrix (theory, 5.19).
+        self.rounding = (2 * problem.d + 20) * ROUNDOFF
+        self.values: list[float] = []
+        self.errors: list[float] = []
+        m = problem.num_points
+        self.samples = np.zeros(m)
+        self.pairs = np.zeros((m, m)) if problem.nonneg and m <= MOST_POINTS_OF_PAIRS else None
+
+    def rows(self, count: Counter[int]) -> list[tuple[int, Row]]:
+        """Active classes of a batch: how many anchors, and what they pay."""
+        return [(count[c], row) for c, row in self.orbit_problem.rows(count).items()]
+
+    def excess(self) -> Interval:
+        """Sweep everything. Call within `flint.ctx.workprec`."""
+        for batch, count in zip(np.asarray(self.problem.batches), self.orbit_problem.counts, strict=True):
+            members = batch[batch != PADDING]
+            for _, row in self.rows(count):
+                anchor = _Anchor.of(row, self.problem.k)
+                own = members[self.labels[members] == row.c]
+                step = max(1, BLOCK_ENTRIES // len(members))
+                for first in range(0, len(own), step):
+                    self._block(own[first : first + step], members, row.c, anchor)
+        total, error = math.fsum(self.values), math.fsum(self.errors)
+        if not math.isfinite(total + error):
+            return Interval(-math.inf, math.inf)
+        error = error * (1 + 2.0**-10) + 4 * ROUNDOFF * abs(total)
+        return Interval(math.nextafter(total - error, -math.inf), math.nextafter(total + error, math.inf))
+
+    def blame(self) -> Blame:
+        """Shares in the excess; after `excess`."""
+        pairs = None if self.pairs is None else self.pairs + self.pairs.T - np.diag(np.diagonal(self.pairs))
+        return Blame(self.samples, pairs, self.labels, self.unit)
+
+    def _block(self, own: Int[np.ndarray, " a"], members: Int[np.ndarray, " s"], c: int, anchor: _Anchor) -> None:
+        cosine = self.unit[own] @ self.unit[members].T
+        others = np.maximum(self.times[members][None, :] - (own[:, None] == members[None, :]), 0.0)
+        same = self.labels[members] == c
+        mean = (others[:, same] * cosine[:, same]).sum(axis=1, keepdims=True) / anchor.positives
+        x = anchor.s * np.where(same, cosine - mean, cosine + (1.0 - mean))
+        x = np.where(others > 0, x, 0.0)
+        weight = others * anchor.weight[self.labels[members]]
+        above = np.expm1(x)
+        relative = (weight * above).sum(axis=1)
+        value = anchor.omega * np.log1p(relative)
+        times = self.times[own]
+        self.values += (times * value).tolist()
+        self.errors += (times * self._rounding(anchor, weight, above, relative, value, len(members))).tolist()
+        if self.problem.nonneg:
+            self._share(
+                own, members, same, cosine, weight * (above + 1.0), others, anchor, np.maximum(times * value, 0.0)
+            )
+
+    def _rounding(
+        self,
+        anchor: _Anchor,
+        weight: Float[np.ndarray, "a s"],
+        above: Float[np.ndarray, "a s"],
+        relative: Float[np.ndarray, " a"],
+        value: Float[np.ndarray, " a"],
+        met: int,
+    ) -> Float[np.ndarray, " a"]:
+        """A bound on |value - excess| of each anchor: theory, 5.19, with its names in comments."""
+        eta = anchor.s * (met + 24) * ROUNDOFF
+        kappa = math.expm1(eta) + (met + 32) * ROUNDOFF
+        A = (weight * (np.abs(above) + 1.0)).sum(axis=1)
+        D = 1.0 + relative - kappa * A
+        with np.errstate(divide="ignore", invalid="ignore"):
+            of_sum = np.where(D > 0, kappa * A / D, np.inf)
+        return anchor.omega * (2 * anchor.s * self.rounding + of_sum) + 24 * ROUNDOFF * np.abs(value)
+
+    def _share(
+        self,
+        own: Int[np.ndarray, " a"],
+        members: Int[np.ndarray, " s"],
+        same: np.ndarray,
+        cosine: Float[np.ndarray, "a s"],
+        crowd: Float[np.ndarray, "a s"],
+        others: Float[np.ndarray, "a s"],
+        anchor: _Anchor,
+        value: Float[np.ndarray, " a"],
+    ) -> None:
+        """What each anchor pays, divided among its pairs as in theory, 2.18."""
+        crowd = crowd / crowd.sum(axis=1, keepdims=True)
+        pull = np.maximum(others / anchor.positives - crowd, 0.0) * np.maximum(1.0 - cosine, 0.0)
+        mismatch = np.where(same, pull, crowd * np.maximum(cosine, 0.0))
+        total = mismatch.sum(axis=1, keepdims=True)
+        share = mismatch * np.where(total > 0, value[:, None] / np.where(total > 0, total, 1.0), 0.0)
+        self.samples[own] += share.sum(axis=1) / 2
+        self.samples[members] += share.sum(axis=0) / 2
+        if self.pairs is not None:
+            self.pairs[own[:, None], members[None, :]] += share
+
+
+def _placed(H: Float[np.ndarray, "n d"], nonneg: bool) -> tuple[Float[np.ndarray, "n d"], float]:
+    """The rows as computed of the point judged, and the largest change."""
+    if not np.isfinite(H).all():
+        raise InvalidInput("H", "array with NaN or infinite entries", "give finite numbers")
+    if nonneg and H.min(initial=0.0) < -OUTSIDE:
+        raise InvalidInput("H", float(H.min()), "UFM+ asks for entries >= 0; nonneg=False judges by UFM")
+    rows = np.maximum(H, 0.0) if nonneg else H
+    norms = np.linalg.norm(rows, axis=1)
+    unit = unit_rows(rows, norms, UNIT)
+    if (norms[~unit] > 1.0).any():
+        raise InvalidInput("H", f"row of norm {norms.max():.9g}", "give rows of norm at most 1: normalise the features")
+    placed = np.where(unit[:, None], rows / np.where(unit, norms, 1.0)[:, None], rows)
+    return placed, float(np.linalg.norm(placed - H, axis=1).max())
