@@ -1,6 +1,7 @@
-"""Runtime checks of every shape and type in `ufm` and `solvers`, and the settings of hypothesis."""
+"""Runtime checks of every shape and type in `ufm`, `solvers` and `networks`, and the settings of hypothesis."""
 
 import atexit
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -9,6 +10,8 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
+# A peer of the extra `bench`, which the tests' own environment need not have.
+collect_ignore = [] if importlib.util.find_spec("torch") else ["test_against_torch.py"]
 # Nothing of a test is kept in the user's directories.
 os.environ.setdefault("UFM_SCL_COMPILE_CACHE", "off")
 # Compiling takes most of a test's time. As in jax's own tests little is optimised; with this at 0 all is, as for users.
@@ -21,7 +24,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # Before either package is imported: annotations are compiled into checks at import.
-jaxtyping.install_import_hook(["ufm", "solvers"], "typechecker.typechecked")
+jaxtyping.install_import_hook(["ufm", "solvers", "networks"], "typechecker.typechecked")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "docs" / "theory.md"
-ROOMS = ("ufm", "solvers", "experiments", "figures", "tests", "proofs", "docs", ".ci")
+ROOMS = ("ufm", "solvers", "networks", "experiments", "figures", "tests", "proofs", "docs", ".ci")
 SUFFIXES = (".py", ".v", ".md", ".sh", ".toml", "")
 
 HEADING = re.compile(r"^### (\d+\.\d+) (.+)$", re.MULTILINE)

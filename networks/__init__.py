@@ -1,0 +1,29 @@
+"""Networks trained under the supervised contrastive loss: layers, architectures, data, batches and training.
+
+float32 inside; what is said of the features is float64 (`ufm.geometry_metrics`, `solvers.suboptimality`).
+"""
+
+from networks.architectures import ACTIVATIONS, ARCHITECTURES, WIDTHS, Network, build, features
+from networks.batches import BATCHINGS, Epoch, epoch_of
+from networks.data import Dataset, Samples, imbalanced, read, synthetic
+from networks.training import Schedule, State, Training
+
+__all__ = [
+    "ACTIVATIONS",
+    "ARCHITECTURES",
+    "BATCHINGS",
+    "WIDTHS",
+    "Dataset",
+    "Epoch",
+    "Network",
+    "Samples",
+    "Schedule",
+    "State",
+    "Training",
+    "build",
+    "epoch_of",
+    "features",
+    "imbalanced",
+    "read",
+    "synthetic",
+]

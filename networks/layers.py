@@ -1,0 +1,123 @@
+"""Layers by hand: float32 throughout (the package switches 64 bits on), images as (batch, height, width, channels)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32, PRNGKeyArray
+
+Images = Float32[Array, "b _ _ _"]
+MOMENTUM = 0.1  # of running moments, as in PyTorch
+EPSILON = 1e-5
+
+
+class Moments(NamedTuple):
+    """Running mean and variance of every channel of one batch norm."""
+
+    mean: Float32[Array, " c"]
+    variance: Float32[Array, " c"]
+
+
+Running = tuple[Moments, ...]
+
+
+class Norms:
+    """The moments of all batch norms of a network, read and renewed in the order in which its layers are called.
+
+    running: those to read; None begins with mean 0 and variance 1. training: normalise by the batch's own, and renew.
+    """
+
+    def __init__(self, running: Sequence[Moments] | None, training: bool) -> None:
+        self.training = training
+        self.renewed: list[Moments] = []
+        self._running: Iterator[Moments] | None = None if running is None else iter(running)
+
+    def of(self, x: Images) -> Moments:
+        """What the next layer normalises by: biased variance; the running one is of the unbiased."""
+        channels = x.shape[-1]
+        if self._running is None:
+            known = Moments(jnp.zeros(channels, jnp.float32), jnp.ones(channels, jnp.float32))
+        else:
+            known = next(self._running)
+        if not self.training:
+            self.renewed.append(known)
+            return known
+        count = x.size // channels
+        mean = jnp.mean(x, axis=(0, 1, 2))
+        variance = jnp.mean(jnp.square(x - mean), axis=(0, 1, 2))
+        unbiased = variance * (count / max(count - 1, 1))
+        self.renewed.append(
+            Moments(
+                (1 - MOMENTUM) * known.mean + MOMENTUM * jax.lax.stop_gradient(mean),
+                (1 - MOMENTUM) * known.variance + MOMENTUM * jax.lax.stop_gradient(unbiased),
+            )
+        )
+        return Moments(mean, variance)
+
+
+class Linear(eqx.Module):
+    """x W + b, initialised by He et al. 2015 (normal, variance 2 over the inputs), b = 0."""
+
+    weight: Float32[Array, ...]
+    bias: Float32[Array, " o"]
+
+    def __init__(self, inputs: int, outputs: int, key: PRNGKeyArray) -> None:
+        self.weight = _he(key, (inputs, outputs), inputs)
+        self.bias = jnp.zeros(outputs, jnp.float32)
+
+    def __call__(self, x: Float32[Array, ...]) -> Float32[Array, "b o"]:
+        """Of every row."""
+        return x @ self.weight + self.bias
+
+
+class Conv(eqx.Module):
+    """Cross-correlation with a square kernel, without bias, zeros around; He's initialisation."""
+
+    weight: Float32[Array, "h w i o"]
+    stride: int = eqx.field(static=True)
+
+    def __init__(self, inputs: int, outputs: int, size: int, key: PRNGKeyArray, stride: int = 1) -> None:
+        self.weight = _he(key, (size, size, inputs, outputs), size * size * inputs)
+        self.stride = stride
+
+    def __call__(self, x: Images) -> Images:
+        """Height and width over the stride, rounded up."""
+        margin = self.weight.shape[0] // 2
+        padding, strides = [(margin, margin)] * 2, (self.stride, self.stride)
+        form = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, self.weight, strides, padding, dimension_numbers=form)
+
+
+class BatchNorm(eqx.Module):
+    """(x - mean) / sqrt(variance + EPSILON) times scale plus shift, channel by channel."""
+
+    scale: Float32[Array, " c"]
+    shift: Float32[Array, " c"]
+
+    def __init__(self, channels: int) -> None:
+        self.scale, self.shift = jnp.ones(channels, jnp.float32), jnp.zeros(channels, jnp.float32)
+
+    def __call__(self, x: Images, norms: Norms) -> Images:
+        """By the moments of the batch in training, else by the running ones."""
+        mean, variance = norms.of(x)
+        return (x - mean) * (jax.lax.rsqrt(variance + EPSILON) * self.scale) + self.shift
+
+
+def pooled(x: Images) -> Float32[Array, ...]:
+    """The mean over all places."""
+    return jnp.mean(x, axis=(1, 2))
+
+
+def halved(x: Images) -> Images:
+    """The mean over squares of two by two places; an odd last row or column is left out."""
+    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    x = x[:, :height, :width]
+    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) * 0.25
+
+
+def _he(key: PRNGKeyArray, shape: tuple[int, ...], inputs: int) -> Float32[Array, ...]:
+    return jax.random.normal(key, shape, jnp.float32) * jnp.float32((2.0 / inputs) ** 0.5)
