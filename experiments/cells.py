@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 import xarray as xr
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from experiments import engine
 from experiments.store import Store, digest
@@ -88,7 +95,9 @@ def run_cells(
     waiting = {file: cell for file, cell in asked.items() if file not in found}
     done = {file: asked[file].parts for file in found}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(what))
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=not console.is_terminal) as bar:
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=not console.is_terminal
+    ) as bar:
         task = bar.add_task("", total=sum(cell.parts for cell in asked.values()), completed=sum(done.values()))
 
         def tell(file: str, ended: int) -> None:

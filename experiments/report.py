@@ -19,13 +19,22 @@ from solvers.certification.certificate import Certificate, Proof
 from ufm.errors import InvalidInput
 
 NAME = "report.html"
-TABLES = {"summary.csv": "one line a cell", "inits.csv": "one line a start"}
-SECONDS = {"compile": "compilation", "solve": "solving", "certify": "verifying and certifying"}
+TABLES = {"summary.csv": "one line a cell", "inits.csv": "one line a start", "epochs.csv": "one line a recorded epoch"}
+SECONDS = {
+    "compile": "compilation",
+    "solve": "solving",
+    "train": "training",
+    "certify": "verifying and certifying",
+}
 # The columns of summary.csv that are shown, in words; those of parameters where their rows differ.
 PARAMETERS = {
+    "net": "network",
+    "activation": "final activation",
     "R": "imbalance ratio R",
     "tau": "temperature tau",
+    "batching": "batches drawn",
     "batch_size": "batch size",
+    "seed": "seed",
     "family": "batch family",
     "bound": "bound",
     "k": "classes k",
@@ -50,7 +59,15 @@ RESULTS = {
     "delta_gm_max": "largest distance from a frame",
     "beta_nc_max": "largest beta_NC",
     "trace_sw_max": "largest scatter within classes",
+    "delta_gm": "distance from a frame",
+    "beta_nc": "beta_NC",
+    "mean_cosine": "mean cosine of two classes",
     "max_cosine": "largest cosine of two classes",
+    "excess_upper": "excess, proved at most",
+    "gap": "above the minimum, proved at most",
+    "accuracy_balanced": "accuracy, mean over classes",
+    "accuracy_majority": "accuracy, majorities",
+    "accuracy_minority": "accuracy, minorities",
     "iterations_median": "median steps",
 }
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

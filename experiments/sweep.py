@@ -25,6 +25,7 @@ from ufm.errors import whole_number
 PROFILES = {"step": step_imbalance, "long-tail": long_tail_imbalance}
 MOST_STARTS = 1_000_000
 GIVEN = "given"  # the class profile, or the batches, of a file
+SECONDS = {"seconds_compile": "com-\npile", "seconds_solve": "solve", "seconds_certify": "cer-\ntify"}
 Config = TypeVar("Config")
 Row = Mapping[str, Any]
 
@@ -33,15 +34,18 @@ Row = Mapping[str, Any]
 class Kind:
     """What tells one sweep from another.
 
-    - summary_row, init_rows: the lines of summary.csv and inits.csv of a cell.
+    - summary_row, rows: the lines of a cell in summary.csv, and in the table of parts.
     - drawings: figures of all cells, by file name.
     - page: the report, made from the files in a directory.
+    - table, parts: the file of that table (one of `experiments.report.TABLES`), and what cells consist of.
     """
 
     summary_row: Callable[[xr.Dataset], Row]
-    init_rows: Callable[[xr.Dataset], Sequence[Row]]
+    rows: Callable[[xr.Dataset], Sequence[Row]]
     drawings: Mapping[str, Drawing]
     page: Callable[[Path], str]
+    table: str = "inits.csv"
+    parts: str = "starts"
 
 
 def run_and_write(
@@ -54,10 +58,10 @@ def run_and_write(
     asked = {"config": plain(config), "versions": versions(), "cells": len(cells)}
     store.write_json("config.json", {**asked, **recorded})
     import_ahead()
-    found = list(run_cells(cells, store, console, "starts", fresh=config.fresh, dask=config.dask).datasets.values())
+    found = list(run_cells(cells, store, console, kind.parts, fresh=config.fresh, dask=config.dask).datasets.values())
     if found:
         store.write_csv("summary.csv", [kind.summary_row(cell) for cell in found])
-        store.write_csv("inits.csv", [row for cell in found for row in kind.init_rows(cell)])
+        store.write_csv(kind.table, [row for cell in found for row in kind.rows(cell)])
         for name, drawing in kind.drawings.items():
             write_drawing(store, f"figures/{name}", drawing, found)
         report.write_report(store, kind.page)
@@ -65,13 +69,16 @@ def run_and_write(
 
 
 def print_table(
-    title: str, cells: Sequence[xr.Dataset], columns: Mapping[str, Callable[[xr.Dataset], str]], console: Console
+    title: str,
+    cells: Sequence[xr.Dataset],
+    columns: Mapping[str, Callable[[xr.Dataset], str]],
+    console: Console,
+    seconds: Mapping[str, str] = SECONDS,
 ) -> None:
-    """A line a cell, the columns by heading, and its seconds."""
+    """A line a cell, the columns by heading, and its seconds, by attribute and heading."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
-    seconds = {"seconds_compile": "com-\npile", "seconds_solve": "solve", "seconds_certify": "cer-\ntify"}
     for name in seconds.values():
         table.add_column(f"{name}\n[s]", justify="right", style="dim", no_wrap=True)
     for cell in cells:
@@ -91,11 +98,14 @@ def worst(relu: bool) -> dict[str, Callable[[xr.Dataset], str]]:
     return {heading: lambda cell: f"{cell[name].values.max():.0e}"}
 
 
-def print_verdict(sentence: str, out: Path, console: Console) -> None:
-    """The verdict in a sentence, and where the results are."""
+def print_verdict(sentence: str, out: Path, console: Console, *, certificates: bool = True) -> None:
+    """The verdict in a sentence, and where the results are. certificates: whether there are such files."""
     console.print(f"[bold]{sentence}[/]")
     page = f", all on one page in {out / report.NAME}" if (out / report.NAME).is_file() else ""
-    console.print(f"Tables, cells, certificates and figures are in {out}{page}", highlight=False, soft_wrap=True)
+    files = "certificates and figures" if certificates else "networks and figures"
+    console.print(f"Tables, cells, {files} are in {out}{page}", highlight=False, soft_wrap=True)
+    if not certificates:
+        return
     console.print(
         f"Check a certificate without this package's solver: python -m solvers.check {out}/certificates/*.json",
         highlight=False,

@@ -178,7 +178,7 @@ def test_the_orthogonal_image_is_named():
     {
         "across": (
             [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0.6, 0.8, 0]],
-            "samples 0 (class 0) and 3 (class 1) have cosine 0.60",
+            "samples 0 (class 0) and 3 (class 1) have cosine 0.6",
         ),
         "merged": ([[1, 0, 0]] * 4, "samples 0 (class 0) and 2 (class 1) coincide"),
     }.values(),

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from ufm.display import Readable, Summary
 
 NAMED = 5
-# Cosines this close to 0 or 1 are called by what they are.
+# Cosines this close to 0 within a class, to 1 across, are called by what they are.
 NEARLY = 0.01
 
 
@@ -26,9 +26,11 @@ class BlamedPair(NamedTuple):
     def __str__(self) -> str:
         (i, j), (c, e) = self.samples, self.classes
         named = f"samples {i} and {j} of class {c}" if c == e else f"samples {i} (class {c}) and {j} (class {e})"
-        if abs(self.cosine) <= NEARLY:
+        if c == e and self.cosine <= NEARLY:
             return f"{named} are orthogonal"
-        return f"{named} {'coincide' if self.cosine >= 1 - NEARLY else f'have cosine {self.cosine:.2f}'}"
+        if c != e and self.cosine >= 1 - NEARLY:
+            return f"{named} coincide"
+        return f"{named} have cosine {self.cosine:.4g}"
 
 
 class BlamedSample(NamedTuple):

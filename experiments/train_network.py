@@ -1,0 +1,255 @@
+"""Networks trained under the supervised contrastive loss: do their features become the frame that theory names?"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import xarray as xr
+from rich.console import Console
+
+from experiments import command_line, engine, sweep, training_report
+from experiments.cells import Cell, log_console
+from experiments.network_cells import RECORDED, Recipe, class_sizes, train_cell
+from experiments.report import in_words
+from experiments.store import Store, digest
+from experiments.training_report import judged
+from networks import ACTIVATIONS, ARCHITECTURES, BATCHINGS, Dataset, Schedule, imbalanced, read, synthetic
+from networks.data import CLASSES
+from ufm import InvalidInput
+from ufm.errors import checked_seed, real_number, whole_number
+
+MODULE = "experiments.train_network"
+SYNTHETIC = "synthetic"
+MOST_IMAGES, MOST_EPOCHS, MOST_SEEDS = 100_000, 100_000, 1000
+# What several values may be given of, in the order in which names of cells tell them.
+AXES = ("net", "activation", "R", "tau", "batching")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train networks on imbalanced images under the supervised contrastive loss, record the geometry of their features,
+    and bound at the end, rigorously, how far these are from the optimum of UFM+ (of UFM without a final ReLU).
+
+    Every combination of the values given of net, activation, R, tau and batching is trained from every seed. Without
+    --dataset and --data it needs no file. The paper's setting: --net resnet18 densenet40 --dataset cifar10 --data DIR
+    --R 1 10 100 --n-maj 5000 --tau 0.1 --epochs 350 --augment crop-flip --views 2.
+
+    Exit status: 0 if every cell was trained, 1 if one failed, 2 for bad input or a disk that cannot be written, 130 or
+    143 if stopped. Whatever stopped it, the same command goes on from the last checkpoint, to the same result.
+    """
+
+    net: tuple[str, ...] = ("mlp",)
+    """mlp (pixels - 512 - 512 - 128), resnet18 (3x3 stem, no max-pooling), densenet40 (blocks 6-6-6, growth 12)."""
+    activation: tuple[str, ...] = ("relu",)
+    """The last activation, after which features are pooled and normalised: relu, none, leaky-relu, gelu, silu, elu,
+    softplus or abs."""
+    R: tuple[float, ...] = (10.0,)
+    """Imbalance ratios: largest over smallest class."""
+    tau: tuple[float, ...] = (0.2,)
+    """Temperatures of the loss."""
+    batching: tuple[str, ...] = ("reshuffled",)
+    """reshuffled every epoch, fixed, bound (one image of each class joins every batch), bound-fixed, or m-per-class."""
+    seeds: int = 1
+    """Runs of every combination: subset of the images, initial weights, batches and augmentation are all drawn anew."""
+    seed: int = 0
+    """The first seed."""
+    dataset: Literal["synthetic", "mnist", "fashion-mnist", "cifar10"] = SYNTHETIC
+    """What to train on. All but synthetic are read from --data; nothing is downloaded."""
+    data: Path | None = None
+    """Directory of the files: IDX (plain or .gz) of MNIST and Fashion-MNIST, the binary version of CIFAR-10."""
+    imbalance: Literal["step", "long-tail"] = "step"
+    """Class profile: half the classes are majorities, or geometric decay."""
+    n_maj: int = 200
+    """Images of the largest class; the smallest has n-maj / R."""
+    k: int = CLASSES
+    """Number of classes: the first k of the data set."""
+    loss: Literal["scl", "cross-entropy"] = "scl"
+    """cross-entropy: of a linear head on the normalised features, logits over tau."""
+    width: int | None = None
+    """Hidden units of an MLP, channels of the stem of ResNet-18, growth of DenseNet-40; the paper's if not given."""
+    batch_size: int = 250
+    """Images of a batch; binding adds one of each class."""
+    epochs: int = 60
+    """Passes over the images; the rate falls to a tenth after 33% and 66% of them."""
+    rate: float = 0.1
+    """Learning rate of SGD."""
+    momentum: float = 0.9
+    """Its momentum."""
+    decay: float = 5e-4
+    """Its weight decay."""
+    augment: Literal["none", "crop", "crop-flip"] = "none"
+    """crop: from 4 pixels of zeros around the image; flip: mirrored half the time."""
+    views: Literal[1, 2] = 1
+    """Augmented views of every image in a batch."""
+    record: int = 5
+    """Epochs from one measurement of the geometry to the next."""
+    checkpoint: int = 5
+    """Epochs from one checkpoint to the next."""
+    out: Path = Path("runs/networks")
+    """Directory of the results. Cells found there, complete and of the same configuration, are not run again."""
+    fresh: bool = False
+    """Train every network again."""
+    dask: str | None = None
+    """Run the cells on dask.distributed: local:4 for 4 worker processes here, or a scheduler's address, HOST:PORT."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, write and say; the exit status of `Config`."""
+    config = command_line.parse(Config, arguments)
+    data = checked_data(config)
+    store = Store(config.out)
+    with store.alone():
+        cells = cells_of(config, data, store)
+        console = log_console()
+        found = sweep.run_and_write(KIND, config, cells, store, console)
+        for cell in cells:  # what is stored needs no checkpoint
+            if (store.root / f"{cell.file}.sha256").is_file():
+                Path(cell.arguments["kept"]).unlink(missing_ok=True)
+        if found:
+            print_summary(config, found, len(cells) - len(found), console)
+        return 0 if len(found) == len(cells) else 1
+
+
+def checked_data(config: Config) -> dict[tuple[float, int], Dataset]:
+    """The images by R and seed. Raises InvalidInput for whatever cannot be trained, before anything is written."""
+    known = {"net": ARCHITECTURES, "activation": ACTIVATIONS, "batching": BATCHINGS}
+    for name in AXES:
+        if not getattr(config, name):
+            raise InvalidInput(name, [], "give at least one")
+        for value in getattr(config, name) if name in known else ():
+            if value not in known[name]:
+                raise InvalidInput(name, value, f"choose one of {', '.join(known[name])}")
+    for tau in config.tau:
+        real_number("tau", tau, 0.01, 1e4)
+    for name in ("rate", "momentum", "decay"):
+        real_number(name, getattr(config, name), 0.0, 1.0 if name == "momentum" else 100.0)
+    limits = {"seeds": MOST_SEEDS, "n_maj": MOST_IMAGES, "batch_size": MOST_IMAGES, "epochs": MOST_EPOCHS}
+    for name, most in {**limits, "record": MOST_EPOCHS, "checkpoint": MOST_EPOCHS}.items():
+        least = 2 if name in ("batch_size", "n_maj") else 1
+        whole_number(name, getattr(config, name), least, f"give {least} to {most:,}", most)
+    checked_seed(config.seed + config.seeds - 1)
+    whole_number("k", config.k, 2, f"give 2 to {CLASSES} classes", CLASSES)
+    if "m-per-class" in config.batching and config.batch_size < config.k:
+        raise InvalidInput("batch_size", config.batch_size, f"m-per-class needs one sample a class, {config.k}")
+    engine.check(config.dask)
+    sizes = {R: class_sizes(config.imbalance, config.k, config.n_maj, R) for R in config.R}
+    seeds = range(config.seed, config.seed + config.seeds)
+    if config.dataset == SYNTHETIC:
+        if config.data is not None:
+            raise InvalidInput("data", str(config.data), "say with --dataset what it holds")
+        return {(R, seed): synthetic(of_classes, seed) for R, of_classes in sizes.items() for seed in seeds}
+    if config.data is None:
+        raise InvalidInput("data", None, f"give the directory that holds {config.dataset}; nothing is downloaded")
+    whole = read(config.dataset, config.data)
+    return {
+        (R, seed): Dataset(imbalanced(whole.train, of_classes, seed), whole.test)
+        for R, of_classes in sizes.items()
+        for seed in seeds
+    }
+
+
+def cells_of(config: Config, data: dict[tuple[float, int], Dataset], store: Store) -> list[Cell]:
+    """One cell a network; its argument "kept" says where its state is kept while it trains."""
+    schedule = Schedule(config.epochs, config.rate, config.momentum, config.decay)
+    shared = {name: getattr(config, name) for name in ("width", "batch_size", "loss", "augment", "views")}
+    own = {"schedule": schedule, "record": config.record, "checkpoint": config.checkpoint, **shared}
+    contents = {place: _digest_of(images) for place, images in data.items()}
+    cells = []
+    for net, activation, R, tau, batching in itertools.product(*(getattr(config, name) for name in AXES)):
+        for seed in range(config.seed, config.seed + config.seeds):
+            recipe = Recipe(net=net, activation=activation, tau=tau, batching=batching, seed=seed, **own)
+            name = "-".join(
+                (net, activation, f"R{sweep.number(R)}", f"tau{sweep.number(tau)}", batching, f"seed{seed}")
+            )
+            key = {**recipe._asdict(), "schedule": dataclasses.asdict(schedule), "images": contents[R, seed]}
+            cell = Cell(
+                name,
+                train_cell,
+                {"recipe": recipe, "data": data[R, seed], "name": name},
+                key={"key": key, "imbalance": config.imbalance},
+                parts=config.epochs,
+                title=name.replace("-", " "),
+                alone=command_line.command(MODULE, config, net=(net,), activation=(activation,), R=(R,), tau=(tau,),
+                                           batching=(batching,), seed=seed, seeds=1, fresh=False, dask=None),
+                attrs={"R": R, "imbalance": config.imbalance, "dataset": config.dataset},
+            )  # fmt: skip
+            kept = (store.root / "checkpoints" / Path(cell.file).with_suffix(".npz").name).absolute()
+            if config.fresh:
+                kept.unlink(missing_ok=True)
+            cells.append(dataclasses.replace(cell, arguments={**cell.arguments, "kept": str(kept)}))
+    return cells
+
+
+def _digest_of(data: Dataset) -> str:
+    import hashlib
+
+    return digest([hashlib.sha256(part.tobytes()).hexdigest() for samples in data for part in samples])
+
+
+def summary_row(cell: xr.Dataset) -> dict[str, object]:
+    """One line of summary.csv."""
+    attrs = cell.attrs
+    names = ("net", "activation", "R", "tau", "batching", "seed", "loss", "k", "d", "n", "epochs", "parameters")
+    values = {name: attrs[name] for name in names}
+    values |= {name: sweep.number(values[name]) for name in names if not isinstance(values[name], str)}
+    last = {
+        name: float(cell[f"history_{name}"].values[-1]) for name in RECORDED if name not in ("epoch", "loss", "excess")
+    }
+    proved = {name: float(attrs[name]) for name in ("loss_bound", "excess_lower", "excess_upper", "gap")}
+    seconds = {name: round(float(attrs[name]), 3) for name in ("seconds_train", "seconds_certify")}
+    return {**values, **last, **proved, **seconds}
+
+
+def epoch_rows(cell: xr.Dataset) -> list[dict[str, object]]:
+    """The lines of epochs.csv for one cell."""
+    names = {name: cell.attrs[name] for name in ("net", "activation", "R", "tau", "batching", "seed")}
+    return [
+        {**names, **{name: float(cell[f"history_{name}"].values[record]) for name in RECORDED}}
+        for record in range(cell.sizes["record"])
+    ]
+
+
+def print_summary(config: Config, cells: list[xr.Dataset], failed: int, console: Console) -> None:
+    """The closing table, who is to blame for the largest excess, and the verdict in a sentence."""
+    several = [name for name in AXES if len(getattr(config, name)) > 1]
+    shown = [*dict.fromkeys((*several, "R", "seed"))]
+    columns: dict[str, Any] = {
+        name: functools.partial(lambda name, cell: in_words(cell.attrs[name]), name) for name in shown
+    }
+    row = {id(cell): summary_row(cell) for cell in cells}
+    for heading, name in {
+        "delta_gm": "delta_gm", "max\ncosine": "max_cosine", "excess,\nproved": "excess_upper",
+        "accu-\nracy": "accuracy_balanced", "major-\nities": "accuracy_majority", "minor-\nities": "accuracy_minority",
+    }.items():  # fmt: skip
+        columns[heading] = functools.partial(lambda name, cell: f"{row[id(cell)][name]:.3g}", name)
+    title = (
+        f"{config.dataset}, {config.imbalance} imbalance, n_maj = {config.n_maj}, {config.loss}, {config.epochs} epochs"
+    )
+    sweep.print_table(title, cells, columns, console, {"seconds_train": "train", "seconds_certify": "cer-\ntify"})
+    blamed = [cell for cell in cells if "blamed_pair" in cell and cell.attrs["excess_upper"] > 0]
+    if blamed:
+        worst = max(blamed, key=lambda cell: cell.attrs["excess_upper"])
+        share = float(worst["blamed_sample_share"].values.sum() / worst.attrs["excess_upper"])
+        pair = str(worst["blamed_pair"].values[0]) if worst["blamed_pair"].size else ""
+        console.print(
+            f"  largest excess, {worst.attrs['excess_upper']:.3g}: {worst['blamed_sample'].size} samples are to blame "
+            f"for {share:.0%} of it; {pair}",
+            highlight=False,
+        )
+    _, sentence = judged([summary_row(cell) for cell in cells], failed)
+    sweep.print_verdict(sentence, config.out, console, certificates=False)
+
+
+KIND = sweep.Kind(
+    summary_row, epoch_rows, training_report.DRAWINGS, training_report.rendered, table="epochs.csv", parts="epochs"
+)
+
+
+if __name__ == "__main__":
+    command_line.run(lambda: main(sys.argv[1:]))

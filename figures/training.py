@@ -1,0 +1,66 @@
+"""The paper's panels of a trained network: geometry of its features and accuracy, over epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from figures import style
+
+PANELS = (
+    ("delta_gm", r"$\Delta_{G_M}$"),
+    ("beta_nc", r"$\beta_{NC}$"),
+    ("max_cosine", "largest cosine of class means"),
+    ("excess", "excess over a frame,\nrelative to its loss"),
+    ("accuracy_balanced", "accuracy, mean over classes"),
+    ("accuracy_minority", "accuracy, minorities"),
+)
+LOGARITHMIC = ("beta_nc", "excess")
+SETTING = ("net", "activation", "R", "tau", "batching", "loss")
+
+
+def settings(cells: Sequence[xr.Dataset]) -> dict[str, list[xr.Dataset]]:
+    """The cells by what tells them apart, seeds aside."""
+    differ = [name for name in SETTING if len({str(cell.attrs[name]) for cell in cells}) > 1]
+    found: dict[str, list[xr.Dataset]] = {}
+    for cell in cells:
+        parts = [f"{name} = {cell.attrs[name]:g}" if name in ("R", "tau") else str(cell.attrs[name]) for name in differ]
+        found.setdefault(", ".join(parts), []).append(cell)
+    return found
+
+
+def draw(cells: Sequence[xr.Dataset]) -> Figure:
+    """Median over seeds, band from the smallest to the largest; an excess below 0, as UFM may have, is left out."""
+    groups = settings(cells)
+    with style.applied():
+        figure = Figure(figsize=(style.TWO_COLUMNS, 4.2), layout="constrained")
+        for axis, (name, label) in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
+            for index, (said, group) in enumerate(groups.items()):
+                epochs = group[0]["history_epoch"].values
+                values = np.stack([cell[f"history_{name}"].values for cell in group])
+                if name == "excess":
+                    values = values / np.array([[cell.attrs["loss_bound"]] for cell in group])
+                if name in LOGARITHMIC:
+                    values = np.where(values > style.FLOOR, values, np.nan)
+                style.draw_band(axis, epochs, values, style.line(index, len(groups)), said, outside=0.0)
+            if name in LOGARITHMIC:
+                axis.set_yscale("log")
+            axis.set_xlabel("epoch")
+            axis.set_ylabel(label)
+        if len(groups) > 1:
+            handles, labels = axis.get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(groups)), handlelength=2.6)
+        figure.suptitle(title(cells), fontsize=8)
+    return figure
+
+
+def title(cells: Sequence[xr.Dataset]) -> str:
+    """What all cells share."""
+    attrs = cells[0].attrs
+    shared = [str(attrs[name]) for name in ("net", "activation") if len({c.attrs[name] for c in cells}) == 1]
+    sizes = style.span([cell.attrs["n"] for cell in cells])
+    named = ", ".join((attrs["dataset"], *shared))
+    return f"{named}, {attrs['imbalance']} imbalance, n = {sizes}, {attrs['epochs']} epochs"
