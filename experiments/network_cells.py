@@ -186,7 +186,7 @@ def _taken_up(path: Path | None, like: State) -> tuple[int, State, History]:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
             history = {name: kept[f"history_{name}"].tolist() for name in RECORDED}
             return int(kept["epoch"]), restored(kept["state"].tobytes(), like), history
-    except (ufm.InvalidInput, ValueError, KeyError, OSError, zipfile.BadZipFile):
+    except (ufm.InvalidInput, ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
         return 0, like, fresh
 
 

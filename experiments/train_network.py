@@ -20,6 +20,7 @@ from experiments.report import in_words
 from experiments.store import Store, digest
 from experiments.training_report import judged
 from networks import ACTIVATIONS, ARCHITECTURES, BATCHINGS, Dataset, Schedule, imbalanced, read, synthetic
+from networks.architectures import MOST_WIDTH
 from networks.data import CLASSES
 from ufm import InvalidInput
 from ufm.errors import checked_seed, real_number, whole_number
@@ -134,6 +135,8 @@ def checked_data(config: Config) -> dict[tuple[float, int], Dataset]:
         least = 2 if name in ("batch_size", "n_maj") else 1
         whole_number(name, getattr(config, name), least, f"give {least} to {most:,}", most)
     checked_seed(config.seed + config.seeds - 1)
+    if config.width is not None:
+        whole_number("width", config.width, 2, f"give 2 to {MOST_WIDTH:,}", MOST_WIDTH)
     whole_number("k", config.k, 2, f"give 2 to {CLASSES} classes", CLASSES)
     if "m-per-class" in config.batching and config.batch_size < config.k:
         raise InvalidInput("batch_size", config.batch_size, f"m-per-class needs one sample a class, {config.k}")

@@ -163,6 +163,7 @@ ARCHITECTURES: dict[str, type[MLP] | type[ResNet18] | type[DenseNet40]] = {
     "densenet40": DenseNet40,
 }
 # Of the paper's networks: width of hidden layers (features: a quarter), channels of the stem, growth.
+MOST_WIDTH = 4096
 WIDTHS = {"mlp": 512, "resnet18": 64, "densenet40": 12}
 
 
@@ -177,7 +178,7 @@ def build(
         raise InvalidInput("net", name, f"choose one of {', '.join(ARCHITECTURES)}")
     if activation not in ACTIVATIONS:
         raise InvalidInput("activation", activation, f"choose one of {', '.join(ACTIVATIONS)}")
-    width = whole_number("width", WIDTHS[name] if width is None else width, 2, "give 2 to 4,096", 4096)
+    width = whole_number("width", WIDTHS[name] if width is None else width, 2, f"give 2 to {MOST_WIDTH:,}", MOST_WIDTH)
     network = ARCHITECTURES[name](shape, width, activation, jax.random.key(checked_seed(seed)))
 
     def recorded(x: Images) -> Running:

@@ -1,0 +1,253 @@
+"""Trained networks as cells: what they leave, that a kill changes no bit, and what cannot be trained."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sweeps
+import xarray as xr
+
+import networks
+import ufm
+from experiments import command_line, train_network
+from experiments.network_cells import RECORDED, Recipe, accuracies, class_sizes, train_cell
+from experiments.store import Store
+from experiments.training_report import judged
+from networks import Samples, Schedule
+
+SMALL = ["--n-maj", 24, "--k", 4, "--width", 64, "--batch-size", 20, "--epochs", 6, "--record", 2, "--checkpoint", 2]
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("networks")
+    asked = [*SMALL, "--R", 4, "--activation", "relu", "none", "--batching", "bound", "--out", out]
+    assert sweeps.run(train_network, *asked) == 0
+    return out, asked
+
+
+def test_what_a_run_leaves(trained):
+    out, _ = trained
+    summary, epochs = sweeps.rows(out / "summary.csv"), sweeps.rows(out / "epochs.csv")
+    assert [row["activation"] for row in summary] == ["relu", "none"]
+    assert [float(row["epoch"]) for row in epochs] == [1, 2, 4, 6] * 2
+    for row in summary:
+        values = [float(row[name]) for name in row if name not in ("net", "activation", "batching", "loss")]
+        assert np.isfinite(values).all()
+        assert 0 <= float(row["accuracy_balanced"]) <= 1
+    relu, none = summary
+    assert 0 <= float(relu["excess_lower"]) <= float(relu["excess_upper"]) == float(relu["gap"])
+    assert float(none["gap"]) > 0
+    assert float(none["gap"]) > float(none["excess_upper"])
+    assert {path.suffix for path in (out / "figures").iterdir()} == {".png", ".pdf"}
+    assert len(list((out / "networks").glob("*.eqx"))) == 2
+    assert not list((out / "checkpoints").iterdir())
+    page = (out / "report.html").read_text()
+    assert "final activation" in page
+    assert "networks with nonnegative features ended in an orthogonal frame" in page
+
+
+def test_what_a_cell_holds_is_what_its_features_say(trained):
+    out, _ = trained
+    file = next(path for path in (out / "cells").glob("mlp-relu-*.nc"))
+    cell = Store(out).read_cell(f"cells/{file.name}")
+    H, labels = cell["features"].values, cell["labels"].values
+    assert H.dtype == np.float32
+    exact = H / np.linalg.norm(H.astype(float), axis=1, keepdims=True)
+    excess = float(ufm.excess(exact, ufm.Problem(labels, H.shape[1], 0.2)))
+    assert cell.attrs["excess_lower"] <= excess <= cell.attrs["excess_upper"]
+    assert cell["history_excess"].values[-1] == pytest.approx(excess, rel=1e-9)
+    assert cell["history_delta_gm"].values[-1] == pytest.approx(float(ufm.geometry_metrics(exact, labels).delta_gm))
+    assert (np.diff(cell["blamed_sample_share"].values) <= 0).all()
+
+
+def test_the_same_command_trains_nothing_again(trained, monkeypatch):
+    out, asked = trained
+    monkeypatch.setattr(train_network, "train_cell", lambda **_: 1 / 0)
+    before = (out / "summary.csv").read_bytes()
+    assert sweeps.run(train_network, *asked) == 0
+    assert (out / "summary.csv").read_bytes() == before
+
+
+def test_the_command_that_trains_one_network_alone(tmp_path):
+    asked = ["--net", "mlp", "resnet18", "--R", "2", "4", "--seeds", "2", "--seed", "3", "--n-maj", "8"]
+    config = command_line.parse(train_network.Config, asked)
+    data = train_network.checked_data(config)
+    cells = train_network.cells_of(config, data, Store(tmp_path))
+    assert len(cells) == len({cell.file for cell in cells}) == 8
+    for cell in cells:
+        python, m, module, *arguments = shlex.split(cell.alone)
+        assert (python, m, module) == ("python", "-m", "experiments.train_network")
+        own = command_line.parse(train_network.Config, arguments)
+        (again,) = train_network.cells_of(own, train_network.checked_data(own), Store(tmp_path))
+        assert again.file == cell.file
+
+
+def recipe(**changes):
+    given = {"net": "mlp", "width": 32, "activation": "relu", "tau": 0.2, "batching": "bound", "batch_size": 16}
+    given |= {"loss": "scl", "augment": "crop", "views": 2, "schedule": Schedule(epochs=13), "seed": 1}
+    return Recipe(**{**given, "record": 2, "checkpoint": 3, **changes})
+
+
+def same(one, other):
+    """Whether two cells agree in every number but seconds, to the last bit."""
+    apart = {name: one.attrs[name] for name in one.attrs if not name.startswith("seconds")}
+    assert apart == {name: other.attrs[name] for name in other.attrs if not name.startswith("seconds")}
+    assert set(one.variables) == set(other.variables)
+    return all(one[name].values.tobytes() == other[name].values.tobytes() for name in one.variables)
+
+
+def test_a_run_that_is_stopped_at_ten_moments_changes_no_bit(tmp_path):
+    data = networks.synthetic([12, 12, 4])
+    whole, files = train_cell(recipe(), data, "whole", None, lambda ended: None)
+    moments = [1, 2, 3, 4, 4, 6, 8, 10, 11, 12]
+    kept = str(tmp_path / "checkpoints" / "state.npz")
+    started = []
+    for moment in moments:
+        ended = []
+
+        def stop(epochs, ended=ended, moment=moment):
+            ended.append(epochs)
+            if sum(ended) >= moment:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train_cell(recipe(), data, "whole", kept, stop)
+        started.append(ended[0])
+    assert started == [0, 0, 0, 3, 3, 3, 6, 6, 9, 9]
+    found, again = train_cell(recipe(), data, "whole", kept, lambda ended: None)
+    assert same(found, whole)
+    assert again == files
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", "cut", "of another network"])
+def test_a_checkpoint_that_cannot_be_used_is_begun_anew(tmp_path, content):
+    data, kept = networks.synthetic([8, 8, 4]), tmp_path / "state.npz"
+    small = recipe(schedule=Schedule(epochs=4), checkpoint=2)
+    whole, _ = train_cell(small, data, "one", None, lambda ended: None)
+    if isinstance(content, str):
+        other = small._replace(width=8) if content == "of another network" else small
+        train_cell(other, data, "one", str(kept), lambda ended: None)
+        content = kept.read_bytes() if content == "of another network" else kept.read_bytes()[:-9]
+    kept.write_bytes(content)
+    found, _ = train_cell(small, data, "one", str(kept), lambda ended: None)
+    assert same(found, whole)
+
+
+@pytest.mark.slow
+def test_kill_9_at_ten_moments_and_resume(tmp_path):
+    """The command itself: ten times started and killed at a random moment, then left alone."""
+    asked = [*map(str, SMALL), "--epochs", "400", "--R", "4", "--augment", "crop", "--views", "2"]
+    command = [sys.executable, "-m", "experiments.train_network", *asked]
+    kept = {**os.environ, "UFM_SCL_COMPILE_CACHE": str(tmp_path / "compiled")}
+    run = {"cwd": ROOT, "env": kept, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, **run)
+    random = np.random.default_rng(0)
+    killed = 0
+    for _ in range(10):
+        with subprocess.Popen([*command, "--out", str(tmp_path / "killed")], **run) as process:
+            for _ in range(6000):  # until it trains, so that a kill interrupts something
+                if list((tmp_path / "killed").glob("checkpoints/*")) or process.poll() is not None:
+                    break
+                time.sleep(0.01)
+            time.sleep(random.uniform(0, 0.5) + (4.0 if killed else 0.0))
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+    subprocess.run([*command, "--out", str(tmp_path / "killed")], check=True, **run)
+    assert killed >= 3
+    cells = [next((tmp_path / name / "cells").glob("*.nc")).name for name in ("whole", "killed")]
+    assert cells[0] == cells[1]
+    assert same(*(Store(tmp_path / name).read_cell(f"cells/{cells[0]}") for name in ("whole", "killed")))
+
+
+def test_accuracy_is_of_the_nearest_training_class_mean_averaged_over_classes():
+    train = Samples(np.zeros((7, 1, 1, 1), np.uint8), np.array([0, 0, 0, 0, 1, 2, 2]))
+    test = Samples(np.zeros((6, 1, 1, 1), np.uint8), np.array([0, 0, 0, 1, 2, 2]))
+    H = np.eye(3)[train.labels]
+    tested = np.eye(3)[[0, 0, 1, 1, 2, 0]]
+    found = accuracies((H, tested), train, test)
+    assert found["balanced"] == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
+    assert found["majority"] == pytest.approx(2 / 3)
+    assert found["minority"] == pytest.approx((1 + 1 / 2) / 2)
+
+
+def test_class_sizes_count_from_the_largest_class():
+    assert class_sizes("step", 4, 400, 10.0).tolist() == [400, 400, 40, 40]
+    assert class_sizes("long-tail", 3, 100, 25.0).tolist() == [100, 20, 4]
+    assert class_sizes("step", 2, 50, 50.0).tolist() == [50, 1]
+    for R in (0.5, 51.0):
+        with pytest.raises(ufm.InvalidInput, match="R = "):
+            class_sizes("step", 2, 50, R)
+
+
+BAD = {
+    "net": ["--net", "vgg"],
+    "activation": ["--activation", "relu", "tanh"],
+    "batching": ["--batching", "random"],
+    "R": ["--R", "1000"],
+    "tau": ["--tau", "0"],
+    "epochs": ["--epochs", "0"],
+    "batch_size": ["--batch-size", "1"],
+    "m-per-class": ["--batching", "m-per-class", "--batch-size", "9"],
+    "k": ["--k", "11"],
+    "rate": ["--rate", "nan"],
+    "momentum": ["--momentum", "1.5"],
+    "width": ["--width", "1"],
+    "seed": ["--seed", "-1"],
+    "seeds": ["--seeds", "0"],
+    "no data": ["--dataset", "cifar10"],
+    "no such data": ["--dataset", "mnist", "--data", "nowhere"],
+    "data of nothing": ["--data", "."],
+    "dask": ["--dask", "local:0"],
+    "dataset": ["--dataset", "imagenet"],
+    "views": ["--views", "3"],
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_writes_nothing(case, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert sweeps.run(train_network, *BAD[case], "--out", out) == command_line.BAD_INPUT
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert not out.exists()
+
+
+def row(activation, delta_gm):
+    return {"activation": activation, "delta_gm": str(delta_gm)}
+
+
+VERDICTS = {
+    "all": ([row("relu", 0.02), row("relu", 0.05)], 0, True, "2 of 2 networks with nonnegative features ended in an"),
+    "one is none": ([row("relu", 0.02), row("relu", 0.5)], 0, False, "1 of 2 networks with nonnegative features"),
+    "NaN": ([row("relu", "nan")], 0, False, "0 of 1"),
+    "one failed": ([row("relu", 0.02)], 1, False, "1 of 2 networks failed. 1 of 1"),
+    "unconstrained": ([row("gelu", 0.7)], 0, True, "0 of 1 networks with unconstrained features"),
+}
+
+
+@pytest.mark.parametrize("case", VERDICTS)
+def test_the_verdict(case):
+    rows, failed, good, said = VERDICTS[case]
+    found = judged(rows, failed)
+    assert found[0] is good
+    assert found[1].startswith(said)
+
+
+def test_figures_tell_settings_apart_and_take_seeds_together(trained):
+    from figures import style, training, training_gram
+
+    out, _ = trained
+    cells = [xr.load_dataset(path, engine="h5netcdf") for path in sorted((out / "cells").glob("*.nc"))]
+    cells = [cell.assign_attrs(seed=seed) for cell in cells for seed in (0, 1)]
+    assert [*training.settings(cells)] == ["none", "relu"]
+    for module in (training, training_gram):
+        assert style.rendered(module.draw(cells))["png"].startswith(b"\x89PNG")
+    assert set(RECORDED) >= {name for name, _ in training.PANELS}
