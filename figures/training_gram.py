@@ -25,6 +25,8 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             worst = max(group, key=lambda cell: float(cell["history_delta_gm"].values[-1]))
             gram = worst["gram"].values
             style.strip(axis)
+            axis.set_xlabel("class")
+            axis.set_ylabel("class")
             far = style.scientific(float(worst["history_delta_gm"].values[-1]))
             axis.set_title(f"{said}\n$\\Delta_{{G_M}}$ = {far}" if said else f"$\\Delta_{{G_M}}$ = {far}")
             drawn = axis.imshow(

@@ -13,7 +13,6 @@ which is the uncancelled form of theory, 2.4 and 2.16. The constants of the loss
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from jaxtyping import Float, Int
 from solvers.certification.balls import downwards, upwards
 from solvers.certification.blame import Blame
 from solvers.certification.certifier import Certifier
+from solvers.certification.lower_bounds import frame_loss
 from solvers.certification.orbit_problem import OrbitProblem
 from solvers.certification.rounding import UNIT
 from solvers.certification.rows import Row
@@ -155,9 +155,7 @@ def suboptimality(H: Rows, problem: Problem, *, certifier: Certifier | None = No
         raise InvalidInput("problem", problem.batches.shape, f"rounding is proved up to {LARGEST:,} samples a batch")
     sweep = _Sweep(np.asarray(real_rows("H", H, (problem.num_points, problem.d))), problem)
     with ctx.workprec(sweep.orbit_problem.bits):
-        bound = sum(
-            (n * row.least(arb(1)) for count in sweep.orbit_problem.counts for n, row in sweep.rows(count)), arb(0)
-        )
+        bound = frame_loss(sweep.orbit_problem)
         excess = sweep.excess()
         if problem.nonneg:
             excess = Interval(max(excess.lower, 0.0), max(excess.upper, 0.0))
@@ -221,15 +219,11 @@ class _Sweep:
         self.samples = np.zeros(m)
         self.pairs = np.zeros((m, m)) if problem.nonneg and m <= MOST_POINTS_OF_PAIRS else None
 
-    def rows(self, count: Counter[int]) -> list[tuple[int, Row]]:
-        """Active classes of a batch: how many anchors, and what they pay."""
-        return [(count[c], row) for c, row in self.orbit_problem.rows(count).items()]
-
     def excess(self) -> Interval:
         """Sweep everything. Call within `flint.ctx.workprec`."""
         for batch, count in zip(np.asarray(self.problem.batches), self.orbit_problem.counts, strict=True):
             members = batch[batch != PADDING]
-            for _, row in self.rows(count):
+            for row in self.orbit_problem.rows(count).values():
                 anchor = _Anchor.of(row, self.problem.k)
                 own = members[self.labels[members] == row.c]
                 step = max(1, BLOCK_ENTRIES // len(members))
