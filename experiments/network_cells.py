@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
+import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
 import ufm
 from experiments.cells import Computed, Tell
-from networks import ACTIVATIONS, Dataset, Samples, Schedule, State, Training, build, epoch_of
+from networks import Dataset, Samples, Schedule, State, Training, build, epoch_of
 from networks.training import restored, serialised
 from solvers.certification.suboptimality import suboptimality
 from solvers.features import renormalised
@@ -24,14 +26,15 @@ from ufm.geometry import class_means
 
 # Final activations whose features are >= 0: UFM+ is their model, UFM that of the others.
 NONNEGATIVE = frozenset({"relu", "softplus", "abs"})
-assert ACTIVATIONS.keys() > NONNEGATIVE
 # Features are kept up to so many numbers.
 MOST_FEATURES = 2**23
 BLAMED = 20
 METRICS = ("delta_gm", "beta_nc", "mean_cosine", "max_cosine")
 ACCURACIES = ("balanced", "majority", "minority")
 RECORDED = ("epoch", "loss", "excess", *METRICS, *(f"accuracy_{name}" for name in ACCURACIES))
+AUTOPSY = ("found_by_blame", "found_by_distance")
 History = dict[str, list[float]]
+_HISTORY = "history_"
 
 
 class Recipe(NamedTuple):
@@ -56,9 +59,17 @@ class Recipe(NamedTuple):
     checkpoint: int
 
 
-def train_cell(recipe: Recipe, data: Dataset, name: str, kept: str | None, progress: Tell) -> Computed:
+def train_cell(
+    recipe: Recipe,
+    data: Dataset,
+    name: str,
+    kept: str | None,
+    progress: Tell,
+    planted: Int[np.ndarray, " p"] | None = None,
+) -> Computed:
     """Train, record and judge one network; the dataset, and its final state as a file.
 
+    planted: training samples of a wrong label, to be found by their shares in the excess.
     kept: where the state is kept while it trains, on the machine that trains it; the same call goes on from there, with
     the same result to the last bit. It is left there: who has stored the result removes it.
     """
@@ -75,8 +86,8 @@ def train_cell(recipe: Recipe, data: Dataset, name: str, kept: str | None, progr
         state, loss = training.epoch(state, epoch, batches)
         ended, last = epoch + 1, epoch + 1 == recipe.schedule.epochs
         if last or ended % recipe.record == 0 or ended == 1:
-            for column, value in _measured(training, state, data, problem, ended, loss).items():
-                history[column].append(value)
+            for column, value in _measured(training, state, data, problem, ended, loss, planted).items():
+                history.setdefault(column, []).append(value)
         if path is not None and (last or ended % recipe.checkpoint == 0):
             _keep(path, ended, state, history)
         progress(1)
@@ -104,8 +115,30 @@ def accuracies(
     return {name: float(right[of].mean()) if of.any() else float(right.mean()) for name, of in chosen.items()}
 
 
+def autopsy(H: Float[np.ndarray, "n d"], problem: ufm.Problem, planted: Int[np.ndarray, " p"]) -> dict[str, float]:
+    """Shares of the planted samples among as many with the largest share in the excess, and among as many with the
+    smallest cosine with their class mean."""
+    labels, blame = np.asarray(problem.labels), suboptimality(H, problem).blame
+    if blame is None:
+        raise ufm.InvalidInput("label_noise", len(planted), "shares are those of nonnegative features")
+    means = class_means(H, labels, np.ones(len(labels)))[labels]
+    lengths = np.linalg.norm(means, axis=1) * np.linalg.norm(H, axis=1)
+    cosine = (H * means).sum(axis=1) / np.where(lengths > 0, lengths, 1.0)
+
+    def precision(score: Float[np.ndarray, " n"]) -> float:
+        return float(np.isin(np.argsort(-score, kind="stable")[: len(planted)], planted).mean())
+
+    return {"found_by_blame": precision(blame.samples), "found_by_distance": precision(-cosine)}
+
+
 def _measured(
-    training: Training, state: State, data: Dataset, problem: ufm.Problem, epoch: int, loss: float
+    training: Training,
+    state: State,
+    data: Dataset,
+    problem: ufm.Problem,
+    epoch: int,
+    loss: float,
+    planted: Int[np.ndarray, " p"] | None,
 ) -> dict[str, float]:
     """A line of the history, in RECORDED's order; all in float64 but the loss, a mean over an epoch's batches."""
     H, _ = renormalised(training.features(state, data.train.images).astype(np.float64))
@@ -118,6 +151,7 @@ def _measured(
         "excess": float(ufm.excess(H, problem)),
         **{name: float(getattr(at, name)) for name in METRICS},
         **{f"accuracy_{name}": right[name] for name in ACCURACIES},
+        **({} if planted is None else autopsy(H, problem, planted)),
     }
 
 
@@ -134,7 +168,7 @@ def _dataset(
     H = training.features(state, data.train.images)
     found = suboptimality(H, problem)
     sizes, labels = np.bincount(data.train.labels), data.train.labels
-    variables: dict[str, Any] = {f"history_{name}": ("record", np.array(values)) for name, values in history.items()}
+    variables: dict[str, Any] = {f"{_HISTORY}{name}": ("record", np.array(values)) for name, values in history.items()}
     variables["gram"] = (
         ("class", "class_"),
         np.asarray(ufm.geometry_metrics(renormalised(H.astype(float))[0], labels).gram),
@@ -163,15 +197,12 @@ def _dataset(
 
 
 def _parameters(state: State) -> int:
-    import equinox as eqx
-    import jax
-
     return sum(int(leaf.size) for leaf in jax.tree.leaves(eqx.filter((state.network, state.head), eqx.is_array)))
 
 
 def _keep(path: Path, epoch: int, state: State, history: Mapping[str, list[float]]) -> None:
     buffer = io.BytesIO()
-    columns = {f"history_{name}": np.array(values, np.float64) for name, values in history.items()}
+    columns = {f"{_HISTORY}{name}": np.array(values, np.float64) for name, values in history.items()}
     np.savez(buffer, epoch=epoch, state=np.frombuffer(serialised(state), np.uint8), **columns)  # type: ignore[arg-type]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
@@ -179,15 +210,14 @@ def _keep(path: Path, epoch: int, state: State, history: Mapping[str, list[float
 
 def _taken_up(path: Path | None, like: State) -> tuple[int, State, History]:
     """Epochs that have ended, the state after them, and what was recorded; the beginning if none was kept."""
-    fresh: History = {name: [] for name in RECORDED}
     if path is None or not path.is_file():
-        return 0, like, fresh
+        return 0, like, {}
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-            history = {name: kept[f"history_{name}"].tolist() for name in RECORDED}
+            history = {name.removeprefix(_HISTORY): kept[name].tolist() for name in kept if name.startswith(_HISTORY)}
             return int(kept["epoch"]), restored(kept["state"].tobytes(), like), history
     except (ufm.InvalidInput, ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
-        return 0, like, fresh
+        return 0, like, {}
 
 
 def class_sizes(imbalance: str, k: int, n_maj: int, R: float) -> Int[np.ndarray, " k"]:

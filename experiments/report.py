@@ -68,6 +68,8 @@ RESULTS = {
     "accuracy_balanced": "accuracy, mean over classes",
     "accuracy_majority": "accuracy, majorities",
     "accuracy_minority": "accuracy, minorities",
+    "found_by_blame": "wrong labels found by blame",
+    "found_by_distance": "wrong labels found by distance",
     "iterations_median": "median steps",
 }
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import sys
 from collections.abc import Sequence
@@ -15,11 +16,11 @@ from rich.console import Console
 
 from experiments import command_line, engine, sweep, training_report
 from experiments.cells import Cell, log_console
-from experiments.network_cells import RECORDED, Recipe, class_sizes, train_cell
+from experiments.network_cells import AUTOPSY, NONNEGATIVE, RECORDED, Recipe, class_sizes, train_cell
 from experiments.report import in_words
 from experiments.store import Store, digest
 from experiments.training_report import judged
-from networks import ACTIVATIONS, ARCHITECTURES, BATCHINGS, Dataset, Schedule, imbalanced, read, synthetic
+from networks import ACTIVATIONS, ARCHITECTURES, BATCHINGS, Dataset, Schedule, imbalanced, mislabelled, read, synthetic
 from networks.architectures import MOST_WIDTH
 from networks.data import CLASSES
 from ufm import InvalidInput
@@ -27,6 +28,8 @@ from ufm.errors import checked_seed, real_number, whole_number
 
 MODULE = "experiments.train_network"
 SYNTHETIC = "synthetic"
+# Of the history, what summary.csv has no column of: excess is there as its proved interval.
+_CHANGING = ("epoch", "loss", "excess")
 MOST_IMAGES, MOST_EPOCHS, MOST_SEEDS = 100_000, 100_000, 1000
 # What several values may be given of, in the order in which names of cells tell them.
 AXES = ("net", "activation", "R", "tau", "batching")
@@ -70,6 +73,10 @@ class Config:
     """Images of the largest class; the smallest has n-maj / R."""
     k: int = CLASSES
     """Number of classes: the first k of the data set."""
+    label_noise: float = 0.0
+    """Share of the training images that get the label of another class, drawn at random; how many of them are found by
+    their shares in the excess, and by their distance from their class mean, is then recorded. For features that are
+    never negative."""
     loss: Literal["scl", "cross-entropy"] = "scl"
     """cross-entropy: of a linear head on the normalised features, logits over tau."""
     width: int | None = None
@@ -141,6 +148,11 @@ def checked_data(config: Config) -> dict[tuple[float, int], Dataset]:
     if "m-per-class" in config.batching and config.batch_size < config.k:
         raise InvalidInput("batch_size", config.batch_size, f"m-per-class needs one sample a class, {config.k}")
     engine.check(config.dask)
+    real_number("label_noise", config.label_noise, 0.0, 0.5)
+    if config.label_noise and not NONNEGATIVE.issuperset(config.activation):
+        raise InvalidInput(
+            "label_noise", config.label_noise, f"give activations among {', '.join(sorted(NONNEGATIVE))}"
+        )
     sizes = {R: class_sizes(config.imbalance, config.k, config.n_maj, R) for R in config.R}
     seeds = range(config.seed, config.seed + config.seeds)
     if config.dataset == SYNTHETIC:
@@ -171,10 +183,13 @@ def cells_of(config: Config, data: dict[tuple[float, int], Dataset], store: Stor
                 (net, activation, f"R{sweep.number(R)}", f"tau{sweep.number(tau)}", batching, f"seed{seed}")
             )
             key = {**recipe._asdict(), "schedule": dataclasses.asdict(schedule), "images": contents[R, seed]}
+            key |= {"label_noise": config.label_noise} if config.label_noise else {}
+            images, planted = mislabelled(data[R, seed].train, config.label_noise, seed)
+            noisy = {"planted": planted} if len(planted) else {}
             cell = Cell(
                 name,
                 train_cell,
-                {"recipe": recipe, "data": data[R, seed], "name": name},
+                {"recipe": recipe, "data": data[R, seed]._replace(train=images), "name": name, **noisy},
                 key={"key": key, "imbalance": config.imbalance},
                 parts=config.epochs,
                 title=name.replace("-", " "),
@@ -190,9 +205,12 @@ def cells_of(config: Config, data: dict[tuple[float, int], Dataset], store: Stor
 
 
 def _digest_of(data: Dataset) -> str:
-    import hashlib
-
     return digest([hashlib.sha256(part.tobytes()).hexdigest() for samples in data for part in samples])
+
+
+def recorded(cell: xr.Dataset) -> list[str]:
+    """What the history of a cell holds."""
+    return [name for name in (*RECORDED, *AUTOPSY) if f"history_{name}" in cell]
 
 
 def summary_row(cell: xr.Dataset) -> dict[str, object]:
@@ -201,9 +219,7 @@ def summary_row(cell: xr.Dataset) -> dict[str, object]:
     names = ("net", "activation", "R", "tau", "batching", "seed", "loss", "k", "d", "n", "epochs", "parameters")
     values = {name: attrs[name] for name in names}
     values |= {name: sweep.number(values[name]) for name in names if not isinstance(values[name], str)}
-    last = {
-        name: float(cell[f"history_{name}"].values[-1]) for name in RECORDED if name not in ("epoch", "loss", "excess")
-    }
+    last = {name: float(cell[f"history_{name}"].values[-1]) for name in recorded(cell) if name not in _CHANGING}
     proved = {name: float(attrs[name]) for name in ("loss_bound", "excess_lower", "excess_upper", "gap")}
     seconds = {name: round(float(attrs[name]), 3) for name in ("seconds_train", "seconds_certify")}
     return {**values, **last, **proved, **seconds}
@@ -213,7 +229,7 @@ def epoch_rows(cell: xr.Dataset) -> list[dict[str, object]]:
     """The lines of epochs.csv for one cell."""
     names = {name: cell.attrs[name] for name in ("net", "activation", "R", "tau", "batching", "seed")}
     return [
-        {**names, **{name: float(cell[f"history_{name}"].values[record]) for name in RECORDED}}
+        {**names, **{name: float(cell[f"history_{name}"].values[record]) for name in recorded(cell)}}
         for record in range(cell.sizes["record"])
     ]
 

@@ -71,6 +71,16 @@ def imbalanced(samples: Samples, sizes: Sequence[int] | Int[np.ndarray, " k"], s
     return Samples(samples.images[index], samples.labels[index])
 
 
+def mislabelled(samples: Samples, share: float, seed: int) -> tuple[Samples, Int[np.ndarray, " p"]]:
+    """The samples with this share of labels (rounded) moved to another class at random, and which those are."""
+    random = np.random.default_rng([checked_seed(seed), 2])
+    k = int(samples.labels.max()) + 1
+    chosen = np.sort(random.permutation(len(samples.labels))[: round(share * len(samples.labels))])
+    labels = samples.labels.copy()
+    labels[chosen] = (labels[chosen] + random.integers(1, k, len(chosen))) % k
+    return samples._replace(labels=labels), chosen
+
+
 def synthetic(sizes: Sequence[int] | Int[np.ndarray, " k"], seed: int = 0) -> Dataset:
     """Small grey images that need no file: one smooth random pattern a class, shifted, dimmed and under noise.
 

@@ -16,7 +16,7 @@ import xarray as xr
 import networks
 import ufm
 from experiments import command_line, train_network
-from experiments.network_cells import RECORDED, Recipe, accuracies, class_sizes, train_cell
+from experiments.network_cells import NONNEGATIVE, RECORDED, Recipe, accuracies, autopsy, class_sizes, train_cell
 from experiments.store import Store
 from experiments.training_report import judged
 from networks import Samples, Schedule
@@ -256,3 +256,31 @@ def test_figures_tell_settings_apart_and_take_seeds_together(trained):
     for module in (training, training_gram):
         assert style.rendered(module.draw(cells))["png"].startswith(b"\x89PNG")
     assert set(RECORDED) >= {name for name, _ in training.PANELS}
+
+
+def test_wrong_labels_are_planted_as_asked_and_looked_for(tmp_path):
+    asked = [*SMALL, "--R", 4, "--label-noise", 0.1, "--out", tmp_path]
+    sweeps.run(train_network, *asked)
+    (summary,) = sweeps.rows(tmp_path / "summary.csv")
+    for name in ("found_by_blame", "found_by_distance"):
+        assert 0 <= float(summary[name]) <= 1
+        assert float(summary[name]) * 6 == pytest.approx(round(float(summary[name]) * 6))  # 10% of 60 images
+    assert sweeps.run(train_network, *asked, "--activation", "gelu") == command_line.BAD_INPUT
+
+
+def test_what_is_looked_for_is_found_where_it_stands_out():
+    labels = np.repeat([0, 1, 2], [20, 20, 10])
+    given, planted = networks.mislabelled(Samples(np.zeros((50, 2, 2, 1), np.uint8), labels), 0.06, 4)
+    assert len(planted) == 3
+    assert (given.labels != labels).nonzero()[0].tolist() == planted.tolist()
+    H = np.eye(4)[labels]  # a network that sees the images and not the labels
+    found = autopsy(H, ufm.Problem(given.labels, 4, 0.2), planted)
+    assert found == {"found_by_blame": 1.0, "found_by_distance": 1.0}
+    other = autopsy(H, ufm.Problem(given.labels, 4, 0.2), np.array([0, 1, 2]))
+    assert other["found_by_blame"] < 1
+
+
+def test_activations_that_are_never_negative_exist():
+    x = np.linspace(-50, 50, 2001)
+    signs = {name: bool(np.asarray(f(x)).min() >= 0) for name, f in networks.ACTIVATIONS.items()}
+    assert {name for name, nonneg in signs.items() if nonneg} == NONNEGATIVE
