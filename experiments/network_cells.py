@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 import zipfile
@@ -204,8 +205,9 @@ def _keep(path: Path, epoch: int, state: State, history: Mapping[str, list[float
     buffer = io.BytesIO()
     columns = {f"{_HISTORY}{name}": np.array(values, np.float64) for name, values in history.items()}
     np.savez(buffer, epoch=epoch, state=np.frombuffer(serialised(state), np.uint8), **columns)  # type: ignore[arg-type]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, buffer.getvalue())
+    with contextlib.suppress(PermissionError):  # a worker elsewhere may have no such directory: it trains without
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, buffer.getvalue())
 
 
 def _taken_up(path: Path | None, like: State) -> tuple[int, State, History]:
