@@ -13,7 +13,6 @@ which is the uncancelled form of theory, 2.4 and 2.16. The constants of the loss
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,7 +121,8 @@ class Suboptimality(Readable):
             "moved": f"{self.moved:.1g} from H to the point judged",
         }
         if self.implied is not None:
-            spread, cosine = max(self.implied.spread), max(self._largest_cosines())
+            spread = max(self.implied.spread)
+            cosine = max(x for a, row in enumerate(self.implied.cosine) for b, x in enumerate(row) if a != b)
             lines["implied"] = (
                 f"distances within a class at most {spread:.3g}, cosines of class means at most {cosine:.3g}"
                 if spread < 2.0 or cosine < 1.0
@@ -134,10 +134,6 @@ class Suboptimality(Readable):
         return Summary(
             f"Suboptimality: at most {self.gap:.6g}", lines, cosines_of_class_means(self._rows, labels, times)
         )
-
-    def _largest_cosines(self) -> Iterator[float]:
-        assert self.implied is not None
-        return (max(x for b, x in enumerate(row) if b != a) for a, row in enumerate(self.implied.cosine))
 
 
 def suboptimality(H: Rows, problem: Problem, *, certifier: Certifier | None = None) -> Suboptimality:
