@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float32, PRNGKeyArray
 Images = Float32[Array, "b _ _ _"]
 MOMENTUM = 0.1  # of running moments, as in PyTorch
 EPSILON = 1e-5
+_FORM = ("NHWC", "HWIO", "NHWC")
 
 
 class Moments(NamedTuple):
@@ -86,10 +88,47 @@ class Conv(eqx.Module):
 
     def __call__(self, x: Images) -> Images:
         """Height and width over the stride, rounded up."""
-        margin = self.weight.shape[0] // 2
-        padding, strides = [(margin, margin)] * 2, (self.stride, self.stride)
-        form = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, self.weight, strides, padding, dimension_numbers=form)
+        return convolved(x, self.weight, self.stride)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolved(x: Images, weight: Float32[Array, "k k i o"], stride: int) -> Images:
+    """Cross-correlation with a square kernel, k // 2 zeros around.
+
+    Its derivatives are written out as such convolutions again, of transposed arrays: the form that XLA derives is ten
+    times slower inside a loop on a CPU.
+    """
+    margin = weight.shape[0] // 2
+    return jax.lax.conv_general_dilated(x, weight, (stride, stride), [(margin, margin)] * 2, dimension_numbers=_FORM)
+
+
+def _convolved(x: Images, weight: Array, stride: int) -> tuple[Images, tuple[Images, Array]]:
+    return convolved(x, weight, stride), (x, weight)
+
+
+def _slopes(stride: int, held: tuple[Images, Array], slope: Images) -> tuple[Images, Array]:
+    x, weight = held
+    size, margin = weight.shape[0], weight.shape[0] // 2
+    before = size - 1 - margin
+    spread = [(places - 1) * stride + 1 for places in slope.shape[1:3]]
+    around = [(before, side - wide - before + size - 1) for side, wide in zip(x.shape[1:3], spread, strict=True)]
+    turned = weight[::-1, ::-1].swapaxes(2, 3)
+    of_x = jax.lax.conv_general_dilated(
+        slope, turned, (1, 1), around, lhs_dilation=(stride, stride), dimension_numbers=_FORM
+    )
+    after = [(margin, size - 1 + wide - side - margin) for side, wide in zip(x.shape[1:3], spread, strict=True)]
+    of_weight = jax.lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        slope.transpose(1, 2, 0, 3),
+        (1, 1),
+        after,
+        rhs_dilation=(stride, stride),
+        dimension_numbers=_FORM,
+    )
+    return of_x, of_weight.transpose(1, 2, 0, 3)
+
+
+convolved.defvjp(_convolved, _slopes)
 
 
 class BatchNorm(eqx.Module):

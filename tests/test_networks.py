@@ -7,7 +7,7 @@ import pytest
 
 import networks
 import ufm
-from networks.layers import BatchNorm, Conv, Moments, Norms, halved, pooled
+from networks.layers import BatchNorm, Conv, Moments, Norms, convolved, halved, pooled
 from networks.training import augmented
 
 KEY = jax.random.key(0)
@@ -33,6 +33,24 @@ def test_convolution_against_loops(size, stride):
     found = conv(images(2))
     assert found.dtype == jnp.float32
     assert np.allclose(found, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "stride", "side"), [(3, 1, 7), (3, 2, 7), (3, 2, 8), (1, 1, 5), (1, 2, 7), (1, 2, 8)])
+def test_derivatives_of_the_convolution_are_those_of_jax(size, stride, side):
+    weight = Conv(3, 5, size, KEY, stride).weight
+    margin, form = size // 2, ("NHWC", "HWIO", "NHWC")
+
+    def plain(x, weight):
+        return jax.lax.conv_general_dilated(x, weight, (stride, stride), [(margin, margin)] * 2, dimension_numbers=form)
+
+    x = images(2, shape=(side, side, 3))
+    found, pull = jax.vjp(lambda x, w: convolved(x, w, stride), x, weight)
+    same, push = jax.vjp(plain, x, weight)
+    assert np.array_equal(found, same)
+    slope = jnp.asarray(np.random.default_rng(1).normal(size=found.shape), jnp.float32)
+    for ours, theirs in zip(pull(slope), push(slope), strict=True):
+        assert ours.dtype == jnp.float32
+        assert np.allclose(ours, theirs, rtol=1e-5, atol=1e-4)
 
 
 def test_batch_norm_in_both_modes():
