@@ -146,7 +146,7 @@ class BatchNorm(eqx.Module):
         return (x - mean) * (jax.lax.rsqrt(variance + EPSILON) * self.scale) + self.shift
 
 
-def pooled(x: Images) -> Float32[Array, ...]:
+def pooled(x: Images) -> Float32[Array, "b c"]:
     """The mean over all places."""
     return jnp.mean(x, axis=(1, 2))
 
