@@ -64,14 +64,14 @@ class Norms:
 class Linear(eqx.Module):
     """x W + b, initialised by He et al. 2015 (normal, variance 2 over the inputs), b = 0."""
 
-    weight: Float32[Array, ...]
+    weight: Float32[Array, "i o"]
     bias: Float32[Array, " o"]
 
     def __init__(self, inputs: int, outputs: int, key: PRNGKeyArray) -> None:
         self.weight = _he(key, (inputs, outputs), inputs)
         self.bias = jnp.zeros(outputs, jnp.float32)
 
-    def __call__(self, x: Float32[Array, ...]) -> Float32[Array, "b o"]:
+    def __call__(self, x: Float32[Array, "b i"]) -> Float32[Array, "b o"]:
         """Of every row."""
         return x @ self.weight + self.bias
 
