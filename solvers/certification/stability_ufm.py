@@ -1,9 +1,9 @@
 r"""What a gap implies without the ReLU: certified intervals of the cosines of all points of UFM with no larger loss.
 
-Full batch only (theory, 4.13 and 4.14): the orbits are the classes a, of n_a samples. A dual (G0, v) with C the
-gradient at G0 and S = C + Diag(v) PSD proves the lower bound l = L(G0) - <C, G0> - sum v
+Full batch, convex losses of the family (theory, 4.13, 4.14 and 4.17): the orbits are the classes a, of n_a samples. A
+dual (G0, v) with C the gradient at G0 and S = C + Diag(v) PSD proves the lower bound l = L(G0) - <C, G0> - sum v
 (`solvers.certification.lower_bounds`). L(G) - L(G0) - <C, G - G0> is the sum over active anchors of the Bregman
-divergences D_i >= 0 of log-sum-exp, so for every feasible G with L(G) <= l + eps
+divergences D_i >= 0 of what they pay, so for every feasible G with L(G) <= l + eps
 
     sum_i D_i + <S, G> + sum_i v_i (1 - G_ii) <= eps,    every term >= 0.                                       (1)
 
@@ -14,48 +14,48 @@ mean of G over pairs of samples of a and b, and g_a that of G_ii, <mu_a, mu_b> =
 - *Norms and spread.* On vectors within a class that sum to 0, S is s_a = v_a - C_aa, so (1) holds s_a sum_i ||h_i -
   mu_a||^2 = s_a (n_a - 1) (g_a - x_aa) and n_a v_a (1 - g_a). Hence 1 - x_aa <= u_a = eps max(1 / (n_a v_a),
   1 / ((n_a - 1) s_a)) for n_a >= 2, 1 - g_a <= u_a = eps / v_a for n_a = 1, and ||h_i - h_j||^2 <= 2 eps / s_a.
-- *Rows of an active class a* (n_a >= 2). n_a D_a <= eps. With p the softmax of (n_b - [a = b]) e^{G0_ab / tau} over b
-  and y_b = (x_ab - G0_ab) / tau less its mean under p, D_a = log sum_b p_b e^{y_b}, and sum_b p_b y_b = 0, so
+- *Rows of an active class a* (n_a >= 2). If D is the divergence of log sum_b w_b e^{z_b}, p the softmax of its terms at
+  G0 and y_b the change of z_b less its mean under p, sum_b p_b y_b = 0, so
 
-      sum_b p_b phi(y_b) = e^{D_a} - 1,  phi(y) = e^y - 1 - y >= y^2 / (2 + |y|):   |y_b| <= r_ab,
+      sum_b p_b phi(y_b) = e^D - 1,  phi(y) = e^y - 1 - y >= y^2 / (2 + |y|):   |y_b| <= r(q / p_b),
 
-  r_ab = (q + sqrt(q^2 + 8 q)) / 2, q = (e^{eps / n_a} - 1) / p_b. So the differences x_ab - G0_ab agree up to tau
-  (r_ab + r_aa) with x_aa - G0_aa, and 1 - u_a <= x_aa <= 1 pins that.
+  q = e^D - 1, r(x) = (x + sqrt(x^2 + 8 x)) / 2 (`_reach`). Log-sum-exp: n_a omega_a D <= eps, z_b = s x_ab, so all
+  x_ab - G0_ab in the logarithm agree but for r / s. If own positives are there, 1 - u_a <= x_aa <= 1 pins them. Else
+  (decoupled) the row of S H does: ||n_a T_aa mu_a + sum_b n_b C_ab mu_b||^2 <= T_aa eps, with T_aa = (v_a + (n_a - 1)
+  C_aa) / n_a, and its product with mu_a. Sigmoid: each pair is a logarithm of two terms, one of which is 1.
 - *Two classes a, b of one sample.* C_ab = 0, and ||(S H)_a||^2 <= S_aa <S, G> <= v_a eps, so by its inner product with
   h_b, |v_a x_ab + sum_l n_l C_al x_lb| <= sqrt(v_a eps), l over the active classes.
 
-**Uniqueness** (d >= k). L falls strictly in x_aa, so in a minimiser of the relaxation the samples of an active class
-are one unit vector. On the segment between two minimisers L is affine, hence so is every log-sum-exp: the entries of an
-anchor's row differ by a constant, which is 0 at its positives. So the rows of active classes are unique. A sample h_b
-that is alone in its class minimises a convex function of h_b over the ball, of gradient w = sum_i w_i h_i, w_i > 0. If
-its cosines with all active classes are negative, w.h_b < 0, so w is not 0 and h_b = -w / ||w||, whose products are
-unique as well. The relaxation then has one minimiser, of rank at most the number of active classes: it is attained
-in R^d, and every minimiser of UFM has that Gram matrix. If every class has two samples this needs no gap at all.
+**Uniqueness** (d >= k) is 4.13 and 4.17: the rows of active classes are the same in all minimisers; a sample that is
+alone in its class is determined if its cosines with all active classes are negative. If every class has two samples
+this needs no gap at all.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from flint import arb
 
-from solvers.certification.balls import Table, balls, downwards, upwards
+from solvers.certification.balls import ZERO, Table, balls, downwards, upwards
 from solvers.certification.lower_bounds import MatrixDual
 from solvers.certification.orbit_problem import OrbitProblem, loss_and_gradient
+from solvers.certification.rows import ONE, Row
 from solvers.certification.stability import Implied
+
+SIGNS = arb(-1).union(ONE)  # every number from -1 to 1
 
 
 def implied_ufm(problem: OrbitProblem, gap: arb, dual: MatrixDual | None) -> Implied | None:
     """What L - lower bound <= gap implies of the points of UFM; see the head of this module.
 
-    None for losses other than SCL, for batches other than the full one, without a matrix dual, and where one of its v
-    or s is not positive. The gap is taken a little larger, so that the claims survive another order of summation. Call
+    None for batches other than the full one, without a matrix dual, and where one of its v or s is not positive. The gap is taken a little larger, so that the claims survive another order of summation. Call
     within `flint.ctx.workprec`.
     """
     k, sizes = problem.k, problem.sizes
     if (
-        not problem.loss.is_plain
-        or dual is None
+        dual is None
         or problem.classes != tuple(range(k))
         or any(len(batch) < k for batch in problem.batches)
     ):
@@ -91,20 +91,42 @@ def _inner_products(
     problem: OrbitProblem, G0: Table, C: Table, v: list[arb], short: list[arb], eps: arb
 ) -> dict[tuple[int, int], list[arb]]:
     """Balls that hold x_ab, for ordered pairs of classes."""
-    k, sizes, tau = problem.k, problem.sizes, arb(problem.tau)
+    k, sizes = problem.k, problem.sizes
     several, lone = [a for a in range(k) if sizes[a] > 1], [a for a in range(k) if sizes[a] == 1]
     found: dict[tuple[int, int], list[arb]] = defaultdict(list)
+    rows = problem.rows(problem.counts[0])
     for a in several:
-        weight = [(sizes[b] - (a == b)) * (G0[a][b] / tau).exp() for b in range(k)]
-        q = [(eps / sizes[a]).expm1() * sum(weight, arb(0)) / w for w in weight]
-        reach = [tau * (x + (x * x + 8 * x).sqrt()) / 2 for x in q]
-        for b in (b for b in range(k) if b != a):
-            loose = reach[a] + reach[b]
-            ball = G0[a][b] + 1 - G0[a][a] + (-short[a] - loose).union(loose)
+        for b, ball in _of_row(rows[a], sizes, G0[a], C[a], v[a], short[a], eps).items():
             found[a, b].append(ball)
             found[b, a].append(ball)
-    unit = arb(-1).union(arb(1))
     for a, b in ((a, b) for a in lone for b in lone if a != b):
-        drawn = sum((sizes[c] * C[a][c] * found[c, b][0] for c in several), arb(0))
-        found[a, b].append(((v[a] * eps).sqrt() * unit - drawn) / v[a])
+        drawn = sum((sizes[c] * C[a][c] * found[c, b][0] for c in several), ZERO)
+        found[a, b].append(((v[a] * eps).sqrt() * SIGNS - drawn) / v[a])
     return found
+
+
+def _of_row(
+    row: Row, sizes: Sequence[int], G0: list[arb], C: list[arb], v: arb, short: arb, eps: arb
+) -> dict[int, arb]:
+    """Balls that hold x_ab of an active class a, by b; G0, C, v, short: of a."""
+    a, n, s = row.c, sizes[row.c], row.s
+    if row.loss.kind == "sigmoid":
+        odds = {b: (s * G0[b] + row.bias).exp() for b in row.negatives}
+        q = {b: (eps / (n * m)).expm1() for b, m in row.negatives.items()}
+        return {b: G0[b] + SIGNS * (_reach(q[b] * (1 + 1 / x)) + _reach(q[b] * (1 + x))) / s for b, x in odds.items()}
+    weight = {b: m * row.factor(b) * (s * G0[b]).exp() for b, m in row.negatives.items()}
+    own = row.positives * row.factor(a) * (s * G0[a]).exp()
+    q = (eps / (n * row.omega)).expm1() * sum(weight.values(), own)
+    ball = {b: G0[b] + SIGNS * _reach(q / w) / s for b, w in weight.items()}
+    if row.loss.positives_in_denominator:
+        shift = (1 - short).union(ONE) - G0[a] + SIGNS * _reach(q / own) / s
+    else:
+        pull, push = v + (n - 1) * C[a], sum((sizes[b] * C[b] for b in ball), ZERO)
+        drawn = sum((sizes[b] * C[b] * x for b, x in ball.items()), pull * (1 - short).union(ONE))
+        shift = (SIGNS * (pull * eps / n).sqrt() - drawn) / push
+    return {b: x + shift for b, x in ball.items()}
+
+
+def _reach(x: arb) -> arb:
+    """The largest |y| with phi(y) <= x, at most."""
+    return (x + (x * x + 8 * x).sqrt()) / 2
