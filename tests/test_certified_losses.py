@@ -124,6 +124,58 @@ def test_without_the_relu_every_cure_has_its_geometry(name, R, tmp_path):
     assert (minority, majority) == pytest.approx(WITHOUT_RELU[name, R], abs=6e-4)
 
 
+CONVEX = [name for name in LOSSES if name not in ("supcon-in", "extreme margins")]
+
+
+@pytest.mark.parametrize("name", CONVEX)
+def test_intervals_of_every_loss_are_proved_and_no_sharper_ones(name, tmp_path, capsys):
+    """Each end of each interval, a hundredth of its distance from the cosine nearer to it, is proved no more."""
+    certifier = Certifier(posed(name, nonneg=False), conic=False)
+    proof = certifier.certify(certifier.better.placed()[certifier.orbits.index])
+    content, H = content_of(proof), proof.point.placed()
+    outcome(json.dumps(content), tmp_path)
+    assert "cosines in the file's intervals" in capsys.readouterr().out
+    cosines = H @ H.T / np.outer(np.linalg.norm(H, axis=1), np.linalg.norm(H, axis=1))
+    tried = 0
+    for field in ("cosine", "least_cosine"):
+        for c, e in ((1, 0), (0, 2), (2, 1)):
+            forged = copy.deepcopy(content)
+            table = forged["claims"]["implied"][field]
+            said = float.fromhex(table[c][e])
+            if abs(said) == 1 or abs(said - cosines[c, e]) < 1e-10:
+                continue  # says nothing, or all that doubles can say
+            sharper = (0.99 * said + 0.01 * cosines[c, e]).hex()
+            table[c][e] = table[e][c] = sharper
+            assert outcome(json.dumps(sign(forged)), tmp_path) == NOT_PROVED
+            printed = capsys.readouterr().out
+            assert "the cosine of" in printed
+            tried += 1
+    assert tried
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("class weights", "weights", [1.0, 1.0, 1.0]),
+        ("margins", "margins", [[0.0] * 3] * 3),
+        ("class temperatures", "taus", [1.0, 1.0, 1.0]),
+        ("sigmoid", "bias", 0.5),
+        ("decoupled", "positives_in_denominator", True),
+        ("class averaging", "averaged", False),
+    ],
+)
+def test_intervals_of_one_loss_are_not_those_of_another(name, field, value, tmp_path, capsys):
+    """The loss is swapped, and bounds are computed anew: what is then claimed of cosines does not follow."""
+    certifier = Certifier(posed(name, nonneg=False), conic=False)
+    content = content_of(certifier.certify(certifier.better.placed()[certifier.orbits.index]))
+    hexed = np.vectorize(float.hex, otypes=[object])(value).tolist() if not isinstance(value, bool) else value
+    content["problem"]["loss"][field] = hexed
+    with suppress(Refusal):
+        consistent(content)
+    assert outcome(json.dumps(sign(content)), tmp_path) == NOT_PROVED
+    assert "PROVED" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["decoupled", "supcon-in"])
 def test_batches_of_one_class_are_free_where_the_loss_says_so(name, tmp_path):
     """Samples that no mixed batch glues may lie anywhere: certified, whatever their values."""

@@ -26,6 +26,10 @@ mean of G over pairs of samples of a and b, and g_a that of G_ii, <mu_a, mu_b> =
 - *Two classes a, b of one sample.* C_ab = 0, and ||(S H)_a||^2 <= S_aa <S, G> <= v_a eps, so by its inner product with
   h_b, |v_a x_ab + sum_l n_l C_al x_lb| <= sqrt(v_a eps), l over the active classes.
 
+- *Two classes that merge.* With T_ab = C_ab off the diagonal, <S, G> >= sum_ab n_a n_b T_ab <mu_a, mu_b>, and T is positive
+  definite, so ||mu_a - mu_b||^2 <= eps z' T^-1 z, z_a = 1 / n_a, z_b = -1 / n_b: x_ab is near 1 where S has something to
+  say against a difference.
+
 **Uniqueness** (d >= k) is 4.13 and 4.17: the rows of active classes are the same in all minimisers; a sample that is
 alone in its class is determined if its cosines with all active classes are negative. If every class has two samples
 this needs no gap at all.
@@ -36,10 +40,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from flint import arb
+from flint import arb, arb_mat
 
 from solvers.certification.balls import ZERO, Table, balls, downwards, upwards
-from solvers.certification.lower_bounds import MatrixDual
+from solvers.certification.lower_bounds import MatrixDual, sums_over_orbits
 from solvers.certification.orbit_problem import OrbitProblem, loss_and_gradient
 from solvers.certification.rows import ONE, Row
 from solvers.certification.stability import Implied
@@ -102,7 +106,22 @@ def _inner_products(
     for a, b in ((a, b) for a in lone for b in lone if a != b):
         drawn = sum((sizes[c] * C[a][c] * found[c, b][0] for c in several), ZERO)
         found[a, b].append(((v[a] * eps).sqrt() * SIGNS - drawn) / v[a])
+    for (a, b), squared in _distances(sums_over_orbits(problem, C, v), sizes, eps).items():
+        found[a, b].append((1 - (short[a] + short[b] + squared) / 2).union(ONE))
     return found
+
+
+def _distances(T: Table, sizes: Sequence[int], eps: arb) -> dict[tuple[int, int], arb]:
+    """At most ||mu_a - mu_b||^2, for ordered pairs of classes; none if the balls of T do not prove it invertible."""
+    try:
+        X = arb_mat(T).inv()
+    except ZeroDivisionError:
+        return {}
+    pairs = ((a, b) for a in range(len(T)) for b in range(len(T)) if a != b)
+    return {
+        (a, b): eps * (X[a, a] / sizes[a] ** 2 + X[b, b] / sizes[b] ** 2 - 2 * X[a, b] / (sizes[a] * sizes[b]))
+        for a, b in pairs
+    }
 
 
 def _of_row(

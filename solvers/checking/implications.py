@@ -3,11 +3,12 @@
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import ROUND_FLOOR
 from functools import reduce
 from typing import Any
 
-from flint import arb
+from flint import arb, arb_mat
 
 from solvers.checking.bounds import INFINITY, Edges
 from solvers.checking.losses import Row, rows
@@ -172,6 +173,17 @@ def of_anchors(row: Row, n: list[int], G0: list[arb], C: list[arb], v: arb, shor
     return {b: x + move for b, x in near.items()}
 
 
+def distances(C: list[list[arb]], v: list[arb], n: list[int], eps: arb) -> dict[tuple[int, int], arb]:
+    """UFM: at most the squares of the distances of class means, if the matrix over classes is proved invertible."""
+    S = [[m * n[b] * x for b, x in enumerate(row)] for m, row in zip(n, C, strict=True)]
+    for a, m in enumerate(n):
+        S[a][a] = m * (v[a] + (m - 1) * C[a][a])
+    with suppress(ZeroDivisionError):
+        X = arb_mat(S).inv()
+        return {(a, b): eps * (X[a, a] + X[b, b] - 2 * X[a, b]) for a in range(len(n)) for b in range(len(n)) if a != b}
+    return {}
+
+
 def check_intervals(problem: Problem, dual: list[Any], eps: arb, claims: Any, unique: Any) -> str:
     """UFM: redo the bounds on spreads, norms and cosines, and uniqueness; what they say."""
     k, n, (lower, v, C) = problem.k, problem.sizes, dual
@@ -192,6 +204,8 @@ def check_intervals(problem: Problem, dual: list[Any], eps: arb, claims: Any, un
     for a, b in ((a, b) for a in lone for b in lone):
         drawn = sum((n[c] * C[a][c] * products[c, b][0] for c in several), arb(0))
         products[a, b].append(((v[a] * eps).sqrt() * unit - drawn) / v[a])
+    for (a, b), squared in distances(C, v, n, eps).items():
+        products[a, b].append((1 - (short[a] + short[b] + squared) / 2).union(arb(1)))
     for c in range(k):
         prove(most[c][c] == 1 and least[c][c] == 1, f"the cosine of {c} with itself")
         prove(norms[c] ** 2 <= 1 - short[c] or norms[c] <= 0, f"the norm of the mean of class {c}")
