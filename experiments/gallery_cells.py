@@ -7,10 +7,12 @@ import numpy as np
 import xarray as xr
 from flint import ctx
 
-from experiments.cells import Cell, Computed, Tell
+from experiments.cells import Cell, Computed, Tell, cell_name
 from experiments.local_phase import PerSample, grouped, local_phase
-from experiments.measuring import measure_problem
+from experiments.losses import NAMES, in_names, loss_of
+from experiments.measuring import KINDS, cosines_by_kind, measure_problem
 from experiments.sweep import PROFILES
+from experiments.thresholds import certified_minimiser, collapsed_problem, threshold
 from solvers.certification.certificate import Certificate, Proof
 from solvers.certification.certifier import Certifier
 from solvers.certification.constraints import weakest_pair
@@ -25,6 +27,7 @@ from ufm.local_rate import best_tau, slowest_contraction
 
 RATIOS = (1, 10, 100, 1000)
 K, N_MIN, D = 10, 5, 20
+PAIRS = ("majority-majority", "majority-minority", "minority-minority")
 ETA, MOMENTUM = 0.1, 0.9  # the authors' recipe
 
 
@@ -116,9 +119,6 @@ def cosines_cell() -> Cell:
     return Cell("cosines", _cosines, {"fine": fine, "coarse": coarse, "inits": 4, "k": K, "n_min": 10, "d": D})
 
 
-KINDS = ("majority-majority", "majority-minority", "minority-minority")
-
-
 def _cosines(
     *, fine: list[float], coarse: list[float], inits: int, k: int, n_min: int, d: int, progress: Tell
 ) -> Computed:
@@ -131,7 +131,7 @@ def _cosines(
         quotient_point = certifier.better.rows / np.linalg.norm(certifier.better.rows, axis=1, keepdims=True)
         point = quotient_point * certifier.better.norms[:, None]
         proof = certifier.certify(point[certifier.orbits.index])
-        curve.append(_by_kind(point @ point.T))
+        curve.append(cosines_by_kind(point @ point.T))
         gaps.append(proof.gap if proof.status is Proof.CERTIFIED else np.nan)
         ratios.append(sizes[0] / sizes[-1])
     points = {}
@@ -140,32 +140,59 @@ def _cosines(
         for R in coarse:
             problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, nonneg=nonneg)
             solution = solve(problem, inits)
-            found.append([_by_kind(_class_gram(solution, start)) for start in range(inits)])
+            found.append([cosines_by_kind(_class_gram(solution, start)) for start in range(inits)])
         points[name] = (("R", "init", "kind"), np.array(found))
     return xr.Dataset(
         {"curve": (("fine_R", "kind"), np.array(curve)), "certified_gap": ("fine_R", gaps), **points},
-        coords={"fine_R": ratios, "R": np.asarray(coarse, float), "kind": list(KINDS)},
+        coords={"fine_R": ratios, "R": np.asarray(coarse, float), "kind": list(PAIRS)},
         attrs={"k": k, "d": d, "tau": 1.0, "n_min": n_min, "inits": inits},
     ), {}
-
-
-def _by_kind(gram: np.ndarray) -> list[float]:
-    """Mean cosine over pairs of two majorities, of one of each, of two minorities (STEP imbalance)."""
-    norms = np.sqrt(np.diagonal(gram))
-    cosine = gram / np.outer(norms, norms)
-    many = (len(gram) + 1) // 2
-    few = len(gram) - many
-    return [
-        float((cosine[:many, :many].sum() - many) / (many * (many - 1))),
-        float(cosine[:many, many:].mean()),
-        float((cosine[many:, many:].sum() - few) / (few * (few - 1))),
-    ]
 
 
 def _class_gram(solution: Solution, start: int) -> np.ndarray:
     problem = solution.problem
     metrics = geometry_metrics(jnp.asarray(solution.embedding(start)), problem.labels, k=problem.k)
     return np.asarray(metrics.gram)
+
+
+def loss_cosines_cell() -> Cell:
+    """Class-mean cosines of every loss against R: the certified minimiser of UFM, and where the solver ends in UFM+."""
+    fine = np.round(np.geomspace(1, 1000, 19), 4).tolist()
+    names = [name for name in NAMES if name != "supcon-in"]
+    own = {"fine": fine, "coarse": [1, 10, 100, 1000], "losses": names, "k": K, "n_min": 10, "d": D}
+    return Cell("loss-cosines", _loss_cosines, own)
+
+
+def _loss_cosines(
+    *, fine: list[float], coarse: list[float], losses: list[str], k: int, n_min: int, d: int, progress: Tell
+) -> Computed:
+    curve = np.full((len(losses), len(fine), len(KINDS)), np.nan)
+    plus = np.full((len(losses), len(coarse), len(KINDS)), np.nan)
+    for i, loss in enumerate(losses):
+        for j, R in enumerate(fine):
+            asked = {"k": k, "n_min": n_min, "d": d, "tau": 1.0}
+            proof = certified_minimiser(collapsed_problem(loss, round(R * n_min), **asked))
+            if proof.status is Proof.CERTIFIED:
+                rows = proof.point.placed()
+                curve[i, j] = cosines_by_kind(rows @ rows.T)
+        for j, R in enumerate(coarse):
+            sizes = step_imbalance(k, n_min, R)
+            problem = Problem.from_class_sizes(sizes, d=d, loss=loss_of(loss, sizes))
+            solution = solve(problem, 1)
+            if Certifier(problem).certify(solution.shared_rows(0)).status is Proof.CERTIFIED:
+                plus[i, j] = cosines_by_kind(_class_gram(solution, 0))
+    return xr.Dataset(
+        {"ufm": (("loss", "R", "kind"), curve), "ufm_plus": (("loss", "R_plus", "kind"), plus)},
+        coords={"loss": losses, "R": fine, "R_plus": np.asarray(coarse, float), "kind": list(KINDS)},
+        attrs={"k": k, "d": d, "tau": 1.0, "n_min": n_min},
+    ), {}
+
+
+def threshold_cell(loss: str, tau: float) -> Cell:
+    """The ratio at which the minorities of UFM merge, between two certificates."""
+    asked = {"loss": loss, "tau": tau, "k": K, "n_min": 1000, "d": D, "precision": 0.005, "most_R": 1000.0}
+    name = cell_name("star", f"{tau:g}", *in_names(loss))
+    return Cell(name, threshold, {**asked, "name": name})
 
 
 def basin_cell(d: int, R: float, tau: float) -> Cell:

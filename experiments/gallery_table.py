@@ -12,9 +12,11 @@ from experiments.gallery_cells import (
     certificates_cell,
     cosines_cell,
     local_cell,
+    loss_cosines_cell,
     random_starts_cell,
     sweep_cell,
     temperature_cell,
+    threshold_cell,
 )
 from figures import (
     basins,
@@ -26,13 +28,16 @@ from figures import (
     geometry,
     interaction_graphs,
     local_convergence,
+    loss_cosines,
     reshuffling,
     temperature,
+    thresholds,
 )
 
 _STEP = tuple(sweep_cell(R) for R in RATIOS)
 _LONG_TAIL = tuple(sweep_cell(R, imbalance="long-tail") for R in RATIOS)
 _NO_RELU = tuple(sweep_cell(R, nonneg=False, inits=8) for R in RATIOS)
+_CURES = ("class-weights", "class-averaging", "logit-adjustment")
 # d and tau of the two maps, each at every R.
 _BASINS = [(d, 1.0) for d in (K, 2 * K, 4 * K, 10 * K)] + [(2 * K, tau) for tau in (0.2, 0.5, 2.0, 5.0)]
 
@@ -140,5 +145,23 @@ FIGURES = {
         "that half of the families should be free of them (ufm.reshuffling). With batch-binding one epoch is enough.",
         reshuffling.draw,
         (reshuffling_cell(),),
+    ),
+    "F12_loss_cosines": Drawing(
+        "What reweighting does to the geometry",
+        "Cosines between class means against R (STEP imbalance, k = 10, n_min = 10, d = 20, tau = 1). Lines: certified "
+        "minimisers of UFM. Class weights 1/n, averaging over classes and logit adjustment, each meant as a cure, merge "
+        "the minorities into one vector beyond an R of their own; plain SCL never does; weights and averaging together "
+        "give the simplex frame back. Grey: with the ReLU a certified start of every loss is at zero, whatever R.",
+        loss_cosines.draw,
+        (loss_cosines_cell(),),
+    ),
+    "F13_thresholds": Drawing(
+        "Where minorities merge",
+        "The ratio R* at which all minorities become one vector without the ReLU, against tau (STEP imbalance, k = 10, "
+        "n_min = 1000, d = 20). Each point is a bracket of half a per cent between two certificates: below, every "
+        "minimiser keeps all minorities at least a hundredth of a radian apart; above, it has them within that. The "
+        "colder, the later. Arrows: apart up to R = 1000, by certificate.",
+        thresholds.draw,
+        tuple(threshold_cell(loss, tau) for loss in _CURES for tau in (0.2, 0.3, 0.5, 1.0, 2.0, 5.0)),
     ),
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from experiments.cells import Computed, Tell, certificate_file
 from solvers.certification.certificate import Certificate, Proof
@@ -125,6 +126,23 @@ def _of_starts(
         "moved": solution.moved,
         "evidence": [describe(found) for found in verifications],
     }
+
+
+# Pairs of classes under STEP imbalance.
+KINDS = ("majority", "between", "minority")
+
+
+def cosines_by_kind(gram: Float[np.ndarray, "k k"]) -> list[float]:
+    """Mean cosine over pairs of two majorities, of one of each, of two minorities (STEP imbalance), of class means."""
+    norms = np.sqrt(np.diagonal(gram))
+    cosine = gram / np.outer(norms, norms)
+    many = (len(gram) + 1) // 2
+    few = len(gram) - many
+    return [
+        float((cosine[:many, :many].sum() - many) / (many * (many - 1))),
+        float(cosine[:many, many:].mean()),
+        float((cosine[many:, many:].sum() - few) / (few * (few - 1))),
+    ]
 
 
 def _of_problem(problem: Problem, history: Sequence[Record]) -> dict[str, Any]:

@@ -19,7 +19,12 @@ from solvers.certification.certificate import Certificate, Proof
 from ufm.errors import InvalidInput
 
 NAME = "report.html"
-TABLES = {"summary.csv": "one line a cell", "inits.csv": "one line a start", "epochs.csv": "one line a recorded epoch"}
+TABLES = {
+    "summary.csv": "one line a cell",
+    "inits.csv": "one line a start",
+    "epochs.csv": "one line a recorded epoch",
+    "thresholds.csv": "one line a loss and temperature",
+}
 SECONDS = {
     "compile": "compilation",
     "solve": "solving",
@@ -30,6 +35,8 @@ SECONDS = {
 PARAMETERS = {
     "net": "network",
     "activation": "final activation",
+    "loss": "loss",
+    "relu": "ReLU",
     "R": "imbalance ratio R",
     "tau": "temperature tau",
     "batching": "batches drawn",
@@ -52,6 +59,9 @@ RESULTS = {
     "counterexamples": "other minimisers certified",
     "certified": "starts certified",
     "orthogonal_frames": "orthogonal frames",
+    "minority_cosine": "cosine of two minorities",
+    "majority_cosine": "cosine of two majorities",
+    "between_cosine": "cosine of one of each",
     "loss_bound": "loss of a frame",
     "lower_bound": "certified lower bound",
     "worst_excess": "largest excess",

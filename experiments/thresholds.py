@@ -21,8 +21,8 @@ from solvers.certification.certifier import Certifier
 from ufm import InvalidInput, Problem, step_imbalance
 
 # Minorities within this angle (radians) are one vector as far as the search is concerned; what is proved is stated.
-MERGED = 0.01
-APART, MERGED_AT = "apart", "merged"
+ONE_VECTOR = 0.01
+APART, MERGED = "apart", "merged"  # the two ends, in names of files and columns
 
 
 class Angles(NamedTuple):
@@ -39,7 +39,7 @@ class Angles(NamedTuple):
     @property
     def merged(self) -> bool | None:
         """Whether the minorities are one vector, None if that is not decided."""
-        return True if self.most <= MERGED else False if self.least > MERGED else None
+        return True if self.most <= ONE_VECTOR else False if self.least > ONE_VECTOR else None
 
 
 class Bracket(NamedTuple):
@@ -52,7 +52,7 @@ class Bracket(NamedTuple):
 
 def certified_minimiser(problem: Problem) -> Certificate:
     """The certificate of the best point of UFM that duality leads to; no solver, no random start."""
-    certifier = Certifier(problem, conic=False)
+    certifier = Certifier(problem)
     if certifier.better is None:
         raise InvalidInput("d", problem.d, f"give at least k - 1 = {problem.k - 1} dimensions")
     return certifier.certify(certifier.better.placed()[certifier.orbits.index])
@@ -122,7 +122,7 @@ def threshold(
 ) -> Computed:
     """The cell of a bracket: what every ratio asked proves, over the dimension R, and the certificates of both ends."""
     found = bracket(loss, k=k, n_min=n_min, d=d, tau=tau, precision=precision, most_R=most_R)
-    ends = {APART: found.apart, MERGED_AT: found.merged}
+    ends = {APART: found.apart, MERGED: found.merged}
     files = {certificate_file(name, which): end.proof.serialised() for which, end in ends.items() if end is not None}
     columns: dict[str, Float[np.ndarray, " R"]] = {
         "least_angle": np.array([asked.least for asked in found.asked]),

@@ -1,0 +1,44 @@
+"""F12: what each loss of the family does to the geometry without the ReLU, and that it does nothing with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from figures import style
+
+TITLES = {"minority": "two minorities", "majority": "two majorities", "between": "one of each"}
+
+
+def draw(cells: Sequence[xr.Dataset]) -> Figure:
+    """Class-mean cosines against R, a panel for each kind of pair: a line for each loss without the ReLU; with it, grey,
+    the cosine of largest size over all losses.
+
+    Certified minimisers only: where the certificate fails the curve is interrupted.
+    """
+    (data,) = cells
+    losses = [str(name) for name in data["loss"].values]
+    with style.applied():
+        figure = Figure(figsize=(style.TWO_COLUMNS, 3.2), layout="constrained")
+        axes = figure.subplots(1, len(TITLES), sharey=True)
+        for axis, (kind, title) in zip(axes, TITLES.items(), strict=True):
+            for index, loss in enumerate(losses):
+                look = style.line(index, len(losses))
+                axis.plot(data["R"], data["ufm"].sel(loss=loss, kind=kind), label=loss, lw=1.1, **look)
+            plus = data["ufm_plus"].sel(kind=kind)
+            if bool(plus.notnull().any()):
+                extreme = abs(plus).max("loss", skipna=True)
+                axis.plot(data["R_plus"], extreme, "D-", color="0.35", ms=2.6, lw=0.9, label="all losses, UFM+")
+            axis.set_xscale("log")
+            axis.set_xlabel("imbalance ratio R")
+            axis.set_title(title)
+        axes[0].set_ylabel("cosine of class means")
+        attrs = data.attrs
+        figure.suptitle(
+            f"UFM (no ReLU), step imbalance, k = {attrs['k']}, d = {attrs['d']}, $\\tau$ = {attrs['tau']:g}", fontsize=8
+        )
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=5, handlelength=3, columnspacing=1.2)
+    return figure
