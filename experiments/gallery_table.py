@@ -149,9 +149,9 @@ FIGURES = {
     "F12_loss_cosines": Drawing(
         "What reweighting does to the geometry",
         "Cosines between class means against R (STEP imbalance, k = 10, n_min = 10, d = 20, tau = 1). Lines: certified "
-        "minimisers of UFM. Class weights 1/n, averaging over classes and logit adjustment, each meant as a cure, merge "
-        "the minorities into one vector beyond an R of their own; plain SCL never does; weights and averaging together "
-        "give the simplex frame back. Grey: with the ReLU a certified start of every loss is at zero, whatever R.",
+        "minimisers of UFM. Class weights 1/n, averaging over classes and logit adjustment, each meant as a cure, "
+        "merge the minorities into one vector beyond an R of their own; plain SCL does not; weights and averaging "
+        "together give the simplex frame back. Grey: with the ReLU a certified start of every loss is at zero.",
         loss_cosines.draw,
         (loss_cosines_cell(),),
     ),

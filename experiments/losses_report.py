@@ -23,7 +23,7 @@ THRESHOLDS = "thresholds.csv"
 
 
 def curves(cells: Sequence[xr.Dataset]) -> xr.Dataset:
-    """The cells of the sweep at their first temperature as the cosines over (loss, R, kind), NaN where not certified."""
+    """The cells of the sweep at their first temperature as cosines over (loss, R, kind), NaN where not certified."""
     first = float(cells[0].attrs["tau"])
     at = [cell for cell in cells if float(cell.attrs["tau"]) == first]
     losses = list(dict.fromkeys(str(cell.attrs["loss"]) for cell in at))
@@ -48,16 +48,16 @@ def _cosines(cells: Sequence[xr.Dataset]) -> Figure:
 DRAWINGS = {
     "cosines": Drawing(
         "Cosines of class means against R for every loss, with and without the ReLU",
-        "Cosines between class means against R at the first temperature, of the certified start with the smallest gap: "
-        "without the ReLU a line for each loss, with it (grey) all losses on zero. A line is interrupted where no start "
-        "is certified.",
+        "Cosines between class means against R at the first temperature, of the certified start with the smallest "
+        "gap: without the ReLU a line for each loss, with it (grey) all losses on zero. A line is interrupted where no "
+        "start is certified.",
         _cosines,
     ),
     "thresholds": Drawing(
         "The ratio R* at which minorities become one vector, against the temperature",
-        "Without the ReLU: below R* every minimiser keeps all minorities apart, above it has them within a hundredth of "
-        "a radian, both by certificate; the two ends of each bracket are closer than the marker is large. Arrows: still "
-        "apart at the largest ratio asked.",
+        "Without the ReLU: below R* every minimiser keeps all minorities apart, above it has them within a hundredth "
+        "of a radian, both by certificate; the two ends of each bracket are closer than the marker is large. Arrows: "
+        "still apart at the largest ratio asked.",
         drawn_by("thresholds"),
     ),
 }
@@ -98,8 +98,8 @@ def asked(config: Mapping[str, Any]) -> str:
     """The question of the sweep, in words."""
     starts = f"{config['inits']} random starts at each imbalance ratio R, each verified and certified."
     with_it = (
-        "With the ReLU (UFM+) one theorem says that every loss of the family has the minimisers of plain SCL, orthogonal "
-        "frames: does every start end in one? "
+        "With the ReLU (UFM+) one theorem says that every loss of the family has the minimisers of plain SCL, "
+        "orthogonal frames: does every start end in one? "
     )
     without = (
         "Without the ReLU (UFM), what do class weights, averaging over classes, logit adjustment and the others do to "

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import xarray as xr
 from rich.console import Console
 
@@ -172,7 +171,9 @@ def threshold_cell(config: Config, loss: str, tau: float) -> Cell:
     asked |= {"precision": config.precision, "most_R": config.most_R}
     alone = {"loss": (loss,), "tau": (tau,), "relu": "without", "fresh": False, "dask": None}
     command = command_line.command(MODULE, config, **alone)
-    return Cell(name, threshold, {**asked, "name": name}, key=asked, title=f"R* of {loss}, tau = {tau:g}", alone=command)
+    return Cell(
+        name, threshold, {**asked, "name": name}, key=asked, title=f"R* of {loss}, tau = {tau:g}", alone=command
+    )
 
 
 def summary_row(cell: xr.Dataset) -> dict[str, object]:
@@ -206,7 +207,9 @@ def threshold_row(cell: xr.Dataset) -> dict[str, object]:
 
 def print_summary(config: Config, cells: Sequence[xr.Dataset], console: Console) -> None:
     """The closing table."""
-    title = f"step imbalance, k = {config.k}, d = {config.d}, tau = {in_words(config.tau)}, {config.inits} starts a cell"
+    title = (
+        f"step imbalance, k = {config.k}, d = {config.d}, tau = {in_words(config.tau)}, {config.inits} starts a cell"
+    )
     temperature: dict[str, Callable[[xr.Dataset], str]] = {"tau": lambda cell: f"{cell.attrs['tau']:g}"}
 
     def cosine(kind: str) -> Callable[[xr.Dataset], str]:

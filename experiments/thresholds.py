@@ -78,9 +78,7 @@ def angles(problem: Problem) -> Angles:
     return Angles(R, max(0.0, math.nextafter(near, -1)), math.nextafter(far, 4), proof)
 
 
-def bracket(
-    loss: str, *, k: int, n_min: int, d: int, tau: float, precision: float, most_R: float
-) -> Bracket:
+def bracket(loss: str, *, k: int, n_min: int, d: int, tau: float, precision: float, most_R: float) -> Bracket:
     """Search for the ratio of collapse up to most_R: doubling, then bisection until the ends differ by `precision`.
 
     loss: by name. precision: relative. A ratio at which neither is proved is stepped over twice; then the search ends

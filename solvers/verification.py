@@ -173,7 +173,7 @@ class Verifier:
         across, within, norm = worst_across(rows, labels, tell), worst_within(rows, labels), worst_norm(rows, labels)
         # Of rows outside the ball the loss may overflow: then nothing is known, and no NaN is passed on.
         residual, over = (float(np.nan_to_num(x, nan=np.inf)) for x in (at.residuals[worst], at.excess))
-        if violation <= FEASIBLE and certificate is None and self._in_balls:
+        if violation <= FEASIBLE and certificate is None and (self._in_balls or self.problem.loss.is_own):
             certificate = self.certifier.certify(H)
         verdict, reason, allowed = self._judge(violation, residual, at, len(rows) == len(self.orbits), certificate)
         return Verification(
@@ -218,7 +218,7 @@ class Verifier:
             return Verdict.INFEASIBLE, f"A row is {violation:.1e} outside the feasible set.", 0.0
         if not np.isfinite([residual, float(at.excess)]).all():
             return Verdict.NOT_FINITE, "The loss or its gradient is not finite.", 0.0
-        if certificate is None or certificate.moved > SNAP_TOLERANCE:
+        if certificate is None or (certificate.moved > SNAP_TOLERANCE and not self.problem.loss.is_own):
             return self._judge_in_float64(residual, float(at.excess), collapsed, certificate)
         allowed = certificate.margin
         if certificate.status is Proof.CERTIFIED:

@@ -579,9 +579,14 @@ def test_any_value_anywhere_is_refused_or_harmless(files, tmp_path, name, positi
 
 def true_anyway(path):
     """Claims that a different number may state more weakly, and so truly; frames turned into the coordinate to spare."""
-    return path[:2] == ["point", "rows"] and path[-1] == 4 or path[:2] in (["claims", "implied"], ["claims", "upper"], ["claims", "gap"]) or path[-1] in (
-        "unique",
-        "moved",
+    return (
+        (path[:2] == ["point", "rows"] and path[-1] == 4)
+        or path[:2] in (["claims", "implied"], ["claims", "upper"], ["claims", "gap"])
+        or path[-1]
+        in (
+            "unique",
+            "moved",
+        )
     )
 
 

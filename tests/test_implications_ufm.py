@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flint import arb, ctx
 from families import LOSSES
+from flint import arb, ctx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

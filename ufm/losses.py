@@ -8,29 +8,53 @@ a(c, e) and alpha in {0, 1},
     sigmoid       f = sum_pos log(1 + e^{-t G_ij - b}) + sum_neg log(1 + e^{t G_il + b})
     SupCon-in     f = -log( mean_pos e^{s G_ij} / sum_{l != i} e^{s G_il} )
 
-On UFM+ with d >= k the orthogonal frames minimise all of them (theory, 2.14).
+On UFM+ with d >= k the orthogonal frames minimise all of them (theory, 2.14). A loss of your own is a row function
+(`RowFunction`), given to `own`: `ufm.scl_loss`, `solvers.solve` and `solvers.verify` work with it as with these.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ufm.display import Readable, Summary, between
 from ufm.errors import InvalidInput, real_array
 
-Kind = Literal["log-sum-exp", "sigmoid", "supcon-in"]
+Kind = Literal["log-sum-exp", "sigmoid", "supcon-in", "own"]
 # Beyond these, exponentials of margins would leave the doubles together with those of cosines.
 LARGEST_MARGIN = 100.0
 LARGEST_STRENGTH = 4.0
 LARGEST_WEIGHT = 1e9
 # The numbers of a loss by name, with their number of axes (classes).
 SHAPES = {"weights": 1, "taus": 1, "margins": 2, "strength": 0, "scale": 0, "bias": 0}
+
+
+@runtime_checkable
+class RowFunction(Protocol):
+    """What one active anchor pays: a loss of your own, in jax.numpy, differentiable in the cosines.
+
+    - cosines: (s,) G_il with every point of its batch. samples: (s,) how many samples of each it meets. positive: (s,)
+      which of them are of its class. tau: the problem's temperature.
+
+    A point of m samples counts as m points of one would; one of 0 samples (the anchor itself, padding) counts for
+    nothing, and its cosine is 0. The solver's lifts expect that positives attract and negatives repel.
+    """
+
+    def __call__(
+        self,
+        cosines: Float[Array, " s"],
+        samples: Float[Array, " s"],
+        positive: Bool[Array, " s"],
+        tau: Float[Array, ""],
+        /,
+    ) -> Float[Array, ""]:
+        """f."""
+        ...
 
 
 class Loss(Readable, eqx.Module):
@@ -44,6 +68,7 @@ class Loss(Readable, eqx.Module):
     - margins: (k, k) a(c, e), anchor's class first. strength: of the margins strength log n_e that are added, n_e the
       samples of class e in the problem.
     - scale, bias: of the sigmoid, t = scale / tau and b = bias.
+    - row, label, minimal_at_frames: of a loss of your own, see `own`.
     """
 
     kind: Kind = eqx.field(static=True, default="log-sum-exp")
@@ -55,6 +80,9 @@ class Loss(Readable, eqx.Module):
     strength: Float[Array, ""] | None = None
     scale: Float[Array, ""] | None = None
     bias: Float[Array, ""] | None = None
+    row: RowFunction | None = eqx.field(static=True, default=None)
+    label: str = eqx.field(static=True, default="")
+    minimal_at_frames: bool = eqx.field(static=True, default=True)
 
     @property
     def is_plain(self) -> bool:
@@ -65,7 +93,8 @@ class Loss(Readable, eqx.Module):
     def structure(self) -> tuple[Any, ...]:
         """All but the numbers: kind, alpha, averaging, and which numbers are used."""
         used = (name for name in SHAPES if getattr(self, name) is not None)
-        return self.kind, self.positives_in_denominator, self.averaged, *used
+        own = () if self.row is None else (self.label, hash(self.row))
+        return self.kind, self.positives_in_denominator, self.averaged, *used, *own
 
     @property
     def has_margins(self) -> bool:
@@ -75,7 +104,12 @@ class Loss(Readable, eqx.Module):
     @property
     def is_convex(self) -> bool:
         """Whether it is convex in the Gram matrix, so that duals bound it (theory, 4.1)."""
-        return self.kind != "supcon-in"
+        return self.kind in ("log-sum-exp", "sigmoid")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a row function of the user's, of which nothing is known but what that returns."""
+        return self.kind == "own"
 
     @property
     def ties_alone(self) -> bool:
@@ -97,6 +131,8 @@ class Loss(Readable, eqx.Module):
     @property
     def name(self) -> str:
         """What it is in words."""
+        if self.is_own:
+            return self.label
         if self.kind != "log-sum-exp":
             return {"sigmoid": "sigmoid", "supcon-in": "SupCon-in"}[self.kind]
         parts = {
@@ -113,6 +149,7 @@ class Loss(Readable, eqx.Module):
         """All of it in plain Python: kind, flags, and the numbers in use as exact hexadecimal doubles."""
         numbers = {name: getattr(self, name) for name in SHAPES}
         flags = {"kind": self.kind, "positives_in_denominator": self.positives_in_denominator}
+        flags |= {"name": self.label, "minimal_at_frames": self.minimal_at_frames} if self.is_own else {}
         return {**flags, "averaged": self.averaged} | {
             name: _hexed(np.asarray(value).tolist()) for name, value in numbers.items() if value is not None
         }
@@ -120,6 +157,8 @@ class Loss(Readable, eqx.Module):
     @classmethod
     def of_description(cls, given: dict[str, Any]) -> Loss:
         """The loss that `described` describes. Raises InvalidInput, or ValueError for what is no description."""
+        if given.get("kind") == "own":
+            raise InvalidInput("loss", given.get("name"), "a loss of your own is code, which no file holds")
         numbers = {name: _read(given[name]) for name in SHAPES if name in given}
         flags = {name: given[name] for name in ("positives_in_denominator", "averaged")}
         if set(given) != {"kind", *flags, *numbers} or not all(type(flag) is bool for flag in flags.values()):
@@ -141,7 +180,7 @@ class Loss(Readable, eqx.Module):
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Loss) and self.described() == other.described()
+        return isinstance(other, Loss) and self.row is other.row and self.described() == other.described()
 
     def __hash__(self) -> int:
         return hash(str(self.described()))
@@ -216,6 +255,23 @@ def sigmoid(scale: float = 1.0, bias: float = 0.0) -> Loss:
 def supcon_in() -> Loss:
     """SupCon-in (Khosla et al. 2020): the mean over positives inside the logarithm. Not convex in the Gram matrix."""
     return Loss(kind="supcon-in")
+
+
+def own(row: RowFunction, *, name: str, minimal_at_frames: bool = False) -> Loss:
+    """A loss of your own, by what one anchor pays. Raises InvalidInput for what is no function.
+
+    row: see `RowFunction`; a function that can be hashed, of a module if problems are to go to other processes.
+    name: what it is called. minimal_at_frames: say True if an anchor of UFM+ is known to pay no less than it does at an
+    orthogonal frame: that is its bound, which `ufm.excess` is then above; it is taken on trust and nothing is certified.
+    Else the excess, over what frames pay, may be negative. It is the difference of the two, rounding included.
+    """
+    if not callable(row):
+        raise InvalidInput("row", row, "give a function of cosines, samples, positive and tau")
+    if not isinstance(name, str) or not name:
+        raise InvalidInput("name", name, "give the loss a name")
+    if not isinstance(minimal_at_frames, bool):
+        raise InvalidInput("minimal_at_frames", minimal_at_frames, "give True or False")
+    return Loss(kind="own", row=row, label=name, minimal_at_frames=minimal_at_frames)
 
 
 def _given(name: str, value: Any) -> Any:

@@ -134,8 +134,9 @@ class Problem(Readable, eqx.Module):
 
     @property
     def bound_is_attained(self) -> bool:
-        """Whether Theorem 1 promises the bound to be attained: UFM+ with d >= k."""
-        return self.nonneg and self.d >= self.k
+        """Whether Theorem 1 promises the bound to be attained: UFM+ with d >= k, and no loss that frames may not
+        minimise."""
+        return self.nonneg and self.d >= self.k and self.loss.minimal_at_frames
 
     def summary(self) -> Summary:
         """Model, dimensions, temperature, class sizes and batches; less in a trace, or of a stack of problems."""

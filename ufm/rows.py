@@ -15,6 +15,8 @@ and the r are divided by their sum over negatives, so that D = 1 at a frame.
 
 **SupCon-in.** f - log Z = log1p( e^{-s} [ sum_neg expm1(s G_il) + q (1 - y) ] / (y Z) ), y the mean of e^{-s delta_ij}.
 
+**A loss of one's own** (`ufm.losses.own`) is given whole; its excess is the difference to what it is at a frame.
+
 On UFM+ every term in these brackets is >= 0, so the excess keeps its relative accuracy however small it is, provided
 the deficits do. Where a bracket is far below 0, as may be without the ReLU, the logarithm is taken of the sum itself.
 """
@@ -106,6 +108,11 @@ def anchor_terms(problem: Problem, members: Int[Array, " s"]) -> AnchorTerms:
     if loss.weights is not None:
         active_weight = active_weight * loss.weights[label]
     ratio, offset = jnp.exp(-1.0 / tau), None
+    if loss.row is not None:
+        own = loss.row
+        at_frame, positive = jnp.array([1.0, 0.0]), jnp.array([True, False])
+        bound = jax.vmap(lambda p, q: own(at_frame, jnp.stack([p, q]), positive, tau))(positives, negatives)
+        return AnchorTerms(positives, jnp.where(active, bound, 0.0), active_weight, tau, ratio)
     if loss.kind == "sigmoid":
         t, b = _sigmoid(problem)
         bound = positives * jax.nn.softplus(-t - b) + negatives * jax.nn.softplus(b)
@@ -213,11 +220,27 @@ def supcon_in(pairs: Pairs, terms: AnchorTerms, problem: Problem, with_gradient:
     return RowTerms(loss, gap, scale * (shares - (crowding / (positives * y))[:, None] * of_positives * jnp.exp(x)))
 
 
+def own(pairs: Pairs, terms: AnchorTerms, problem: Problem, with_gradient: bool) -> RowTerms:
+    """Of a loss of one's own; what it returns of anchors that are not active is left out."""
+    row, tau, active = problem.loss.row, problem.tau, terms.weight > 0
+    assert row is not None
+    samples = jnp.where(pairs.met, pairs.others, 0.0)
+    cosines = jnp.where(pairs.met, jnp.where(pairs.same, 1.0 - pairs.deficit, pairs.cosine), 0.0)
+
+    def pays(cosines: Float[Array, " s"], samples: Float[Array, " s"], same: Bool[Array, " s"]) -> Float[Array, ""]:
+        return row(cosines, samples, same, tau)
+
+    loss, C = jax.vmap(jax.value_and_grad(pays))(cosines, samples, pairs.same)
+    loss = jnp.where(active, loss, 0.0)
+    gap = loss - terms.log_partition
+    return RowTerms(loss, gap, jnp.where(pairs.met, C, 0.0) * terms.weight[:, None] if with_gradient else None)
+
+
 def _log1p(x: Float[Array, "*shape"], far: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """log(1 + x), given as `far` by a way that is accurate where x is not near 0."""
     near = x > -0.5
     return jnp.where(near, jnp.log1p(jnp.where(near, x, 0.0)), far)
 
 
-RowFunction = Callable[[Pairs, AnchorTerms, Problem, bool], RowTerms]
-ROWS: dict[str, RowFunction] = {"log-sum-exp": log_sum_exp, "sigmoid": sigmoid, "supcon-in": supcon_in}
+Rows = Callable[[Pairs, AnchorTerms, Problem, bool], RowTerms]
+ROWS: dict[str, Rows] = {"log-sum-exp": log_sum_exp, "sigmoid": sigmoid, "supcon-in": supcon_in, "own": own}

@@ -148,6 +148,8 @@ class Certificate(Readable):
             if content["format"] != FORMAT or stated != _checksum(content):
                 raise ValueError("wrong format or checksum")
             return _certificate(content)
+        except InvalidInput as bad:
+            raise InvalidInput("path", str(path), f"not a readable certificate: {bad}") from None
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise InvalidInput("path", str(path), f"not a readable certificate ({type(error).__name__})") from None
 

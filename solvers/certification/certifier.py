@@ -69,6 +69,12 @@ class Certifier:
         self.orbits = orbits(problem)
         self.problem = OrbitProblem.of(self.orbits.quotient)
         self.samples_digest = hashlib.sha256(serialised_samples(problem)).hexdigest()
+        self.better: Point | None = None
+        self._matrix: LowerBound | None = None
+        self.second_opinion: SecondOpinion | None = None
+        if problem.loss.is_own:
+            self.lower_bound = LowerBound(-math.inf, "none", "a loss of your own")
+            return
         with ctx.workprec(self.problem.bits):
             self._frame_loss = frame_loss(self.problem)
             self._weakest = weakest(self.problem) if self.problem.nonneg else None
@@ -82,7 +88,6 @@ class Certifier:
             solution = solve_relaxation(self.problem)
         opinions = [] if solution is None else conic_bounds(self.problem, solution)
         self.second_opinion = _opinion(solution, opinions)
-        self._matrix: LowerBound | None = None
         self.better = orthogonal_frame(self.problem) if self.problem.d >= self.problem.k else None
         if self.problem.nonneg:
             self.lower_bound = laplacian(self.problem)  # the optimum of the relaxation: no other bound is better
@@ -96,7 +101,7 @@ class Certifier:
     def consider(self, embeddings: Iterable[Rows | SharedRows]) -> None:
         """Take up other points of the problem, such as all starts of a solution: the best becomes the witness `better`
         if it is, and for UFM a lower bound is read off it. Changes nothing where frames attain the bound."""
-        if self.given.bound_is_attained:
+        if self.given.bound_is_attained or self.given.loss.is_own:
             return
         points = []
         for H in embeddings:
@@ -128,6 +133,8 @@ class Certifier:
         """
         rows, index, multiplicity = self._rows(H)
         point, moved = snap(rows, index, multiplicity, self.problem.nonneg)
+        if self.problem.loss.is_own:
+            return self._unproved(rows, point, moved)
         with ctx.workprec(self.problem.bits):
             gram = point.gram()
             value, margin = self._at(gram)
@@ -161,7 +168,7 @@ class Certifier:
                 unique=True if consequences is not None and consequences.rigid else None if other is None else False,
                 moved=moved,
                 samples_digest=self.samples_digest,
-                embedding_digest=hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest(),
+                embedding_digest=_embedding_digest(rows),
                 problem=self.problem,
                 point=point,
                 lower_bound=bound,
@@ -170,6 +177,33 @@ class Certifier:
                 second_opinion=self.second_opinion,
                 margin=downwards(margin),
             )
+
+    def _unproved(self, rows: Float[np.ndarray, "r d"], point: Point, moved: float) -> Certificate:
+        """Of a loss of one's own: no bound, from either side, and why."""
+        loss = self.problem.loss
+        trusted = ", and its bound, what frames pay, is taken on trust" if loss.minimal_at_frames else ""
+        return Certificate(
+            status=Proof.INCONCLUSIVE,
+            reason=f"{loss.name} is a loss of your own: code, of which ball arithmetic knows neither its values nor "
+            f"whether it is convex in the Gram matrix{trusted}",
+            upper=math.inf,
+            lower=-math.inf,
+            gap=math.inf,
+            theoretical=None,
+            tolerance=self.tolerance,
+            implied=None,
+            unique=None,
+            moved=moved,
+            samples_digest=self.samples_digest,
+            embedding_digest=_embedding_digest(rows),
+            problem=self.problem,
+            point=point,
+            lower_bound=self.lower_bound,
+            witness=None,
+            other_minimiser=None,
+            second_opinion=None,
+            margin=0.0,
+        )
 
     @cached_property
     def other_minimiser(self) -> Point | None:
@@ -266,6 +300,10 @@ def certify(
     Raises InvalidInput.
     """
     return Certifier(problem, conic=conic, tolerance=tolerance).certify(H)
+
+
+def _embedding_digest(rows: Float[np.ndarray, "r d"]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()
 
 
 def _opinion(solution: ConicSolution | None, bounds: list[LowerBound]) -> SecondOpinion | None:

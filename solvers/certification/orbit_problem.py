@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from solvers.certification.balls import ZERO, Table, precision
 from solvers.certification.rows import Row, active_rows, spread
-from ufm import Problem
+from ufm import InvalidInput, Problem
 from ufm.losses import Loss
 from ufm.problem import PADDING
 
@@ -95,6 +95,8 @@ class OrbitProblem:
 
     def rows(self, count: Counter[int]) -> dict[int, Row]:
         """The rows of the classes that are active in a batch with these counts, in balls."""
+        if self.loss.is_own:
+            raise InvalidInput("loss", self.loss.name, "nothing is known in balls of a loss of your own")
         return {row.c: row for row in active_rows(self.loss, self.tau, count, self.totals)}
 
     @property

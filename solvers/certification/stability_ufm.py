@@ -58,11 +58,7 @@ def implied_ufm(problem: OrbitProblem, gap: arb, dual: MatrixDual | None) -> Imp
     within `flint.ctx.workprec`.
     """
     k, sizes = problem.k, problem.sizes
-    if (
-        dual is None
-        or problem.classes != tuple(range(k))
-        or any(len(batch) < k for batch in problem.batches)
-    ):
+    if dual is None or problem.classes != tuple(range(k)) or any(len(batch) < k for batch in problem.batches):
         return None
     eps = arb(max(upwards(gap), 0.0)) * (1 + arb(2) ** -20)
     v, G0 = [arb(x) for x in dual.v.tolist()], balls(dual.gram)
