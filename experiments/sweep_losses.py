@@ -171,9 +171,8 @@ def threshold_cell(config: Config, loss: str, tau: float) -> Cell:
     asked |= {"precision": config.precision, "most_R": config.most_R}
     alone = {"loss": (loss,), "tau": (tau,), "relu": "without", "fresh": False, "dask": None}
     command = command_line.command(MODULE, config, **alone)
-    return Cell(
-        name, threshold, {**asked, "name": name}, key=asked, title=f"R* of {loss}, tau = {tau:g}", alone=command
-    )
+    title = f"R* of {loss}, tau = {tau:g}"
+    return Cell(name, threshold, {**asked, "name": name}, key=asked, title=title, alone=command)
 
 
 def summary_row(cell: xr.Dataset) -> dict[str, object]:
@@ -202,14 +201,13 @@ def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
 def threshold_row(cell: xr.Dataset) -> dict[str, object]:
     """One line of thresholds.csv: R*, between which ratios, and what is proved of all angles of minorities there."""
     names = ("loss", "tau", "k", "d", "n_min", f"R_{APART}", "angle_apart", f"R_{MERGED}", "angle_merged")
-    return {name: cell.attrs[name] for name in (*names, "precision", "most_R")} | {"ratios": cell.sizes["R"]}
+    return {**{name: cell.attrs[name] for name in (*names, "precision", "most_R")}, "ratios": cell.sizes["R"]}
 
 
 def print_summary(config: Config, cells: Sequence[xr.Dataset], console: Console) -> None:
     """The closing table."""
-    title = (
-        f"step imbalance, k = {config.k}, d = {config.d}, tau = {in_words(config.tau)}, {config.inits} starts a cell"
-    )
+    shared = f"k = {config.k}, d = {config.d}, tau = {in_words(config.tau)}"
+    title = f"step imbalance, {shared}, {config.inits} starts a cell"
     temperature: dict[str, Callable[[xr.Dataset], str]] = {"tau": lambda cell: f"{cell.attrs['tau']:g}"}
 
     def cosine(kind: str) -> Callable[[xr.Dataset], str]:

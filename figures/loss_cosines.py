@@ -13,8 +13,8 @@ TITLES = {"minority": "two minorities", "majority": "two majorities", "between":
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Class-mean cosines against R, a panel for each kind of pair: a line for each loss without the ReLU; with it, grey,
-    the cosine of largest size over all losses.
+    """Class-mean cosines against R, a panel for each kind of pair: a line for each loss without the ReLU; with it,
+    grey, the cosine of largest size over all losses.
 
     Certified minimisers only: where the certificate fails the curve is interrupted.
     """

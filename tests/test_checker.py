@@ -578,16 +578,9 @@ def test_any_value_anywhere_is_refused_or_harmless(files, tmp_path, name, positi
 
 
 def true_anyway(path):
-    """Claims that a different number may state more weakly, and so truly; frames turned into the coordinate to spare."""
-    return (
-        (path[:2] == ["point", "rows"] and path[-1] == 4)
-        or path[:2] in (["claims", "implied"], ["claims", "upper"], ["claims", "gap"])
-        or path[-1]
-        in (
-            "unique",
-            "moved",
-        )
-    )
+    """Claims that a different number may state more weakly, and so truly; a frame turned into its spare coordinate."""
+    weaker = (["claims", "implied"], ["claims", "upper"], ["claims", "gap"])
+    return path[:2] in weaker or path[-1] in ("unique", "moved") or (path[:2] == ["point", "rows"] and path[-1] == 4)
 
 
 def walk(node, path=()):

@@ -25,10 +25,9 @@ mean of G over pairs of samples of a and b, and g_a that of G_ii, <mu_a, mu_b> =
   C_aa) / n_a, and its product with mu_a. Sigmoid: each pair is a logarithm of two terms, one of which is 1.
 - *Two classes a, b of one sample.* C_ab = 0, and ||(S H)_a||^2 <= S_aa <S, G> <= v_a eps, so by its inner product with
   h_b, |v_a x_ab + sum_l n_l C_al x_lb| <= sqrt(v_a eps), l over the active classes.
-
-- *Two classes that merge.* With T_ab = C_ab off the diagonal, <S, G> >= sum_ab n_a n_b T_ab <mu_a, mu_b>, and T is positive
-  definite, so ||mu_a - mu_b||^2 <= eps z' T^-1 z, z_a = 1 / n_a, z_b = -1 / n_b: x_ab is near 1 where S has something to
-  say against a difference.
+- *Two classes that merge.* With T_ab = C_ab off the diagonal, <S, G> >= sum_ab n_a n_b T_ab <mu_a, mu_b>, and T is
+  positive definite, so ||mu_a - mu_b||^2 <= eps z' T^-1 z, z_a = 1 / n_a, z_b = -1 / n_b: x_ab is near 1 where S
+  charges a difference.
 
 **Uniqueness** (d >= k) is 4.13 and 4.17: the rows of active classes are the same in all minimisers; a sample that is
 alone in its class is determined if its cosines with all active classes are negative. If every class has two samples
@@ -54,8 +53,9 @@ SIGNS = arb(-1).union(ONE)  # every number from -1 to 1
 def implied_ufm(problem: OrbitProblem, gap: arb, dual: MatrixDual | None) -> Implied | None:
     """What L - lower bound <= gap implies of the points of UFM; see the head of this module.
 
-    None for batches other than the full one, without a matrix dual, and where one of its v or s is not positive. The gap is taken a little larger, so that the claims survive another order of summation. Call
-    within `flint.ctx.workprec`.
+    None for batches other than the full one, without a matrix dual, and where one of its v or s is not positive. The
+    gap is taken a little larger, so that the claims survive another order of summation. Call within
+    `flint.ctx.workprec`.
     """
     k, sizes = problem.k, problem.sizes
     if dual is None or problem.classes != tuple(range(k)) or any(len(batch) < k for batch in problem.batches):
