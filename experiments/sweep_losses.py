@@ -200,8 +200,13 @@ def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
 
 def threshold_row(cell: xr.Dataset) -> dict[str, object]:
     """One line of thresholds.csv: R*, between which ratios, and what is proved of all angles of minorities there."""
-    names = ("loss", "tau", "k", "d", "n_min", f"R_{APART}", "angle_apart", f"R_{MERGED}", "angle_merged")
-    return {**{name: cell.attrs[name] for name in (*names, "precision", "most_R")}, "ratios": cell.sizes["R"]}
+    attrs, ends = cell.attrs, (f"R_{APART}", f"angle_{APART}", f"R_{MERGED}", f"angle_{MERGED}")
+    return {
+        "loss": attrs["loss"],
+        **{name: sweep.number(attrs[name]) for name in ("tau", "k", "d", "n_min", "precision", "most_R")},
+        **{name: float(attrs[name]) for name in ends},
+        "ratios": cell.sizes["R"],
+    }
 
 
 def print_summary(config: Config, cells: Sequence[xr.Dataset], console: Console) -> None:

@@ -34,10 +34,12 @@ from figures import (
     geometry,
     interaction_graphs,
     local_convergence,
+    loss_cosines,
     one_problem,
     path,
     style,
     temperature,
+    thresholds,
 )
 
 GALLERY = Path(__file__).parent.parent / "figures" / "gallery"
@@ -166,6 +168,24 @@ def path_data(d, *, nonneg=1, k=3, starts=1):
     return xr.Dataset(data, attrs={"k": k, "d": d, "tau": 1.0, "n": 6, "nonneg": nonneg, "inits": starts})
 
 
+def loss_data(plus=True):
+    """Two losses, one interrupted; with the ReLU at other ratios, or not at all."""
+    curve = np.linspace(-0.1, 1.0, 24).reshape(2, 4, 3)
+    curve[1, 2] = np.nan
+    data = {
+        "ufm": (("loss", "R", "kind"), curve),
+        "ufm_plus": (("loss", "R_plus", "kind"), np.full((2, 2, 3), 0.0 if plus else np.nan)),
+    }
+    coords = {"loss": ["class-weights", "weights-and-averaging"], "R": [1.0, 10, 100, 1000], "R_plus": [1.0, 1000]}
+    kinds = ["majority", "between", "minority"]
+    return xr.Dataset(data, coords=coords | {"kind": kinds}, attrs={"k": 10, "d": 20, "tau": 1.0})
+
+
+def threshold_data(loss, tau, low, high):
+    own = {"loss": loss, "tau": tau, "R_apart": low, "R_merged": high, "most_R": 1000.0, "k": 10}
+    return xr.Dataset(attrs=own)
+
+
 def graph_data():
     cell = graphs_cell()
     return cell.compute(**cell.arguments, progress=lambda ended: None)[0]
@@ -201,6 +221,15 @@ DRAWN = {
         [basin_data(d, R, 1.0) for d in (10, 20) for R in RATIOS] + [basin_data(20, R, 0.2) for R in RATIOS]
     ),
     "benchmark": lambda: benchmark.draw([benchmark_data()]),
+    "loss_cosines": lambda: loss_cosines.draw([loss_data()]),
+    "loss_cosines, UFM alone": lambda: loss_cosines.draw([loss_data(plus=False)]),
+    "thresholds": lambda: thresholds.draw(
+        [threshold_data("class-weights", tau, 5 / tau, 5.1 / tau) for tau in (0.2, 1.0, 5.0)]
+        + [threshold_data("class-averaging", 1.0, 10, 10.05), threshold_data("class-averaging", 0.2, 1000, np.nan)]
+        + [threshold_data("scl", 1.0, 1000, np.nan)]
+    ),
+    "thresholds, one": lambda: thresholds.draw([threshold_data("class-weights", 1.0, 16.8, 16.9)]),
+    "thresholds, none": lambda: thresholds.draw([threshold_data("scl", 1.0, 1000, np.nan)]),
     "certificate": lambda: certificate.draw([certificate_data()]),
     "path, quarter of the disc": lambda: path.draw([path_data(2)]),
     "path, disc": lambda: path.draw([path_data(2, nonneg=0, starts=3)]),

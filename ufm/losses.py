@@ -261,9 +261,9 @@ def own(row: RowFunction, *, name: str, minimal_at_frames: bool = False) -> Loss
     """A loss of your own, by what one anchor pays. Raises InvalidInput for what is no function.
 
     row: see `RowFunction`; a function that can be hashed, of a module if problems are to go to other processes.
-    name: what it is called. minimal_at_frames: say True if an anchor of UFM+ is known to pay no less than it does at an
-    orthogonal frame: that is its bound, taken on trust, and nothing is certified. Else the excess, over what frames pay,
-    may be negative. It is the difference of the two, rounding included.
+    name: what it is called. minimal_at_frames: say True if an anchor of UFM+ is known to pay no less than it does at
+    an orthogonal frame: that is its bound, taken on trust, and nothing is certified. Else the excess, over what frames
+    pay, may be negative. It is the difference of the two, rounding included.
     """
     if not callable(row):
         raise InvalidInput("row", row, "give a function of cosines, samples, positive and tau")
