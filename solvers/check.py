@@ -21,7 +21,7 @@ from typing import Any
 
 from flint import arb, ctx
 
-from solvers.checking import bounds, implications, reading
+from solvers.checking import bounds, implications, intervals, reading
 from solvers.checking.losses import in_words
 from solvers.checking.reading import Problem, Refusal, digest, doubles, need, prove, read_point, record, shown
 
@@ -49,7 +49,7 @@ def consequences(problem: Problem, evidence: list[Any], eps: arb, claims: Any, o
     need(implied is None or evidence != [[]], "implications of UFM need a dual")
     prove(unique is None or (implied is not None and problem.d >= problem.k), "uniqueness")
     if implied is not None:
-        redo: Callable[..., str] = implications.check_implied if problem.nonneg else implications.check_intervals
+        redo: Callable[..., str] = implications.check_implied if problem.nonneg else intervals.check_intervals
         found = redo(problem, *evidence, eps, implied, unique)
         said.append(f"Every feasible point of no larger loss than it has {found}.")
     if unique is True:

@@ -58,7 +58,7 @@ def forged(honest, m=4, batches=None, d=1, tau=0.01, model="UFM+", kind="laplaci
 
 def within(tau):
     """Orbits of the largest full batch that is not refused."""
-    return int((reading.MOST_WORK / reading.precision(tau)) ** 0.5) - 5
+    return int((reading.MOST_WORK / reading.read_bits(reading.Loss("log-sum-exp", True, False, {}), tau, 1)) ** 0.5) - 5
 
 
 HOSTILE = {

@@ -14,11 +14,6 @@ INFINITY = arb.pos_inf()
 Edges = dict[tuple[int, int], arb]
 
 
-def least(values: Sequence[arb]) -> arb:
-    """The least; infinite of none."""
-    return reduce(arb.min, values, INFINITY)
-
-
 def loss(problem: Problem, gram: Gram, gradient: Sequence[list[arb]] = ()) -> arb:
     """L, and, added to `gradient`, its derivative: C_ab for one pair of samples of orbits a and b."""
     total, memo, classes, sizes = arb(0), {}, problem.classes, problem.sizes
@@ -45,7 +40,7 @@ def counted(problem: Problem, free: bool = False) -> arb:
     for _, count in problem.batches:
         alike = problem.loss.plain and len(set(count.values())) == 1 < len(count)
         x = (arb(len(count)) / (len(count) - 1) if alike else arb(2)) if free else arb(1)
-        total += sum((count[c] * row.least(x) for c, row in rows(problem, count).items()), arb(0))
+        total += sum((count[c] * row.pays(row.at(x))[0] for c, row in rows(problem, count).items()), arb(0))
     return total
 
 
@@ -82,29 +77,24 @@ def pair_weights(problem: Problem) -> tuple[Edges, Edges, arb]:
         for position, a in enumerate(batch):
             c, size = problem.classes[a], problem.sizes[a]
             for b in batch[position:]:
-                other, pairs = problem.classes[b], size * (size - 1) if a == b else 2 * size * problem.sizes[b]
-                if c != other and (c in forces or other in forces):
-                    both = ((c, other), (other, c))
-                    weight, edges = sum((forces[i][1][j] for i, j in both if i in forces), arb(0)) / 2, across
-                elif c == other and c in forces and glues and pairs:
-                    weight, edges = forces[c][0], within
-                else:
-                    continue
-                edges[a, b] += weight
-                weakest = weakest.min(pairs * weight)
+                e, pairs = problem.classes[b], size * (size - 1) if a == b else 2 * size * problem.sizes[b]
+                acting = [forces[i][j] for i, j in ((c, e), (e, c)) if i in forces]
+                if acting and pairs and (glues or c != e):
+                    weight, edges = sum(acting, arb(0)) / 2, within if c == e else across
+                    edges[a, b] += weight
+                    weakest = weakest.min(pairs * weight)
     return within, across, weakest
 
 
 def weakest_tie(problem: Problem, gram: Gram) -> arb:
     """The least that all anchors of an orbit pay if their values with two orbits of a one-class batch differ by 1."""
     prices, sizes = [], problem.sizes
-    alone = problem.loss.alone
-    for batch, count in ((b, n) for b, n in problem.batches if alone == 3 and len(n) == 1):
+    for batch, count in ((b, n) for b, n in problem.batches if problem.loss.alone == 3 and len(n) == 1):
         for row, a in ((row, a) for row in rows(problem, count).values() for a in batch):
             each = [(sizes[b] - (a == b)) * (gram(a, b) * row.s).exp() for b in batch if sizes[b] > (a == b)]
             cost = 2 * row.omega * (row.s / 2).cosh().log()
-            prices += [cost * sizes[a] * least(each) / sum(each, arb(0))] if len(each) > 1 else []
-    return least(prices)
+            prices += [cost * sizes[a] * reduce(arb.min, each) / sum(each, arb(0))] if len(each) > 1 else []
+    return reduce(arb.min, prices, INFINITY)
 
 
 def weakest_force(problem: Problem, C: list[list[arb]]) -> arb:
@@ -112,4 +102,5 @@ def weakest_force(problem: Problem, C: list[list[arb]]) -> arb:
     mixed = (batch for batch, count in problem.batches if len(count) > 1 or problem.loss.kind == "sigmoid")
     pairs = {(a, b, problem.classes[a] == problem.classes[b]) for batch in mixed for a in batch for b in batch if a < b}
     acting = ((a, b) for a, b, alike in pairs if (C[a][b] < 0 if alike else C[a][b] > 0))
-    return least([2 * problem.sizes[a] * problem.sizes[b] * abs(C[a][b]) for a, b in acting]) * problem.tau.min(arb(1))
+    forces = (2 * problem.sizes[a] * problem.sizes[b] * abs(C[a][b]) for a, b in acting)
+    return reduce(arb.min, forces, INFINITY) * problem.tau.min(arb(1))

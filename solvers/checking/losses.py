@@ -21,26 +21,17 @@ class Row(NamedTuple):
     b: arb
     factor: dict[int, arb]
 
-    def least(self, x: arb) -> arb:
-        """f where positives have G = 1 and negatives G = 1 - x."""
-        if self.kind == "sigmoid":
-            apart = (self.b + self.s * (1 - x)).exp().log1p()
-            return self.positives * (-self.s - self.b).exp().log1p() + sum(self.negatives.values()) * apart
-        return self.omega * self.partition(x).log()
+    def at(self, x: arb) -> list[tuple[int, int, arb, arb]]:
+        """What `pays` takes where positives have G = 1 and negatives 1 - x; less 1 where only differences count."""
+        top = arb(self.kind == "sigmoid")
+        apart = ((e, n, top - x, (self.s * (top - x)).exp()) for e, n in self.negatives.items())
+        return [(self.c, self.positives, top, (self.s * top).exp()), *apart]
 
-    def partition(self, x: arb) -> arb:
-        """The sum inside the logarithm there, over e^s."""
-        crowd = sum((n * self.factor[e] for e, n in self.negatives.items()), arb(0))
-        return self.positives * self.factor[self.c] + (-x * self.s).exp() * crowd
-
-    def forces(self) -> tuple[arb, dict[int, arb]]:
-        """kappa, and rho by class: f is at least its bound, plus kappa for all 1 - G and rho for all G."""
-        decay, inside = (-self.s).exp(), self.partition(arb(1))
-        if self.kind == "sigmoid":
-            return self.s / (1 + (self.s + self.b).exp()), dict.fromkeys(self.negatives, self.s / (1 + (-self.b).exp()))
-        share = (inside - self.positives * self.factor[self.c]) / (self.positives * inside)
-        rho = {e: self.omega * self.s * self.factor[e] * decay / inside for e in self.negatives}
-        return share * (1 - decay if self.kind == "supcon-in" else self.omega * self.s), rho
+    def forces(self) -> dict[int, arb]:
+        """By class, kappa for its own and rho: f is at least its bound, plus kappa for all 1 - G and rho for all G."""
+        pull, *push = self.pays(self.at(arb(1)))[1]
+        lowered = (1 - (-self.s).exp()) / self.s if self.kind == "supcon-in" else arb(1)  # it is not convex
+        return {self.c: -lowered * pull, **dict(zip(self.negatives, push, strict=True))}
 
     def pays(self, met: Sequence[tuple[int, int, arb, arb]]) -> tuple[arb, Iterable[arb]]:
         """f, and its derivative in each G, not yet computed; met: class, number of samples, G and e^{s G}."""
@@ -52,7 +43,8 @@ class Row(NamedTuple):
         total = sum((n * x for (_, n, *_), x in zip(met, inside, strict=True)), arb(0))
         if self.kind == "supcon-in":
             own = sum((n * x for e, n, _, x in met if e == self.c), arb(0))
-            return (self.positives * total / own).log(), ()
+            slopes = (self.s * (x / total - (x / own if e == self.c else 0)) for e, _, _, x in met)
+            return (self.positives * total / own).log(), slopes
         pull, mean = arb(1) / self.positives, sum((n * G for e, n, G, _ in met if e == self.c), arb(0)) / self.positives
         slopes = (x / total - (pull if e == self.c else 0) for (e, *_), x in zip(met, inside, strict=True))
         return self.omega * (total.log() - self.s * mean), (self.omega * self.s * slope for slope in slopes)
@@ -79,4 +71,4 @@ def in_words(loss: Loss) -> str:
     """A loss in a few words; none of SCL."""
     flags = ["averaging over classes"] * loss.averaged + ["no positives in the denominator"] * (not loss.positives)
     words = ", ".join([*loss.numbers, *flags])
-    return "" if loss.plain else f", {loss.kind} loss" + (f" ({words})" if words else "")
+    return "" if loss.plain else f", {loss.kind} loss" + f" ({words})" * bool(words)

@@ -20,9 +20,9 @@ FORMAT = "ufm-scl certificate 3"
 HEX_DIGEST = re.compile("[0-9a-f]{64}")
 HEX_DOUBLE = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}")
 Gram = Callable[[int, int], arb]
-# The numbers that a loss may have: axes of classes, least and largest.
-NUMBERS = {"weights": (1, 1e-9, 1e9), "taus": (1, 1e-6, 1e6), "margins": (2, -100.0, 100.0), "strength": (0, -4.0, 4.0)}
-OF_SIGMOID = {"scale": (0, 1e-6, 1e6), "bias": (0, -100.0, 100.0)}
+# The numbers that a loss may have, or the sigmoid has: axes of classes, least and largest.
+FAMILY = {"weights": (1, 1e-9, 1e9), "taus": (1, 1e-6, 1e6), "margins": (2, -100.0, 100.0), "strength": (0, -4.0, 4.0)}
+SIGMOID = {"scale": (0, 1e-6, 1e6), "bias": (0, -100.0, 100.0)}
 
 
 class Refusal(Exception):
@@ -110,11 +110,6 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def precision(tau: float, margins: float = 0.0) -> int:
-    """Working precision in bits: e^{-1/tau}, and e^{2 margins} times that, stays far above the last one."""
-    return 256 + int(6 / tau + 6 * margins) + 1
-
-
 def fits(load: int, room: int, what: str) -> None:
     """Refuse what takes longer than a file of unknown origin may."""
     need(load <= room, f"too many {what} to check in seconds; if you trust its origin, check it with --large")
@@ -133,29 +128,28 @@ def read(path: str, room: int = 1) -> dict[str, Any]:
 def read_loss(value: Any, k: int) -> Loss:
     """The loss, of k classes."""
     need(isinstance(value, dict), "loss should be an object")
-    flags = ("kind", "positives_in_denominator", "averaged")
-    kind, held, averaged, *given = record(value, "loss", *flags, *(name for name in value if name not in flags))
-    sigmoid, plain = kind == "sigmoid", (held, averaged) == (True, False)
-    need(kind in ("log-sum-exp", "sigmoid", "supcon-in") and type(held) is type(averaged) is bool, "loss is unknown")
-    names, known = [name for name in value if name not in flags], OF_SIGMOID if sigmoid else NUMBERS
-    need(kind == "log-sum-exp" or (plain and set(names) == (set(OF_SIGMOID) if sigmoid else set())), "loss is unknown")
-    numbers = {}
+    flags, names = ("kind", "positives_in_denominator", "averaged"), [x for x in (*FAMILY, *SIGMOID) if x in value]
+    kind, held, averaged, *given = record(value, "loss", *flags, *names)
+    others = {"sigmoid": list(SIGMOID), "supcon-in": []}.get(str(kind))
+    fits = set(names) <= set(FAMILY) if kind == "log-sum-exp" else names == others and held and not averaged
+    need(type(held) is type(averaged) is bool and fits, "loss is unknown")
+    numbers: dict[str, Any] = {}
     for name, x in zip(names, given, strict=True):
-        need(name in known, f"loss has no {name}")
-        axes, low, high = known[name]
-        rows = items(x, name, k) if axes == 2 else [x if axes else [x]]
-        read = [doubles(row, name, k if axes else 1, low, high) for row in rows]
+        axes, low, high = (FAMILY | SIGMOID)[name]
+        table = items(x, name, k) if axes == 2 else [x if axes else [x]]
+        read = [doubles(row, name, k if axes else 1, low, high) for row in table]
         numbers[name] = read if axes == 2 else read[0] if axes else read[0][0]
     return Loss(kind, held, averaged, numbers)
 
 
 def read_bits(loss: Loss, tau: float, n: int) -> int:
-    """The precision that the coldest anchor and the largest margin among n samples ask for."""
+    """Bits that leave e^{-1/tau} of the coldest anchor, times e^{2 margin} of n samples, far above the last one."""
     number = loss.numbers
     taus = [tau * float(x) for x in number.get("taus", [1 / number.get("scale", arb(1))])]
     need(all(0.01 * (1 - 1e-12) <= x <= 1e4 * (1 + 1e-12) for x in taus), "temperatures should lie from 0.01 to 1e4")
     fixed = [abs(float(x)) for row in number.get("margins", [[number.get("bias", arb(0))]]) for x in row]
-    return precision(min(taus), max(fixed) + (abs(float(number.get("strength", 0))) + loss.averaged) * log(n))
+    margin = max(fixed) + (abs(float(number.get("strength", 0))) + loss.averaged) * log(n)
+    return 257 + int(6 / min(taus) + 6 * margin)
 
 
 def read_problem(value: Any, room: int) -> Problem:
