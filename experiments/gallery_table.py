@@ -159,8 +159,8 @@ FIGURES = {
         "Where minorities merge",
         "The ratio R* at which all minorities become one vector without the ReLU, against tau (STEP imbalance, k = 10, "
         "n_min = 1000, d = 20). Each point is a bracket of half a per cent between two certificates: below, every "
-        "minimiser keeps all minorities at least a hundredth of a radian apart; above, it has them within that. The "
-        "colder, the later. Arrows: apart up to R = 1000, by certificate.",
+        "minimiser keeps all minorities apart by a stated angle; above, it has them within one of at most a hundredth "
+        "of a radian. The colder, the later. Arrows: apart up to R = 1000, by certificate.",
         thresholds.draw,
         tuple(threshold_cell(loss, tau) for loss in _CURES for tau in (0.2, 0.3, 0.5, 1.0, 2.0, 5.0)),
     ),

@@ -20,7 +20,8 @@ from solvers.certification.certificate import Certificate
 from solvers.certification.certifier import Certifier
 from ufm import InvalidInput, Problem, step_imbalance
 
-# Minorities within this angle (radians) are one vector as far as the search is concerned; what is proved is stated.
+# Minorities within this angle (radians) that are not proved to be apart are one vector as far as the search is
+# concerned; the angle that is proved is stated.
 ONE_VECTOR = 0.01
 APART, MERGED = "apart", "merged"  # the two ends, in names of files and columns
 
@@ -38,8 +39,8 @@ class Angles(NamedTuple):
 
     @property
     def merged(self) -> bool | None:
-        """Whether the minorities are one vector, None if that is not decided."""
-        return True if self.most <= ONE_VECTOR else False if self.least > ONE_VECTOR else None
+        """Whether the minorities are one vector: False if they are proved to be none; None if that is not decided."""
+        return False if self.least > 0 else True if self.most <= ONE_VECTOR else None
 
 
 class Bracket(NamedTuple):
