@@ -200,12 +200,12 @@ def test_plain_scl_is_apart_up_to_the_largest_ratio_and_supcon_in_is_not_decided
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("loss", "R"), [("class-weights", 16.86), ("class-averaging", 11.51), ("logit-adjustment", 6.907)]
+    ("loss", "R"), [("class-weights", 16.8635), ("class-averaging", 11.5075), ("logit-adjustment", 6.9105)]
 )
 def test_thresholds_within_one_per_cent(loss, R):
     """k = 10, tau = 1: three losses, R* bracketed within 1%."""
     found = thresholds.bracket(loss, k=10, n_min=1000, d=20, tau=1.0, precision=0.005, most_R=100.0)
     print(loss, found.apart[:3], found.merged[:3])
     assert found.apart.R < R < found.merged.R < 1.01 * found.apart.R
-    assert found.apart.least > 0.03
-    assert found.merged.most < 0.01
+    assert found.apart.least > 0.02
+    assert found.merged.most < 0.002
