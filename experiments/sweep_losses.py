@@ -225,10 +225,10 @@ def print_summary(config: Config, cells: Sequence[xr.Dataset], console: Console)
         **(temperature if len(config.tau) > 1 else {}),
         "certi-\nfied": lambda cell: sweep.certified(cell, bool(cell["certified"].all())),
         "k-OF": lambda cell: str(int(cell["orthogonal_frame"].sum())),
-        "minori-\nties": cosine("minority"),
-        "majori-\nties": cosine("majority"),
-        "between": cosine("between"),
-        "largest\ngap": lambda cell: f"{cell['gap'].values.max():.0e}",
+        "mino-\nrity": cosine("minority"),
+        "majo-\nrity": cosine("majority"),
+        "be-\ntween": cosine("between"),
+        "gap": lambda cell: f"{cell['gap'].values.max():.0e}",
     }
     sweep.print_table(title, cells, columns, console)
 
