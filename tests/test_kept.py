@@ -1,9 +1,11 @@
 """What was traced and lowered is kept for the next process, under a name that tells what it computes."""
 
+import dataclasses
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -91,11 +93,20 @@ def foreign(H, problem):
     return evaluate(H, problem)
 
 
+@dataclasses.dataclass(frozen=True)
+class OwnRow:
+    def __call__(self, cosines, samples, positive, tau):
+        return jnp.sum(samples * jnp.where(positive, -cosines, cosines)) / tau
+
+
 def test_what_names_do_not_tell_is_not_kept(directory, arguments):
     assert kept._file_of(evaluate, *arguments, {"method": QuasiNewton()}) is not None
     assert kept._file_of(evaluate, *arguments, {"method": ProjectedGradient(optax.sgd(0.1))}) is None
     assert kept._file_of(foreign, *arguments, {}) is None
     kept.executable(foreign, *arguments, {})
+    own = ufm.losses.own(OwnRow(), name="linear")
+    leaves, structure = jax.tree.flatten((np.eye(2)[[0, 0, 1, 1]], ufm.Problem([0, 0, 1, 1], d=2, loss=own)))
+    assert kept._file_of(evaluate, structure, leaves, {}) is None
     assert list(directory.iterdir()) == []
 
 
