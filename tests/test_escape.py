@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ufm
-from solvers.descent.escape import BatchGraph, _moving, light_cover
+from solvers.descent.batch_graph import BatchGraph, light_cover
+from solvers.descent.escape import _moving
 from solvers.descent.stopping import relative_conflict
 from ufm.loss import evaluate
 

@@ -101,12 +101,7 @@ def interaction(problem: Problem, *, known: Links = NO_LINKS) -> Interaction:
     Raises InvalidInput for points that stand for several samples or none: components are of samples; and for a loss of
     your own, of which it is not known what zero excess forces.
     """
-    if problem.loss.is_own:
-        raise InvalidInput(
-            "loss", problem.loss.name, "what zero excess forces is known of the losses of ufm.losses only"
-        )
-    if (np.asarray(problem.multiplicity) != 1).any():
-        raise InvalidInput("multiplicity", "not all 1", "give the problem over single samples, not over orbits")
+    _check(problem)
     labels, batches = np.asarray(problem.labels), np.asarray(problem.batches)
     n, k = len(labels), problem.k
 
@@ -157,6 +152,16 @@ def interaction(problem: Problem, *, known: Links = NO_LINKS) -> Interaction:
         _components(n, links_of(count >= 2)),
         (meets.T @ meets).toarray() > 0,
     )
+
+
+def _check(problem: Problem) -> None:
+    """Raises InvalidInput for a problem of which zero excess is not known to force anything."""
+    if problem.loss.is_own:
+        raise InvalidInput(
+            "loss", problem.loss.name, "what zero excess forces is known of the losses of ufm.losses only"
+        )
+    if (np.asarray(problem.multiplicity) != 1).any():
+        raise InvalidInput("multiplicity", "not all 1", "give the problem over single samples, not over orbits")
 
 
 def _crossing(
