@@ -6,17 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from solvers.descent.collapse import Collapsed
 from solvers.descent.escape import Climb, climb, spare_coordinates
 from solvers.descent.lanes import Limits, Outcome, Schedule, Start, prepare_lanes
-from solvers.descent.method import COLUMNS, Record, joined
+from solvers.descent.method import history_of, joined
 from solvers.descent.newton import MOST_ENTRIES, newton
 from solvers.descent.quasi_newton import QuasiNewton
-from solvers.descent.starts import collapsed_starts
+from solvers.descent.starts import collapsed_starts, prepare_starts
 from solvers.measurement import measure_all, prepare_measure
 from solvers.parallel.compiled import compile_seconds
 from solvers.parallel.padding import Shape, common_shape, padded
@@ -100,7 +99,7 @@ class Staircase:
         climbs = climb(
             self._descent(quotients[0]),
             quotients[0] if len(quotients) == 1 else [quotient for quotient in quotients for _ in range(inits)],
-            [Start(np.asarray(start.points), steps=int(start.steps), seconds=seconds) for start in collapsed],
+            [Start(start.points, steps=start.steps, seconds=seconds) for start in collapsed],
             schedule,
             streams=streams,
             ladder=ladder(problems[0], end_by_newton=by_newton),
@@ -117,9 +116,10 @@ class Staircase:
 
     def prepare(self, problem: Problem, inits: int) -> None:
         """Begin to compile, on other threads, what `solve` of such a problem will call; returns at once."""
-        quotient = orbits(problem).quotient
-        quotient = padded(quotient, common_shape([quotient]))
+        symmetry = orbits(problem)
+        quotient = padded(symmetry.quotient, common_shape([symmetry.quotient]))
         self._compile([quotient], inits, Limits().schedule(quotient, inits))
+        prepare_starts(quotient, symmetry)
 
     def _descent(self, quotient: Problem) -> QuasiNewton:
         """Points in conflict are left early where a lift can free them."""
@@ -137,9 +137,7 @@ def _at_orbit_means(H: Float[np.ndarray, "n d"], problem: Problem, symmetry: Orb
     """A start of one's own, its orbits replaced by their means."""
     means = symmetry.mean(H, np.asarray(problem.multiplicity))
     moved = np.linalg.norm(H - means[symmetry.index], axis=1).max()
-    nothing = Record(np.zeros(0, np.int32), *[np.zeros(0)] * (len(COLUMNS) - 1))
-    points = jnp.asarray(np.pad(means, ((0, rows - len(means)), (0, 0))))
-    return Collapsed(points, jnp.int32(0), jnp.asarray(moved), nothing)
+    return Collapsed(np.pad(means, ((0, rows - len(means)), (0, 0))), 0, float(moved), history_of([]))
 
 
 def _assembled(
@@ -155,11 +153,11 @@ def _assembled(
         status=tuple(this.status for this in climbs),
         excess=excess,
         residual=residual,
-        iterations=np.array([int(start.steps) + this.steps for start, this in zip(collapsed, climbs, strict=True)]),
+        iterations=np.array([start.steps + this.steps for start, this in zip(collapsed, climbs, strict=True)]),
         lifts=np.array([this.lifts for this in climbs]),
-        moved=np.array([float(start.moved) for start in collapsed]),
+        moved=np.array([start.moved for start in collapsed]),
         history=tuple(
-            joined([(start.history, int(start.steps)), (this.history, this.steps)])
+            joined([(start.history, start.steps), (this.history, this.steps)])
             for start, this in zip(collapsed, climbs, strict=True)
         ),
     )

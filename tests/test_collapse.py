@@ -16,13 +16,16 @@ import ufm
 from solvers import staircase
 from solvers.certification.certifier import Certifier
 from solvers.descent import collapse as module
-from solvers.descent.collapse import COLLAPSE_TAU, EVERY, LENGTH, MOST_STEPS, arranged, collapse, lines
+from solvers.descent import starts
+from solvers.descent.collapse import COLLAPSE_TAU, EVERY, LENGTH, MOST_STEPS, arranged
 from solvers.descent.method import COLUMNS
 from solvers.descent.random_starts import random_start
 from solvers.descent.starts import collapsed_starts
+from solvers.parallel.compiled import Compiled
 from ufm.loss import evaluate
 
-KEY = jax.random.key_data(jax.random.key(3))
+SEED = 3
+KEY = jax.random.key_data(jax.random.key(SEED))
 LABELS = np.arange(60) % 3
 CASES = {
     "unsorted labels": ufm.Problem(LABELS, 5),
@@ -76,26 +79,23 @@ def in_double_precision(problem, orbits, threshold):
 def test_blocks_of_stacks_take_the_steps_of_all_rows(name):
     problem = CASES[name]
     orbits = ufm.orbits(problem)
-    depth, (stacks,) = arranged([orbits])
-    found = jax.jit(partial(collapse, depth=depth, threshold=1e-2))(KEY, 0, MOST_STEPS, orbits.quotient, stacks)
+    (found,) = collapsed_starts([orbits.quotient], [orbits], [SEED], 1)
     U, steps, moved, beta = in_double_precision(problem, orbits, 1e-2)
-    assert int(found.steps) == steps
-    assert lines(steps) == len(beta) > 1
+    assert found.steps == steps
+    assert len(found.history.iteration) == len(beta) > 1
     np.testing.assert_allclose(found.points, U, atol=1e-5)  # single precision, after some ten steps
     np.testing.assert_allclose(found.moved, moved, rtol=1e-3)
-    np.testing.assert_allclose(found.history.beta_nc[: len(beta)], beta, rtol=2e-3, atol=1e-12)
+    np.testing.assert_allclose(found.history.beta_nc, beta, rtol=2e-3, atol=1e-12)
 
 
 def test_what_the_history_says_is_of_feasible_means():
     """The excess of the means, exactly: what the descent on orbits starts from, below the last line."""
     problem = step(4, 30, 1.0, d=6, n_min=3)
     orbits = ufm.orbits(problem)
-    depth, (stacks,) = arranged([orbits])
-    found = jax.jit(partial(collapse, depth=depth, threshold=1e-2))(KEY, 0, MOST_STEPS, orbits.quotient, stacks)
+    (found,) = collapsed_starts([orbits.quotient], [orbits], [SEED], 1)
     assert np.linalg.norm(found.points, axis=1).max() <= 1.0
     assert found.points.min() >= 0.0
-    line = lines(int(found.steps)) - 1
-    assert float(ufm.excess(found.points, orbits.quotient)) <= float(found.history.excess[line])
+    assert float(ufm.excess(found.points, orbits.quotient)) <= found.history.excess[-1]
 
 
 @pytest.mark.parametrize("most", range(5))
@@ -107,10 +107,22 @@ def test_steps_are_limited_exactly_and_what_was_reached_is_measured(most):
     assert limited.steps == most < longer.steps
     assert list(limited.history.iteration) == list(range(0, most, EVERY))
     for name in COLUMNS:
-        of_longer = getattr(longer.history, name)[: lines(most)]
+        of_longer = getattr(longer.history, name)[: len(limited.history.iteration)]
         np.testing.assert_allclose(getattr(limited.history, name), of_longer, rtol=1e-12)
     assert longer.moved <= 1e-2 < limited.moved <= 2.0
     assert np.isfinite(limited.points).all()
+
+
+def test_of_very_many_orbits_the_first_lines_and_the_end_are_told(monkeypatch):
+    symmetry = ufm.orbits(CASES["imbalanced"])
+    (whole,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1, threshold=1e-5)
+    monkeypatch.setattr(module, "MOST_NOTED", 0)
+    monkeypatch.setattr(module, "FEWEST_LINES", 3)
+    monkeypatch.setattr(starts, "_collapse", Compiled(starts.collapse_group))
+    (short,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1, threshold=1e-5)
+    assert list(short.history.iteration) == [0, EVERY, whole.steps]
+    assert np.array_equal(short.history.excess[:2], whole.history.excess[:2])
+    assert short.history.excess[2] < whole.history.excess[-1]
 
 
 @given(

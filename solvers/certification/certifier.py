@@ -33,7 +33,7 @@ from solvers.certification.orbit_problem import OrbitProblem, Point, loss, loss_
 from solvers.certification.polish import MOST_POLISHED_ENTRIES, polish, polished_points
 from solvers.certification.relaxation import ConicSolution, conic_bounds, solve_relaxation
 from solvers.certification.rounding import on_ball, snap
-from solvers.certification.stability import implied
+from solvers.certification.stability import Edges, implied, may_imply, pair_weights
 from solvers.certification.stability_ufm import implied_ufm
 from ufm import InvalidInput, Problem, SharedRows, orbits, uniqueness
 from ufm.errors import Rows, real_array
@@ -118,6 +118,12 @@ class Certifier:
         if bound is not None and bound.value > self.lower_bound.value:
             self.lower_bound = self._matrix = bound
 
+    @cached_property
+    def _pair_weights(self) -> tuple[Edges, Edges] | None:
+        """Once for all starts; None where nothing is implied by them."""
+        with ctx.workprec(self.problem.bits):
+            return pair_weights(self.problem) if may_imply(self.problem) else None
+
     def _take_up(self, points: Sequence[Point]) -> None:
         """The best of these points and of `better` is now `better`."""
         with ctx.workprec(self.problem.bits):
@@ -152,7 +158,7 @@ class Certifier:
             gap = max(upwards(upper - lower), 0.0)
             status, reason, witness = self._judge(value, arb(gap), margin, moved, gram)
             if self.problem.nonneg:
-                consequences = implied(self.problem, upper - self._frame_loss)
+                consequences = implied(self.problem, upper - self._frame_loss, self._pair_weights)
             else:
                 consequences = implied_ufm(self.problem, upper - lower, bound.dual)
             other = None if consequences is None or consequences.rigid else self.other_minimiser

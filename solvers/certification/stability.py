@@ -83,15 +83,22 @@ def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:
     return within, across
 
 
-def implied(problem: OrbitProblem, gap: arb) -> Implied | None:
+def may_imply(problem: OrbitProblem) -> bool:
+    """Whether a gap is turned into bounds: UFM+, and no more pairs than MOST_PAIRS."""
+    return problem.nonneg and sum(len(batch) ** 2 for batch in problem.batches) <= MOST_PAIRS
+
+
+def implied(problem: OrbitProblem, gap: arb, weights: tuple[Edges, Edges] | None = None) -> Implied | None:
     """What L(H) - L(frame) <= gap implies; None for UFM, and beyond MOST_PAIRS.
+
+    weights: `pair_weights`, if they are known already.
 
     The gap is taken a little larger, so that the claims survive another order of summation.
     """
-    if not problem.nonneg or sum(len(batch) ** 2 for batch in problem.batches) > MOST_PAIRS:
+    if not may_imply(problem):
         return None
     gap = arb(max(upwards(gap), 0.0)) * (1 + arb(2) ** -40)
-    within, across = pair_weights(problem)
+    within, across = pair_weights(problem) if weights is None else weights
     members: dict[int, list[int]] = defaultdict(list)
     for a, c in enumerate(problem.classes):
         members[c].append(a)

@@ -26,7 +26,7 @@ from solvers.certification.lower_bounds import frame_loss
 from solvers.certification.orbit_problem import OrbitProblem
 from solvers.certification.rounding import UNIT
 from solvers.certification.rows import Row
-from solvers.certification.stability import MOST_PAIRS, Edges, Implied, implied, pair_weights
+from solvers.certification.stability import Edges, Implied, implied, may_imply, pair_weights
 from solvers.certification.stability_ufm import implied_ufm
 from solvers.features import unit_rows
 from ufm.display import Readable, Summary, cosines_of_class_means
@@ -158,9 +158,8 @@ def suboptimality(H: Rows, problem: Problem, *, certifier: Certifier | None = No
         loss = Interval(downwards(bound + arb(excess.lower)), upwards(bound + arb(excess.upper)))
         gap, consequences, weights = excess.upper, None, None
         if problem.nonneg:
-            consequences = implied(sweep.orbit_problem, arb(gap))
-            if sum(len(batch) ** 2 for batch in sweep.orbit_problem.batches) <= MOST_PAIRS:
-                weights = pair_weights(sweep.orbit_problem)
+            weights = pair_weights(sweep.orbit_problem) if may_imply(sweep.orbit_problem) else None
+            consequences = implied(sweep.orbit_problem, arb(gap), weights)
         else:
             lower = (Certifier(problem, conic=False) if certifier is None else certifier).lower_bound
             gap = max(upwards(arb(loss.upper) - arb(lower.value)), 0.0)

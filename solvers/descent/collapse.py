@@ -7,7 +7,8 @@ projected gradient descent with the per-row weights of F, for any batches; point
 other since the vector, of the size of their mean, is the same for all and the ball is round.
 
 So a step is one pass over H: shift, projection, sums for the next means. How far the points still are from their
-means is measured every EVERY steps only.
+means is measured every EVERY steps only. What is told of it (`line`) does not depend on the number of samples, and is
+worked out afterwards from what was noted of the means: it would take most of the compiling.
 
 The rows of samples are in single precision, everything of means in double. They are but a way to the means, which
 are where the descent on orbits starts; any feasible means are a start, and none of what is reported of where that
@@ -26,12 +27,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from solvers.descent.method import COLUMNS, Record
+from solvers.descent.method import Record
 from solvers.descent.random_starts import random_directions
 from solvers.descent.stopping import stationarity
 from solvers.parallel.padding import bucket
 from solvers.parallel.shards import Axis, largest, summed
-from ufm.geometry import Between, between, geometry_metrics, within_over_between
+from ufm.geometry import between, geometry_metrics, within_over_between
 from ufm.loss import evaluate
 from ufm.orbits import Orbits
 from ufm.problem import Problem
@@ -51,6 +52,9 @@ DEEPEST, WIDEST = 64, 64
 MOST_ADDED = 0.25
 # The dtype of the rows of samples: single precision halves the memory that a step moves.
 SINGLE = "float32"
+# Numbers of orbit means noted for the history of a start, at most, and the fewest lines.
+MOST_NOTED = 2**20
+FEWEST_LINES = 8
 # The index of a start that is none: it stands still.
 NO_START = -1
 
@@ -102,26 +106,39 @@ class Collapsed(NamedTuple):
 
     - points: mean row of each orbit, feasible. steps: how many it took.
     - moved: largest distance of a point from the row it is replaced by.
-    - history: a `Record` of arrays, a line at every EVERY-th step before the last; `lines(steps)` are filled. Of the
+    - history: a `Record` of arrays, a line at every EVERY-th step before the last. Of the
       orbit means: excess at the asked tau, largest `stationarity` at the one of the collapse, cosines; beta_nc of the
       points.
+    """
+
+    points: Float[np.ndarray, "o d"]
+    steps: int
+    moved: float
+    history: Record
+
+
+class Noted(NamedTuple):
+    """What a collapse ends with: as `Collapsed`, but for its history; of that, the means and the second moments about
+    them at every EVERY-th step.
     """
 
     points: Float[Array, "o d"]
     steps: Int[Array, ""]
     moved: Float[Array, ""]
-    history: Record
+    means: Float[Array, "lines o d"]
+    along: Float[Array, "lines r"]
 
 
 class _State(NamedTuple):
-    """H, means: the embedding and its orbit means, `steps` steps from the first. moved: as last measured."""
+    """H, U: the embedding and its orbit means, `steps` steps from the first. moved: as last measured."""
 
     H: Float[Array, "blocks d depth stacks"]
-    means: Float[Array, "o d"]
+    U: Float[Array, "o d"]
     steps: Int[Array, ""]
     moved: Float[Array, ""]
     ended: Bool[Array, ""]
-    history: Record
+    means: Float[Array, "lines o d"]
+    along: Float[Array, "lines r"]
 
 
 @dataclass(frozen=True)
@@ -204,7 +221,7 @@ def collapse(
     threshold: float,
     rows_in: str = SINGLE,
     axis: Axis = None,
-) -> Collapsed:
+) -> Noted:
     """Descend from random start `index` until every point lies within `threshold` of the mean of its orbit.
 
     most: no more steps are taken, and never more than MOST_STEPS. NO_START stays where it is.
@@ -218,7 +235,7 @@ def collapse(
     sizes = summed(jnp.zeros(quotient.num_points).at[stacks.orbit].add(stacks.filled), axis)
     sizes = jnp.maximum(sizes, 1.0)
     of = _Rows(stacks, sizes, quotient.multiplicity / sizes, quotient.nonneg, depth, rows_in, axis)
-    warm = eqx.tree_at(lambda p: p.tau, quotient, jnp.maximum(quotient.tau, COLLAPSE_TAU))
+    warm = _warm(quotient)
     limit = jnp.minimum(most, MOST_STEPS)
 
     def step(_: Array, embedding: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -226,26 +243,45 @@ def collapse(
         at = evaluate(U, warm)
         return of.shifted(H, -LENGTH * at.gradient / jnp.where(at.pair_weight > 0, at.pair_weight, 1.0)[:, None])
 
-    def line_and_steps(state: _State) -> _State:
-        directions = between(class_means(state.means, quotient))
-        moved, along = of.spread(state.H, state.means, directions.axes)
-        line = _line(state.steps, state.means, quotient, warm, along, directions)
-        history = jax.tree.map(lambda column, value: column.at[lines(state.steps)].set(value), state.history, line)
+    def note_and_steps(state: _State) -> _State:
+        moved, along = of.spread(state.H, state.U, between(class_means(state.U, quotient)).axes)
+        place = jnp.minimum(lines(state.steps), kept - 1)
         until = jnp.where(moved > threshold, jnp.minimum(state.steps + EVERY, limit), state.steps)
-        H, U = jax.lax.fori_loop(state.steps, until, step, (state.H, state.means))
-        return _State(H, U, until, moved, until == state.steps, history)
+        noted = state.means.at[place].set(state.U), state.along.at[place].set(along)
+        H, U = jax.lax.fori_loop(state.steps, until, step, (state.H, state.U))
+        return _State(H, U, until, moved, until == state.steps, *noted)
 
-    column = jnp.zeros(lines(MOST_STEPS))
-    empty = Record(column.astype(jnp.int32), *[column] * (len(COLUMNS) - 1))
+    kept = lines_kept(quotient)
+    means = jnp.zeros((kept, quotient.num_points, quotient.d))
+    along = jnp.zeros((kept, min(quotient.k, quotient.d)))
     none, infinite, ended = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf), jnp.asarray(index == NO_START)
-    begun = _State(*of.drawn(key, index, quotient.d), none, infinite, ended, empty)
-    end = jax.lax.while_loop(lambda state: ~state.ended, line_and_steps, begun)
-    return Collapsed(project(end.means, quotient.nonneg), end.steps, end.moved, end.history)
+    begun = _State(*of.drawn(key, index, quotient.d), none, infinite, ended, means, along)
+    end = jax.lax.while_loop(lambda state: ~state.ended, note_and_steps, begun)
+    return Noted(project(end.U, quotient.nonneg), end.steps, end.moved, end.means, end.along)
+
+
+def _warm(quotient: Problem) -> Problem:
+    return eqx.tree_at(lambda p: p.tau, quotient, jnp.maximum(quotient.tau, COLLAPSE_TAU))
 
 
 def lines(steps: Any) -> Any:
     """Lines of a history written before so many steps were taken."""
     return -(-steps // EVERY)
+
+
+def lines_kept(quotient: Problem) -> int:
+    """How many lines are noted: all and the end; of very many orbits the first ones and, in the last place, the end."""
+    room = MOST_NOTED // (quotient.num_points * quotient.d)
+    return int(np.clip(room, FEWEST_LINES, lines(MOST_STEPS) + 1))
+
+
+def steps_of_lines(noted: Noted) -> Int[np.ndarray, " lines"]:
+    """After how many steps each line of the history was noted."""
+    kept, written = len(noted.means), lines(int(noted.steps))
+    steps = EVERY * np.arange(min(kept, written), dtype=np.int32)
+    if written >= kept:
+        steps[-1] = noted.steps
+    return steps
 
 
 def class_means(U: Float[Array, "o d"], quotient: Problem) -> Float[Array, "k d"]:
@@ -254,15 +290,12 @@ def class_means(U: Float[Array, "o d"], quotient: Problem) -> Float[Array, "k d"
     return sums / quotient.class_sizes[:, None]
 
 
-def _line(
-    steps: Int[Array, ""],
-    U: Float[Array, "o d"],
-    quotient: Problem,
-    warm: Problem,
-    along: Float[Array, " r"],
-    directions: Between,
-) -> Record:
-    """A line of the history; along: second moments about the orbit means, of all samples, along `directions`."""
+def line(steps: Int[Array, ""], U: Float[Array, "o d"], along: Float[Array, " r"], quotient: Problem) -> Record:
+    """A line of the history, from the orbit means after so many steps.
+
+    along: second moments about them, of all samples, along the axes of the scatter of the class means.
+    """
+    warm, directions = _warm(quotient), between(class_means(U, quotient))
     at = evaluate(U, warm)
     excess = jax.lax.cond(
         quotient.tau >= COLLAPSE_TAU,

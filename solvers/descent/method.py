@@ -75,6 +75,13 @@ class Record(NamedTuple):
 COLUMNS = tuple(name for name in Record._fields if name != "H")
 
 
+def history_of(lines: Sequence[Record]) -> Record:
+    """Lines as columns; empty ones of no lines."""
+    if not lines:
+        return Record(np.zeros(0, np.int32), *[np.zeros(0)] * (len(COLUMNS) - 1))
+    return jax.tree.map(lambda *each: np.stack(each), *lines)
+
+
 def joined(parts: Sequence[tuple[Record, int]]) -> Record:
     """One history from the histories of consecutive phases, each with the steps the phase took."""
     before = np.cumsum([0] + [steps for _, steps in parts[:-1]])

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
-from solvers.descent.collapse import MOST_STEPS, NO_START, SINGLE, Collapsed, Stacks, arranged, collapse, lines
+from solvers.descent.collapse import (
+    MOST_STEPS,
+    NO_START,
+    SINGLE,
+    Collapsed,
+    Noted,
+    Stacks,
+    arranged,
+    collapse,
+    line,
+    steps_of_lines,
+)
+from solvers.descent.method import Record, history_of
 from solvers.parallel import devices
 from solvers.parallel.compiled import Compiled
 from solvers.parallel.padding import axes, stacked
@@ -19,6 +32,8 @@ from ufm.problem import Problem
 # Starts collapsed at once on a device: as many as stay in cache.
 GROUP_ENTRIES = 2**18
 MOST_IN_A_GROUP = 8
+# Lines of histories told at once.
+LINES_AT_ONCE = 16
 
 
 def collapse_group(
@@ -32,7 +47,7 @@ def collapse_group(
     threshold: float,
     rows_in: str,
     shared: bool,
-) -> Collapsed:
+) -> Noted:
     """`collapse` of several starts at once, of one shared problem or each of its own (`padding.stacked`).
 
     An equal share of the starts on each device; a device stops when its own starts have collapsed.
@@ -40,7 +55,7 @@ def collapse_group(
     of = (0, 0, None, None if shared else axes(quotients), None if shared else 0)
     one = partial(collapse, depth=depth, threshold=threshold, rows_in=rows_in)
 
-    def together(keys: Array, indices: Array, most: Array, quotients: Problem, stacks: Stacks) -> Collapsed:
+    def together(keys: Array, indices: Array, most: Array, quotients: Problem, stacks: Stacks) -> Noted:
         if shared and len(indices) == 1:  # a large start: a loop over several would keep what it replaces
             alone = one(keys[0], indices[0], most, quotients, stacks)
             return jax.tree.map(lambda leaf: leaf[None], alone)
@@ -59,7 +74,7 @@ def collapse_dealt(
     depth: int,
     threshold: float,
     rows_in: str,
-) -> Collapsed:
+) -> Noted:
     """`collapse` of one start whose rows are dealt out to the devices, in blocks of stacks.
 
     Every device makes and keeps the rows of its own blocks; what they exchange is sums over orbits.
@@ -69,8 +84,16 @@ def collapse_dealt(
     return devices.shared_out(own, of, out_axes=None)(key, index, most, quotient, stacks)
 
 
+def told(
+    steps: Int[Array, " lines"], U: Float[Array, "lines o d"], along: Float[Array, "lines r"], quotient: Problem
+) -> Record:
+    """Lines of histories of one problem, a fixed number at once: compiled once for all numbers of samples."""
+    return jax.vmap(line, in_axes=(0, 0, 0, None))(steps, U, along, quotient)
+
+
 _collapse = Compiled(collapse_group)
 _collapse_dealt = Compiled(collapse_dealt)
+_told = Compiled(told)
 
 
 def collapsed_starts(
@@ -91,54 +114,114 @@ def collapsed_starts(
     Starts are shared out over the devices. If one is too large for a device (`devices.holds_whole`), they run
     one by one instead, the rows of each dealt out to all devices.
     """
-    entries = max(len(orbits.index) for orbits in symmetries) * quotients[0].d
-    whole = devices.holds_whole(entries)
-    depth, stacks = arranged(symmetries, 1 if whole else devices.count())
+    plan = _Plan.of(quotients, symmetries, {"threshold": threshold, "rows_in": rows_in})
     keys = [np.asarray(jax.random.key_data(jax.random.key(seed))) for seed in seeds]
-    static = {"depth": depth, "threshold": threshold, "rows_in": rows_in}
     limit = np.int32(min(most, MOST_STEPS))
     jobs = [(p, s) for p in range(len(quotients)) for s in range(count)]
-    if whole:
-        ended = _in_groups(quotients, stacks, keys, limit, jobs, entries, static)
-    else:
-        ended = [
-            jax.tree.map(np.asarray, _collapse_dealt(keys[p], np.int32(s), limit, quotients[p], stacks[p], **static))
-            for p, s in jobs
+    ended = _in_groups(plan, keys, limit, jobs) if plan.group else _dealt_out(plan, keys, limit, jobs)
+    return [
+        start for p, quotient in enumerate(quotients) for start in _filled(ended[p * count : (p + 1) * count], quotient)
+    ]
+
+
+def prepare_starts(quotient: Problem, symmetry: Orbits) -> None:
+    """Begin to compile, on other threads, what `collapsed_starts` of such a problem will call."""
+    plan = _Plan.of([quotient], [symmetry], {"threshold": 1e-2, "rows_in": SINGLE})
+    if not plan.group or devices.count() > 1:
+        return
+    keys, indices = np.zeros((plan.group, 2), np.uint32), np.zeros(plan.group, np.int32)
+    _collapse.prepare(keys, indices, np.int32(0), *plan.own([0] * plan.group), shared=True, **plan.static)
+    _told.prepare(*_shapes_of_lines(quotient), quotient)
+
+
+def _shapes_of_lines(quotient: Problem) -> tuple[jax.ShapeDtypeStruct, ...]:
+    sizes = (), (quotient.num_points, quotient.d), (min(quotient.k, quotient.d),)
+    dtypes = np.int32, np.float64, np.float64
+    return tuple(jax.ShapeDtypeStruct((LINES_AT_ONCE, *size), dtype) for size, dtype in zip(sizes, dtypes, strict=True))
+
+
+class _Plan(NamedTuple):
+    """How the starts of some problems are collapsed. group: starts at once; 0 if each is dealt out to all devices."""
+
+    quotients: Sequence[Problem]
+    stacks: Sequence[Stacks]
+    group: int
+    static: dict[str, Any]
+
+    @classmethod
+    def of(cls, quotients: Sequence[Problem], symmetries: Sequence[Orbits], static: dict[str, Any]) -> _Plan:
+        entries = max(len(orbits.index) for orbits in symmetries) * quotients[0].d
+        whole = devices.holds_whole(entries)
+        depth, stacks = arranged(symmetries, 1 if whole else devices.count())
+        group = int(np.clip(GROUP_ENTRIES // entries, 1, MOST_IN_A_GROUP)) * devices.count() if whole else 0
+        return cls(quotients, stacks, group, {**static, "depth": depth})
+
+    def own(self, of: Sequence[int]) -> tuple[Problem, Stacks]:
+        """The one problem and its stacks, or those of each start of a group."""
+        if len(self.quotients) == 1:
+            return self.quotients[0], self.stacks[0]
+        together = jax.tree.map(lambda *each: np.stack(each), *(self.stacks[p] for p in of))
+        return stacked([self.quotients[p] for p in of]), together
+
+
+def _filled(ended: Sequence[Noted], quotient: Problem) -> list[Collapsed]:
+    """Starts of one problem, with their histories."""
+    steps_of = [steps_of_lines(start) for start in ended]
+    written = [len(steps) for steps in steps_of]
+    if sum(written):
+        steps = np.concatenate(steps_of)
+        U = np.concatenate([start.means[:count] for start, count in zip(ended, written, strict=True)])
+        along = np.concatenate([start.along[:count] for start, count in zip(ended, written, strict=True)])
+        parts = [
+            _told(*(_chunk(column, first) for column in (steps, U, along)), quotient)
+            for first in range(0, len(steps), LINES_AT_ONCE)
         ]
-    return [_filled(start) for start in ended]
+        told_of_all = jax.tree.map(lambda *columns: np.concatenate([np.asarray(c) for c in columns]), *parts)
+    else:
+        told_of_all = history_of([])
+    first = np.cumsum([0, *written])
+    return [
+        Collapsed(
+            np.asarray(start.points),
+            int(start.steps),
+            float(start.moved),
+            jax.tree.map(lambda column, a=a, count=count: column[a : a + count], told_of_all),
+        )
+        for start, a, count in zip(ended, first.tolist(), written, strict=False)
+    ]
 
 
-def _filled(start: Collapsed) -> Collapsed:
-    """With the lines of its history that were written."""
-    written = lines(int(start.steps))
-    return start._replace(history=jax.tree.map(lambda column: column[:written], start.history))
+def _chunk(column: np.ndarray, first: int) -> np.ndarray:
+    """LINES_AT_ONCE entries, of which those beyond the end repeat the last."""
+    part = column[first : first + LINES_AT_ONCE]
+    return np.concatenate([part, np.repeat(part[-1:], LINES_AT_ONCE - len(part), axis=0)])
+
+
+def _dealt_out(
+    plan: _Plan, keys: list[UInt32[np.ndarray, " key"]], most: np.int32, jobs: list[tuple[int, int]]
+) -> list[Noted]:
+    """The starts (problem, index), the samples of each dealt out to all devices."""
+    return [
+        jax.tree.map(
+            np.asarray,
+            _collapse_dealt(keys[p], np.int32(s), most, plan.quotients[p], plan.stacks[p], **plan.static),
+        )
+        for p, s in jobs
+    ]
 
 
 def _in_groups(
-    quotients: Sequence[Problem],
-    stacks: Sequence[Stacks],
-    keys: Sequence[UInt32[np.ndarray, " key"]],
-    most: np.int32,
-    jobs: list[tuple[int, int]],
-    entries: int,
-    static: dict,
-) -> list[Collapsed]:
+    plan: _Plan, keys: list[UInt32[np.ndarray, " key"]], most: np.int32, jobs: list[tuple[int, int]]
+) -> list[Noted]:
     """The starts (problem, index), each on one device."""
-    shared = len(quotients) == 1
-    group = int(np.clip(GROUP_ENTRIES // entries, 1, MOST_IN_A_GROUP)) * devices.count()
-    jobs = jobs + [(jobs[-1][0], NO_START)] * (-len(jobs) % group)
-    ended: list[Collapsed] = []
-    for first in range(0, len(jobs), group):
-        of, indices = zip(*jobs[first : first + group], strict=True)
-        if shared:
-            own = (quotients[0], stacks[0])
-        else:
-            own = (
-                stacked([quotients[p] for p in of]),
-                jax.tree.map(lambda *each: np.stack(each), *(stacks[p] for p in of)),
-            )
-        indices = np.array(indices, dtype=np.int32)
-        together = _collapse(np.stack([keys[p] for p in of]), indices, most, *own, shared=shared, **static)
+    shared = len(plan.quotients) == 1
+    jobs = jobs + [(jobs[-1][0], NO_START)] * (-len(jobs) % plan.group)
+    ended: list[Noted] = []
+    for first in range(0, len(jobs), plan.group):
+        of, indices = zip(*jobs[first : first + plan.group], strict=True)
+        numbers = np.array(indices, dtype=np.int32)
+        own_keys = np.stack([keys[p] for p in of])
+        together = _collapse(own_keys, numbers, most, *plan.own(of), shared=shared, **plan.static)
         together = jax.tree.map(np.asarray, together)
-        ended += [jax.tree.map(lambda leaf, g=g: leaf[g], together) for g in np.flatnonzero(indices != NO_START)]
+        ended += [jax.tree.map(lambda leaf, g=g: leaf[g], together) for g in np.flatnonzero(numbers != NO_START)]
     return ended

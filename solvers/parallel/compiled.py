@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any
 
 import jax
+import numpy as np
 
 from solvers.parallel import kept
 
@@ -110,6 +111,8 @@ def _signed(arguments: Any, static: dict[str, Hashable]) -> tuple[list[Any], Sig
 
 
 def _shape(leaf: Any) -> tuple[tuple[int, ...], Any]:
+    if isinstance(leaf, (np.ndarray, np.generic, jax.Array, jax.ShapeDtypeStruct)):  # what is asked for at every call
+        return leaf.shape, leaf.dtype
     return jax.numpy.shape(leaf), jax.numpy.result_type(leaf)
 
 
