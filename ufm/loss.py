@@ -184,6 +184,31 @@ def evaluate(
     return jax.lax.scan(of_batches, _zeros(H), batches.reshape(-1, together, slots))[0]
 
 
+def batch_gradient(H: Float[Array, "m d"], problem: Problem, members: Int[Array, " s"]) -> Float[Array, "s d"]:
+    """The gradient of the summed loss of one batch of samples in its own rows; 0 where `members` is padding (-1).
+
+    Every point stands for one sample; the problem's own batches do not matter. Time O(s^2 d), whatever m is. Of plain
+    SCL by rounded differences: accurate relative to the forces on a row, not to what is left of them at a minimiser.
+    """
+    terms = anchor_terms(problem, members)
+    if not problem.loss.is_plain:
+        inside = _features(H, problem, members, None)
+        return _block(inside, terms, problem, jnp.zeros((), jnp.int32), len(members), True).gradient
+    inside, label = members != PADDING, problem.labels[members]
+    row = jnp.where(inside[:, None], H[members], 0.0)
+    met = inside[:, None] & inside[None, :] & ~jnp.eye(len(members), dtype=bool)
+    # E, computed once and kept: it costs more than all the rest.
+    exponential = jax.lax.optimization_barrier(jnp.where(met, jnp.exp((row @ row.T - 1.0) / problem.tau), 0.0))
+    partition = jnp.sum(exponential, axis=1)
+    share = (terms.weight / (problem.tau * jnp.where(partition > 0, partition, 1.0)))[:, None]
+    pull = (2.0 * terms.weight / (problem.tau * terms.positives))[:, None]
+    # C + C^T is diag(share) E + E diag(share), less diag(pull) over pairs of positives.
+    repelled = exponential @ jnp.concatenate([row, share * row], axis=1)
+    one_hot = (label[:, None] == jnp.arange(problem.k)) * 1.0
+    others = (one_hot.T @ row)[label] - row
+    return jnp.where(inside[:, None], share * repelled[:, : H.shape[1]] + repelled[:, H.shape[1] :] - pull * others, 0.0)
+
+
 # Outside jit, an uncompiled scan is compiled anew at every call.
 _compiled = eqx.filter_jit(evaluate)
 
