@@ -200,13 +200,13 @@ def batch_gradient(H: Float[Array, "m d"], problem: Problem, members: Int[Array,
     # E, computed once and kept: it costs more than all the rest.
     exponential = jax.lax.optimization_barrier(jnp.where(met, jnp.exp((row @ row.T - 1.0) / problem.tau), 0.0))
     partition = jnp.sum(exponential, axis=1)
-    share = (terms.weight / (problem.tau * jnp.where(partition > 0, partition, 1.0)))[:, None]
-    pull = (2.0 * terms.weight / (problem.tau * terms.positives))[:, None]
-    # C + C^T is diag(share) E + E diag(share), less diag(pull) over pairs of positives.
-    repelled = exponential @ jnp.concatenate([row, share * row], axis=1)
-    one_hot = (label[:, None] == jnp.arange(problem.k)) * 1.0
+    share = terms.weight / (problem.tau * jnp.where(partition > 0, partition, 1.0))
+    pull = 2.0 * terms.weight / (problem.tau * terms.positives)
+    one_hot = ((label[:, None] == jnp.arange(problem.k)) & inside[:, None]) * 1.0
     others = (one_hot.T @ row)[label] - row
-    return jnp.where(inside[:, None], share * repelled[:, : H.shape[1]] + repelled[:, H.shape[1] :] - pull * others, 0.0)
+    # C + C^T is diag(share) E + E diag(share), less pull over pairs of positives.
+    repelled = (exponential * (share[:, None] + share[None, :])) @ row
+    return jnp.where(inside[:, None], repelled - pull[:, None] * others, 0.0)
 
 
 # Outside jit, an uncompiled scan is compiled anew at every call.

@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from solvers.descent.method import Iterate, Record, line
+from solvers.descent.projected_gradient import Transformation, made
 from solvers.descent.stopping import relative_conflict, stationarity
 from solvers.parallel import devices
 from solvers.parallel.compiled import Compiled
@@ -44,8 +45,14 @@ class Rule:
     """One step, as it is compiled: see `solvers.stochastic.StochasticProjectedGradient`."""
 
     sampler: Sampler
-    transformation: optax.GradientTransformation | None
+    transformation: Transformation | None
     schedule: Schedule
+
+    @property
+    def optimiser(self) -> optax.GradientTransformation:
+        """The transformation, which there is."""
+        assert self.transformation is not None
+        return made(self.transformation)
 
     def length(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The schedule at a step, counted from 0."""
@@ -58,7 +65,7 @@ def begin_walks(
     """Walks at step 0, each with a key of its own for its sampler."""
 
     def one(H: Array, key: Array) -> Walks:
-        optimiser = None if rule.transformation is None else rule.transformation.init(H)
+        optimiser = None if rule.transformation is None else rule.optimiser.init(H)
         sampler = rule.sampler.begin(key, population)
         return Walks(H, optimiser, sampler, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
 
@@ -94,7 +101,7 @@ def _step(walk: Walks, population: Population, problem: Problem, rule: Rule) -> 
         H = walk.H.at[jnp.where(moves, rows, beyond)].set(moved, mode="drop")
     else:
         whole = jnp.zeros_like(walk.H).at[batch].add(gradient)  # padding adds 0
-        update, optimiser = rule.transformation.update(whole, walk.optimiser, walk.H)
+        update, optimiser = rule.optimiser.update(whole, walk.optimiser, walk.H)
         moved = project(walk.H + length * update, problem.nonneg)  # type: ignore[operator]
         moves = ~walk.failed & jnp.all(jnp.isfinite(moved))
         H = jnp.where(moves, moved, walk.H)
