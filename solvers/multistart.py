@@ -84,7 +84,7 @@ def solve(
     if isinstance(chosen, Staircase):
         (solution,) = chosen.solve([problem], [seed], starts, limits, tell, given=given)
     else:
-        own = _random_starts(problem, starts, seed) if given is None else iter(given)
+        own = random_starts(problem, starts, seed) if given is None else iter(given)
         if isinstance(chosen, StochasticProjectedGradient):
             solution = chosen.solve(problem, list(own), seed, limits, tell)
         else:
@@ -199,7 +199,7 @@ def _first_line(H: Float[np.ndarray, "n d"], problem: Problem) -> Record:
     return Record(np.zeros(1, np.int32), *numbers, H=H[None])
 
 
-def _random_starts(problem: Problem, inits: int, seed: int) -> Iterator[Float[np.ndarray, "n d"]]:
+def random_starts(problem: Problem, inits: int, seed: int) -> Iterator[Float[np.ndarray, "n d"]]:
     key = jax.random.key_data(jax.random.key(seed))
     for s in range(inits):
         yield np.asarray(_start(key, np.int32(s), rows=problem.num_points, d=problem.d, nonneg=problem.nonneg))

@@ -114,10 +114,12 @@ class StochasticProjectedGradient:
         seed: int,
         limits: Limits,
         tell: Callable[[int], None] = lambda ended: None,
+        until: Callable[[Record], bool] = lambda line: False,
     ) -> Walked:
         """Every start to its last step, and not judged: nothing that grows with n^2.
 
-        tell: called with the number of starts that have ended. Raises InvalidInput for a sampler that cannot draw from
+        tell: called with the number of starts that have ended. until: whether those on a device together need go no
+        further, from their last line (start,); they are then as out of time. Raises InvalidInput for a sampler that cannot draw from
         the problem's classes, points that stand for several samples, or a kept file that is not of this call.
         """
         if not bool((np.asarray(problem.multiplicity) == 1).all()):
@@ -132,7 +134,7 @@ class StochasticProjectedGradient:
             group = [*range(first, min(first + together, count)), *[count - 1] * missing]
             H, keys = np.stack([starts[s] for s in group]), np.stack([_key(seed, s) for s in group])
             kept = None if self.keep is None else _kept(Path(self.keep), first, (problem, self.sampler, self.every, H, keys))
-            parts.append(_Way(rule, problem, population, self.every, kept).walk(H, keys, limits))
+            parts.append(_Way(rule, problem, population, self.every, kept, until).walk(H, keys, limits))
             tell(min(together, count - first))
         return _joined(parts, count, limits)
 
@@ -155,6 +157,7 @@ class _Way:
     population: Population
     every: int
     kept: Kept | None
+    until: Callable[[Record], bool]
 
     def walk(
         self, H: Float[np.ndarray, "s n d"], keys: UInt32[np.ndarray, "s w"], limits: Limits
@@ -169,6 +172,8 @@ class _Way:
         spent, saved = 0.0, time.monotonic()
         try:
             while spent < limits.max_seconds and not bool(np.all(state.failed)):
+                if lines and self.until(lines[-1]):
+                    break
                 taken = int(np.max(state.steps))
                 steps = min(self.every - taken % self.every, limits.max_steps - taken)
                 if steps <= 0:
