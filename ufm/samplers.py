@@ -7,64 +7,28 @@ r"""Samplers: laws that batches are drawn by, one after the other, without end (
 
 A sampler is a specification without labels: frozen and hashable, so that it may be a static argument. Both ways of
 drawing are one implementation. `Sampler.law` says what it draws: `ufm.laws`.
-
-**Distinct samples at once.** Floyd's algorithm draws q of N without replacement: for t = 0..q-1, x_t uniform in
-0..J_t, J_t = N - q + t, and takes x_t, or J_t if x_t was taken before. All x_t are drawn together here, for any number
-of strata, and one looks up who was taken: x_t was iff an earlier x_u equals it, or x_t = J_u for an earlier u that took
-J_u. The second points from t to an earlier u, so that log2(q) doublings of the pointers resolve it: nothing of the size
-of the population is touched, nothing is rejected, nothing loops until it succeeds.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from ufm.errors import InvalidInput, checked_seed, whole_number
+from ufm.laws import Law, Urn
 from ufm.problem import PADDING, checked_labels
+from ufm.strata import Population, distinct, of_classes
 
 # What fits a machine: samples of all batches of one draw together.
 MOST_DRAWN = 50_000_000
-
-
-class Population(eqx.Module):
-    """Who can be drawn: the samples, class by class.
-
-    - members: samples by class. first: where those of each class begin. sizes: how many they are. n: how many in all.
-    """
-
-    members: Int[Array, " samples"]
-    first: Int[Array, " k"]
-    sizes: Int[Array, " k"]
-    n: Int[Array, ""]
-
-    def __init__(self, labels: Sequence[int] | np.ndarray | Array) -> None:
-        """Raises InvalidInput for labels that are none. `Sampler.population` asks the sampler too."""
-        checked = checked_labels(labels)
-        sizes = np.bincount(checked)
-        self.members = jnp.asarray(np.argsort(checked, kind="stable"), dtype=jnp.int32)
-        self.first = jnp.asarray(np.concatenate([[0], np.cumsum(sizes)[:-1]]), dtype=jnp.int32)
-        self.sizes = jnp.asarray(sizes, dtype=jnp.int32)
-        self.n = jnp.asarray(len(checked), dtype=jnp.int32)
-
-    @property
-    def k(self) -> int:
-        """Classes."""
-        return self.first.shape[0]
-
-    @property
-    def images(self) -> Population:
-        """Of n images with two views, i and n + i: the first views, which come first in every class."""
-        return eqx.tree_at(lambda p: (p.sizes, p.n), self, (self.sizes // 2, self.n // 2))
 
 
 # Whatever a sampler carries from one batch to the next: a pytree.
@@ -90,6 +54,10 @@ class Sampler:
     @abstractmethod
     def check(self, sizes: Int[np.ndarray, " k"]) -> None:
         """Raises InvalidInput if it cannot draw from classes of these sizes."""
+
+    @abstractmethod
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """The law of its batches from classes of these sizes. Raises InvalidInput if it cannot draw from them."""
 
     def bound(self, m: int = 1) -> Sampler:
         """Batch-binding (paper, Section 4.2): m samples of each class, drawn once, join every batch.
@@ -184,6 +152,17 @@ def _batch_size(value: int) -> int:
     return whole_number("batch_size", value, 2, mend)
 
 
+def _checked_sizes(sampler: Sampler, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> tuple[int, ...]:
+    """Class sizes that the sampler can draw from."""
+    mend = "give whole numbers of at least 1 sample a class, for at least 2 classes"
+    listed = np.asarray(sizes).tolist()
+    if not isinstance(listed, list) or len(listed) < 2:
+        raise InvalidInput("sizes", listed, mend)
+    whole = tuple(whole_number("sizes", size, 1, mend) for size in listed)
+    sampler.check(np.array(whole))
+    return whole
+
+
 @dataclass(frozen=True)
 class Uniform(Sampler):
     """`uniform`."""
@@ -208,6 +187,11 @@ class Uniform(Sampler):
         """A batch is no larger than all samples."""
         if self.batch_size > sizes.sum():
             raise InvalidInput("batch_size", self.batch_size, f"larger than all {int(sizes.sum())} samples; give less")
+
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Balls are samples."""
+        sizes = _checked_sizes(self, sizes)
+        return Law(sizes, (Urn(1.0, (0,) * len(sizes), 1, sizes, self.batch_size),))
 
 
 class _Epoch(NamedTuple):
@@ -248,6 +232,14 @@ class Reshuffled(Uniform):
         at = jnp.where(state.at + quota == population.n, 0, state.at + quota)
         return jnp.where(inside, taken, PADDING), _Epoch(key, order, at)
 
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Of a batch of an epoch, all of them equally likely: one is smaller if the batch size does not divide n."""
+        sizes = _checked_sizes(self, sizes)
+        full, rest = divmod(sum(sizes), self.batch_size)
+        held = [(full, self.batch_size)] + [(1, rest)] * (rest > 0)
+        none, epoch = (0,) * len(sizes), full + (rest > 0)
+        return Law(sizes, tuple(Urn(times / epoch, none, 1, sizes, drawn) for times, drawn in held), epoch=epoch)
+
 
 def _turn(chosen: Bool[Array, " s"]) -> Int[Array, " s"]:
     """0, 1, ... for the chosen in turn; out of range for the others."""
@@ -286,17 +278,25 @@ class ClassBalanced(Uniform):
 
     def next(self, state: _Balance, population: Population) -> tuple[Int[Array, " s"], _Balance]:
         """First the classes that give one more, then the samples."""
-        key, of_classes, of_samples = jax.random.split(state.key, 3)
+        key, for_classes, for_samples = jax.random.split(state.key, 3)
         turn = jnp.arange(population.k, dtype=jnp.int32)
         more = turn < state.extra
-        chosen = state.order[distinct(of_classes, state.able, state.extra, turn, more)]
+        chosen = state.order[distinct(for_classes, state.able, state.extra, turn, more)]
         quota = state.base + jnp.zeros_like(state.base).at[chosen].add(more)
         end = jnp.cumsum(quota)
         slot = jnp.arange(self.batch_size, dtype=jnp.int32)
         label = jnp.sum(end[None, :] <= slot[:, None], axis=1)
         rank = slot - (end - quota)[label]
-        own = _of_classes(of_samples, population, label, quota[label], rank)
+        own = of_classes(for_samples, population, label, quota[label], rank)
         return own, state._replace(key=key)
+
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Balls are the classes that can give one more."""
+        sizes = _checked_sizes(self, sizes)
+        level = int(water_level(np.array(sizes), self.batch_size))
+        base = tuple(min(size, level) for size in sizes)
+        able = tuple(int(size > level) for size in sizes)
+        return Law(sizes, (Urn(1.0, base, 1, able, self.batch_size - sum(base)),))
 
 
 @dataclass(frozen=True)
@@ -316,10 +316,10 @@ class MPerClass(Sampler):
 
     def next(self, state: Array, population: Population) -> tuple[Int[Array, " s"], Array]:
         """First the classes, then their samples."""
-        key, of_classes, of_samples = jax.random.split(state, 3)
-        classes = distinct(of_classes, jnp.int32(population.k), jnp.int32(self.p), jnp.arange(self.p, dtype=jnp.int32))
+        key, for_classes, for_samples = jax.random.split(state, 3)
+        classes = distinct(for_classes, jnp.int32(population.k), jnp.int32(self.p), jnp.arange(self.p, dtype=jnp.int32))
         rank = jnp.tile(jnp.arange(self.m, dtype=jnp.int32), self.p)
-        return _of_classes(of_samples, population, jnp.repeat(classes, self.m), jnp.int32(self.m), rank), key
+        return of_classes(for_samples, population, jnp.repeat(classes, self.m), jnp.int32(self.m), rank), key
 
     def check(self, sizes: Int[np.ndarray, " k"]) -> None:
         """There are p classes, and every class has m samples."""
@@ -327,6 +327,12 @@ class MPerClass(Sampler):
             raise InvalidInput("p", self.p, f"there are only {len(sizes)} classes; give fewer")
         if self.m > sizes.min():
             raise InvalidInput("m", self.m, f"class {int(sizes.argmin())} has only {int(sizes.min())}; give fewer")
+
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Balls are classes."""
+        sizes = _checked_sizes(self, sizes)
+        k = len(sizes)
+        return Law(sizes, (Urn(1.0, (0,) * k, self.m, (1,) * k, self.p),))
 
 
 @dataclass(frozen=True)
@@ -345,7 +351,7 @@ class Bound(Sampler):
         own, inner = jax.random.split(key)
         label = jnp.repeat(jnp.arange(population.k, dtype=jnp.int32), self.m)
         rank = jnp.tile(jnp.arange(self.m, dtype=jnp.int32), population.k)
-        binding = _of_classes(own, population, label, jnp.int32(self.m), rank)
+        binding = of_classes(own, population, label, jnp.int32(self.m), rank)
         return self.inner.begin(inner, population), binding
 
     def next(self, state: tuple[State, Int[Array, " binding"]], population: Population) -> tuple[Int[Array, " s"], Any]:
@@ -361,6 +367,10 @@ class Bound(Sampler):
         if self.m > sizes.min():
             mend = f"class {int(sizes.argmin())} has only {int(sizes.min())} samples to bind with"
             raise InvalidInput("m", self.m, mend)
+
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Of the inner one, with binding samples."""
+        return replace(self.inner.law(_checked_sizes(self, sizes)), bound=self.m)
 
     def bound(self, m: int = 1) -> Sampler:
         """Refused: give all at once."""
@@ -396,6 +406,11 @@ class TwoViews(Sampler):
             )
         self.inner.check(sizes // 2)
 
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Of the inner one, of images; sizes count samples."""
+        images = np.array(_checked_sizes(self, sizes)) // 2
+        return replace(self.inner.law(images), views=2)
+
     def population(self, labels: Sequence[int] | np.ndarray | Array) -> Population:
         """As of any sampler; samples i and n + i are of one class."""
         checked = checked_labels(labels)
@@ -407,41 +422,3 @@ class TwoViews(Sampler):
     def bound(self, m: int = 1) -> Sampler:
         """Binds m images of each class, 2 m samples."""
         return TwoViews(self.inner.bound(m))
-
-
-def _of_classes(
-    key: Array, population: Population, label: Int[Array, " s"], quota: Int[Array, "*#s"], rank: Int[Array, " s"]
-) -> Int[Array, " s"]:
-    """Samples of the class of each slot, `quota` of a class without replacement."""
-    first = population.first[label]
-    return population.members[first + distinct(key, population.sizes[label], quota, rank, offset=first)]
-
-
-def distinct(
-    key: Array,
-    size: Int[Array, "*#s"],
-    quota: Int[Array, "*#s"],
-    rank: Int[Array, " s"],
-    inside: Bool[Array, " s"] | None = None,
-    offset: Int[Array, " s"] | None = None,
-) -> Int[Array, " s"]:
-    """Uniform draws without replacement, for several strata at once: a number in 0..size-1 for each slot.
-
-    Slots of a stratum follow each other, with rank 0, 1, ..., quota - 1 in it; each stratum gets a uniformly random set
-    of quota numbers below its size, independent of other strata (head of this module: Floyd's algorithm; theory, 3.18).
-    inside: slots that count. offset: distinct numbers for distinct strata, at least size apart; 0 of one stratum.
-    """
-    slot = jnp.arange(len(rank), dtype=jnp.int32)
-    last = jnp.maximum(size - quota + rank, 0)
-    x = jax.random.randint(key, rank.shape, 0, last + 1, dtype=jnp.int32)
-    known_as = x if offset is None else x + offset
-    if inside is not None:
-        known_as = jnp.where(inside, known_as, -1 - slot)
-    earlier = slot[:, None] > slot[None, :]
-    taken = jnp.any(earlier & (known_as[:, None] == known_as[None, :]), axis=1)
-    # x_t = J_u: u is as many slots before t as their ranks differ.
-    pointed = x - (size - quota)
-    pointer = jnp.where((pointed >= 0) & (pointed < rank), slot - (rank - pointed), slot)
-    for _ in range(max(1, len(rank) - 1).bit_length()):
-        taken, pointer = taken | taken[pointer], pointer[pointer]
-    return jnp.where(taken, last, x)
