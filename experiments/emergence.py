@@ -109,7 +109,9 @@ def predictions(sizes: np.ndarray, d: int, tau: float, sampler: Sampler | None, 
     problem = Problem.from_class_sizes(sizes, d=d, tau=tau)
     order = np.argsort(sizes, kind="stable")
     try:
-        rate = slowest_contraction(problem, eta) ** 2 if sampler is None else max(mean_square_rate(problem, sampler, eta))
+        rate = (
+            slowest_contraction(problem, eta) ** 2 if sampler is None else max(mean_square_rate(problem, sampler, eta))
+        )
     except InvalidInput:  # bound epochs
         rate = np.nan
     collapse = np.log(EMERGED**2) / np.log(rate) if 0 < rate < 1 else (np.inf if rate >= 1 else rate)

@@ -95,6 +95,12 @@ def rates(
             "best_rate": predicted(0.5, best),
             "least_rate": float(least_rate(made, sizes).max()),
         },
-        coords={"tau": taus, "eta": etas, "fine_tau": fine_tau, "fine_eta": fine_eta, "which": ["predicted", "measured"]},
+        coords={
+            "tau": taus,
+            "eta": etas,
+            "fine_tau": fine_tau,
+            "fine_eta": fine_eta,
+            "which": ["predicted", "measured"],
+        },
         attrs={"sampler": sampler, "batch_size": batch_size, "R": R, "k": k, "n_min": n_min, "step": eta, "fixed": 0.5},
     ), {}

@@ -133,7 +133,11 @@ class StochasticProjectedGradient:
             missing = -min(together, count - first) % devices.count()
             group = [*range(first, min(first + together, count)), *[count - 1] * missing]
             H, keys = np.stack([starts[s] for s in group]), np.stack([_key(seed, s) for s in group])
-            kept = None if self.keep is None else _kept(Path(self.keep), first, (problem, self.sampler, self.every, H, keys))
+            kept = (
+                None
+                if self.keep is None
+                else _kept(Path(self.keep), first, (problem, self.sampler, self.every, H, keys))
+            )
             parts.append(_Way(rule, problem, population, self.every, kept, until).walk(H, keys, limits))
             tell(min(together, count - first))
         return _joined(parts, count, limits)
@@ -196,7 +200,9 @@ def _joined(parts: Sequence[tuple[Walks, Record]], count: int, limits: Limits) -
     H, steps, failed = (
         np.concatenate([getattr(state, name) for state, _ in parts])[:count] for name in ("H", "steps", "failed")
     )
-    history = [jax.tree.map(lambda column, s=s: column[s], lines) for state, lines in parts for s in range(len(state.H))]
+    history = [
+        jax.tree.map(lambda column, s=s: column[s], lines) for state, lines in parts for s in range(len(state.H))
+    ]
     ended = [Status.ALL_STEPS if taken >= limits.max_steps else Status.OUT_OF_TIME for taken in steps]
     status = tuple(Status.NOT_FINITE if bad else end for bad, end in zip(failed, ended, strict=True))
     return Walked(H, status, steps.astype(int), tuple(_trimmed(one) for one in history[:count]))

@@ -59,9 +59,7 @@ class Rule:
         return jnp.asarray(self.schedule(step) if callable(self.schedule) else self.schedule, jnp.float64)
 
 
-def begin_walks(
-    H: Float[Array, "s m d"], keys: UInt32[Array, "s w"], population: Population, *, rule: Rule
-) -> Walks:
+def begin_walks(H: Float[Array, "s m d"], keys: UInt32[Array, "s w"], population: Population, *, rule: Rule) -> Walks:
     """Walks at step 0, each with a key of its own for its sampler."""
 
     def one(H: Array, key: Array) -> Walks:
