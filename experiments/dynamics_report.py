@@ -18,8 +18,8 @@ EXPONENTS = "exponents.csv"
 DRAWINGS = {
     "emergence": Drawing(
         "Steps until the frame emerges, against R, temperature and batch size",
-        f"Steps from random starts until delta_gm < {EMERGED:g}: medians over the starts whose frame emerged, bars over "
-        "the middle half; the share of starts that got there beside each marker where it is not all. Thin: what theory "
+        f"Steps from random starts until delta_gm < {EMERGED:g}: medians over the starts whose frame emerged, bars the "
+        "middle half; the share of starts that got there beside each marker where it is not all. Thin: what theory "
         "predicts, solid for two of the smallest classes to part, dotted for deviations within a class to fall by a "
         "thousand. Where no start got there nothing is drawn.",
         drawn_by("emergence"),
@@ -36,13 +36,14 @@ def rendered(root: Path) -> str:
         root,
         Page(
             title=f"Emergence of the frame: k = {config['k']}, d = {config['d']}, eta = {in_words(config['eta'])}",
-            question="In how many steps does projected gradient, plain and with random batches, come from a random start "
-            f"to class means that are an orthogonal frame (delta_gm below {EMERGED:g}), and does theory say how many? "
-            f"{config['inits']} random starts of each cell, at most {config['max_steps']:,} steps. full: the full batch.",
+            question="In how many steps does projected gradient, plain and with random batches, come from a random "
+            f"start to class means that are an orthogonal frame (delta_gm below {EMERGED:g}), and does theory say how "
+            f"many? {config['inits']} random starts of each cell, at most {config['max_steps']:,} steps. full: the "
+            "full batch.",
             good=done,
             verdict=verdict,
             note="Medians are over the starts whose frame emerged; stuck: a descent from where they ended leads to no "
-            "frame; theory's two numbers are steps too, of the last phases alone. Exponents of R are fitted, no theory.",
+            "frame; theory's two numbers are steps too, of the last phases alone. Exponents of R are fitted.",
             drawings=DRAWINGS,
             certificates={},
         ),

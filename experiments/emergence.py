@@ -14,7 +14,7 @@ from scipy.special import gammaln
 from experiments.cells import Computed, Tell
 from experiments.local_phase import PerSample
 from solvers.descent.accelerated import Accelerated
-from solvers.descent.lanes import Limits
+from solvers.descent.lanes import MOST_LANES, Limits, Outcome, Schedule, Start, run_lanes
 from solvers.descent.method import Record
 from solvers.descent.projected_gradient import ProjectedGradient
 from solvers.multistart import random_starts, solve
@@ -33,8 +33,8 @@ FULL = "full"
 BOUND = "+bound"
 # Classes of more samples have their mean drawn from its normal limit.
 ROWS_DRAWN = 4096
-# Lines of a history.
-LINES = 200
+# Lines of a history, of random batches and of the full batch: the resolution of what is measured.
+LINES, LINES_OF_FULL = 500, 2500
 # How far the descent that tells stuck starts from slow ones may go.
 DESCENT_STEPS = 5000
 
@@ -139,11 +139,19 @@ def _full_batch(
     sizes: np.ndarray, d: int, tau: float, sampler: None, eta: float, inits: int, seed: int, most: int, tell: Tell
 ) -> tuple[dict[str, np.ndarray], Float[np.ndarray, "s k d"]]:
     """Samples that coincide stay together, and move as their class does: k points with multiplicities."""
-    method = ProjectedGradient(PerSample(eta, tuple(map(float, sizes))), tolerance=0.0)
+    method = ProjectedGradient(PerSample(eta, tuple(map(float, sizes))))
     rng = np.random.default_rng(seed)
-    starts = np.stack([_means_of_rows(rng, sizes, d) for _ in range(inits)])
-    solution = solve(_collapsed(sizes, d, tau), method=method, H0=starts, max_steps=most, progress=tell)
-    return histories(solution.history), solution.H
+    starts = [(s, Start(_means_of_rows(rng, sizes, d))) for s in range(inits)]
+    outcomes: dict[int, Outcome] = {}
+
+    def finished(outcome: Outcome) -> None:
+        outcomes[outcome.key] = outcome
+        tell(1)
+
+    schedule = Schedule(MOST_LANES, every=max(1, most // LINES_OF_FULL), max_steps=most)
+    run_lanes(method, _collapsed(sizes, d, tau), starts, schedule, finished)
+    ended = [outcomes[s] for s in range(inits)]
+    return histories([outcome.history for outcome in ended]), np.stack([outcome.H for outcome in ended])
 
 
 def _collapsed(sizes: np.ndarray, d: int, tau: float) -> Problem:

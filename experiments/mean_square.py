@@ -10,7 +10,7 @@ from jaxtyping import Float
 from experiments.cells import Cell, Computed, Tell
 from experiments.emergence import sampler_of
 from experiments.local_phase import near_frame
-from solvers.descent.walks import Rule, advance, begin
+from solvers.descent.walks import Rule, begin, move
 from ufm import Problem, step_imbalance
 from ufm.samplers import Sampler
 from ufm.stochastic_rate import best_step, class_laws, least_rate, mean_square_rate
@@ -32,13 +32,13 @@ def measured_rate(problem: Problem, sampler: Sampler, eta: float, *, starts: int
     slowest = int(predicted.argmax())
     law = class_laws(sampler, np.bincount(labels))[slowest]
     steps = law.epoch * max(1, round(np.log(FALL) / np.log(predicted[slowest]) / law.epoch))
-    rule, population = Rule(sampler, None, eta), sampler.population(labels)
+    rule, population = Rule(sampler, None), sampler.population(labels)
     H = np.stack([near_frame(problem, DEVIATION, 0.0, seed + s) for s in range(starts)])
     keys = np.stack([np.asarray(jax.random.key_data(jax.random.key(seed + s))) for s in range(starts)])
     state = begin(H, keys, population, rule=rule)
     squares = [_squares(H[:, labels == slowest])]
     for _ in range(2 if law.bound else 1):
-        state, _ = advance(state, population, problem, np.int32(steps), rule=rule)
+        state = move(state, population, problem, np.int32(steps), np.float64(eta), rule=rule)
         squares.append(_squares(np.asarray(state.H)[:, labels == slowest]))
     return float(predicted[slowest]), float((squares[-1] / squares[-2]) ** (1.0 / steps))
 

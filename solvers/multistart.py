@@ -200,6 +200,7 @@ def _first_line(H: Float[np.ndarray, "n d"], problem: Problem) -> Record:
 
 
 def random_starts(problem: Problem, inits: int, seed: int) -> Iterator[Float[np.ndarray, "n d"]]:
+    """Starts 0 to inits - 1 of a seed, one after the other (`solvers.descent.random_starts`)."""
     key = jax.random.key_data(jax.random.key(seed))
     for s in range(inits):
         yield np.asarray(_start(key, np.int32(s), rows=problem.num_points, d=problem.d, nonneg=problem.nonneg))

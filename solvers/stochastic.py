@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,15 +60,15 @@ class StochasticProjectedGradient:
     Of the problem labels, d, tau, loss and model count; its batches are what the end is judged by (`Solution.excess`:
     of the full batch O(n^2), unless others are given). A line of the history holds the geometry of the class means, and
     excess and residual of *one batch*, the next one, which has not moved the point yet: what it costs does not grow
-    with n^2, and it varies from line to line. A start takes all its steps (`Status.ALL_STEPS`): nothing else stops it but
-    a step that is not finite, and max_seconds, read after each line. A start depends on its seed and number alone.
+    with n^2, and it varies from line to line. A start takes all its steps (`Status.ALL_STEPS`): nothing else stops it
+    but a step that is not finite, and max_seconds, read after each line. It depends on its seed and number alone.
 
     Raises InvalidInput, naming the field.
     """
 
     sampler: Sampler
     transformation: Transformation | None = None
-    schedule: Schedule = 0.1
+    schedule: float | Schedule = 0.1
     every: int = 500
     keep: Path | str | None = None
 
@@ -119,13 +119,16 @@ class StochasticProjectedGradient:
         """Every start to its last step, and not judged: nothing that grows with n^2.
 
         tell: called with the number of starts that have ended. until: whether those on a device together need go no
-        further, from their last line (start,); they are then as out of time. Raises InvalidInput for a sampler that cannot draw from
-        the problem's classes, points that stand for several samples, or a kept file that is not of this call.
+        further, from their last line (start,); they are then as out of time. Raises InvalidInput for a sampler that
+        cannot draw from the problem's classes, points that stand for several samples, or a kept file of another call.
         """
         if not bool((np.asarray(problem.multiplicity) == 1).all()):
             raise InvalidInput("problem", "points that stand for several samples", "give one point a sample")
         population = self.sampler.population(np.asarray(problem.labels))
-        rule, count = Rule(self.sampler, self.transformation, self.schedule), len(starts)
+        count, rule = len(starts), Rule(self.sampler, self.transformation)
+        length = 1.0 if callable(self.schedule) else float(self.schedule)
+        if callable(self.schedule):
+            rule = replace(rule, schedule=self.schedule)
         together = int(np.clip(GROUP_ENTRIES // starts[0].size, 1, count)) * devices.count()
         parts = []
         for first in range(0, count, together):
@@ -138,7 +141,7 @@ class StochasticProjectedGradient:
                 if self.keep is None
                 else _kept(Path(self.keep), first, (problem, self.sampler, self.every, H, keys))
             )
-            parts.append(_Way(rule, problem, population, self.every, kept, until).walk(H, keys, limits))
+            parts.append(_Way(rule, length, problem, population, self.every, kept, until).walk(H, keys, limits))
             tell(min(together, count - first))
         return _joined(parts, count, limits)
 
@@ -157,6 +160,7 @@ class _Way:
     """The way of the starts that are on a device together."""
 
     rule: Rule
+    length: float
     problem: Problem
     population: Population
     every: int
@@ -183,7 +187,8 @@ class _Way:
                 if steps <= 0:
                     break
                 began, compiling = time.perf_counter(), compile_seconds()
-                state, line = walks.advance(state, self.population, self.problem, np.int32(steps), rule=self.rule)
+                given = (self.population, self.problem, np.int32(steps), np.float64(self.length))
+                state, line = walks.advance(state, *given, rule=self.rule)
                 lines.append(jax.tree.map(np.asarray, line))
                 spent += time.perf_counter() - began - (compile_seconds() - compiling)
                 if self.kept is not None and time.monotonic() - saved > SECONDS_BETWEEN:

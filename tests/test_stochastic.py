@@ -186,6 +186,7 @@ def test_a_failed_start_takes_no_other_with_it():
     assert walked.steps.tolist() == [20, 0, 20]
     np.testing.assert_array_equal(walked.H[1], H0[1])
     assert np.isfinite(walked.H).all()
+    assert all(np.isfinite(column).all() for history in walked.history for column in history if column is not None)
 
 
 def test_until():
@@ -208,7 +209,7 @@ def test_a_file_of_another_call_is_refused(tmp_path, damage):
         path.write_bytes(path.read_bytes()[:-200])
     elif damage == "text":
         path.write_text("not a file of arrays")
-    with pytest.raises(InvalidInput, match="^keep = "):
+    with pytest.raises(InvalidInput, match=r"^keep = "):
         solve(problem_of(tau=0.6) if damage == "other" else problem_of(), 1, damage == "elsewhere", kept, max_steps=20)
 
 

@@ -11,8 +11,8 @@ and the mean of class a moves by m_a / n_a of that. So on average, and to first 
     eta sin(theta) s e^{s (cos theta - 1)} (1/n_a + 1/n_b) E[ m_a m_b ( [m_a >= 2] / Z_a + [m_b >= 2] / Z_b ) ]
 
 a step, and the time from theta_0 to a right angle is an integral over theta. In the full batch, where the two are
-minorities, Z is about N e^{-s} and the time grows like N, that is like R. Under uniform batches of b samples m_a >= 2 is
-itself rare, and the time grows like N^3/b^2 as soon as few batches hold two samples of a minority.
+minorities, Z is about N e^{-s} and the time grows like N, that is like R. Under uniform batches of b samples m_a >= 2
+is itself rare, and the time grows like N^3/b^2 as soon as few batches hold two samples of a minority.
 
 Random starts: class means of n_min rows, uniform on the nonnegative part of the unit sphere, differ by an angle of
 about sqrt((pi - 2) / n_min) where d is large (each row has squared length 2/pi along the mean direction and 1 - 2/pi

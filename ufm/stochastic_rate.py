@@ -1,12 +1,12 @@
-r"""How fast stochastic projected gradient collapses classes near an orthogonal frame, in mean square, under random batches.
+r"""How fast stochastic projected gradient collapses classes near an orthogonal frame: in mean square, random batches.
 
 A step takes one random batch B of a sampler and the gradient of its summed loss, with step eta. In the batch class c
-has m samples beside q of other classes; w = (1/(m-1) - 1/Z)/tau = q e^{-1/tau} / ((m-1) Z tau), Z = (m-1) + q e^{-1/tau}
+has m samples beside q of other classes; Z = (m-1) + q e^{-1/tau}, w = (1/(m-1) - 1/Z)/tau = q e^{-1/tau}/((m-1) Z tau)
 (`ufm.local_rate`, of the batch). Near a frame the deviations x_i of the members from mu_c move to the batch's mean,
 
     x_i <- xbar_B + rho (x_i - xbar_B),     rho(m, q) = (1 - 2 eta w) / (1 + 2 eta w (m-1)),
 
-and those of other samples stay. Nothing else moves (m < 2 or q = 0: rho = 1). The sum over a batch is kept, so the class
+and those of other samples stay. Nothing moves if m < 2 or q = 0: rho = 1. The sum over a batch is kept, so the class
 mean is too, and V = sum_i |x_i - xbar|^2 loses (1 - rho^2) times the squares within the batch. Given its count every
 set of samples of a class is equally likely, so that these are V (m-1)/(n_c-1) on average: V contracts in mean square by
 
@@ -17,8 +17,8 @@ the place of the mean: with T batches the factor of an epoch is 1 - T (1 - r_c),
 bound to every batch, squares within them, within the others and between both means follow a linear recursion, and
 its spectral radius is the rate; two views of an image differ by what contracts on its own. (Theory, 5.20.)
 
-**The best step.** rho = 0 is the best there is: r_c >= 1 - E[(m-1)_+] / (n_c - 1), whatever eta and tau. No step makes a
-class contract faster than its samples meet positives; so under uniform batches the *smallest* class is the slowest,
+**The best step.** rho = 0 is the best there is: r_c >= 1 - E[(m-1)_+] / (n_c - 1), whatever eta and tau. No step makes
+a class contract faster than its samples meet positives; so under uniform batches the *smallest* class is the slowest,
 where in the full batch it is the largest. If a batch always holds the same m and q of the class, eta = 1/(2w) attains
 it; and for smaller steps the best temperature is that of the full batch with m and q in the place of n_c and N - n_c,
 tau = 1 / (1 + W(q / ((m-1) e))) (theory, 5.21). Else both are found by minimising in one variable.

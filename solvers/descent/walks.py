@@ -23,7 +23,7 @@ from ufm.problem import PADDING, Problem
 from ufm.projections import project
 from ufm.samplers import Population, Sampler
 
-Schedule = float | Callable[[Any], Any]
+Schedule = Callable[[Any], Any]
 
 
 class Walks(NamedTuple):
@@ -42,11 +42,15 @@ class Walks(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """One step, as it is compiled: see `solvers.stochastic.StochasticProjectedGradient`."""
+    """One step, as it is compiled: see `solvers.stochastic.StochasticProjectedGradient`.
+
+    - schedule: lengths of steps by their number, times `length`; None if all are `length`, which is an argument of what
+      is compiled: another needs no compilation.
+    """
 
     sampler: Sampler
     transformation: Transformation | None
-    schedule: Schedule
+    schedule: Schedule | None = None
 
     @property
     def optimiser(self) -> optax.GradientTransformation:
@@ -54,9 +58,9 @@ class Rule:
         assert self.transformation is not None
         return made(self.transformation)
 
-    def length(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """The schedule at a step, counted from 0."""
-        return jnp.asarray(self.schedule(step) if callable(self.schedule) else self.schedule, jnp.float64)
+    def at(self, step: Int[Array, ""], length: Float[Array, ""]) -> Float[Array, ""]:
+        """The length of a step, counted from 0."""
+        return length if self.schedule is None else jnp.asarray(self.schedule(step), jnp.float64) * length
 
 
 def begin_walks(H: Float[Array, "s m d"], keys: UInt32[Array, "s w"], population: Population, *, rule: Rule) -> Walks:
@@ -71,36 +75,55 @@ def begin_walks(H: Float[Array, "s m d"], keys: UInt32[Array, "s w"], population
 
 
 def advance_walks(
-    walks: Walks, population: Population, problem: Problem, steps: Int[Array, ""], *, rule: Rule
+    walks: Walks,
+    population: Population,
+    problem: Problem,
+    steps: Int[Array, ""],
+    length: Float[Array, ""],
+    *,
+    rule: Rule,
 ) -> tuple[Walks, Record]:
-    """So many steps of each, and the line of a history where that leads.
+    """So many steps of each, and the line of a history where that leads."""
+    walks = move_walks(walks, population, problem, steps, length, rule=rule)
+    return walks, jax.lax.map(lambda walk: _line(walk, population, problem, rule), walks)
+
+
+def move_walks(
+    walks: Walks,
+    population: Population,
+    problem: Problem,
+    steps: Int[Array, ""],
+    length: Float[Array, ""],
+    *,
+    rule: Rule,
+) -> Walks:
+    """So many steps of each.
 
     One after the other, so that a step touches the rows of its batch alone: loops over all starts together would
     choose between old and new embeddings, row by row.
     """
 
-    def one(walk: Walks) -> tuple[Walks, Record]:
-        walk = jax.lax.fori_loop(0, steps, lambda _, walk: _step(walk, population, problem, rule), walk)
-        return walk, _line(walk, population, problem, rule)
+    def one(walk: Walks) -> Walks:
+        return jax.lax.fori_loop(0, steps, lambda _, walk: _step(walk, population, problem, length, rule), walk)
 
     return jax.lax.map(one, walks)
 
 
-def _step(walk: Walks, population: Population, problem: Problem, rule: Rule) -> Walks:
+def _step(walk: Walks, population: Population, problem: Problem, length: Float[Array, ""], rule: Rule) -> Walks:
     """One batch, its gradient, one update, the projection; nothing of it where that is not finite."""
     batch, sampler = rule.sampler.next(walk.sampler, population)
-    gradient, length = batch_gradient(walk.H, problem, batch), rule.length(walk.steps)
+    gradient, eta = batch_gradient(walk.H, problem, batch), rule.at(walk.steps, length)
     inside, beyond = batch != PADDING, walk.H.shape[0]
     if rule.transformation is None:
         optimiser, rows = None, jnp.where(inside, batch, beyond)
-        moved = project(walk.H[batch] - length * gradient, problem.nonneg)
+        moved = project(walk.H[batch] - eta * gradient, problem.nonneg)
         moves = ~walk.failed & jnp.all(jnp.isfinite(moved) | ~inside[:, None])
         # Rows out of range are not written.
         H = walk.H.at[jnp.where(moves, rows, beyond)].set(moved, mode="drop")
     else:
         whole = jnp.zeros_like(walk.H).at[batch].add(gradient)  # padding adds 0
         update, optimiser = rule.optimiser.update(whole, walk.optimiser, walk.H)
-        moved = project(walk.H + length * update, problem.nonneg)  # type: ignore[operator]
+        moved = project(walk.H + eta * update, problem.nonneg)  # type: ignore[operator]
         moves = ~walk.failed & jnp.all(jnp.isfinite(moved))
         H = jnp.where(moves, moved, walk.H)
         optimiser = jax.tree.map(partial(jnp.where, moves), optimiser, walk.optimiser)
@@ -108,7 +131,10 @@ def _step(walk: Walks, population: Population, problem: Problem, rule: Rule) -> 
 
 
 def _line(walk: Walks, population: Population, problem: Problem, rule: Rule) -> Record:
-    """The geometry of the point; excess and residual of the batch that comes next, which has not moved it yet."""
+    """The geometry of the point; excess and residual of the batch that comes next, which has not moved it yet.
+
+    The largest double where these are not finite: the step to come fails.
+    """
     batch, _ = rule.sampler.next(walk.sampler, population)
     rows, slots = walk.H[batch], jnp.arange(len(batch), dtype=problem.batches.dtype)
     alone = eqx.tree_at(
@@ -117,8 +143,12 @@ def _line(walk: Walks, population: Population, problem: Problem, rule: Rule) -> 
         (problem.labels[batch], problem.multiplicity[batch], jnp.where(batch == PADDING, PADDING, slots)[None]),
     )
     at = evaluate(rows, alone)
-    residual = jnp.max(stationarity(rows, at, alone))
-    return line(walk.steps, Iterate(walk.H, at.excess, residual, relative_conflict(at)), problem)
+    largest = jnp.finfo(walk.H.dtype).max
+    excess, residual = (
+        jnp.where(jnp.isfinite(number), number, largest)
+        for number in (at.excess, jnp.max(stationarity(rows, at, alone)))
+    )
+    return line(walk.steps, Iterate(walk.H, excess, residual, relative_conflict(at)), problem)
 
 
 def begin_on_devices(H: Array, keys: Array, population: Population, *, rule: Rule) -> Walks:
@@ -127,12 +157,14 @@ def begin_on_devices(H: Array, keys: Array, population: Population, *, rule: Rul
 
 
 def advance_on_devices(
-    walks: Walks, population: Population, problem: Problem, steps: Array, *, rule: Rule
+    walks: Walks, population: Population, problem: Problem, steps: Array, length: Array, *, rule: Rule
 ) -> tuple[Walks, Record]:
     """`advance_walks`, an equal share of the starts on each device."""
-    of = (0, None, None, None)
-    return devices.shared_out(partial(advance_walks, rule=rule), of)(walks, population, problem, steps)
+    of = (0, None, None, None, None)
+    return devices.shared_out(partial(advance_walks, rule=rule), of)(walks, population, problem, steps, length)
 
 
 begin = Compiled(begin_on_devices)
+# Without a history, and so without what geometry takes to compile.
+move = Compiled(move_walks)
 advance = Compiled(advance_on_devices)
