@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt32
+from jaxtyping import Float, Int, UInt32
 
 from solvers.descent import walks
 from solvers.descent.lanes import Limits
@@ -38,7 +38,7 @@ class Walked(NamedTuple):
 
     H: Float[np.ndarray, "s n d"]
     status: tuple[Status, ...]
-    steps: np.ndarray
+    steps: Int[np.ndarray, " s"]
     history: tuple[Record, ...]
 
 
@@ -54,8 +54,8 @@ class StochasticProjectedGradient:
     - every: steps from one line of the history to the next.
     - keep: a file in which all starts are kept, every ten seconds, when a limit is reached and on Ctrl-C (of starts
       that do not fit a device together, files beside it). Where it is there, the same call goes on from it, to the
-      result that it would have come to without a stop, bit for bit; with larger limits, further. Transformation and
-      schedule may be functions, and are taken to be the same.
+      result that it would have come to without a stop, bit for bit; with larger limits, further. Functions, those of
+      transformation and schedule, are taken to be the same.
 
     Of the problem labels, d, tau, loss and model count; its batches are what the end is judged by (`Solution.excess`:
     of the full batch O(n^2), unless others are given). A line of the history holds the geometry of the class means, and
@@ -125,10 +125,9 @@ class StochasticProjectedGradient:
         if not bool((np.asarray(problem.multiplicity) == 1).all()):
             raise InvalidInput("problem", "points that stand for several samples", "give one point a sample")
         population = self.sampler.population(np.asarray(problem.labels))
-        count, rule = len(starts), Rule(self.sampler, self.transformation)
-        length = 1.0 if callable(self.schedule) else float(self.schedule)
-        if callable(self.schedule):
-            rule = replace(rule, schedule=self.schedule)
+        varies = callable(self.schedule)
+        rule = Rule(self.sampler, self.transformation, self.schedule if varies else None)
+        length, count = 1.0 if varies else float(self.schedule), len(starts)
         together = int(np.clip(GROUP_ENTRIES // starts[0].size, 1, count)) * devices.count()
         parts = []
         for first in range(0, count, together):
@@ -136,11 +135,8 @@ class StochasticProjectedGradient:
             missing = -min(together, count - first) % devices.count()
             group = [*range(first, min(first + together, count)), *[count - 1] * missing]
             H, keys = np.stack([starts[s] for s in group]), np.stack([_key(seed, s) for s in group])
-            kept = (
-                None
-                if self.keep is None
-                else _kept(Path(self.keep), first, (problem, self.sampler, self.every, H, keys))
-            )
+            told = (problem, self.sampler, self.transformation is None, length, self.every, H, keys)
+            kept = None if self.keep is None else _kept(Path(self.keep), first, told)
             parts.append(_Way(rule, length, problem, population, self.every, kept, until).walk(H, keys, limits))
             tell(min(together, count - first))
         return _joined(parts, count, limits)
@@ -175,8 +171,6 @@ class _Way:
         lines: list[Record] = []
         if self.kept is not None:
             state, lines = self.kept.read(state)
-            # A line that the last run's limit was the reason for.
-            lines = [line for line in lines if int(line.iteration.max()) % self.every == 0]
         spent, saved = 0.0, time.monotonic()
         try:
             while spent < limits.max_seconds and not bool(np.all(state.failed)):
@@ -186,6 +180,8 @@ class _Way:
                 steps = min(self.every - taken % self.every, limits.max_steps - taken)
                 if steps <= 0:
                     break
+                if lines and taken % self.every:  # a line that the limit of an earlier run was the reason for
+                    lines.pop()
                 began, compiling = time.perf_counter(), compile_seconds()
                 given = (self.population, self.problem, np.int32(steps), np.float64(self.length))
                 state, line = walks.advance(state, *given, rule=self.rule)
