@@ -10,9 +10,7 @@ not been drawn yet. Their expected number falls geometrically,
 
     X(T) = sum_c sum_j C(n_c, j) A_{c,j}^T + sum_{a<b} Q_{ab}^T,
 
-and the share of families without one is about prod_c 1/(1 + X_c) e^{-X of pairs}: unions of obstructions are counted
-in X_c too, and of N equal and independent ones (1 + a)^N - 1 subsets are expected to be obstructions where none is
-with probability (1 - a)^N, about 1/(1 + a)^N. Where single samples are counted (bound samplers), e^{-X}.
+and the share of families without one is about e^{-X}: the Poisson heuristic of random graphs, as for reshuffling.
 """
 
 from __future__ import annotations
@@ -133,14 +131,15 @@ def _forces(law: Law, loss: Loss) -> _Forces:
 
 
 class _Waiting(NamedTuple):
-    """Obstructions of one kind: the logarithms of how many there are, and of the probability that one batch leaves one.
+    """Obstructions of some kinds.
 
-    - singly: they are single samples, which go one by one; else splits, with their unions.
+    - count, probability: logarithms of how many there are, and of the probability that a batch leaves one.
+    - drawn: if above 0, the share of all units in a batch of an epoch, of which 1 - T drawn are left after T batches.
     """
 
     count: Float[np.ndarray, " j"]
     probability: Float[np.ndarray, " j"]
-    singly: bool = False
+    drawn: float = 0.0
 
 
 def expected_obstructions(sizes: Sequence[int] | Int[np.ndarray, " k"], sampler: Sampler, batches: float) -> float:
@@ -165,7 +164,7 @@ def batches_until_forced(sizes: Sequence[int] | Int[np.ndarray, " k"], sampler: 
     kinds = _waiting(sampler.law(sizes))
 
     def forced(batches: float) -> bool:
-        return sum(_log_none(waiting, batches) for waiting in kinds) >= math.log(share)
+        return sum(_expected(waiting, batches) for waiting in kinds) <= -math.log(share)
 
     low, high = 1.0, MOST_BATCHES
     if not forced(high):
@@ -179,17 +178,11 @@ def batches_until_forced(sizes: Sequence[int] | Int[np.ndarray, " k"], sampler: 
 
 
 def _expected(waiting: _Waiting, batches: float) -> float:
+    if waiting.drawn > 0:
+        return math.exp(waiting.count[0]) * max(1.0 - batches * waiting.drawn, 0.0)
     with np.errstate(invalid="ignore"):
         exponent = waiting.count + batches * waiting.probability
     return math.inf if exponent.max() > 700 else float(np.exp(exponent).sum())
-
-
-def _log_none(waiting: _Waiting, batches: float) -> float:
-    """The logarithm of the share of families without such an obstruction."""
-    if waiting.singly:
-        left = float(np.exp(batches * waiting.probability[0]))
-        return -math.inf if left >= 1 else math.exp(waiting.count[0]) * math.log1p(-left)
-    return -math.log1p(_expected(waiting, batches))
 
 
 def _waiting(law: Law) -> list[_Waiting]:
@@ -213,9 +206,9 @@ def _of_class(law: Law, c: int) -> _Waiting:
     if law.bound:
         if n == law.bound:
             return _Waiting(np.array([-math.inf]), np.zeros(1))
-        # Of an epoch: none is left at its end. Its batches are not independent.
         left = 1.0 - float(np.sum(x.probability * x.first)) / n
-        return _Waiting(np.array([math.log(n - law.bound)]), np.array([_log(left)]), singly=True)
+        share = law.urns[0].total / sum(law.sizes) if law.epoch else 0.0
+        return _Waiting(np.array([math.log(n - law.bound)]), np.array([_log(left)]), share)
     if n == 1:
         mixed = (x.total > x.first) & (x.first >= 1)
         return _Waiting(np.zeros(1), np.array([_log(1.0 - float(np.sum(x.probability * mixed)))]))

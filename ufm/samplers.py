@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Int
 from ufm.errors import InvalidInput, checked_seed, whole_number
 from ufm.laws import Law, Urn
 from ufm.problem import PADDING, checked_labels
-from ufm.strata import Population, distinct, of_classes
+from ufm.strata import Population, among, distinct, of_classes
 
 # What fits a machine: samples of all batches of one draw together.
 MOST_DRAWN = 50_000_000
@@ -223,7 +223,7 @@ class Reshuffled(Uniform):
         taken = state.order[place]
         # As many of the chosen lie beyond the front as there are unchosen in it: they change places in turn.
         moved = inside & (place >= state.at + quota)
-        hole = inside & ~jnp.any(front[:, None] == place[None, :], axis=1)
+        hole = inside & ~among(front, place)
         holes = jnp.full_like(front, beyond).at[_turn(hole)].set(front, mode="drop")
         order = state.order.at[jnp.where(moved, place, beyond)].set(
             state.order[holes[jnp.cumsum(moved) - 1]], mode="drop"
@@ -285,7 +285,7 @@ class ClassBalanced(Uniform):
         quota = state.base + jnp.zeros_like(state.base).at[chosen].add(more)
         end = jnp.cumsum(quota)
         slot = jnp.arange(self.batch_size, dtype=jnp.int32)
-        label = jnp.sum(end[None, :] <= slot[:, None], axis=1)
+        label = jnp.sum(end[:, None] <= slot[None, :], axis=0, dtype=jnp.int32)
         rank = slot - (end - quota)[label]
         own = of_classes(for_samples, population, label, quota[label], rank)
         return own, state._replace(key=key)
@@ -358,7 +358,7 @@ class Bound(Sampler):
         """What is drawn, and then the binding samples that are not among it."""
         drawn, inner = self.inner.next(state[0], population)
         binding = state[1]
-        held = jnp.any(binding[:, None] == drawn[None, :], axis=1)
+        held = among(binding, drawn)
         return jnp.concatenate([drawn, jnp.where(held, PADDING, binding)]), (inner, binding)
 
     def check(self, sizes: Int[np.ndarray, " k"]) -> None:

@@ -79,11 +79,21 @@ def distinct(
     known_as = x if offset is None else x + offset
     if inside is not None:
         known_as = jnp.where(inside, known_as, -1 - slot)
-    earlier = slot[:, None] > slot[None, :]
-    taken = jnp.any(earlier & (known_as[:, None] == known_as[None, :]), axis=1)
+    earlier = slot[:, None] < slot[None, :]
+    taken = _any_row(earlier & (known_as[:, None] == known_as[None, :]))
     # x_t = J_u: u is as many slots before t as their ranks differ.
     pointed = x - (size - quota)
     pointer = jnp.where((pointed >= 0) & (pointed < rank), slot - (rank - pointed), slot)
     for _ in range(max(1, len(rank) - 1).bit_length()):
         taken, pointer = taken | taken[pointer], pointer[pointer]
     return jnp.where(taken, last, x)
+
+
+def among(x: Int[Array, " s"], others: Int[Array, " t"]) -> Bool[Array, " s"]:
+    """Which of x are among the others."""
+    return _any_row(others[:, None] == x[None, :])
+
+
+def _any_row(table: Bool[Array, "t s"]) -> Bool[Array, " s"]:
+    """`any` over rows, as a sum of whole rows: of it XLA makes vector instructions on a CPU."""
+    return jnp.sum(table, axis=0, dtype=jnp.int32) > 0
