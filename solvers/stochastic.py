@@ -122,7 +122,7 @@ class StochasticProjectedGradient:
         further, from their last line (start,); they are then as out of time. Raises InvalidInput for a sampler that
         cannot draw from the problem's classes, points that stand for several samples, or a kept file of another call.
         """
-        if not bool((np.asarray(problem.multiplicity) == 1).all()):
+        if problem.is_expected or not bool((np.asarray(problem.multiplicity) == 1).all()):
             raise InvalidInput("problem", "points that stand for several samples", "give one point a sample")
         population = self.sampler.population(np.asarray(problem.labels))
         varies = callable(self.schedule)

@@ -194,9 +194,10 @@ def batch_gradient(H: Float[Array, "m d"], problem: Problem, members: Int[Array,
     Every point stands for one sample; the problem's own batches do not matter. Time O(s^2 d), whatever m is. Of plain
     SCL by rounded differences: accurate relative to the forces on a row, not to what is left of them at a minimiser.
     """
-    terms = anchor_terms(problem, members)
+    batch = Batch(members, None, None)
+    terms = anchor_terms(problem, batch)
     if not problem.loss.is_plain:
-        inside = _features(H, problem, members, None)
+        inside = _features(H, problem, batch, None)
         return _block(inside, terms, problem, jnp.zeros((), jnp.int32), len(members), True).gradient
     inside, label = members != PADDING, problem.labels[members]
     row = jnp.where(inside[:, None], H[members], 0.0)
