@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,6 +29,9 @@ def throughput(problem: Problem, starts: Float[np.ndarray, "s n d"], batch_size:
     have. torch-sgd: torch.optim.SGD on all of H, the loss of the rows drawn, all rows projected. torch-sgd, rows
     projected: only those drawn. torch by hand: only the rows drawn are differentiated, moved and projected.
     """
+    import torch  # raises before anything is timed
+
+    del torch
     ways: dict[str, Callable[[], float]] = {OURS: lambda: _ours(problem, starts, batch_size)}
     for name, options in (
         ("torch-sgd", {"dense": True, "project_all": True}),
@@ -64,20 +68,27 @@ def _ours(problem: Problem, starts: Float[np.ndarray, "s n d"], batch_size: int)
     return (time.perf_counter() - began) / STEPS / len(starts)
 
 
-def _torch(
-    problem: Problem, start: Float[np.ndarray, "n d"], batch_size: int, *, dense: bool, project_all: bool
-) -> float:
-    import torch
-
-    labels, tau, n = torch.from_numpy(np.asarray(problem.labels).astype(np.int64)), float(problem.tau), len(start)
+def batch_loss(torch: Any, tau: float, batch_size: int) -> Callable[[Any, Any], Any]:
+    """The summed loss of the rows of a batch and their labels, in PyTorch (the module)."""
     itself = torch.eye(batch_size, dtype=torch.bool)
 
-    def loss(rows: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    def loss(rows: Any, own: Any) -> Any:
         positive = (own[:, None] == own[None, :]) & ~itself
         count = positive.sum(dim=1)
         logits = (rows @ rows.T / tau).masked_fill(itself, -torch.inf)
         mean = logits.masked_fill(~positive, 0.0).sum(dim=1) / count.clamp(min=1)
         return (torch.logsumexp(logits, dim=1) - mean)[count > 0].sum()
+
+    return loss
+
+
+def _torch(
+    problem: Problem, start: Float[np.ndarray, "n d"], batch_size: int, *, dense: bool, project_all: bool
+) -> float:
+    import torch
+
+    labels, n = torch.from_numpy(np.asarray(problem.labels).astype(np.int64)), len(start)
+    loss = batch_loss(torch, float(problem.tau), batch_size)
 
     def projected(rows: torch.Tensor) -> torch.Tensor:
         rows = rows.clamp(min=0) if problem.nonneg else rows

@@ -548,7 +548,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, small_gallery, capsys):
 
 def test_the_benchmark_leaves_what_its_figure_is_drawn_from(tmp_path, monkeypatch):
     small = ["--R", "2", "--k", "3", "--n-min", "2", "--d", "4", "--starts", "1", "--peers", "staircase"]
-    assert benchmarks.main([*small, "--growth", "2", "--out", str(tmp_path)]) == 0
+    assert benchmarks.main([*small, "--growth", "2", "--stochastic", "--out", str(tmp_path)]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"benchmark.csv", "growth.csv", "cells"}
     data = Store(tmp_path).read_cell(benchmarks.benchmark_cell().file)
     assert data["peer"].values.tolist() == ["staircase"]
