@@ -112,9 +112,9 @@ def test_counts_and_pairs_follow_the_stated_law(sampler, sizes, draw):
 
     free = [np.flatnonzero((of == c) & ~binding) for c in range(law.k)]
     for c, e in [(0, 0), (0, 1), (1, law.k - 1)]:
-        i, j = free[c][0], free[e][-1]
-        if i == j or not len(free[e]):
+        if not len(free[e]) or free[c][0] == free[e][-1]:
             continue
+        i, j = free[c][0], free[e][-1]
         together = int((images[:, i] & images[:, j]).sum())
         meets = law.meets(c, e)
         assert p_value([together, len(images) - together], len(images) * np.array([meets, 1 - meets])) > 0.001

@@ -106,6 +106,7 @@ def _of_each(H: Float[Array, "m d"], problem: Problem) -> Float[Array, " nb"]:
     """The loss of each batch, unweighted."""
 
     def of(batch: Batch) -> Float[Array, ""]:
+        assert batch.counts is not None
         alone = eqx.tree_at(
             lambda p: (p.batches, p.counts, p.weights),
             problem,

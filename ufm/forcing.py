@@ -79,7 +79,10 @@ def forcing_family(
         elif forces.lone[c]:
             one_by_one = pairwise(own) if law.views == 1 else own
             rows += [samples(np.array(pair)) for pair in one_by_one]
-    ends = [[samples(own[:2])] if forces.glued[c] else [samples(unit) for unit in own] for c, own in enumerate(units)]
+    ends = [
+        [samples(own[:2])] if forces.glued[c] else [samples(unit) for unit in own[:, None]]
+        for c, own in enumerate(units)
+    ]
     for a in range(law.k):
         for b in range(a):
             if forces.cross[a, b]:
@@ -219,7 +222,7 @@ def _of_class(law: Law, c: int) -> _Waiting:
         return _Waiting(count, apart / law.epoch)
     glues = (x.total > x.first) | (law.views * x.first >= 3)
     joined = np.zeros(len(j))
-    for own, p in zip(x.first[glues], x.probability[glues], strict=True):
+    for own, p in zip(x.first[glues].tolist(), x.probability[glues].tolist(), strict=True):
         if own >= 1:
             joined += p * np.maximum(1.0 - avoids(n, j, own) - avoids(n, n - j, own), 0.0)
     return _Waiting(log_splits(n), np.log(np.maximum(1.0 - joined, 1e-300)))

@@ -12,6 +12,7 @@ binding units of each class: of x_c drawn, r_c are new, hypergeometric, and the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -91,10 +92,9 @@ class Law:
         if self.bound * self.views >= 2:
             return 1.0
         law = self.drawn(c)
-        held = self.views * (law.first if not self.bound else self.bound + (law.first > 0))
-        # With one binding sample: a new one among those drawn.
-        new = 1.0 if self.bound == 0 else 1.0 - avoids(self.sizes[c], self.bound, law.first)
-        return float(np.sum(law.probability * (held >= 2) * new))
+        # With one binding sample: unless there is no other among those drawn.
+        missing = avoids(self.sizes[c], self.sizes[c] - 1, law.first) if self.bound else self.views * law.first < 2
+        return float(np.sum(law.probability * (1.0 - missing)))
 
     def includes(self, c: int) -> float:
         """P(a given sample of class c is in a batch), of samples that are not bound."""
@@ -122,7 +122,7 @@ class Law:
         for urn in self.urns:
             for y in _vectors(urn.pool, urn.drawn):
                 x = [b + urn.scale * one for b, one in zip(urn.base, y, strict=True)]
-                weight = urn.weight * float(np.exp(_log_hypergeometric(urn.pool, y)))
+                weight = urn.weight * math.exp(_log_hypergeometric(urn.pool, y))
                 for new, share in self._new(x):
                     found[new] = found.get(new, 0.0) + weight * share
         return Counts(np.array(list(found), dtype=np.int64), np.array(list(found.values())))
@@ -135,7 +135,7 @@ class Law:
         m = self.bound
         tables = [
             [
-                (r, float(np.exp(_log_hypergeometric((n - m, m), (r, own - r)))))
+                (r, math.exp(_log_hypergeometric((n - m, m), (r, own - r))))
                 for r in range(max(0, own - m), min(own, n - m) + 1)
             ]
             for n, own in zip(self.sizes, x, strict=True)
@@ -185,7 +185,7 @@ def _of_urn(urn: Urn, c: int, e: int | None) -> Drawn:
         _log_choose(a, i)
         + _log_choose(b, j)
         + _log_choose(rest, urn.drawn - i - j)
-        - _log_choose(sum(urn.pool), np.array(urn.drawn))
+        - _log_choose(sum(urn.pool), np.array([urn.drawn]))
     )
     of_second = np.zeros_like(j) if e is None else urn.base[e] + urn.scale * j
     return Drawn(urn.base[c] + urn.scale * i, of_second, np.full(len(i), urn.total), urn.weight * probability)
@@ -196,8 +196,8 @@ def _log_choose(n: int, k: Int[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
 
 
 def _log_hypergeometric(pool: tuple[int, ...], y: tuple[int, ...]) -> float:
-    ways = sum(float(_log_choose(n, np.array(own))) for n, own in zip(pool, y, strict=True))
-    return ways - float(_log_choose(sum(pool), np.array(sum(y))))
+    ways = sum(math.log(math.comb(n, own)) for n, own in zip(pool, y, strict=True))
+    return ways - math.log(math.comb(sum(pool), sum(y)))
 
 
 def _number(pool: tuple[int, ...], drawn: int) -> int:

@@ -78,7 +78,7 @@ def _logarithms(class_sizes: Sequence[int], batch_size: int) -> tuple[np.ndarray
     n = sum(sizes)
     full, rest = divmod(n, batch_size)
     batches = [batch_size] * full + [rest] * (rest > 0)
-    splits = {size: splits(size, n, batches) for size in set(sizes)}
+    of_class = {size: splits(size, n, batches) for size in set(sizes)}
     repelled = {}
     for first, a in enumerate(sizes):
         for b in sizes[:first]:
@@ -87,8 +87,8 @@ def _logarithms(class_sizes: Sequence[int], batch_size: int) -> tuple[np.ndarray
     strangers = {
         (a, b): full * _log_never(n, a, b, batch_size) + (rest > 0) * _log_never(n, a, b, rest) for a, b in repelled
     }
-    count = [*(splits[size][0] for size in sizes), np.log(list(repelled.values()))]
-    probability = [*(splits[size][1] for size in sizes), np.array(list(strangers.values()))]
+    count = [*(of_class[size][0] for size in sizes), np.log(list(repelled.values()))]
+    probability = [*(of_class[size][1] for size in sizes), np.array(list(strangers.values()))]
     return np.concatenate(count), np.concatenate(probability)
 
 

@@ -337,7 +337,7 @@ def serialised_samples(problem: Problem) -> bytes:
     return head + b"".join(np.asarray(column).astype("<i8").tobytes() for column in columns)
 
 
-def _shares(problem: Problem) -> list[Int[np.ndarray, " s+1"]]:
+def _shares(problem: Problem) -> list[Int[np.ndarray, " _"]]:
     """Samples of each member of a batch, the members in increasing order, and the bits of its weight."""
     rows = zip(*(np.asarray(of) for of in problem.rows), strict=True)
     return [
