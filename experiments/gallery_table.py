@@ -185,8 +185,8 @@ FIGURES = {
         "Steps in which the mean squares of within-class deviations fall by a factor e near a frame, of the slowest "
         "class, against the temperature (left) and the step (right); plain stochastic projected gradient, UFM+, STEP "
         "imbalance, k = 4, R = 4, n_min = 8, batches of 16. Lines predicted from the law of the counts, markers "
-        "measured over 256 starts. Stars: the best step; faint horizontal lines: what no step and no temperature "
-        "beats, since samples must meet positives to move.",
+        "measured over 256 to 4,096 starts. Stars: the best step; faint horizontal lines: what no step and no "
+        "temperature beats, since samples must meet positives to move.",
         stochastic_rate.draw,
         rate_cells(),
     ),

@@ -19,9 +19,11 @@ from ufm.stochastic_rate import best_step, class_laws, least_rate, mean_square_r
 DEVIATION = 1e-5
 # Fall of the mean squares over which a rate is measured: beyond it few starts make up their mean.
 FALL = np.exp(-2.0)
+# Starts: as many as make so many steps together, since a class of few samples contracts in few steps, by chance.
+START_STEPS, FEWEST, MOST = 60_000, 256, 4096
 
 
-def measured_rate(problem: Problem, sampler: Sampler, eta: float, *, starts: int, seed: int) -> tuple[float, float]:
+def measured_rate(problem: Problem, sampler: Sampler, eta: float, *, seed: int) -> tuple[float, float]:
     """Predicted and measured factor a step of the mean squares, over starts, of the class predicted to be slowest.
 
     Over whole epochs, until they have fallen by about FALL; of a sampler with bound samples after they have done so
@@ -32,9 +34,10 @@ def measured_rate(problem: Problem, sampler: Sampler, eta: float, *, starts: int
     slowest = int(predicted.argmax())
     law = class_laws(sampler, np.bincount(labels))[slowest]
     steps = law.epoch * max(1, round(np.log(FALL) / np.log(predicted[slowest]) / law.epoch))
+    starts = int(np.clip(START_STEPS // steps, FEWEST, MOST))
     rule, population = Rule(sampler, None), sampler.population(labels)
     H = np.stack([near_frame(problem, DEVIATION, 0.0, seed + s) for s in range(starts)])
-    keys = np.stack([np.asarray(jax.random.key_data(jax.random.key(seed + s))) for s in range(starts)])
+    keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), starts)))
     state = begin(H, keys, population, rule=rule)
     squares = [_squares(H[:, labels == slowest])]
     for _ in range(2 if law.bound else 1):
@@ -50,7 +53,7 @@ def _squares(rows: Float[np.ndarray, "s n d"]) -> float:
 
 def rate_cell(sampler: str, batch_size: int, R: float) -> Cell:
     """The rate against the temperature and against the step, of one sampler."""
-    asked = {"sampler": sampler, "batch_size": batch_size, "R": R, "k": 4, "n_min": 8, "starts": 256, "eta": 0.3}
+    asked = {"sampler": sampler, "batch_size": batch_size, "R": R, "k": 4, "n_min": 8, "eta": 0.3}
     name = f"mean-square-{sampler}-b{batch_size}-R{R:g}"
     own = {"taus": [0.2, 0.5, 1.0, 3.0], "etas": [0.1, 0.3, 1.0, 5.0]}
     return Cell(name, rates, {**asked, **own})
@@ -63,7 +66,6 @@ def rates(
     R: float,
     k: int,
     n_min: int,
-    starts: int,
     eta: float,
     taus: list[float],
     etas: list[float],
@@ -82,8 +84,8 @@ def rates(
 
     fine_tau = np.geomspace(taus[0] / 1.2, taus[-1] * 1.2, 41)
     fine_eta = np.geomspace(etas[0] / 1.2, etas[-1] * 1.2, 41)
-    by_tau = [measured_rate(problem(tau), made, eta, starts=starts, seed=0) for tau in taus]
-    by_eta = [measured_rate(problem(0.5), made, step, starts=starts, seed=0) for step in etas]
+    by_tau = [measured_rate(problem(tau), made, eta, seed=0) for tau in taus]
+    by_eta = [measured_rate(problem(0.5), made, step, seed=0) for step in etas]
     best = best_step(problem(0.5), made)
     return xr.Dataset(
         {
