@@ -83,9 +83,9 @@ def emergence(
     """
     counts, began = np.asarray(sizes), time.perf_counter()
     made = sampler_of(sampler, batch_size, counts)
-    run = _full_batch if made is None else _random_batches
-    history, means = run(counts, d, tau, made, eta, inits, seed, max_steps, progress)
-    reached = history["delta_gm"] < EMERGED
+    asked = (counts, d, tau, eta, inits, seed, max_steps, progress)
+    history, means = _full_batch(*asked) if made is None else _random_batches(made, *asked)
+    reached = np.asarray(history["delta_gm"] < EMERGED)
     emerged = reached.any(axis=1)
     first = np.where(emerged, history["iteration"][np.arange(inits), reached.argmax(axis=1)], np.nan)
     data: dict[str, Any] = {
@@ -120,7 +120,7 @@ def predictions(sizes: np.ndarray, d: int, tau: float, sampler: Sampler | None, 
 
 
 def _random_batches(
-    sizes: np.ndarray, d: int, tau: float, sampler: Sampler, eta: float, inits: int, seed: int, most: int, tell: Tell
+    sampler: Sampler, sizes: np.ndarray, d: int, tau: float, eta: float, inits: int, seed: int, most: int, tell: Tell
 ) -> tuple[dict[str, np.ndarray], Float[np.ndarray, "s k d"]]:
     labels = np.repeat(np.arange(len(sizes)), sizes)
     problem = Problem(labels, d, tau)
@@ -136,7 +136,7 @@ def _random_batches(
 
 
 def _full_batch(
-    sizes: np.ndarray, d: int, tau: float, sampler: None, eta: float, inits: int, seed: int, most: int, tell: Tell
+    sizes: np.ndarray, d: int, tau: float, eta: float, inits: int, seed: int, most: int, tell: Tell
 ) -> tuple[dict[str, np.ndarray], Float[np.ndarray, "s k d"]]:
     """Samples that coincide stay together, and move as their class does: k points with multiplicities."""
     method = ProjectedGradient(PerSample(eta, tuple(map(float, sizes))))

@@ -32,7 +32,8 @@ class Kept:
         content = io.BytesIO()
         columns = {name: np.stack([getattr(line, name) for line in lines]) for name in COLUMNS}
         leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-        np.savez(content, **{TOLD: np.array(self._digest())}, **columns, **leaves)
+        named: dict[str, Any] = {TOLD: np.array(self._digest()), **columns, **leaves}
+        np.savez(content, **named)
         write_atomically(self.path, content.getvalue())
 
     def read(self, begun: Walks) -> tuple[Walks, list[Record]]:

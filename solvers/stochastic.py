@@ -125,9 +125,9 @@ class StochasticProjectedGradient:
         if problem.is_expected or not bool((np.asarray(problem.multiplicity) == 1).all()):
             raise InvalidInput("problem", "points that stand for several samples", "give one point a sample")
         population = self.sampler.population(np.asarray(problem.labels))
-        varies = callable(self.schedule)
-        rule = Rule(self.sampler, self.transformation, self.schedule if varies else None)
-        length, count = 1.0 if varies else float(self.schedule), len(starts)
+        given, count = self.schedule, len(starts)
+        schedule, length = (given, 1.0) if callable(given) else (None, float(given))
+        rule = Rule(self.sampler, self.transformation, schedule)
         together = int(np.clip(GROUP_ENTRIES // starts[0].size, 1, count)) * devices.count()
         parts = []
         for first in range(0, count, together):

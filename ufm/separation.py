@@ -80,7 +80,8 @@ def _pair(law: Law, a: int, b: int) -> Drawn:
     """Samples of two classes in a batch, with its size."""
     if not law.bound:
         drawn = law.drawn(a, b)
-        return Drawn(*(law.views * column for column in drawn[:3]), drawn.probability)
+        views = law.views
+        return Drawn(views * drawn.first, views * drawn.second, views * drawn.total, drawn.probability)
     found = law.counts() if law.vectors <= MOST_VECTORS else law.sampled(SAMPLED, SEED)
     held = law.views * (found.drawn + law.bound)
     return Drawn(held[:, a], held[:, b], held.sum(axis=1), found.probability)
