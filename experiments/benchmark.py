@@ -21,6 +21,7 @@ from experiments import command_line
 from experiments.cells import Cell, Computed, Tell, log_console
 from experiments.peers import PEERS, Run, Test
 from experiments.store import Store
+from experiments.throughput import throughput
 from solvers.certification.certifier import Certifier
 from solvers.descent.random_starts import random_start
 from solvers.multistart import solve
@@ -30,6 +31,8 @@ from ufm import InvalidInput, Problem, step_imbalance
 # Average cosine that a point may leave between any two classes and still count as the optimum: a
 # thousand times below what merged minorities show.
 SEPARATION = 1e-3
+# Of the table of stochastic steps.
+BATCH, STARTS = 128, 8
 Rows = list[dict[str, object]]
 
 
@@ -60,6 +63,8 @@ class Config:
     """Which peers to run; the ratios are to staircase."""
     growth: tuple[float, ...] = (1e3, 1e4, 4e4)
     """Imbalance ratios of the growth table: one start each, this project's default (4e4: n = 1,000,025)."""
+    stochastic: tuple[float, ...] = (1000.0,)
+    """Imbalance ratios of the table of stochastic steps: batches of 128, 8 starts, beside PyTorch's SGD."""
     out: Path = Path("runs/benchmark")
     """Directory of the results. In runs/gallery the gallery draws its figure of them."""
 
@@ -76,10 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InvalidInput("limit", config.limit, "give a positive number of seconds")
     problems = {R: _problem(config, R) for R in config.R}
     large = {R: _problem(config, R) for R in config.growth}
+    stepped = {R: _problem(config, R) for R in config.stochastic}
     store, console = Store(config.out), log_console()
     with store.alone():
         rows, grown = measure(config, problems, large, console)
-        for name, lines in (("benchmark", rows), ("growth", grown)):
+        stochastic = stochastic_steps(stepped, console)
+        for name, lines in (("benchmark", rows), ("growth", grown), ("stochastic", stochastic)):
             if lines:
                 store.write_csv(f"{name}.csv", lines)
         if rows and grown:
@@ -171,6 +178,20 @@ def growth(problems: dict[float, Problem], console: Console) -> Rows:
                 "peak_GiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
             }
         )
+    return rows
+
+
+def stochastic_steps(problems: dict[float, Problem], console: Console) -> Rows:
+    """One line of stochastic.csv a problem and peer."""
+    rows: Rows = []
+    for R, problem in problems.items():
+        console.print(f"R = {R:g}, n = {problem.num_samples:,}: stochastic steps", highlight=False)
+        try:
+            rows += [{"R": R, **row} for row in throughput(problem, _starts(problem, STARTS), BATCH)]
+        except ImportError as error:
+            console.print(f"  PyTorch did not run: {error}", highlight=False)
+    if rows:
+        console.print(_plain_table("stochastic steps, uniform batches, same loss", rows))
     return rows
 
 

@@ -24,6 +24,7 @@ TABLES = {
     "inits.csv": "one line a start",
     "epochs.csv": "one line a recorded epoch",
     "thresholds.csv": "one line a loss and temperature",
+    "exponents.csv": "one line a sampler, batch size and temperature",
 }
 SECONDS = {
     "compile": "compilation",
@@ -40,6 +41,7 @@ PARAMETERS = {
     "R": "imbalance ratio R",
     "tau": "temperature tau",
     "batching": "batches drawn",
+    "sampler": "sampler",
     "batch_size": "batch size",
     "seed": "seed",
     "family": "batch family",
@@ -81,6 +83,12 @@ RESULTS = {
     "found_by_blame": "wrong labels found by blame",
     "found_by_distance": "wrong labels found by distance",
     "iterations_median": "median steps",
+    "emerged": "frames emerged",
+    "stuck": "stuck",
+    "not_yet": "not there yet",
+    "steps_median": "median steps until the frame",
+    "steps_separate": "theory: steps to part",
+    "steps_collapse": "theory: steps to collapse",
 }
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 

@@ -38,6 +38,7 @@ class Kind:
     - drawings: figures of all cells, by file name.
     - page: the report, made from the files in a directory.
     - table, parts: the file of that table (one of `experiments.report.TABLES`), and what cells consist of.
+    - more: further tables by file name, lines of all cells together; none is written without lines.
     """
 
     summary_row: Callable[[xr.Dataset], Row]
@@ -46,6 +47,7 @@ class Kind:
     page: Callable[[Path], str]
     table: str = "inits.csv"
     parts: str = "starts"
+    more: Mapping[str, Callable[[Sequence[xr.Dataset]], Sequence[Row]]] = dataclasses.field(default_factory=dict)
 
 
 def run_and_write(
@@ -62,6 +64,9 @@ def run_and_write(
     if found:
         store.write_csv("summary.csv", [kind.summary_row(cell) for cell in found])
         store.write_csv(kind.table, [row for cell in found for row in kind.rows(cell)])
+        for name, lines in ((name, lines_of(found)) for name, lines_of in kind.more.items()):
+            if lines:
+                store.write_csv(name, lines)
         for name, drawing in kind.drawings.items():
             write_drawing(store, f"figures/{name}", drawing, found)
         report.write_report(store, kind.page)

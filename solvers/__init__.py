@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from solvers.multistart import solve
     from solvers.solution import Solution
     from solvers.staircase import Staircase
+    from solvers.stochastic import StochasticProjectedGradient
     from solvers.verification import Verdict, Verification, verify
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Solution",
     "Staircase",
     "Status",
+    "StochasticProjectedGradient",
     "Suboptimality",
     "Verdict",
     "Verification",
@@ -46,6 +48,7 @@ _HOME = {
     "suboptimality": "certification.suboptimality",
     "Solution": "solution",
     "Staircase": "staircase",
+    "StochasticProjectedGradient": "stochastic",
     "Accelerated": "descent.accelerated",
     "ProjectedGradient": "descent.projected_gradient",
     "QuasiNewton": "descent.quasi_newton",

@@ -22,6 +22,7 @@ from solvers.parallel.compiled import Compiled, compile_seconds
 from solvers.parallel.padding import Shape
 from solvers.solution import Solution, Timings
 from solvers.staircase import Staircase
+from solvers.stochastic import StochasticProjectedGradient
 from ufm.errors import LARGEST_COUNT, InvalidInput, Rows, Stack, checked_seed, real_array, real_number, whole_number
 from ufm.problem import Problem
 from ufm.projections import project
@@ -39,7 +40,7 @@ def solve(
     problem: Problem,
     inits: int | None = None,
     seed: int = 0,
-    method: str | Staircase | Method = "staircase",
+    method: str | Staircase | Method | StochasticProjectedGradient = "staircase",
     *,
     H0: Rows | Stack | None = None,
     max_steps: int = Limits.max_steps,
@@ -51,8 +52,8 @@ def solve(
 
     - method: `Staircase(...)`, the default ("staircase"), or a descent on all n samples, exact sums throughout, no
       lifts: `QuasiNewton(...)` ("quasi-newton"), `Accelerated(...)` ("accelerated"), `ProjectedGradient(optax
-      transformation)` ("projected-gradient": the reference, optax SGD 0.1 / 0.9 and the projection), or a
-      `solvers.descent.method.Method` of your own.
+      transformation)` ("projected-gradient": the reference, optax SGD 0.1 / 0.9 and the projection), a
+      `solvers.descent.method.Method` of your own, or `StochasticProjectedGradient(sampler, ...)`: random batches.
     - inits: how many starts; 32 by default. seed: start s depends on (seed, s) and the problem's shape alone.
     - H0: your own start (n, d), or several (inits, n, d), in the place of random ones; moved into the feasible set.
       The staircase takes the mean of each orbit.
@@ -60,7 +61,7 @@ def solve(
     - max_seconds: of one start, compilation apart. A start shares its seconds with those that run beside it; it is
       stopped where it then is, soon after (a collapse on all samples is not interrupted), with a status that says so.
     - record_H: keep the path, `Solution.history[s].H` (lines, n, d): the start, then the point after every step. Not
-      for the staircase, whose path leads through other coordinates.
+      for the staircase, whose path leads through other coordinates, nor for random batches.
     - progress: called with 1 whenever a start has ended.
 
     Raises InvalidInput for a method that does not exist, an H0 that is none, or counts below 1.
@@ -75,15 +76,19 @@ def solve(
         raise InvalidInput("record_H", record_H, "give True or False")
     if progress is not None and not callable(progress):
         raise InvalidInput("progress", progress, "give a function of one number, or leave it out")
-    if record_H and isinstance(chosen, Staircase):
-        raise InvalidInput("record_H", True, "the staircase keeps no path of H; give another method, or leave it out")
+    if record_H and not isinstance(chosen, Method):
+        mend = "the staircase and random batches keep no path of H; give another method, or leave it out"
+        raise InvalidInput("record_H", True, mend)
     tell = progress or (lambda ended: None)
     clock = _Clock()
     if isinstance(chosen, Staircase):
         (solution,) = chosen.solve([problem], [seed], starts, limits, tell, given=given)
     else:
-        own = _random_starts(problem, starts, seed) if given is None else iter(given)
-        solution = _on_all_samples(chosen, problem, starts, own, limits, tell, record_H)
+        own = random_starts(problem, starts, seed) if given is None else iter(given)
+        if isinstance(chosen, StochasticProjectedGradient):
+            solution = chosen.solve(problem, list(own), seed, limits, tell)
+        else:
+            solution = _on_all_samples(chosen, problem, starts, own, limits, tell, record_H)
     return replace(solution, timings=clock.timings())
 
 
@@ -128,7 +133,9 @@ def solve_each(
     return [replace(solution, timings=share) for solution in solutions]
 
 
-def prepare(problem: Problem, inits: int = 32, method: str | Staircase | Method = "staircase") -> None:
+def prepare(
+    problem: Problem, inits: int = 32, method: str | Staircase | Method | StochasticProjectedGradient = "staircase"
+) -> None:
     """Begin to compile, on other threads, what `solve` of such a problem will call; returns at once.
 
     Worth it while something else runs, such as the solving of another problem. What is already compiled is not again.
@@ -136,7 +143,7 @@ def prepare(problem: Problem, inits: int = 32, method: str | Staircase | Method 
     chosen = _checked_method(method)
     if isinstance(chosen, Staircase):
         chosen.prepare(problem, inits)
-    else:
+    elif isinstance(chosen, Method):
         prepare_lanes(chosen, problem, inits, Limits().schedule(problem, inits), width=problem.d)
         prepare_measure(problem)
 
@@ -192,7 +199,8 @@ def _first_line(H: Float[np.ndarray, "n d"], problem: Problem) -> Record:
     return Record(np.zeros(1, np.int32), *numbers, H=H[None])
 
 
-def _random_starts(problem: Problem, inits: int, seed: int) -> Iterator[Float[np.ndarray, "n d"]]:
+def random_starts(problem: Problem, inits: int, seed: int) -> Iterator[Float[np.ndarray, "n d"]]:
+    """Starts 0 to inits - 1 of a seed, one after the other (`solvers.descent.random_starts`)."""
     key = jax.random.key_data(jax.random.key(seed))
     for s in range(inits):
         yield np.asarray(_start(key, np.int32(s), rows=problem.num_points, d=problem.d, nonneg=problem.nonneg))
@@ -213,9 +221,9 @@ class _Clock:
         return Timings(compiling / among, (time.perf_counter() - self._began - compiling) / among)
 
 
-def _checked_method(method: object) -> Staircase | Method:
+def _checked_method(method: object) -> Staircase | Method | StochasticProjectedGradient:
     chosen = METHODS.get(method) if isinstance(method, str) else method
-    if isinstance(chosen, type) or not isinstance(chosen, (Staircase, Method)):
+    if isinstance(chosen, type) or not isinstance(chosen, (Staircase, Method, StochasticProjectedGradient)):
         raise InvalidInput(
             "method", method, f"choose one of {', '.join(METHODS)}, or give a solvers.Staircase or Method"
         )

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 import ufm
+from experiments import throughput
 from networks.architectures import DenseLayer, ResidualBlock
 from networks.layers import BatchNorm, Conv, Moments, Norms
+from ufm.loss import batch_gradient
 
 CLOSE = 1e-5
 torch.set_num_threads(1)
@@ -126,3 +128,23 @@ def test_loss_and_gradient(dtype, close, tau):
     exact = torch.tensor(H.astype(np.float64), requires_grad=True)
     supcon(exact, torch.tensor(labels), tau).backward()
     assert apart(slope, exact.grad) < close
+
+
+def test_throughput_times_every_peer(monkeypatch):
+    """That they compute the same is `test_one_stochastic_step_is_torchs`."""
+    for name in ("STEPS", "PEER_STEPS", "REPEATS"):
+        monkeypatch.setattr(throughput, name, 1)
+    problem = ufm.Problem.from_class_sizes([6, 4], d=3)
+    rows = throughput.throughput(problem, np.ones((2, 10, 3)) / 2, 4)
+    assert [row["peer"] for row in rows][:2] == ["this project", "torch-sgd"]
+    assert all(row["ratio"] > 0 and row["n"] == 10 for row in rows)
+
+
+def test_one_stochastic_step_is_torchs():
+    problem = ufm.Problem.from_class_sizes([6, 4], d=3, tau=0.4)
+    H = np.abs(np.random.default_rng(0).normal(size=(10, 3))) / 2
+    drawn = np.array([0, 2, 3, 7, 9])
+    rows = torch.tensor(H[drawn], requires_grad=True)
+    throughput.batch_loss(torch, 0.4, 5)(rows, torch.tensor(np.asarray(problem.labels)[drawn])).backward()
+    found = batch_gradient(jnp.asarray(H), problem, jnp.asarray(drawn, jnp.int32))
+    np.testing.assert_allclose(found, rows.grad.numpy(), rtol=1e-10)

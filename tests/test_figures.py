@@ -31,12 +31,14 @@ from figures import (
     class_mean_gram,
     convergence,
     cosines,
+    emergence,
     geometry,
     interaction_graphs,
     local_convergence,
     loss_cosines,
     one_problem,
     path,
+    stochastic_rate,
     style,
     temperature,
     thresholds,
@@ -186,6 +188,29 @@ def threshold_data(loss, tau, low, high):
     return xr.Dataset(attrs=own)
 
 
+def emergence_data(sampler, R, tau, batch_size, steps=100.0):
+    """One start in four is stuck."""
+    own = {"sampler": sampler, "batch_size": batch_size, "R": R, "tau": tau, "k": 10, "d": 20, "eta": 0.1, "inits": 4}
+    own |= {"max_steps": 1000, "steps_separate": 9.0 * R, "steps_collapse": 80.0 if sampler == "full" else np.inf}
+    first = np.array([steps, 1.2 * steps, 1.5 * steps, np.nan])
+    return xr.Dataset({"steps": ("init", first), "stuck": ("init", np.isnan(first))}, attrs=own)
+
+
+def rate_data(sampler, rate=0.97):
+    taus, fine = [0.2, 1.0, 5.0], np.geomspace(0.2, 5, 9)
+    return xr.Dataset(
+        {
+            **{f"of_{over}": ((over, "which"), np.full((3, 2), rate)) for over in ("tau", "eta")},
+            **{f"curve_of_{over}": (f"fine_{over}", np.full(9, rate)) for over in ("tau", "eta")},
+            "best_step": 1.0,
+            "best_rate": rate - 0.01,
+            "least_rate": rate - 0.02,
+        },
+        coords={"tau": taus, "eta": taus, "fine_tau": fine, "fine_eta": fine, "which": ["predicted", "measured"]},
+        attrs={"sampler": sampler, "batch_size": 16, "R": 4.0, "k": 4, "n_min": 8, "step": 0.3, "fixed": 0.5},
+    )
+
+
 def graph_data():
     cell = graphs_cell()
     return cell.compute(**cell.arguments, progress=lambda ended: None)[0]
@@ -198,6 +223,7 @@ def solved(nonneg=True):
     return solvers.solve(problem, inits=2, method="accelerated", record_H=True)
 
 
+SAMPLERS = ("uniform", "class-balanced")
 DRAWN = {
     "class_mean_gram": lambda: class_mean_gram.draw([sweep_cell(R, nonneg) for nonneg in (0, 1) for R in RATIOS]),
     "class_mean_gram, six ratios": lambda: class_mean_gram.draw([sweep_cell(R) for R in range(1, 7)]),
@@ -230,6 +256,18 @@ DRAWN = {
     ),
     "thresholds, one": lambda: thresholds.draw([threshold_data("class-weights", 1.0, 16.8, 16.9)]),
     "thresholds, none": lambda: thresholds.draw([threshold_data("scl", 1.0, 1000, np.nan)]),
+    "emergence": lambda: emergence.draw(
+        [emergence_data("full", R, t, 0) for R, t in ((1, 1), (10, 1), (100, 1), (10, 0.2))]
+        + [
+            emergence_data(s, R, t, b)
+            for s in SAMPLERS
+            for R, t, b in ((1, 1, 32), (10, 1, 32), (10, 1, 64), (10, 0.2, 32))
+        ]
+    ),
+    "emergence, one": lambda: emergence.draw([emergence_data("uniform", 10, 1, 32)]),
+    "emergence, none there": lambda: emergence.draw([emergence_data("full", R, 1, 0, np.nan) for R in (1, 10)]),
+    "stochastic_rate": lambda: stochastic_rate.draw([rate_data(sampler) for sampler in SAMPLERS]),
+    "stochastic_rate, nothing contracts": lambda: stochastic_rate.draw([rate_data("uniform", 1.0)]),
     "certificate": lambda: certificate.draw([certificate_data()]),
     "path, quarter of the disc": lambda: path.draw([path_data(2)]),
     "path, disc": lambda: path.draw([path_data(2, nonneg=0, starts=3)]),
@@ -510,7 +548,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, small_gallery, capsys):
 
 def test_the_benchmark_leaves_what_its_figure_is_drawn_from(tmp_path, monkeypatch):
     small = ["--R", "2", "--k", "3", "--n-min", "2", "--d", "4", "--starts", "1", "--peers", "staircase"]
-    assert benchmarks.main([*small, "--growth", "2", "--out", str(tmp_path)]) == 0
+    assert benchmarks.main([*small, "--growth", "2", "--stochastic", "--out", str(tmp_path)]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"benchmark.csv", "growth.csv", "cells"}
     data = Store(tmp_path).read_cell(benchmarks.benchmark_cell().file)
     assert data["peer"].values.tolist() == ["staircase"]

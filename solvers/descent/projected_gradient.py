@@ -23,6 +23,21 @@ def sgd() -> optax.GradientTransformation:
     return optax.sgd(0.1, momentum=0.9)
 
 
+Transformation = optax.GradientTransformation | Callable[[], optax.GradientTransformation]
+
+
+def made(given: Transformation) -> optax.GradientTransformation:
+    """An optax transformation, given or made by the function given. Raises InvalidInput for what is neither."""
+    mend = "give an optax transformation such as optax.sgd(0.1), or a function without arguments that makes one"
+    try:
+        found = given if isinstance(given, optax.GradientTransformation) else given()
+    except Exception:  # whatever a function of the user's raises, it makes none
+        found = None
+    if not isinstance(found, optax.GradientTransformation):
+        raise InvalidInput("transformation", given, mend)
+    return found
+
+
 class _State(NamedTuple):
     now: Iterate
     gradient: Float[Array, "m d"]
@@ -40,26 +55,20 @@ class ProjectedGradient:
     Raises InvalidInput for what is neither, or a tolerance that is none.
     """
 
-    transformation: optax.GradientTransformation | Callable[[], optax.GradientTransformation] = sgd
+    transformation: Transformation = sgd
     tolerance: float = 1e-9
 
     def __post_init__(self) -> None:
-        mend = "give an optax transformation such as optax.sgd(0.1), or a function without arguments that makes one"
-        try:
-            made = isinstance(self._optax(), optax.GradientTransformation)
-        except Exception:  # whatever a function of the user's raises, it makes none
-            made = False
-        if not made:
-            raise InvalidInput("transformation", self.transformation, mend)
+        made(self.transformation)
         check_tolerances(self)
 
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
         """Evaluate at H."""
-        return self._at(H, self._optax().init(H), problem)
+        return self._at(H, made(self.transformation).init(H), problem)
 
     def step(self, state: _State, problem: Problem) -> _State:
         """One update, one projection, one evaluation at the new point."""
-        update, optimiser = self._optax().update(state.gradient, state.optimiser, state.now.H)
+        update, optimiser = made(self.transformation).update(state.gradient, state.optimiser, state.now.H)
         H = project(optax.apply_updates(state.now.H, update), problem.nonneg)  # type: ignore[arg-type]
         return self._at(H, optimiser, problem)
 
@@ -70,10 +79,6 @@ class ProjectedGradient:
     def converged(self, state: _State) -> Bool[Array, ""]:
         """The residual at the current point."""
         return state.now.residual <= self.tolerance
-
-    def _optax(self) -> optax.GradientTransformation:
-        given = self.transformation
-        return given if isinstance(given, optax.GradientTransformation) else given()
 
     def _at(self, H: Float[Array, "m d"], optimiser: Any, problem: Problem) -> _State:
         at = evaluate(H, problem)

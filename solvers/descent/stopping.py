@@ -38,6 +38,7 @@ class Status(enum.StrEnum):
     STALLED = "stalled"
     OUT_OF_STEPS = "out of steps"
     OUT_OF_TIME = "out of time"
+    ALL_STEPS = "all steps taken"
     NOT_FINITE = "not finite"
 
     @property
@@ -52,6 +53,7 @@ _SENTENCES = {
     Status.STALLED: "No step lowers the loss as far as rounding lets it be seen, and the projected gradient is not 0.",
     Status.OUT_OF_TIME: "The time limit came before the projected gradient vanished; allow more seconds.",
     Status.OUT_OF_STEPS: "The step limit came before the projected gradient vanished; allow more steps.",
+    Status.ALL_STEPS: "All steps asked for were taken: random batches go on for ever, and no test stops them.",
     Status.NOT_FINITE: "A step overflowed; this is the last finite point. Take shorter steps.",
 }
 

@@ -1,0 +1,110 @@
+"""F14: steps until the frame emerges from random starts, against R, temperature and batch size; theory beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures import style
+
+# What a panel is over, its label, and what it is at.
+PANELS = {"R": "imbalance ratio R", "tau": r"temperature $\tau$", "batch_size": "batch size"}
+
+
+def draw(data: Sequence[xr.Dataset]) -> Figure:
+    """A panel for R, temperature and batch size, of those that vary, the others as in the most cells of theirs.
+
+    Markers: medians over starts whose frame emerged, bars the middle half, beside them the share of starts if it is
+    not all. Thin lines: theory, steps in which two of the smallest classes part, dotted: in which deviations within
+    the slowest class fall by a thousand.
+    """
+    panels = {over: chosen for over in PANELS if (chosen := _cells(data, over))}
+    panels = panels or {"R": list(data)}
+    with style.applied():
+        width = style.TWO_COLUMNS if len(panels) > 1 else style.ONE_COLUMN
+        figure = Figure(figsize=(width, 3.2), layout="constrained")
+        axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+        names = list(dict.fromkeys(str(cell.attrs["sampler"]) for cell in data))
+        for axis, (over, cells) in zip(axes, panels.items(), strict=True):
+            for index, name in enumerate(names):
+                own = sorted((cell for cell in cells if cell.attrs["sampler"] == name), key=lambda c: c.attrs[over])
+                if own:
+                    _line(axis, own, over, style.line(index, len(names)), style.MARKERS[index % len(style.MARKERS)])
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            axis.set_xlabel(PANELS[over])
+            axis.set_title(_at(cells, over))
+        reached = [cell["steps"].values[np.isfinite(cell["steps"].values)] for cell in data]
+        reached = np.concatenate([*reached, [1.0]])
+        axes[0].set_ylim(max(0.5, min(reached.min(), 10.0)), 4 * max(float(data[0].attrs["max_steps"]), reached.max()))
+        axes[0].set_ylabel(r"steps until $\Delta_{GM} < 10^{-3}$")
+        first = data[0].attrs
+        figure.suptitle(
+            f"UFM+, step imbalance, k = {first['k']}, d = {first['d']}, step $\\eta$ = {first['eta']:g}, "
+            f"{first['inits']} starts",
+            fontsize=8,
+        )
+        handles, labels = {}, {}
+        for axis in axes:
+            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+                labels.setdefault(label, label)
+        figure.legend(handles.values(), labels.values(), loc="outside lower center", ncols=4, handlelength=2.8)
+    return figure
+
+
+def _cells(data: Sequence[xr.Dataset], over: str) -> list[xr.Dataset]:
+    """The cells that differ in one parameter alone, the others at the values that most of the data varies it at."""
+    fixed = [name for name in PANELS if name != over]
+
+    def at(cell: xr.Dataset) -> tuple[float, ...]:
+        # The full batch has no batch size.
+        return tuple(float(cell.attrs[name]) for name in fixed if name != "batch_size")
+
+    sizes = {cell.attrs["batch_size"] for cell in data if cell.attrs["batch_size"]}
+    best: list[xr.Dataset] = []
+    for others in dict.fromkeys(map(at, data)):
+        for size in sorted(sizes) or [0]:
+            chosen = [cell for cell in data if at(cell) == others]
+            if over != "batch_size":
+                chosen = [cell for cell in chosen if cell.attrs["batch_size"] in (0, size)]
+            else:
+                chosen = [cell for cell in chosen if cell.attrs["batch_size"]]
+            if len({cell.attrs[over] for cell in chosen}) > 1 and len(chosen) > len(best):
+                best = chosen
+    return best
+
+
+def _line(axis: Axes, cells: Sequence[xr.Dataset], over: str, look: dict, marker: str) -> None:
+    x = np.array([float(cell.attrs[over]) for cell in cells])
+    name = str(cells[0].attrs["sampler"])
+    there = [cell["steps"].values[np.isfinite(cell["steps"].values)] for cell in cells]
+    middle = np.array([np.median(own) if len(own) else np.nan for own in there])
+    ends = np.array([np.quantile(own, [0.25, 0.75]) if len(own) else [np.nan, np.nan] for own in there]).T
+    bars = np.abs(ends - middle)
+    axis.errorbar(
+        x, middle, yerr=bars, color=look["color"], marker=marker, ms=4, mfc="white", lw=0, elinewidth=0.8, label=name
+    )
+    for at, steps, own, cell in zip(x, middle, there, cells, strict=True):
+        if 0 < len(own) < cell.sizes["init"]:
+            share = f"{100 * len(own) / cell.sizes['init']:.0f}%"
+            axis.annotate(share, (at, steps), (3, 3), textcoords="offset points", fontsize=6, color=look["color"])
+    for column, dashes in (("steps_separate", "-"), ("steps_collapse", ":")):
+        predicted = np.array([float(cell.attrs[column]) for cell in cells])
+        predicted = np.where(np.isfinite(predicted), predicted, np.nan)
+        axis.plot(x, predicted, color=look["color"], linestyle=dashes, lw=0.8)
+
+
+def _at(cells: Sequence[xr.Dataset], over: str) -> str:
+    """What a panel does not vary."""
+    symbols = {"R": "R", "tau": r"$\tau$", "batch_size": "batches of"}
+    said = []
+    for name, symbol in symbols.items():
+        values = sorted({float(cell.attrs[name]) for cell in cells if cell.attrs[name]})
+        if name != over and len(values) == 1:
+            said.append(f"{symbol} {values[0]:g}" if name == "batch_size" else f"{symbol} = {values[0]:g}")
+    return ", ".join(said)

@@ -1,0 +1,56 @@
+"""F15: the rate in mean square under random batches: predicted and measured, against the temperature and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures import style
+
+
+def draw(data: Sequence[xr.Dataset]) -> Figure:
+    """Steps in which squares of within-class deviations fall by a factor e, of the slowest class.
+
+    Left against the temperature at one step, right against the step at one temperature. Lines predicted
+    (`ufm.stochastic_rate`), open markers measured, stars the best step, grey the rate that no step beats.
+    """
+    with style.applied():
+        figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        for index, cell in enumerate(data):
+            look = style.line(index, len(data))
+            for axis, over in ((left, "tau"), (right, "eta")):
+                label = str(cell.attrs["sampler"]) if axis is left else None
+                axis.plot(cell[f"fine_{over}"], _steps(cell[f"curve_of_{over}"].values), label=label, **look)
+                measured = cell[f"of_{over}"].sel(which="measured").values
+                marker = style.MARKERS[index % len(style.MARKERS)]
+                axis.plot(cell[over], _steps(measured), marker, color=look["color"], ms=3.8, mfc="white", mew=0.8)
+            best = (float(cell["best_step"]), _steps(float(cell["best_rate"])))
+            right.plot(*best, "*", color=look["color"], ms=9, mec="white", mew=0.6, zorder=4)
+            right.axhline(_steps(float(cell["least_rate"])), color=look["color"], lw=0.6, alpha=0.6)
+        first = data[0].attrs
+        _finish(left, r"temperature $\tau$", rf"step $\eta$ = {first['step']:g}")
+        _finish(right, r"step $\eta$", rf"$\tau$ = {first['fixed']:g}")
+        left.set_ylabel("steps for a factor e\nof the mean squares")
+        figure.suptitle(
+            f"UFM+, step imbalance, R = {first['R']:g}, k = {first['k']}, batches of {first['batch_size']}", fontsize=8
+        )
+        figure.legend(loc="outside lower center", ncols=min(len(data), 4), handlelength=2.8)
+    return figure
+
+
+def _finish(axis: Axes, label: str, title: str) -> None:
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlabel(label)
+    axis.set_title(title)
+
+
+def _steps(rate: np.ndarray | float) -> np.ndarray:
+    """NaN where nothing contracts."""
+    rate = np.asarray(rate, float)
+    return np.where((rate > 0) & (rate < 1), -1.0 / np.log(np.where((rate > 0) & (rate < 1), rate, 0.5)), np.nan)
