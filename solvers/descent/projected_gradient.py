@@ -23,6 +23,18 @@ def sgd() -> optax.GradientTransformation:
     return optax.sgd(0.1, momentum=0.9)
 
 
+def checked_transformation(given: Any) -> optax.GradientTransformation:
+    """The optax transformation, or what a function makes; raises InvalidInput, naming it, for what is neither."""
+    mend = "give an optax transformation such as optax.sgd(0.1), or a function without arguments that makes one"
+    try:
+        made = given if isinstance(given, optax.GradientTransformation) else given()
+    except Exception:  # whatever a function of the user's raises, it makes none
+        made = None
+    if not isinstance(made, optax.GradientTransformation):
+        raise InvalidInput("transformation", given, mend)
+    return made
+
+
 class _State(NamedTuple):
     now: Iterate
     gradient: Float[Array, "m d"]
@@ -44,13 +56,7 @@ class ProjectedGradient:
     tolerance: float = 1e-9
 
     def __post_init__(self) -> None:
-        mend = "give an optax transformation such as optax.sgd(0.1), or a function without arguments that makes one"
-        try:
-            made = isinstance(self._optax(), optax.GradientTransformation)
-        except Exception:  # whatever a function of the user's raises, it makes none
-            made = False
-        if not made:
-            raise InvalidInput("transformation", self.transformation, mend)
+        checked_transformation(self.transformation)
         check_tolerances(self)
 
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
@@ -72,8 +78,7 @@ class ProjectedGradient:
         return state.now.residual <= self.tolerance
 
     def _optax(self) -> optax.GradientTransformation:
-        given = self.transformation
-        return given if isinstance(given, optax.GradientTransformation) else given()
+        return checked_transformation(self.transformation)
 
     def _at(self, H: Float[Array, "m d"], optimiser: Any, problem: Problem) -> _State:
         at = evaluate(H, problem)
