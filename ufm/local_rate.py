@@ -65,6 +65,32 @@ def attraction(problem: Problem) -> Float[Array, " k"]:
     return jnp.where(sizes > 1, repelled / (positives * (positives + repelled) * problem.tau), 0.0)
 
 
+def repulsion(problem: Problem) -> Float[Array, "k k"]:
+    """F_ab: the force on a sample of class a at an orthogonal frame along the vector of class b, b != a: minus the
+    derivative of the summed loss in that entry (theory, 5.22).
+
+    n_b s e^{-s} (1/Z_a + 1/Z_b), s = 1/tau, a class of one sample without its own term. Raises as `attraction`.
+    """
+    attraction(problem)
+    sizes = problem.class_sizes
+    s = 1.0 / problem.tau
+    Z = jnp.maximum(sizes - 1.0, 1.0) + (sizes.sum() - sizes) * jnp.exp(-s)
+    share = jnp.where(sizes > 1, 1.0 / Z, 0.0)
+    off = 1.0 - jnp.eye(problem.k)
+    return off * sizes[None, :] * s * jnp.exp(-s) * (share[:, None] + share[None, :])
+
+
+def leaving_rate(problem: Problem, slope: float) -> Float[Array, "k k"]:
+    """Rate at which two class means fall below a right angle, in cosine, under gradient flow through LeakyReLU.
+
+    slope^2 (F_ab + F_ba) for ||z|| = 1, over ||z||^2 for longer rows (theory, 5.22); a step eta is a time eta.
+    """
+    if not 0 < slope <= 1:
+        raise InvalidInput("slope", slope, "give a slope above 0 and at most 1")
+    force = repulsion(problem)
+    return slope**2 * (force + force.T)
+
+
 def contraction(problem: Problem, eta: float) -> Float[Array, " k"]:
     """rho_c: factor a step of the within-class deviations of each class, under plain projected gradient.
 
