@@ -136,7 +136,7 @@ def gram(H: Float[np.ndarray, "n d"], problem: Problem) -> Float[np.ndarray, "k 
 
 
 def apart(found: Float[np.ndarray, "k k"], target: Float[np.ndarray, "k k"]) -> float:
-    """Distance of two Gram matrices, each over its Frobenius norm (delta_gm, if one is the identity); inf if one is 0."""
+    """Distance of two Gram matrices, each over its norm (delta_gm, if one is the identity); inf if one is 0."""
     norm = float(np.linalg.norm(found))
     return float(np.linalg.norm(found / norm - target / np.linalg.norm(target))) if norm > 0 else math.inf
 

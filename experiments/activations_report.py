@@ -20,9 +20,9 @@ DRAWINGS = {
     "activation_ends": Drawing(
         "How far every start ends from the geometry of its constraint set",
         "Distance of the class means' Gram matrix from that of the minimisers, for every start and R: an orthogonal "
-        "frame for activations that are never negative, UFM's certified geometry for the others. Crosses: starts that "
-        "descent left in a spurious point, from where the staircase went on. Dotted: what counts as arrived. Values below "
-        "1e-17 are drawn there.",
+        "frame for activations that are never negative, UFM's certified geometry for the others. Crosses: starts "
+        "that descent left in a spurious point, from where the staircase went on. Dotted: what counts as arrived. Values "
+        "below 1e-17 are drawn there.",
         drawn_by("activation_ends"),
     )
 }
@@ -54,14 +54,14 @@ def rendered(root: Path) -> str:
         root,
         Page(
             title=f"Activations, {form}: k = {config['k']}, d = {config['d']}, tau = {in_words(config['tau'])}",
-            question="The features are sigma(z), z free. What can they be, what are the minimisers of the loss there, and "
-            f"does descent through sigma get to them? {config['inits']} random starts for each activation and imbalance "
+            question="The features are sigma(z), z free. What can they be, what are the minimisers of the loss there, "
+            f"and does descent get there? {config['inits']} random starts for each activation and imbalance "
             f"ratio R, {config['steps']:,} steps of Adam.",
             good=good,
             verdict=verdict,
-            note="Reached: by descent alone. Distances are between Gram matrices of class means, each over its norm; the "
-            "largest cosine is in size, after the staircase where it was needed. Steps more: extrapolated from the speed "
-            "at which the loss fell, no bound.",
+            note="Reached: by descent alone. Distances are between Gram matrices of class means, each over its norm; "
+            "the largest cosine is in size, after the staircase where it was needed. Steps more: extrapolated from the "
+            "speed at which the loss fell, no bound.",
             drawings=DRAWINGS,
             certificates=certificates,
         ),
@@ -78,8 +78,8 @@ def judged(rows: Sequence[Mapping[str, Any]], failed: int) -> tuple[bool, str]:
         settled = freed == starts and largest < FRAME
         good = good and settled
         said.append(
-            f"Never negative: {freed} of {starts} starts are certified orthogonal frames ({alone} by descent alone, the "
-            f"others after the staircase), largest cosine {largest:.1e}."
+            f"Never negative: {freed} of {starts} starts are certified orthogonal frames ({alone} by descent alone, "
+            f"the others after the staircase), largest cosine {largest:.1e}."
         )
     others = [row for row in rows if row["minimiser"] != FRAMES]
     if others:

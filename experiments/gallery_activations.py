@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import xarray as xr
 from jaxtyping import Array, Float
 
@@ -24,13 +23,12 @@ from ufm import excess as ufm_excess
 from ufm.activations import GELU_INFIMUM
 from ufm.floors import balanced_cosine, necessary_dimension, sufficient_dimension
 from ufm.geometry import geometry_metrics
-from ufm.local_rate import leaving_rate
+from ufm.local_rate import leaving_time
 from ufm.loss import evaluate
 
 SLOPES = (0.01, 0.02, 0.05, 0.1, 0.2)
-GRADIENT_DESCENT, ADAM = "gradient descent", "Adam"
-# A pair of class means has left the right angle once its cosine is below minus this.
-LEFT = 0.02
+# A pair of class means has left the right angle once its cosine is below minus this: near the frame, and far from it.
+LEFT = (0.02, 0.2)
 
 
 def collapsed(k: int, n_min: int, R: float, d: int, tau: float = 1.0) -> Problem:
@@ -38,13 +36,10 @@ def collapsed(k: int, n_min: int, R: float, d: int, tau: float = 1.0) -> Problem
     return Problem(np.arange(k), d, tau, nonneg=False, multiplicity=step_imbalance(k, n_min, R))
 
 
-def leaving_cell(R: float, rule: str) -> Cell:
-    """Descent through LeakyReLU from random positive starts, by gradient descent or Adam, at several slopes."""
-    step, steps = (0.05, 8000) if rule == GRADIENT_DESCENT else (1e-3, 3000)
-    parameters = {"R": R, "rule": rule, "k": 4, "n_min": 5, "d": 16, "tau": 1.0, "step": step, "steps": steps}
-    return Cell(
-        f"leaving-{rule.replace(' ', '-')}-R{R:g}", _leaving, {**parameters, "starts": 8, "slopes": list(SLOPES)}
-    )
+def leaving_cell(R: float) -> Cell:
+    """Gradient descent through LeakyReLU from random positive starts, at several slopes."""
+    parameters = {"R": R, "k": 4, "n_min": 5, "d": 16, "tau": 1.0, "step": 0.05, "steps": 8000, "starts": 8}
+    return Cell(f"leaving-R{R:g}", _leaving, {**parameters, "slopes": list(SLOPES), "levels": list(LEFT)})
 
 
 class _Seen(NamedTuple):
@@ -57,7 +52,6 @@ class _Seen(NamedTuple):
 def _leaving(
     *,
     R: float,
-    rule: str,
     k: int,
     n_min: int,
     d: int,
@@ -66,6 +60,7 @@ def _leaving(
     steps: int,
     starts: int,
     slopes: list[float],
+    levels: list[float],
     progress: Tell,
 ) -> Computed:
     problem = collapsed(k, n_min, R, d, tau)
@@ -73,54 +68,50 @@ def _leaving(
     z0 = start / jnp.linalg.norm(start, axis=-1, keepdims=True)
     run = jax.jit(
         jax.vmap(
-            jax.vmap(partial(_descent, problem=problem, rule=rule, step=step, steps=steps), in_axes=(0, None)),
+            jax.vmap(partial(_descent, problem=problem, step=step, steps=steps), in_axes=(0, None)),
             in_axes=(None, 0),
         )
     )
     seen: _Seen = jax.tree.map(np.asarray, run(z0, jnp.asarray(slopes)))
-    left = np.array([[_time_to_leave(run) for run in of_slope] for of_slope in seen.cosine])
+    left = [[[_time_to_leave(run, level) for run in of_slope] for of_slope in seen.cosine] for level in levels]
     at = np.unique(np.geomspace(1, steps, 400).astype(int)) - 1
-    pair = np.asarray(leaving_rate(problem, 1.0)).max()
+    fine = np.geomspace(min(slopes) * 0.9, max(slopes) * 1.1, 41)
     return xr.Dataset(
         {
-            "left": (("slope", "start"), left),
+            "left": (("level", "slope", "start"), np.array(left)),
+            "predicted": (
+                ("level", "fine"),
+                [[leaving_time(problem, x, level) / step for x in fine] for level in levels],
+            ),
             "nearest": (("slope", "start"), seen.delta_gm.min(axis=-1)),
             "delta_gm": (("slope", "start", "record"), seen.delta_gm[..., at]),
         },
-        coords={"slope": slopes, "record": at + 1},
-        attrs={
-            **{"R": R, "k": k, "d": d, "tau": tau, "n_min": n_min, "rule": rule, "step": step, "starts": starts},
-            **{"cosine": LEFT, "rate": float(pair)},
-        },
+        coords={"slope": slopes, "fine": fine, "level": levels, "record": at + 1},
+        attrs={"R": R, "k": k, "d": d, "tau": tau, "n_min": n_min, "step": step, "starts": starts},
     ), {}
 
 
-def _descent(
-    z: Float[Array, "k d"], slope: Float[Array, ""], *, problem: Problem, rule: str, step: float, steps: int
-) -> _Seen:
-    """What is seen after every step. A step of gradient descent is that of one sample of each class."""
-    method = optax.sgd(step) if rule == GRADIENT_DESCENT else optax.adam(step)
+def _descent(z: Float[Array, "k d"], slope: Float[Array, ""], *, problem: Problem, step: float, steps: int) -> _Seen:
+    """What is seen after every step, which is that of one sample of each class."""
 
     def features(z: Float[Array, "k d"]) -> Float[Array, "k d"]:
         x = jnp.where(z > 0, z, slope * z)
         return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
-    def one(carry: tuple, _: None) -> tuple[tuple, _Seen]:
-        z, state = carry
+    def one(z: Float[Array, "k d"], _: None) -> tuple[Float[Array, "k d"], _Seen]:
         H, pulled_back = jax.vjp(features, z)
         (gradient,) = pulled_back(evaluate(H, problem).gradient / problem.multiplicity[:, None])
-        update, state = method.update(gradient, state, z)
-        z = z + update
+        z = z - step * gradient
         H = features(z)
         cosine = (H @ H.T)[np.triu_indices(len(H), 1)]
-        return (z, state), _Seen(geometry_metrics(H, problem.labels, k=problem.k).delta_gm, cosine)
+        return z, _Seen(geometry_metrics(H, problem.labels, k=problem.k).delta_gm, cosine)
 
-    return jax.lax.scan(one, (z, method.init(z)), length=steps)[1]
+    return jax.lax.scan(one, z, length=steps)[1]
 
 
-def _time_to_leave(cosine: Float[np.ndarray, "steps pairs"]) -> float:
-    """Steps from where the first pair to fall below -LEFT passed the right angle; NaN if none falls."""
-    fallen = (cosine < -LEFT).any(axis=1)
+def _time_to_leave(cosine: Float[np.ndarray, "steps pairs"], level: float) -> float:
+    """Steps from where the first pair to fall below -level passed the right angle; NaN if none falls."""
+    fallen = (cosine < -level).any(axis=1)
     if not fallen.any():
         return float("nan")
     end = int(fallen.argmax())

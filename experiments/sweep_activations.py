@@ -56,7 +56,7 @@ class Config:
     normalised: bool = True
     """--no-normalised: sigma(z) cut to the unit ball, and not scaled to norm 1."""
     samples: bool = False
-    """--samples: every sample is a free embedding; else classes are collapsed, which costs nothing (one point a class)."""
+    """--samples: every sample is a free embedding; else one point a class, which costs nothing."""
     scale: float = 1.0
     """Norm of the rows of z at the start."""
     step: float = 0.01

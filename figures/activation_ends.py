@@ -31,7 +31,10 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
             axis.plot(at[~lifted], distance[~lifted], ls="", marker=marker, ms=3, color=colour)
             axis.plot(at[lifted], distance[lifted], ls="", marker="x", ms=3.5, color=colour)
         for index, ratio in enumerate(ratios):
-            look = {"marker": style.MARKERS[index % len(style.MARKERS)], "color": style.line(index, len(ratios))["color"]}
+            look = {
+                "marker": style.MARKERS[index % len(style.MARKERS)],
+                "color": style.line(index, len(ratios))["color"],
+            }
             axis.plot([], [], ls="", ms=3, label=f"R = {ratio:g}", **look)
         axis.plot([], [], ls="", marker="x", ms=3.5, color="0.3", label="stuck, freed by the staircase")
         axis.axhline(ARRIVED, color="0.4", lw=0.7, ls=":")

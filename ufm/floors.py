@@ -1,6 +1,6 @@
 """From which dimension on a floor under the entries costs nothing (theory, 4.20).
 
-An activation that is not normalised keeps features in K = {h : ||h|| <= 1, h >= -c} (`ufm.activations`; GELU: c = 0.17).
+An activation that is not normalised keeps features in K = {h : ||h|| <= 1, h >= -c} (`ufm.activations`; GELU: 0.17).
 The loss knows the Gram matrix alone, so that vectors may be turned until no entry is below -c: impossible where d is
 small, easy where it is large.
 """
@@ -46,8 +46,8 @@ def flat_frame(rank: int, d: int) -> Float[np.ndarray, "d r"]:
 def necessary_dimension(most: Float[np.ndarray, "k k"], floor: float) -> int:
     """A dimension below which K holds no vectors of norm 1 whose inner products are at most `most`.
 
-    most: bounds from above, such as those of `Implied.cosine` of a certificate, which speaks of all minimisers; 1 on the
-    diagonal. Proved by weights W >= 0 (theory, 4.20 b), found by a linear program: any weights prove what they prove.
+    most: bounds from above, such as those of `Implied.cosine` of a certificate, which speaks of all minimisers; 1 on
+    the diagonal. Proved by weights W >= 0 (theory, 4.20 b), found by a linear program: any weights prove what they prove.
     1 where they prove nothing.
     """
     c, k = _depth(floor), len(most)
@@ -86,7 +86,7 @@ def balanced_cosine(k: int, d: int, floor: float) -> float:
 
 
 def balanced_code(k: int, d: int, floor: float) -> Float[np.ndarray, "k d"]:
-    """The code that attains `balanced_cosine`, d a multiple of k: -c everywhere but in a class's own d/k coordinates."""
+    """The code that attains `balanced_cosine`, k dividing d: -c everywhere but in a class's own d/k coordinates."""
     if d % k:
         raise InvalidInput("d", d, f"give a multiple of k = {k}")
     c = min(_depth(floor), (k / (d * (k - 1) * k)) ** 0.5)

@@ -46,7 +46,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.special import lambertw
 
-from ufm.errors import InvalidInput
+from ufm.errors import InvalidInput, real_number
 from ufm.problem import Problem
 
 
@@ -80,15 +80,39 @@ def repulsion(problem: Problem) -> Float[Array, "k k"]:
     return off * sizes[None, :] * s * jnp.exp(-s) * (share[:, None] + share[None, :])
 
 
-def leaving_rate(problem: Problem, slope: float) -> Float[Array, "k k"]:
-    """Rate at which two class means fall below a right angle, in cosine, under gradient flow through LeakyReLU.
+def leaving_time(problem: Problem, slope: float, cosine: float) -> float:
+    """Time after which gradient flow through LeakyReLU, from a frame with ||z|| = 1, has a pair of class means at
+    -cosine, with the forces of the frame (theory, 5.22); n steps eta of one sample of each class are a time n eta.
 
-    slope^2 (F_ab + F_ba) for ||z|| = 1, over ||z||^2 for longer rows (theory, 5.22); a step eta is a time eta.
+    Each class turns by slope tan(phi), phi/2 + sin(2 phi)/4 = slope F t, F the whole force on it: t is of the order of
+    cosine / slope^2 where the cosine is small against the slope, and pi / (4 slope F) where it is large. Raises as
+    `attraction`, and InvalidInput for a slope outside (0, 1] or a cosine outside (0, 1).
     """
-    if not 0 < slope <= 1:
-        raise InvalidInput("slope", slope, "give a slope above 0 and at most 1")
-    force = repulsion(problem)
-    return slope**2 * (force + force.T)
+    slope, cosine = real_number("slope", slope, 1e-9, 1.0), real_number("cosine", cosine, 1e-12, 1.0)
+    force = np.asarray(repulsion(problem))
+    whole = np.linalg.norm(force, axis=1)
+    share = force / whole[:, None]
+
+    def largest(t: float) -> float:
+        turned = slope * np.tan(_angle(np.minimum(slope * whole * t, np.pi / 4)))
+        pairs = turned[:, None] * share
+        return float((pairs + pairs.T).max())
+
+    least, most = 0.0, float(np.pi / (4 * slope * whole.max()))
+    for _ in range(60):
+        middle = (least + most) / 2
+        least, most = (middle, most) if largest(middle) < cosine else (least, middle)
+    return most
+
+
+def _angle(u: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+    """phi in [0, pi/2] with phi/2 + sin(2 phi)/4 = u, by bisection."""
+    least, most = np.zeros_like(u), np.full_like(u, np.pi / 2)
+    for _ in range(60):
+        middle = (least + most) / 2
+        below = middle / 2 + np.sin(2 * middle) / 4 < u
+        least, most = np.where(below, middle, least), np.where(below, most, middle)
+    return (least + most) / 2
 
 
 def contraction(problem: Problem, eta: float) -> Float[Array, " k"]:

@@ -176,11 +176,13 @@ def _bounded(loss: _Loss, least: np.ndarray, most: np.ndarray) -> _Box:
     # Maximise d m - sum z over (v, m, z): z_c >= v_c least_c^2, v_c most_c^2; m <= corner forms and 0; v_c <= -C_cc.
     k, forms = loss.k, np.einsum("sab,ab->s", outer, C)
     eye = np.eye(k)
-    above = np.block([
-        [-(corners**2), np.ones((len(corners), 1)), np.zeros((len(corners), k))],
-        [np.diag(least**2), np.zeros((k, 1)), -eye],
-        [np.diag(most**2), np.zeros((k, 1)), -eye],
-    ])
+    above = np.block(
+        [
+            [-(corners**2), np.ones((len(corners), 1)), np.zeros((len(corners), k))],
+            [np.diag(least**2), np.zeros((k, 1)), -eye],
+            [np.diag(most**2), np.zeros((k, 1)), -eye],
+        ]
+    )
     right = np.concatenate([forms, np.zeros(2 * k)])
     ends = [(None, bound) for bound in -np.diagonal(C) - SLACK] + [(None, 0.0)] + [(None, None)] * k
     best = linprog(np.concatenate([np.zeros(k), [-loss.d], np.ones(k)]), A_ub=above, b_ub=right, bounds=ends)
