@@ -21,8 +21,8 @@ DRAWINGS = {
         "How far every start ends from the geometry of its constraint set",
         "Distance of the class means' Gram matrix from that of the minimisers, for every start and R: an orthogonal "
         "frame for activations that are never negative, UFM's certified geometry for the others. Crosses: starts "
-        "that descent left in a spurious point, from where the staircase went on. Dotted: what counts as arrived. Values "
-        "below 1e-17 are drawn there.",
+        "that descent left in a spurious point, from where the staircase went on. Dotted: what counts as arrived. "
+        "Values below 1e-17 are drawn there.",
         drawn_by("activation_ends"),
     )
 }

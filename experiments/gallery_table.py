@@ -173,7 +173,7 @@ FIGURES = {
         "n_min = 5, d = 16, tau = 1, STEP imbalance; steps are those of one sample of each class). Left: it comes near "
         "an orthogonal frame, the smaller the slope the nearer, and leaves it, in the end at a stroke, for the geometry "
         "of UFM. Right: steps in which the first pair of class means goes from a right angle to a cosine, -0.02 (open) "
-        "or -0.2 (filled). Lines: theory, nothing fitted (ufm.local_rate.leaving_time): slope^-2 as long as the cosine is "
+        "or -0.2 (filled). Lines: theory, nothing fitted (ufm.local_rate.leaving_time): slope^-2 while the cosine is "
         "small against the slope, slope^-1 for leaving altogether, and hardly any R.",
         activations.draw,
         tuple(leaving_cell(R) for R in (10, 1, 100)),
@@ -183,8 +183,8 @@ FIGURES = {
         "Features of GELU that are not normalised have no entry below -0.17. Loss of the best point found with that "
         "floor, above the certified minimum of UFM without it, against the dimension (STEP imbalance, n_min = 5, "
         "tau = 1). Left: equal classes, over the lower bound in closed form that theory gives, attained where k "
-        "divides d. Right: under imbalance, over a convex relaxation that knows d (a conic solver's values). Filled marks: "
-        "certified global minimisers of UFM, so that from there on the floor costs nothing; vertical lines: the "
+        "divides d. Right: under imbalance, over a convex relaxation that knows d (a conic solver's values). Filled "
+        "marks: certified global minimisers of UFM, so that from there on the floor costs nothing; vertical lines: the "
         "dimension below which theory proves that it costs something. Values below 1e-6 are drawn there.",
         gelu_transition.draw,
         (

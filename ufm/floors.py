@@ -47,7 +47,7 @@ def necessary_dimension(most: Float[np.ndarray, "k k"], floor: float) -> int:
     """A dimension below which K holds no vectors of norm 1 whose inner products are at most `most`.
 
     most: bounds from above, such as those of `Implied.cosine` of a certificate, which speaks of all minimisers; 1 on
-    the diagonal. Proved by weights W >= 0 (theory, 4.20 b), found by a linear program: any weights prove what they prove.
+    the diagonal. Proved by weights W >= 0 (theory, 4.20 b), found by a linear program, but any would prove.
     1 where they prove nothing.
     """
     c, k = _depth(floor), len(most)
