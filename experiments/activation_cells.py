@@ -19,7 +19,7 @@ from solvers.certification.certifier import Certifier
 from solvers.descent.activated import Activated
 from solvers.descent.method import Record
 from solvers.multistart import solve
-from ufm import Problem, excess, loss_bound
+from ufm import Problem, excess, loss_bound, orbits
 from ufm.activations import UFM_PLUS
 from ufm.geometry import class_means
 
@@ -119,7 +119,7 @@ def minimum(problem: Problem) -> tuple[Float[np.ndarray, "k k"], float]:
     if problem.nonneg:
         return np.eye(problem.k), 0.0
     of_classes = _by_class(problem)
-    rows = certified_minimiser(of_classes).point.placed()
+    rows = certified_minimiser(of_classes).point.placed()[orbits(of_classes).index]
     return rows @ rows.T, float(excess(rows, of_classes))
 
 

@@ -120,9 +120,9 @@ def _time_to_leave(cosine: Float[np.ndarray, "steps pairs"], level: float) -> fl
     return float(end - (above[-1] if len(above) else 0))
 
 
-def transition_cell(k: int, R: float, most: int) -> Cell:
+def transition_cell(k: int, R: float, most: int, inits: int = 32) -> Cell:
     """The best point above GELU's floor in each dimension up to `most`, against UFM's certified minimum."""
-    parameters = {"k": k, "R": R, "most": most, "n_min": 5, "tau": 1.0, "inits": 32, "floor": GELU_INFIMUM}
+    parameters = {"k": k, "R": R, "most": most, "n_min": 5, "tau": 1.0, "inits": inits, "floor": GELU_INFIMUM}
     return Cell(f"transition-k{k}-R{R:g}", _transition, {**parameters, "max_steps": 3000})
 
 
@@ -151,7 +151,7 @@ def _transition(
     best = [certifier.certify(solution.embedding(i * inits + int(row.argmin()))) for i, row in enumerate(excess)]
     proof = certified_minimiser(problem)
     most_cosine = np.ones((k, k)) if proof.implied is None else np.array(proof.implied.cosine)
-    lowest = float(ufm_excess(proof.point.placed(), problem))
+    lowest = float(ufm_excess(proof.point.placed()[certifier.orbits.index], problem))
     relaxed = floored_relaxation(problem, floor, dimensions.tolist()) - lowest
     balanced = [_over_simplex(problem, balanced_cosine(k, int(d), floor)) if R == 1 else np.nan for d in dimensions]
     return xr.Dataset(

@@ -171,7 +171,7 @@ FIGURES = {
         "Leaving the frame under a leaky slope",
         "Gradient descent through LeakyReLU, h = sigma(z)/||sigma(z)||, z free, from random positive starts (k = 4, "
         "n_min = 5, d = 16, tau = 1, STEP imbalance; steps are those of one sample of each class). Left: it comes near "
-        "an orthogonal frame, the smaller the slope the nearer, and leaves it, in the end at a stroke, for the geometry "
+        "an orthogonal frame, the smaller the slope the nearer, and leaves it, in the end at once, for the geometry "
         "of UFM. Right: steps in which the first pair of class means goes from a right angle to a cosine, -0.02 (open) "
         "or -0.2 (filled). Lines: theory, nothing fitted (ufm.local_rate.leaving_time): slope^-2 while the cosine is "
         "small against the slope, slope^-1 for leaving altogether, and hardly any R.",
@@ -188,8 +188,8 @@ FIGURES = {
         "dimension below which theory proves that it costs something. Values below 1e-6 are drawn there.",
         gelu_transition.draw,
         (
-            *(transition_cell(k, 1, most) for k, most in ((2, 40), (3, 24), (4, 18))),
-            *(transition_cell(4, R, 40) for R in (10, 100)),
+            transition_cell(2, 1, 40),
+            *(transition_cell(4, R, 40, inits=16) for R in (1, 10, 100)),
         ),
     ),
 }

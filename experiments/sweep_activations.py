@@ -169,7 +169,7 @@ def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
     own = {"activation": cell.attrs["activation"], "R": sweep.number(cell.attrs["R"])}
     columns = [name for name, values in cell.data_vars.items() if values.dims == ("init",)]
     return [
-        {**own, "init": start, **{str(name): cell[name].values[start].item() for name in columns}}
+        {**own, "init": start, **{str(name): np.asarray(cell[name].values[start]).item() for name in columns}}
         for start in range(cell.sizes["init"])
     ]
 

@@ -32,7 +32,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         attrs = data[0].attrs
         figure.suptitle(
             f"features at least {attrs['floor']:.3f} (GELU, not normalised), n$_{{min}}$ = {attrs['n_min']}, "
-            f"$\\tau$ = {attrs['tau']:g}, best of {attrs['inits']} random starts",
+            f"$\\tau$ = {attrs['tau']:g}, best of {style.span([cell.attrs['inits'] for cell in data])} random starts",
             fontsize=8,
         )
     return figure

@@ -31,7 +31,7 @@ def project_nonnegative_ball(H: Float[Array, "*rows d"]) -> Float[Array, "*rows 
     return project_ball(jnp.maximum(H, 0.0))
 
 
-def project_floored_ball(H: Float[Array, "*rows d"], floor: float) -> Float[Array, "*rows d"]:
+def project_floored_ball(H: Float[Array, "*rows d"], floor: float | Float[Array, ""]) -> Float[Array, "*rows d"]:
     r"""The ball above a floor, of an activation that is not normalised: argmin_X ||X - H|| subject to
     X >= floor and ||x_i|| <= 1, for a floor from -1 to 0 (theory, 1.6).
 

@@ -13,7 +13,6 @@ the best point found is said. All bounds are proved in ball arithmetic.
 from __future__ import annotations
 
 import heapq
-import math
 from dataclasses import dataclass
 from itertools import product
 
@@ -239,5 +238,5 @@ def _check(problem: Problem) -> None:
         raise InvalidInput("problem", problem.summary().title, "give plain SCL under the ReLU, in the full batch")
     if not 2 <= problem.d < problem.k <= MOST_CLASSES:
         raise InvalidInput("d", problem.d, f"give 2 <= d < k <= {MOST_CLASSES}, here k = {problem.k}")
-    if not math.isfinite(float(np.asarray(problem.class_sizes).min())) or np.asarray(problem.class_sizes).min() < 2:
+    if np.asarray(problem.class_sizes).min() < 2:
         raise InvalidInput("problem", problem.summary().title, "give at least 2 samples of every class")
