@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from experiments.benchmark import benchmark_cell
 from experiments.drawing import Drawing
+from experiments.gallery_activations import leaving_cell, transition_cell
 from experiments.gallery_batches import FAMILIES, batching_cell, graphs_cell, reshuffling_cell
 from experiments.gallery_cells import (
     RATIOS,
@@ -20,6 +21,7 @@ from experiments.gallery_cells import (
 )
 from experiments.gallery_dynamics import emergence_cells, rate_cells
 from figures import (
+    activations,
     basins,
     batching,
     benchmark,
@@ -27,6 +29,7 @@ from figures import (
     class_mean_gram,
     cosines,
     emergence,
+    gelu_transition,
     geometry,
     interaction_graphs,
     local_convergence,
@@ -189,5 +192,30 @@ FIGURES = {
         "temperature beats, since samples must meet positives to move.",
         stochastic_rate.draw,
         rate_cells(),
+    ),
+    "F16_activations": Drawing(
+        "Leaving the frame under a leaky slope",
+        "Gradient descent through LeakyReLU, h = sigma(z)/||sigma(z)||, z free, from random positive starts (k = 4, "
+        "n_min = 5, d = 16, tau = 1, STEP imbalance; steps are those of one sample of each class). Left: it comes near "
+        "an orthogonal frame, the smaller the slope the nearer, and leaves it, in the end at once, for the geometry "
+        "of UFM. Right: steps in which the first pair of class means goes from a right angle to a cosine, -0.02 (open) "
+        "or -0.2 (filled). Lines: theory, nothing fitted (ufm.local_rate.leaving_time): slope^-2 while the cosine is "
+        "small against the slope, slope^-1 for leaving altogether, and hardly any R.",
+        activations.draw,
+        tuple(leaving_cell(R) for R in (10, 1, 100)),
+    ),
+    "F17_gelu_transition": Drawing(
+        "GELU without normalisation: a transition in d",
+        "Features of GELU that are not normalised have no entry below -0.17. Loss of the best point found with that "
+        "floor, above the certified minimum of UFM without it, against the dimension (STEP imbalance, n_min = 5, "
+        "tau = 1). Left: equal classes, over the lower bound in closed form that theory gives, attained where k "
+        "divides d. Right: under imbalance, over a convex relaxation that knows d (a conic solver's values). Filled "
+        "marks: certified global minimisers of UFM, so that from there on the floor costs nothing; vertical lines: the "
+        "dimension below which theory proves that it costs something. Values below 1e-6 are drawn there.",
+        gelu_transition.draw,
+        (
+            transition_cell(2, 1, 40),
+            *(transition_cell(4, R, 40, inits=16) for R in (1, 10, 100)),
+        ),
     ),
 }

@@ -23,10 +23,13 @@ from networks.training import restored, serialised
 from solvers.certification.suboptimality import suboptimality
 from solvers.features import renormalised
 from solvers.files import write_atomically
+from ufm import activations
 from ufm.geometry import class_means
 
 # Final activations whose features are >= 0: UFM+ is their model, UFM that of the others.
-NONNEGATIVE = frozenset({"relu", "softplus", "abs"})
+NONNEGATIVE = frozenset(
+    name for name, row in activations.ACTIVATIONS.items() if row.floor(normalised=True) == activations.UFM_PLUS
+)
 # Features are kept up to so many numbers.
 MOST_FEATURES = 2**23
 BLAMED = 20

@@ -54,6 +54,9 @@ PARAMETERS = {
     "inits": "starts",
 }
 RESULTS = {
+    "minimiser": "minimisers",
+    "reached": "starts that descent led there",
+    "lifted": "freed by the staircase",
     "unique": "frame unique",
     "not_unique": "frame not unique",
     "undetermined": "undetermined",
@@ -75,6 +78,8 @@ RESULTS = {
     "beta_nc": "beta_NC",
     "mean_cosine": "mean cosine of two classes",
     "max_cosine": "largest cosine of two classes",
+    "distance_max": "largest distance from the minimisers' Gram matrix",
+    "steps_left": "steps more, extrapolated",
     "excess_upper": "excess, proved at most",
     "gap": "above the minimum, proved at most",
     "accuracy_balanced": "accuracy, mean over classes",

@@ -12,20 +12,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, PRNGKeyArray
 
 from networks.layers import BatchNorm, Conv, Images, Linear, Norms, Running, halved, pooled
+from ufm import activations
 from ufm.errors import InvalidInput, checked_seed, whole_number
 
 Activation = Callable[[Array], Array]
-# The last activation decides the feasible set of features; those inside are ReLUs.
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": jax.nn.relu,
-    "none": lambda x: x,
-    "leaky-relu": jax.nn.leaky_relu,
-    "gelu": jax.nn.gelu,
-    "silu": jax.nn.silu,
-    "elu": jax.nn.elu,
-    "softplus": jax.nn.softplus,
-    "abs": jnp.abs,
-}
+# The last activation decides the feasible set of features (`ufm.activations`); those inside are ReLUs.
+ACTIVATIONS: dict[str, Activation] = {name: row.function for name, row in activations.ACTIVATIONS.items()}
 # Features shorter than the root of this are not stretched to norm 1.
 SMALLEST_SQUARE = 1e-12
 

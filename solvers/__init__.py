@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from solvers.certification.certifier import Certifier, certify
     from solvers.certification.suboptimality import Suboptimality, suboptimality
     from solvers.descent.accelerated import Accelerated
+    from solvers.descent.activated import Activated
     from solvers.descent.projected_gradient import ProjectedGradient
     from solvers.descent.quasi_newton import QuasiNewton
     from solvers.descent.stopping import Status
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accelerated",
+    "Activated",
     "Certificate",
     "Certifier",
     "ProjectedGradient",
@@ -50,6 +52,7 @@ _HOME = {
     "Staircase": "staircase",
     "StochasticProjectedGradient": "stochastic",
     "Accelerated": "descent.accelerated",
+    "Activated": "descent.activated",
     "ProjectedGradient": "descent.projected_gradient",
     "QuasiNewton": "descent.quasi_newton",
     "solve": "multistart",

@@ -52,8 +52,9 @@ def solve(
 
     - method: `Staircase(...)`, the default ("staircase"), or a descent on all n samples, exact sums throughout, no
       lifts: `QuasiNewton(...)` ("quasi-newton"), `Accelerated(...)` ("accelerated"), `ProjectedGradient(optax
-      transformation)` ("projected-gradient": the reference, optax SGD 0.1 / 0.9 and the projection), a
-      `solvers.descent.method.Method` of your own, or `StochasticProjectedGradient(sampler, ...)`: random batches.
+      transformation)` ("projected-gradient": the reference, optax SGD 0.1 / 0.9 and the projection), `Activated(...)`
+      (through an activation, no projection), a `solvers.descent.method.Method` of your own, or
+      `StochasticProjectedGradient(sampler, ...)`: random batches.
     - inits: how many starts; 32 by default. seed: start s depends on (seed, s) and the problem's shape alone.
     - H0: your own start (n, d), or several (inits, n, d), in the place of random ones; moved into the feasible set.
       The staircase takes the mean of each orbit.

@@ -23,6 +23,8 @@ from experiments.gallery_cells import basin_cell
 from experiments.gallery_table import FIGURES
 from experiments.store import Store
 from figures import (
+    activation_ends,
+    activations,
     basins,
     batch_sweep,
     batching,
@@ -32,6 +34,7 @@ from figures import (
     convergence,
     cosines,
     emergence,
+    gelu_transition,
     geometry,
     interaction_graphs,
     local_convergence,
@@ -224,7 +227,43 @@ def solved(nonneg=True):
 
 
 SAMPLERS = ("uniform", "class-balanced")
+
+
+def ends_data(name, R, lifted=0):
+    distance = np.geomspace(1e-12, 0.5, 4)
+    data = {"distance": ("init", distance), "lifted": ("init", np.arange(4) < lifted)}
+    return xr.Dataset(data, attrs={"activation": name, "R": R, "k": 10, "d": 20, "tau": 1.0})
+
+
+def leaving_data(R):
+    slopes, fine, levels = np.array([0.01, 0.1]), np.geomspace(0.009, 0.11, 5), np.array([0.02, 0.2])
+    left = levels[:, None, None] / slopes[:, None] ** 2 * np.ones(3)
+    data = {
+        "left": (("level", "slope", "start"), left),
+        "predicted": (("level", "fine"), levels[:, None] / fine**2),
+        "delta_gm": (("slope", "start", "record"), np.tile(np.geomspace(1, 1e-3, 6), (2, 3, 1))),
+    }
+    coords = {"slope": slopes, "fine": fine, "level": levels, "record": np.arange(1, 7)}
+    return xr.Dataset(data, coords, {"R": R, "k": 4, "d": 16, "tau": 1.0, "step": 0.05, "starts": 3})
+
+
+def transition_data(k, R):
+    d = np.arange(k, 20)
+    gap = np.where(d < 12, 1.0 / d, 1e-14)
+    data = {"gap": ("d", gap), "certified": ("d", d >= 12), "relaxed": ("d", gap / 2), "balanced": ("d", gap / 2)}
+    attrs = {"k": k, "R": R, "n_min": 5, "tau": 1.0, "inits": 8, "floor": -0.17, "necessary": 12, "sufficient": 104}
+    return xr.Dataset(data, {"d": d}, attrs)
+
+
 DRAWN = {
+    "activation_ends": lambda: activation_ends.draw(
+        [ends_data(name, R, R > 1) for name in ("relu", "abs", "softplus", "leaky-relu:0.1", "gelu") for R in (1, 10)]
+    ),
+    "activation_ends, one": lambda: activation_ends.draw([ends_data("relu", 1)]),
+    "activations": lambda: activations.draw([leaving_data(R) for R in (10, 1, 100)]),
+    "gelu_transition": lambda: gelu_transition.draw(
+        [transition_data(2, 1), transition_data(4, 1), transition_data(4, 10), transition_data(4, 100)]
+    ),
     "class_mean_gram": lambda: class_mean_gram.draw([sweep_cell(R, nonneg) for nonneg in (0, 1) for R in RATIOS]),
     "class_mean_gram, six ratios": lambda: class_mean_gram.draw([sweep_cell(R) for R in range(1, 7)]),
     "class_mean_gram, two": lambda: class_mean_gram.draw([sweep_cell(R) for R in (1, 10)]),

@@ -46,7 +46,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.special import lambertw
 
-from ufm.errors import InvalidInput
+from ufm.errors import InvalidInput, real_number
 from ufm.problem import Problem
 
 
@@ -63,6 +63,56 @@ def attraction(problem: Problem) -> Float[Array, " k"]:
     positives = jnp.maximum(sizes - 1.0, 1.0)
     repelled = (sizes.sum() - sizes) * jnp.exp(-1.0 / problem.tau)
     return jnp.where(sizes > 1, repelled / (positives * (positives + repelled) * problem.tau), 0.0)
+
+
+def repulsion(problem: Problem) -> Float[Array, "k k"]:
+    """F_ab: the force on a sample of class a at an orthogonal frame along the vector of class b, b != a: minus the
+    derivative of the summed loss in that entry (theory, 5.22).
+
+    n_b s e^{-s} (1/Z_a + 1/Z_b), s = 1/tau, a class of one sample without its own term. Raises as `attraction`.
+    """
+    attraction(problem)
+    sizes = problem.class_sizes
+    s = 1.0 / problem.tau
+    Z = jnp.maximum(sizes - 1.0, 1.0) + (sizes.sum() - sizes) * jnp.exp(-s)
+    share = jnp.where(sizes > 1, 1.0 / Z, 0.0)
+    off = 1.0 - jnp.eye(problem.k)
+    return off * sizes[None, :] * s * jnp.exp(-s) * (share[:, None] + share[None, :])
+
+
+def leaving_time(problem: Problem, slope: float, cosine: float) -> float:
+    """Time after which gradient flow through LeakyReLU, from a frame with ||z|| = 1, has a pair of class means at
+    -cosine, with the forces of the frame (theory, 5.22); n steps eta of one sample of each class are a time n eta.
+
+    Each class turns by slope tan(phi), phi/2 + sin(2 phi)/4 = slope F t, F the whole force on it: t is of the order of
+    cosine / slope^2 where the cosine is small against the slope, and pi / (4 slope F) where it is large. Raises as
+    `attraction`, and InvalidInput for a slope outside (0, 1] or a cosine outside (0, 1).
+    """
+    slope, cosine = real_number("slope", slope, 1e-9, 1.0), real_number("cosine", cosine, 1e-12, 1.0)
+    force = np.asarray(repulsion(problem))
+    whole = np.linalg.norm(force, axis=1)
+    share = force / whole[:, None]
+
+    def largest(t: float) -> float:
+        turned = slope * np.tan(_angle(np.minimum(slope * whole * t, np.pi / 4)))
+        pairs = turned[:, None] * share
+        return float((pairs + pairs.T).max())
+
+    least, most = 0.0, float(np.pi / (4 * slope * whole.max()))
+    for _ in range(60):
+        middle = (least + most) / 2
+        least, most = (middle, most) if largest(middle) < cosine else (least, middle)
+    return most
+
+
+def _angle(u: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+    """phi in [0, pi/2] with phi/2 + sin(2 phi)/4 = u, by bisection."""
+    least, most = np.zeros_like(u), np.full_like(u, np.pi / 2)
+    for _ in range(60):
+        middle = (least + most) / 2
+        below = middle / 2 + np.sin(2 * middle) / 4 < u
+        least, most = np.where(below, middle, least), np.where(below, most, middle)
+    return (least + most) / 2
 
 
 def contraction(problem: Problem, eta: float) -> Float[Array, " k"]:

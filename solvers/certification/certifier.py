@@ -47,6 +47,12 @@ SNAP_TOLERANCE = 1e-6
 MOST_ORBITS_FOR_AN_OPINION = 32
 MOST_ORBITS_FOR_A_SOLVER = 64
 
+# What a lower bound says, and what not, where frames do not fit (theory, 4.21).
+FEW_COORDINATES = (
+    "proved is that no point, in any dimension, has a loss below the lower bound; not, that it is attained in d = {d} "
+    "dimensions, nor whether this point is a minimiser there"
+)
+
 
 class Certifier:
     """All of a certificate that depends on the problem only, to be shared by many starts.
@@ -291,7 +297,11 @@ class Certifier:
                 None,
             )
         if self.problem.d < self.problem.k:
-            return Proof.INCONCLUSIVE, f"{meet_but}, and with d < k they need not", None
+            return (
+                Proof.INCONCLUSIVE,
+                f"{meet_but}, and with d < k they need not: {FEW_COORDINATES.format(d=self.problem.d)}",
+                None,
+            )
         return Proof.INCONCLUSIVE, f"{meet_but}, and no better point is known", None
 
 

@@ -68,13 +68,17 @@ def status_of(residual: float, conflict: Float[np.ndarray, " m"], tolerance: flo
     return Status.OUT_OF_STEPS if lane.steps >= lane.most else Status.OUT_OF_TIME
 
 
-def stationarity(H: Float[Array, "m d"], at: Evaluation, problem: Problem) -> Float[Array, " m"]:
+def stationarity(
+    H: Float[Array, "m d"], at: Evaluation, problem: Problem, floor: float | None = None
+) -> Float[Array, " m"]:
     """|| h_i - P(h_i - g_i / f_i) ||, g the gradient and f the forces on the point (`ufm.loss.Evaluation`).
 
     ||g_i|| <= f_i for rows in the unit ball, so this is the projected gradient as a share of all
     the forces on the sample: blind neither to minorities nor to multiplicities. 0 iff stationary.
+    floor: of the entries, in the place of the problem's constraint.
     """
-    return jnp.linalg.norm(H - project(H - _share(at.gradient, at.force[:, None]), problem.nonneg), axis=-1)
+    moved = project(H - _share(at.gradient, at.force[:, None]), problem.nonneg, floor)
+    return jnp.linalg.norm(H - moved, axis=-1)
 
 
 def relative_conflict(at: Evaluation) -> Float[Array, " m"]:

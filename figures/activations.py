@@ -1,0 +1,68 @@
+"""F16: near the frame and away again: descent through LeakyReLU, and when it leaves, against its slope."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures import style
+
+
+def draw(data: Sequence[xr.Dataset]) -> Figure:
+    """Left: distance from a frame against steps at every slope, of the first dataset. Right: steps from the right angle
+    to a cosine against the slope, for each R and two cosines: theory (lines, nothing fitted) over medians."""
+    with style.applied():
+        figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _approach(left, data[0])
+        _leaving(right, data)
+        first = data[0].attrs
+        figure.suptitle(
+            f"UFM through LeakyReLU, normalised, step imbalance, k = {first['k']}, d = {first['d']}, "
+            f"$\\tau$ = {first['tau']:g}",
+            fontsize=8,
+        )
+    return figure
+
+
+def _approach(axis: Axes, cell: xr.Dataset) -> None:
+    slopes = cell["slope"].values
+    for index, slope in enumerate(slopes):
+        values = np.maximum(cell["delta_gm"].values[index], style.FLOOR)
+        style.draw_band(axis, cell["record"].values, values, style.line(index, len(slopes)), f"slope {slope:g}")
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlabel(f"step of gradient descent ({cell.attrs['step']:g})")
+    axis.set_ylabel(r"distance from a frame, $\Delta_{G_M}$")
+    axis.set_title(f"R = {cell.attrs['R']:g}, {cell.attrs['starts']} random starts, band of the middle half")
+    axis.legend(loc="lower left")
+
+
+def _leaving(axis: Axes, data: Sequence[xr.Dataset]) -> None:
+    levels = data[0]["level"].values
+    for index, cell in enumerate(data):
+        look, marker = style.line(index, len(data)), style.MARKERS[index % len(style.MARKERS)]
+        for place, level in enumerate(levels):
+            filled = look["color"] if place else "white"
+            middle = np.median(cell["left"].values[place], axis=1)
+            label = f"R = {cell.attrs['R']:g}, to {-level:g}"
+            axis.plot(
+                cell["fine"].values, cell["predicted"].values[place], lw=0.8, color=look["color"], ls=look["linestyle"]
+            )
+            axis.plot(
+                cell["slope"].values, middle, ls="", marker=marker, ms=4, mfc=filled, mec=look["color"], label=label
+            )
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    ticks = data[0]["slope"].values
+    axis.set_xticks(ticks, [f"{slope:g}" for slope in ticks])
+    axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    axis.set_xlabel("slope of LeakyReLU below 0")
+    axis.set_ylabel("steps from a right angle to the cosine")
+    axis.set_title("marks: median of starts; lines: theory")
+    axis.legend(loc="lower left")
