@@ -79,14 +79,14 @@ def test_the_same_command_trains_nothing_again(trained, monkeypatch):
 def test_the_command_that_trains_one_network_alone(tmp_path):
     asked = ["--net", "mlp", "resnet18", "--R", "2", "4", "--seeds", "2", "--seed", "3", "--n-maj", "8"]
     config = command_line.parse(train_network.Config, asked)
-    data = train_network.checked_data(config)
+    data = train_network.images_of(config)
     cells = train_network.cells_of(config, data, Store(tmp_path))
     assert len(cells) == len({cell.file for cell in cells}) == 8
     for cell in cells:
         python, m, module, *arguments = shlex.split(cell.alone)
         assert (python, m, module) == ("python", "-m", "experiments.train_network")
         own = command_line.parse(train_network.Config, arguments)
-        (again,) = train_network.cells_of(own, train_network.checked_data(own), Store(tmp_path))
+        (again,) = train_network.cells_of(own, train_network.images_of(own), Store(tmp_path))
         assert again.file == cell.file
 
 
