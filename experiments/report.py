@@ -34,6 +34,9 @@ SECONDS = {
 # The columns of summary.csv that are shown, in words; those of parameters where their rows differ.
 PARAMETERS = {
     "net": "network",
+    "width": "width",
+    "depth": "hidden layers",
+    "batch_norm": "batch norm",
     "activation": "final activation",
     "loss": "loss",
     "relu": "ReLU",
@@ -52,6 +55,7 @@ PARAMETERS = {
     "inits": "starts",
 }
 RESULTS = {
+    "pool": "partitions",
     "unique": "frame unique",
     "not_unique": "frame not unique",
     "undetermined": "undetermined",
@@ -80,6 +84,18 @@ RESULTS = {
     "accuracy_minority": "accuracy, minorities",
     "found_by_blame": "wrong labels found by blame",
     "found_by_distance": "wrong labels found by distance",
+    "best_by_blame": "by blame, at best",
+    "best_by_distance": "by distance, at best",
+    "plain_gap": "gap, released to projected gradient",
+    "plain_steps": "steps",
+    "plain_verdict": "its end",
+    "staircase_gap": "gap, released to the staircase",
+    "staircase_lifts": "lifts",
+    "staircase_verdict": "end of the staircase",
+    "share": "families with the frame unique, predicted",
+    "pool_excess": "excess over the bound of the batches",
+    "to_frame": "distance to the frame",
+    "to_ufm": "distance to UFM's minimiser",
     "iterations_median": "median steps",
 }
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
