@@ -1,5 +1,6 @@
 """Trained networks as cells: what they leave, that a kill changes no bit, and what cannot be trained."""
 
+import html
 import os
 import shlex
 import signal
@@ -244,6 +245,17 @@ def test_the_verdict(case):
     found = judged(rows, failed)
     assert found[0] is good
     assert found[1].startswith(said)
+
+
+def test_the_page_says_how_the_same_is_asked_at_the_papers_size(trained):
+    out, _ = trained
+    page = html.unescape((out / "report.html").read_text())
+    said = page.split("at the paper's size, which this is not: ")[1].split("In full:")[0]
+    arguments = shlex.split(said)
+    assert arguments[:2] == ["python", "experiments/train_network.py"]
+    config = command_line.parse(train_network.Config, arguments[2:])
+    assert (config.net, config.n_maj, config.epochs) == (("resnet18", "densenet40"), 5000, 350)
+    assert set(config.activation) == {"relu", "none"}
 
 
 def test_figures_tell_settings_apart_and_take_seeds_together(trained):
