@@ -44,7 +44,8 @@ _HISTORY = "history_"
 class Recipe(NamedTuple):
     """How a network is made and trained; all but the images.
 
-    - net, width, activation, tau, batching, batch_size, loss, augment, views, seed: see `networks`.
+    - net, width, depth, d, batch_norm, activation, tau, batching, batch_size, loss, augment, views, seed: see
+      `networks`.
     - record, checkpoint: after how many epochs the geometry is measured, and the state is kept.
     """
 
@@ -61,6 +62,9 @@ class Recipe(NamedTuple):
     seed: int
     record: int
     checkpoint: int
+    depth: int | None = None
+    d: int | None = None
+    batch_norm: bool = False
 
 
 def train_cell(
@@ -77,7 +81,8 @@ def train_cell(
     kept: where the state is kept while it trains, on the machine that trains it; the same call goes on from there, with
     the same result to the last bit. It is left there: who has stored the result removes it.
     """
-    network, running = build(recipe.net, data.train.shape, recipe.activation, recipe.width, recipe.seed)
+    own = {"depth": recipe.depth, "d": recipe.d, "batch_norm": recipe.batch_norm}
+    network, running = build(recipe.net, data.train.shape, recipe.activation, recipe.width, recipe.seed, **own)
     options = {"tau": recipe.tau, "schedule": recipe.schedule, "seed": recipe.seed, "loss": recipe.loss}
     training = Training(network, running, data.train, **options, augment=recipe.augment, views=recipe.views)
     problem = ufm.Problem(data.train.labels, training.d, recipe.tau, nonneg=recipe.activation in NONNEGATIVE)

@@ -20,8 +20,8 @@ from experiments.network_cells import AUTOPSY, NONNEGATIVE, RECORDED, Recipe, cl
 from experiments.report import in_words
 from experiments.store import Store, digest
 from experiments.training_report import judged
-from networks import ACTIVATIONS, ARCHITECTURES, BATCHINGS, Dataset, Schedule, imbalanced, mislabelled, read, synthetic
-from networks.architectures import MOST_WIDTH
+from networks import ACTIVATIONS, ARCHITECTURES, Dataset, Schedule, imbalanced, law_of, mislabelled, read, synthetic
+from networks.architectures import checked_options
 from networks.data import CLASSES
 from ufm import InvalidInput
 from ufm.errors import checked_seed, real_number, whole_number
@@ -32,6 +32,7 @@ SYNTHETIC = "synthetic"
 _CHANGING = ("epoch", "loss", "excess")
 MOST_IMAGES, MOST_EPOCHS, MOST_SEEDS = 100_000, 100_000, 1000
 # What several values may be given of, in the order in which names of cells tell them.
+Images = dict[tuple[float, int], Dataset]  # by R and seed
 AXES = ("net", "activation", "R", "tau", "batching")
 
 
@@ -58,7 +59,8 @@ class Config:
     tau: tuple[float, ...] = (0.2,)
     """Temperatures of the loss."""
     batching: tuple[str, ...] = ("reshuffled",)
-    """reshuffled every epoch, fixed, bound (one image of each class joins every batch), bound-fixed, or m-per-class."""
+    """reshuffled every epoch, fixed, bound (one image of each class joins every batch), bound-fixed, m-per-class, or
+    recycled:E, whose epochs take turns among E partitions."""
     seeds: int = 1
     """Runs of every combination: subset of the images, initial weights, batches and augmentation are all drawn anew."""
     seed: int = 0
@@ -81,6 +83,12 @@ class Config:
     """cross-entropy: of a linear head on the normalised features, logits over tau."""
     width: int | None = None
     """Hidden units of an MLP, channels of the stem of ResNet-18, growth of DenseNet-40; the paper's if not given."""
+    depth: int | None = None
+    """Hidden layers of an MLP; 2 if not given."""
+    d: int | None = None
+    """Features of an MLP; a quarter of its width if not given."""
+    batch_norm: bool = False
+    """Batch norm before every activation of an MLP; the other networks have theirs."""
     batch_size: int = 250
     """Images of a batch; binding adds one of each class."""
     epochs: int = 60
@@ -110,29 +118,37 @@ class Config:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, write and say; the exit status of `Config`."""
     config = command_line.parse(Config, arguments)
-    data = checked_data(config)
+    check(config)
+    data = images_of(config)
     store = Store(config.out)
     with store.alone():
         cells = cells_of(config, data, store)
         console = log_console()
         found = sweep.run_and_write(KIND, config, cells, store, console)
-        for cell in cells:  # what is stored needs no checkpoint
-            if (store.root / f"{cell.file}.sha256").is_file():
-                Path(cell.arguments["kept"]).unlink(missing_ok=True)
+        forget_checkpoints(cells, store)
         if found:
             print_summary(config, found, len(cells) - len(found), console)
         return 0 if len(found) == len(cells) else 1
 
 
-def checked_data(config: Config) -> dict[tuple[float, int], Dataset]:
-    """The images by R and seed. Raises InvalidInput for whatever cannot be trained, before anything is written."""
-    known = {"net": ARCHITECTURES, "activation": ACTIVATIONS, "batching": BATCHINGS}
+def forget_checkpoints(cells: Sequence[Cell], store: Store) -> None:
+    """Remove those of cells that are stored."""
+    for cell in cells:
+        if (store.root / f"{cell.file}.sha256").is_file():
+            Path(cell.arguments["kept"]).unlink(missing_ok=True)
+
+
+def check(config: Config) -> None:
+    """Raises InvalidInput for whatever cannot be trained, all but the images, before anything is written."""
+    known = {"net": ARCHITECTURES, "activation": ACTIVATIONS}
     for name in AXES:
         if not getattr(config, name):
             raise InvalidInput(name, [], "give at least one")
         for value in getattr(config, name) if name in known else ():
             if value not in known[name]:
                 raise InvalidInput(name, value, f"choose one of {', '.join(known[name])}")
+    for batching in config.batching:
+        law_of(batching)
     for tau in config.tau:
         real_number("tau", tau, 0.01, 1e4)
     for name in ("rate", "momentum", "decay"):
@@ -142,8 +158,8 @@ def checked_data(config: Config) -> dict[tuple[float, int], Dataset]:
         least = 2 if name in ("batch_size", "n_maj") else 1
         whole_number(name, getattr(config, name), least, f"give {least} to {most:,}", most)
     checked_seed(config.seed + config.seeds - 1)
-    if config.width is not None:
-        whole_number("width", config.width, 2, f"give 2 to {MOST_WIDTH:,}", MOST_WIDTH)
+    for net in config.net:
+        checked_options(net, config.width, depth=config.depth, d=config.d, batch_norm=config.batch_norm)
     whole_number("k", config.k, 2, f"give 2 to {CLASSES} classes", CLASSES)
     if "m-per-class" in config.batching and config.batch_size < config.k:
         raise InvalidInput("batch_size", config.batch_size, f"m-per-class needs one sample a class, {config.k}")
@@ -153,14 +169,21 @@ def checked_data(config: Config) -> dict[tuple[float, int], Dataset]:
         raise InvalidInput(
             "label_noise", config.label_noise, f"give activations among {', '.join(sorted(NONNEGATIVE))}"
         )
+    for R in config.R:
+        class_sizes(config.imbalance, config.k, config.n_maj, R)
+    if config.data is None and config.dataset != SYNTHETIC:
+        raise InvalidInput("data", None, f"give the directory that holds {config.dataset}; nothing is downloaded")
+    if config.data is not None and config.dataset == SYNTHETIC:
+        raise InvalidInput("data", str(config.data), "say with --dataset what it holds")
+
+
+def images_of(config: Config) -> Images:
+    """The images by R and seed. Raises InvalidInput for files that do not hold them."""
     sizes = {R: class_sizes(config.imbalance, config.k, config.n_maj, R) for R in config.R}
     seeds = range(config.seed, config.seed + config.seeds)
     if config.dataset == SYNTHETIC:
-        if config.data is not None:
-            raise InvalidInput("data", str(config.data), "say with --dataset what it holds")
         return {(R, seed): synthetic(of_classes, seed) for R, of_classes in sizes.items() for seed in seeds}
-    if config.data is None:
-        raise InvalidInput("data", None, f"give the directory that holds {config.dataset}; nothing is downloaded")
+    assert config.data is not None
     whole = read(config.dataset, config.data)
     return {
         (R, seed): Dataset(imbalanced(whole.train, of_classes, seed), whole.test)
@@ -169,20 +192,21 @@ def checked_data(config: Config) -> dict[tuple[float, int], Dataset]:
     }
 
 
-def cells_of(config: Config, data: dict[tuple[float, int], Dataset], store: Store) -> list[Cell]:
-    """One cell a network; its argument "kept" says where its state is kept while it trains."""
+def cells_of(config: Config, data: Images, store: Store | None) -> list[Cell]:
+    """One cell a network; its argument "kept" says where its state is kept while it trains: nowhere without a store."""
     schedule = Schedule(config.epochs, config.rate, config.momentum, config.decay)
-    shared = {name: getattr(config, name) for name in ("width", "batch_size", "loss", "augment", "views")}
+    fields = ("width", "depth", "d", "batch_norm", "batch_size", "loss", "augment", "views")
+    shared = {name: getattr(config, name) for name in fields}
     own = {"schedule": schedule, "record": config.record, "checkpoint": config.checkpoint, **shared}
     contents = {place: _digest_of(images) for place, images in data.items()}
     cells = []
     for net, activation, R, tau, batching in itertools.product(*(getattr(config, name) for name in AXES)):
         for seed in range(config.seed, config.seed + config.seeds):
             recipe = Recipe(net=net, activation=activation, tau=tau, batching=batching, seed=seed, **own)
-            name = "-".join(
-                (net, activation, f"R{sweep.number(R)}", f"tau{sweep.number(tau)}", batching, f"seed{seed}")
-            )
-            key = {**recipe._asdict(), "schedule": dataclasses.asdict(schedule), "images": contents[R, seed]}
+            told = (f"R{sweep.number(R)}", f"tau{sweep.number(tau)}", batching.replace(":", ""), f"seed{seed}")
+            name = "-".join((net, activation, *told))
+            given = recipe._asdict().items() - Recipe._field_defaults.items()
+            key = {**dict(given), "schedule": dataclasses.asdict(schedule), "images": contents[R, seed]}
             key |= {"label_noise": config.label_noise} if config.label_noise else {}
             images, planted = mislabelled(data[R, seed].train, config.label_noise, seed)
             noisy = {"planted": planted} if len(planted) else {}
@@ -197,10 +221,13 @@ def cells_of(config: Config, data: dict[tuple[float, int], Dataset], store: Stor
                                            batching=(batching,), seed=seed, seeds=1, fresh=False, dask=None),
                 attrs={"R": R, "imbalance": config.imbalance, "dataset": config.dataset},
             )  # fmt: skip
-            kept = (store.root / "checkpoints" / Path(cell.file).with_suffix(".npz").name).absolute()
-            if config.fresh:
-                kept.unlink(missing_ok=True)
-            cells.append(dataclasses.replace(cell, arguments={**cell.arguments, "kept": str(kept)}))
+            kept = None
+            if store is not None:
+                kept = (store.root / "checkpoints" / Path(cell.file).with_suffix(".npz").name).absolute()
+                if config.fresh:
+                    kept.unlink(missing_ok=True)
+            arguments = {**cell.arguments, "kept": None if kept is None else str(kept)}
+            cells.append(dataclasses.replace(cell, arguments=arguments))
     return cells
 
 

@@ -4,7 +4,7 @@ float32 inside; what is said of the features is float64 (`ufm.geometry_metrics`,
 """
 
 from networks.architectures import ACTIVATIONS, ARCHITECTURES, WIDTHS, Network, build, features
-from networks.batches import BATCHINGS, Epoch, epoch_of
+from networks.batches import BATCHINGS, Epoch, epoch_of, law_of
 from networks.data import Dataset, Samples, imbalanced, mislabelled, read, synthetic
 from networks.training import Schedule, State, Training
 
@@ -24,6 +24,7 @@ __all__ = [
     "epoch_of",
     "features",
     "imbalanced",
+    "law_of",
     "mislabelled",
     "read",
     "synthetic",

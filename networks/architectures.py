@@ -18,29 +18,44 @@ from ufm.errors import InvalidInput, checked_seed, whole_number
 Activation = Callable[[Array], Array]
 # The last activation decides the feasible set of features (`ufm.activations`); those inside are ReLUs.
 ACTIVATIONS: dict[str, Activation] = {name: row.function for name, row in activations.ACTIVATIONS.items()}
+HIDDEN_LAYERS = 2  # of an MLP
 # Features shorter than the root of this are not stretched to norm 1.
 SMALLEST_SQUARE = 1e-12
 
 
 class MLP(eqx.Module):
-    """pixels - width - width - outputs, fully connected."""
+    """pixels - width, `depth` times - d, fully connected; batch norm before every activation if asked."""
 
     layers: tuple[Linear, ...]
+    norms: tuple[BatchNorm, ...]
     activation: str = eqx.field(static=True)
 
-    def __init__(self, shape: tuple[int, int, int], width: int, activation: str, key: PRNGKeyArray) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        width: int,
+        activation: str,
+        key: PRNGKeyArray,
+        depth: int = HIDDEN_LAYERS,
+        d: int | None = None,
+        batch_norm: bool = False,
+    ) -> None:
+        """d: a quarter of the width if None."""
         height, across, channels = shape
-        sizes = (height * across * channels, width, width, max(2, width // 4))
-        keys = jax.random.split(key, 3)
+        sizes = (height * across * channels, *[width] * depth, max(2, width // 4) if d is None else d)
+        keys = jax.random.split(key, depth + 1)
         self.layers = tuple(Linear(*pair, key=k) for pair, k in zip(pairwise(sizes), keys, strict=True))
+        self.norms = tuple(map(BatchNorm, sizes[1:])) if batch_norm else ()
         self.activation = activation
 
     def __call__(self, x: Images, norms: Norms) -> Float32[Array, "b d"]:
         """Features before they are normalised."""
         h = x.reshape(x.shape[0], -1)
-        for layer in self.layers[:-1]:
-            h = jax.nn.relu(layer(h))
-        return ACTIVATIONS[self.activation](self.layers[-1](h))
+        inside = [jax.nn.relu] * (len(self.layers) - 1)
+        for place, activation in enumerate([*inside, ACTIVATIONS[self.activation]]):
+            h = self.layers[place](h)
+            h = activation(self.norms[place](h, norms) if self.norms else h)
+        return h
 
 
 class ResidualBlock(eqx.Module):
@@ -155,23 +170,48 @@ ARCHITECTURES: dict[str, type[MLP] | type[ResNet18] | type[DenseNet40]] = {
     "densenet40": DenseNet40,
 }
 # Of the paper's networks: width of hidden layers (features: a quarter), channels of the stem, growth.
-MOST_WIDTH = 4096
+MOST_WIDTH, MOST_DEPTH = 4096, 64
 WIDTHS = {"mlp": 512, "resnet18": 64, "densenet40": 12}
 
 
+def checked_options(
+    name: str, width: int | None, *, depth: int | None = None, d: int | None = None, batch_norm: bool = False
+) -> tuple[int, dict[str, Any]]:
+    """The width, and what only an MLP takes as far as it is given. Raises InvalidInput."""
+    width = whole_number("width", WIDTHS[name] if width is None else width, 2, f"give 2 to {MOST_WIDTH:,}", MOST_WIDTH)
+    asked = {"depth": depth, "d": d, "batch_norm": batch_norm or None}
+    own = {option: value for option, value in asked.items() if value is not None}
+    if own and name != "mlp":
+        raise InvalidInput(*next(iter(own.items())), f"an mlp takes it; the layers of {name} are the paper's")
+    if depth is not None:
+        whole_number("depth", depth, 0, f"give 0 to {MOST_DEPTH} hidden layers", MOST_DEPTH)
+    if d is not None:
+        whole_number("d", d, 2, f"give 2 to {MOST_WIDTH:,} features", MOST_WIDTH)
+    return width, own
+
+
 def build(
-    name: str, shape: tuple[int, int, int], activation: str = "relu", width: int | None = None, seed: int = 0
+    name: str,
+    shape: tuple[int, int, int],
+    activation: str = "relu",
+    width: int | None = None,
+    seed: int = 0,
+    *,
+    depth: int | None = None,
+    d: int | None = None,
+    batch_norm: bool = False,
 ) -> tuple[Network, Running]:
     """A network for images of this shape (height, width, channels), and the moments of its batch norms.
 
-    Raises InvalidInput for a name, activation or width that does not exist.
+    Of an MLP alone: depth, its hidden layers (2 if None); d, its features (a quarter of the width if None); batch_norm.
+    Raises InvalidInput for a name, activation or number that does not exist.
     """
     if name not in ARCHITECTURES:
         raise InvalidInput("net", name, f"choose one of {', '.join(ARCHITECTURES)}")
     if activation not in ACTIVATIONS:
         raise InvalidInput("activation", activation, f"choose one of {', '.join(ACTIVATIONS)}")
-    width = whole_number("width", WIDTHS[name] if width is None else width, 2, f"give 2 to {MOST_WIDTH:,}", MOST_WIDTH)
-    network = ARCHITECTURES[name](shape, width, activation, jax.random.key(checked_seed(seed)))
+    width, own = checked_options(name, width, depth=depth, d=d, batch_norm=batch_norm)
+    network = ARCHITECTURES[name](shape, width, activation, jax.random.key(checked_seed(seed)), **own)
 
     def recorded(x: Images) -> Running:
         norms = Norms(None, training=False)

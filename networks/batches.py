@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,8 @@ from jaxtyping import Bool, Int
 from ufm import batching
 from ufm.errors import InvalidInput, checked_seed, whole_number
 from ufm.problem import PADDING
+
+POOL = 10  # partitions that are recycled, if no number is given
 
 
 class Epoch(NamedTuple):
@@ -31,6 +34,13 @@ def reshuffled(labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed:
 def fixed(labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed: int) -> batching.Family:
     """One random partition for all epochs."""
     return batching.partition(len(labels), batch_size, _seed(seed, 0))
+
+
+def recycled(
+    labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed: int, pool: int = POOL
+) -> batching.Family:
+    """Epochs take turns among `pool` random partitions: 1 is `fixed`, as many as there are epochs `reshuffled`."""
+    return reshuffled(labels, batch_size, epoch % pool, seed)
 
 
 def bound(labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed: int) -> batching.Family:
@@ -63,13 +73,27 @@ def m_per_class(labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed
     return rows.reshape(batches, -1).astype(np.int32)
 
 
-BATCHINGS: dict[str, Callable[[Int[np.ndarray, " n"], int, int, int], batching.Family]] = {
+Law = Callable[[Int[np.ndarray, " n"], int, int, int], batching.Family]
+BATCHINGS: dict[str, Law] = {
     "reshuffled": reshuffled,
     "fixed": fixed,
+    "recycled": recycled,
     "bound": bound,
     "bound-fixed": bound_fixed,
     "m-per-class": m_per_class,
 }
+
+
+def law_of(name: str) -> Law:
+    """The law of this name: one of BATCHINGS, or "recycled:E" for a pool of E partitions. Raises InvalidInput."""
+    known, colon, pool = name.partition(":")
+    if known not in BATCHINGS:
+        raise InvalidInput("batching", name, f"choose one of {', '.join(BATCHINGS)}")
+    if not colon:
+        return BATCHINGS[known]
+    if known != "recycled" or not (pool.isascii() and pool.isdigit() and len(pool) < 10 and int(pool) > 0):
+        raise InvalidInput("batching", name, f"a number is that of partitions to recycle, as in recycled:{POOL}")
+    return partial(recycled, pool=int(pool))
 
 
 def epoch_of(name: str, labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed: int) -> Epoch:
@@ -77,10 +101,9 @@ def epoch_of(name: str, labels: Int[np.ndarray, " n"], batch_size: int, epoch: i
 
     Slots that the law leaves empty are fed random samples that do not count. Raises InvalidInput.
     """
-    if name not in BATCHINGS:
-        raise InvalidInput("batching", name, f"choose one of {', '.join(BATCHINGS)}")
+    law = law_of(name)
     whole_number("batch_size", batch_size, 2, "give at least 2 samples a batch")
-    rows = BATCHINGS[name](labels, min(batch_size, len(labels)), epoch, checked_seed(seed))
+    rows = law(labels, min(batch_size, len(labels)), epoch, checked_seed(seed))
     counts = rows != PADDING
     filling = np.random.default_rng([seed, epoch, 1]).integers(len(labels), size=rows.shape)
     return Epoch(np.where(counts, rows, filling).astype(np.int32), counts)

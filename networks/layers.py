@@ -38,7 +38,7 @@ class Norms:
         self.renewed: list[Moments] = []
         self._running: Iterator[Moments] | None = None if running is None else iter(running)
 
-    def of(self, x: Images) -> Moments:
+    def of(self, x: Float32[Array, "b ... c"]) -> Moments:
         """What the next layer normalises by: biased variance; the running one is of the unbiased."""
         channels = x.shape[-1]
         if self._running is None:
@@ -48,9 +48,9 @@ class Norms:
         if not self.training:
             self.renewed.append(known)
             return known
-        count = x.size // channels
-        mean = jnp.mean(x, axis=(0, 1, 2))
-        variance = jnp.mean(jnp.square(x - mean), axis=(0, 1, 2))
+        count, over = x.size // channels, tuple(range(x.ndim - 1))
+        mean = jnp.mean(x, axis=over)
+        variance = jnp.mean(jnp.square(x - mean), axis=over)
         unbiased = variance * (count / max(count - 1, 1))
         self.renewed.append(
             Moments(
@@ -140,7 +140,7 @@ class BatchNorm(eqx.Module):
     def __init__(self, channels: int) -> None:
         self.scale, self.shift = jnp.ones(channels, jnp.float32), jnp.zeros(channels, jnp.float32)
 
-    def __call__(self, x: Images, norms: Norms) -> Images:
+    def __call__(self, x: Float32[Array, "b ... c"], norms: Norms) -> Float32[Array, "b ... c"]:
         """By the moments of the batch in training, else by the running ones."""
         mean, variance = norms.of(x)
         return (x - mean) * (jax.lax.rsqrt(variance + EPSILON) * self.scale) + self.shift

@@ -11,7 +11,7 @@ import pytest
 import networks
 import ufm
 from networks import data
-from networks.batches import BATCHINGS, epoch_of
+from networks.batches import BATCHINGS, epoch_of, law_of
 
 IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 CIFAR = (*(f"data_batch_{b}.bin" for b in range(1, 6)), "test_batch.bin")
@@ -232,6 +232,28 @@ def test_m_of_every_class_in_each_batch():
     assert (fed[:, :2] == 2).mean() > 0.9
     with pytest.raises(ufm.InvalidInput, match="batch_size = 3"):
         epoch_of("m-per-class", LABELS, 3, 0, 0)
+
+
+def test_epochs_take_turns_among_recycled_partitions():
+    def index(name, epoch):
+        return epoch_of(name, LABELS, 8, epoch, 3).index.tolist()
+
+    drawn = [index("recycled:3", epoch) for epoch in range(7)]
+    assert drawn[:3] == [index("reshuffled", epoch) for epoch in range(3)]
+    filled = [[sorted(row) for row in law_of("recycled:3")(LABELS, 8, epoch, 3).tolist()] for epoch in range(7)]
+    assert filled[3:6] == filled[:3]
+    assert filled[6] == filled[0]
+    assert len({str(one) for one in filled}) == 3
+    same = [law_of("recycled:1")(LABELS, 8, epoch, 3).tolist() for epoch in (0, 5)]
+    assert same[0] == same[1] == law_of("fixed")(LABELS, 8, 9, 3).tolist()
+
+
+@pytest.mark.parametrize("name", ["recycled:", "recycled:0", "recycled:-1", "recycled:2.5", "recycled:²", "fixed:3"])
+def test_what_is_no_pool(name):
+    with pytest.raises(ufm.InvalidInput, match="a number is that of partitions to recycle, as in recycled:10"):
+        epoch_of(name, LABELS, 8, 0, 0)
+    with pytest.raises(ufm.InvalidInput, match="batching"):
+        law_of(f"recycled:{'9' * 5000}")
 
 
 def test_what_is_no_batching():

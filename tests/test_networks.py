@@ -102,6 +102,32 @@ def test_parameters_of_the_papers_networks():
     assert counts["mlp"] == 3072 * 512 + 512 + 512 * 512 + 512 + 512 * 128 + 128
 
 
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_an_mlp_of_any_depth_against_products(depth):
+    network, running = networks.build("mlp", SHAPE, "relu", 16, depth=depth, d=5)
+    assert running == ()
+    h = np.asarray(images(), float).reshape(4, -1)
+    for layer in network.layers:
+        h = np.maximum(h @ np.asarray(layer.weight, float) + np.asarray(layer.bias, float), 0)
+    H, _ = networks.features(network, running, images())
+    assert H.shape == (4, 5)
+    assert len(network.layers) == depth + 1
+    assert np.allclose(H, h / np.linalg.norm(h, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_batch_norm_of_an_mlp_stands_before_every_activation():
+    network, running = networks.build("mlp", SHAPE, "none", 16, depth=1, d=5, batch_norm=True)
+    assert [len(norm.scale) for norm in network.norms] == [len(moments.mean) for moments in running] == [16, 5]
+    h = np.asarray(images(9), float).reshape(9, -1)
+    for layer, last in zip(network.layers, (False, True), strict=True):
+        h = h @ np.asarray(layer.weight, float)  # a shift of all is taken off
+        h = (h - h.mean(axis=0)) / np.sqrt(h.var(axis=0) + 1e-5)
+        h = h if last else np.maximum(h, 0)
+    H, renewed = networks.features(network, running, images(9), training=True)
+    assert np.allclose(H, h / np.linalg.norm(h, axis=1, keepdims=True), atol=1e-4)
+    assert all((a.variance != b.variance).any() for a, b in zip(running, renewed, strict=True))
+
+
 def test_an_image_that_is_switched_off_has_feature_0_and_no_nan_in_its_gradient():
     network, running = networks.build("mlp", SHAPE, "relu", 16)
     dead = jax.tree.map(jnp.zeros_like, network)
@@ -136,3 +162,18 @@ def test_augmentation_cuts_from_zeros_around_and_mirrors():
 def test_what_is_no_network(arguments, said):
     with pytest.raises(ufm.InvalidInput, match=said):
         networks.build(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("mlp", {"depth": -1}, "depth = -1"),
+        ("mlp", {"depth": 65}, "depth = 65"),
+        ("mlp", {"d": 1}, "d = 1"),
+        ("resnet18", {"depth": 2}, "depth = 2: an mlp takes it"),
+        ("densenet40", {"batch_norm": True}, "batch_norm = True: an mlp takes it"),
+    ],
+)
+def test_options_that_a_network_does_not_take(name, options, said):
+    with pytest.raises(ufm.InvalidInput, match=said):
+        networks.build(name, SHAPE, "relu", 8, **options)

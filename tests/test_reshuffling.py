@@ -56,6 +56,13 @@ def test_splits_against_all_partitions(n_c, n, batch_size):
         assert math.exp(count) == pytest.approx(math.comb(n_c, j) / (2 if 2 * j == n_c else 1))
 
 
+@pytest.mark.parametrize("sizes", [(100,) * 5 + (2,) * 5, (200,) * 5 + (4,) * 5])
+def test_when_all_batches_are_full_rounding_leaves_no_nan(sizes):
+    """Eleven batches of 510 / 11 samples are more than 510 by a rounding; a warning is an error here."""
+    found = [expected_obstructions(sizes, size, 3) for size in (50, 100)]
+    assert 0 < found[1] < found[0] < math.inf
+
+
 def test_a_class_of_one_sample_is_never_forced():
     assert expected_obstructions((1, 20, 20), 8, 50) == math.inf
     assert epochs_until_unique((1, 20, 20), 8) == math.inf

@@ -1,5 +1,6 @@
 """Trained networks as cells: what they leave, that a kill changes no bit, and what cannot be trained."""
 
+import html
 import os
 import shlex
 import signal
@@ -79,14 +80,14 @@ def test_the_same_command_trains_nothing_again(trained, monkeypatch):
 def test_the_command_that_trains_one_network_alone(tmp_path):
     asked = ["--net", "mlp", "resnet18", "--R", "2", "4", "--seeds", "2", "--seed", "3", "--n-maj", "8"]
     config = command_line.parse(train_network.Config, asked)
-    data = train_network.checked_data(config)
+    data = train_network.images_of(config)
     cells = train_network.cells_of(config, data, Store(tmp_path))
     assert len(cells) == len({cell.file for cell in cells}) == 8
     for cell in cells:
         python, m, module, *arguments = shlex.split(cell.alone)
         assert (python, m, module) == ("python", "-m", "experiments.train_network")
         own = command_line.parse(train_network.Config, arguments)
-        (again,) = train_network.cells_of(own, train_network.checked_data(own), Store(tmp_path))
+        (again,) = train_network.cells_of(own, train_network.images_of(own), Store(tmp_path))
         assert again.file == cell.file
 
 
@@ -244,6 +245,17 @@ def test_the_verdict(case):
     found = judged(rows, failed)
     assert found[0] is good
     assert found[1].startswith(said)
+
+
+def test_the_page_says_how_the_same_is_asked_at_the_papers_size(trained):
+    out, _ = trained
+    page = html.unescape((out / "report.html").read_text())
+    said = page.split("at the paper's size, which this is not: ")[1].split("In full:")[0]
+    arguments = shlex.split(said)
+    assert arguments[:2] == ["python", "experiments/train_network.py"]
+    config = command_line.parse(train_network.Config, arguments[2:])
+    assert (config.net, config.n_maj, config.epochs) == (("resnet18", "densenet40"), 5000, 350)
+    assert set(config.activation) == {"relu", "none"}
 
 
 def test_figures_tell_settings_apart_and_take_seeds_together(trained):

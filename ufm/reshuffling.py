@@ -102,7 +102,7 @@ def splits(size: int, n: int, batches: Sequence[int]) -> tuple[np.ndarray, np.nd
     with np.errstate(divide="ignore"):
         for j in range(1, size // 2 + 1):
             again = np.log(np.maximum(o * mean - (j - 1), 0.0) / (n - j + 1))
-            anew = np.log((n - o * mean) / (n - j + 1))
+            anew = np.log(np.maximum(n - o * mean, 0.0) / (n - j + 1))  # all full: 0, to rounding
             occupied = np.logaddexp(occupied + again, np.roll(np.where(o < m, occupied + anew, -math.inf), 1))
             apart.append(np.logaddexp.reduce(occupied + _log_avoid(n - o * mean, n - j, size - j)))
     return log_splits(size), np.array(apart)

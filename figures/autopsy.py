@@ -1,0 +1,44 @@
+"""F19: wrong labels, found by their shares in the excess and by their distance from the class mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from figures import style
+from figures.settings import common, settings
+
+JUDGES = {"found_by_blame": "share in the excess", "found_by_distance": "distance from the class mean"}
+
+
+def draw(cells: Sequence[xr.Dataset]) -> Figure:
+    """Over epochs: how many of as many samples as have wrong labels, those with the largest score, do have one. A panel
+    a setting; median over seeds, band from the smallest to the largest."""
+    groups = settings(cells)
+    columns = min(4, len(groups))
+    rows = -(-len(groups) // columns)
+    with style.applied():
+        size = style.ONE_COLUMN if columns == 1 else style.TWO_COLUMNS
+        figure = Figure(figsize=(size, 0.9 + 1.7 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for axis, (said, group) in zip(axes.flat, groups.items(), strict=False):
+            for index, (name, words) in enumerate(JUDGES.items()):
+                values = np.stack([cell[f"history_{name}"].values for cell in group])
+                epochs = group[0]["history_epoch"].values
+                style.draw_band(axis, epochs, values, style.line(index, len(JUDGES)), words, outside=0.0)
+            axis.set_ylim(0, 1.02)
+            axis.axhline(group[0].attrs["label_noise"], color="0.6", lw=0.6)
+            axis.set_title(said)
+            axis.set_xlabel("epoch")
+        for axis in list(axes.flat)[len(groups) :]:
+            axis.set_visible(False)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("precision at the true number")
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=3)
+        noise = f"{100 * cells[0].attrs['label_noise']:g}% wrong labels"
+        figure.suptitle(f"{common(cells)}, {noise}", fontsize=8)
+    return figure

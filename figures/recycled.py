@@ -1,0 +1,62 @@
+"""F20: networks whose epochs take turns among E partitions, and what theory says that E partitions force."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures import style
+from figures.settings import common
+
+
+def draw(cells: Sequence[xr.Dataset]) -> Figure:
+    """Against the number of partitions, a marker a seed, a line through medians. Left: delta_gm after training. Right:
+    excess of the features over the loss of a frame, relative to that, on all images at once and on their own batches.
+    Filled: the frame is proved to be the only minimiser over these batches; open: proved not to be, or undetermined.
+    Dashed: where half of random families force it, as predicted."""
+    dark, light = (style.line(index, 3)["color"] for index in (0, 1))
+    with style.applied():
+        figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _markers(left, cells, [float(cell["history_delta_gm"].values[-1]) for cell in cells], "o", dark)
+        whole = [cell.attrs["excess_upper"] / cell.attrs["loss_bound"] for cell in cells]
+        own = [cell.attrs["pool_excess"] / cell.attrs["pool_bound"] for cell in cells]
+        _markers(right, cells, whole, "o", dark)
+        _markers(right, cells, own, "s", light)
+        left.set_ylabel(r"$\Delta_{G_M}$ after training")
+        right.set_ylabel("excess over a frame, relative")
+        pools = np.unique([cell.attrs["pool"] for cell in cells])
+        for axis in (left, right):
+            if np.isfinite(half := float(cells[0].attrs["half"])):
+                axis.axvline(half, color="0.4", lw=0.9, ls=(0, (4, 2)))
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            axis.set_xticks(pools, [f"{pool:g}" for pool in pools])
+            axis.minorticks_off()
+            axis.set_xlabel("different partitions, E")
+        handles = [
+            right.plot([], [], "o", color=dark, ms=4, label="on all images at once")[0],
+            right.plot([], [], "s", color=light, ms=4, label="on its own batches")[0],
+            right.plot([], [], "o", color="0.3", ms=4, label="frame proved unique")[0],
+            right.plot([], [], "o", color="0.3", ms=4, mfc="none", label="not")[0],
+            right.plot([], [], color="0.4", lw=0.9, ls=(0, (4, 2)), label="predicted: half of families")[0],
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.2, handletextpad=0.4)
+        figure.suptitle(f"{common(cells)}, batches of {cells[0].attrs['batch_size']}", fontsize=8)
+    return figure
+
+
+def _markers(axis: Axes, cells: Sequence[xr.Dataset], values: Sequence[float], marker: str, colour: object) -> None:
+    """One a cell, seeds beside each other; values of 0 at the floor."""
+    pools, heights = np.array([float(cell.attrs["pool"]) for cell in cells]), np.maximum(values, style.FLOOR)
+    seeds = np.array([int(cell.attrs["seed"]) for cell in cells])
+    beside = 1.06 ** (seeds - seeds.mean())
+    for pool, shift, height, cell in zip(pools, beside, heights, cells, strict=True):
+        face = colour if cell.attrs["unique"] == "True" else "none"
+        axis.plot(pool * shift, height, marker, color=colour, mfc=face, ms=4, mew=0.8)
+    different = np.unique(pools)
+    axis.plot(different, [np.median(heights[pools == pool]) for pool in different], lw=0.8, color=colour)

@@ -1,0 +1,48 @@
+"""What tells trained networks apart, in the words of a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import xarray as xr
+
+# What `experiments.network_questions` varies, one at a time.
+VARIED = ("width", "depth", "d", "batch_norm", "activation", "tau", "batching")
+_IN_WORDS = {"batch_norm": "batch norm {}", "activation": "{}", "batching": "{}", "tau": r"$\tau$ = {:g}"}
+
+
+def settings(cells: Sequence[xr.Dataset]) -> dict[str, list[xr.Dataset]]:
+    """The cells by setting, seeds together, in their order; the first setting is the base.
+
+    A setting is called after its values that are not the base's; the base after the axis that varies, if one does.
+    """
+    base = _values(cells[0])
+    differ = [name for name in VARIED if len({_values(cell)[name] for cell in cells}) > 1]
+    found: dict[str, list[xr.Dataset]] = {}
+    for cell in cells:
+        own = _values(cell)
+        named = [name for name in differ if own[name] != base[name] or len(differ) == 1]
+        found.setdefault(", ".join(_said(name, own[name]) for name in named) or "base", []).append(cell)
+    return found
+
+
+def common(cells: Sequence[xr.Dataset]) -> str:
+    """What all cells share."""
+    attrs, base = cells[0].attrs, _values(cells[0])
+    differ = [name for name in VARIED if len({_values(cell)[name] for cell in cells}) > 1]
+    shown = [name for name in ("activation", "tau") if name not in differ]
+    return ", ".join(
+        (f"MLP on {attrs['dataset']}", f"R = {attrs['R']:g}", f"n = {attrs['n']}",
+         *(_said(name, base[name]) for name in shown), f"{attrs['epochs']} epochs")
+    )  # fmt: skip
+
+
+def _values(cell: xr.Dataset) -> dict[str, Any]:
+    return {name: getattr(cell.attrs[name], "item", lambda name=name: cell.attrs[name])() for name in VARIED}
+
+
+def _said(name: str, value: Any) -> str:
+    if (name, value) == ("activation", "none"):
+        return "no final activation"
+    return _IN_WORDS.get(name, f"{name} = {{}}").format(value)
