@@ -80,7 +80,8 @@ def stuck_and_lifted(config: Config) -> xr.Dataset:
     if len(escape.descents) < 2:
         raise InvalidInput("seed", config.seed, "the spurious point was not lifted; try another")
     after = escape.descents[1].history
-    assert before.H is not None and after.H is not None
+    assert before.H is not None
+    assert after.H is not None
     merged = merge_parallel_columns(caught)
     turn = _nearest(merged, caught)
     used = int(np.count_nonzero(merged.any(axis=0)))

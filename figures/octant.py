@@ -21,7 +21,7 @@ from ufm import InvalidInput
 
 # What the lines of the path are, in this order.
 PHASES = ("descent", "columns merged", "lifted")
-MARKERS = (("o", 5.0), ("s", 6.5), ("^", 9.5))  # of three classes, the later the larger: one behind another is seen
+MARKERS = (("o", 5.0), ("s", 5.5), ("D", 7.5))  # of three classes, the later the larger: one behind another is seen
 FASTEST = 0.03  # from one picture to the next no sample moves further, but for the jump of the lift
 TURN = 12  # pictures of the turn between the two points that merging columns connects
 TRAIL = 14  # pictures that a sample leaves a line of
@@ -46,7 +46,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     at = {scene.line: place for place, scene in enumerate(every)}
     chosen = [0, at[turned - 1], at[turned + 1], len(every) - 1]
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 2.1), layout="constrained")
+        figure = Figure(figsize=(style.TWO_COLUMNS, 2.35), layout="constrained")
         for axis, place in zip(figure.subplots(1, len(chosen)), chosen, strict=True):
             scene = every[place]
             _samples(axis, every[: place + 1], cell, trail=len(every))
@@ -119,8 +119,9 @@ def _excess(cell: xr.Dataset, scene: Scene) -> float:
 def _legend(cell: xr.Dataset) -> list[Line2D]:
     """Classes with their numbers of samples."""
     sizes = np.bincount(cell["label"].values)
+    colours = [style.line(c, len(sizes))["color"] for c in range(len(sizes))]
     return [
-        Line2D([], [], ls="", marker=MARKERS[c][0], ms=5, color=style.line(c, len(sizes))["color"], label=f"class {c}: {n}")
+        Line2D([], [], ls="", marker=MARKERS[c][0], ms=5, color=colours[c], label=f"class {c}: {n}")
         for c, n in enumerate(sizes)
     ]
 

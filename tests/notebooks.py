@@ -1,9 +1,10 @@
-"""Text notebooks and pages as plain code: what a test may execute."""
+"""Text notebooks and pages as plain code: what a test may read and execute."""
 
+import ast
 import re
 
 CELL = re.compile(r"^```\{code-cell\}[^\n]*\n((?::[^\n]*\n)*)(.*?)^```$", re.DOTALL | re.MULTILINE)
-SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = r"^```{language}\n(.*?)^```$"
 
 
 def cells(text, *, short):
@@ -11,29 +12,23 @@ def cells(text, *, short):
     return [code for options, code in CELL.findall(text) if short or "short" not in options]
 
 
-def snippets(text):
-    """The Python of a page."""
-    return SNIPPET.findall(text)
+def fenced(text, language):
+    """The blocks of a page in one language."""
+    return re.findall(FENCE.format(language=language), text, re.DOTALL | re.MULTILINE)
 
 
-def ended_in_a_check(code):
-    """Whether the last statement of a cell is an assertion."""
-    return bool(re.search(r"^(?:    )?assert .*\Z", code.strip(), re.MULTILINE)) or code.strip().splitlines()[-1].lstrip().startswith("assert")
+def ends_in_a_check(code):
+    """Whether the last statement of a cell is an assertion, alone or of every turn of a loop."""
+    last = ast.parse(code).body[-1]
+    return isinstance(last.body[-1] if isinstance(last, ast.For) else last, ast.Assert)
 
 
 def execute(parts, name):
     """Run the parts in one namespace, as a kernel would: the value of a last expression is shown, so it must print."""
-    import ast
-
     space = {"__name__": name}
     for number, code in enumerate(parts):
-        tree = ast.parse(code)
-        last = tree.body[-1] if tree.body else None
-        if isinstance(last, ast.Expr):
-            tree.body.pop()
-            exec(compile(tree, f"{name}[{number}]", "exec"), space)
-            shown = eval(compile(ast.Expression(last.value), f"{name}[{number}]", "eval"), space)
-            repr(shown)
-        else:
-            exec(compile(tree, f"{name}[{number}]", "exec"), space)
-    return space
+        tree, where = ast.parse(code), f"{name}[{number}]"
+        shown = ast.Expression(tree.body.pop().value) if isinstance(tree.body[-1], ast.Expr) else None
+        exec(compile(tree, where, "exec"), space)
+        if shown is not None:
+            repr(eval(compile(shown, where, "eval"), space))
