@@ -28,7 +28,7 @@ def all_but_quick(paths, quick):
 
 def test_there_are_seven_tutorials_and_the_recipes():
     assert [path.stem[0] for path in TUTORIALS] == list("1234567")
-    assert len(PAGES) == 12
+    assert len(PAGES) >= 12
 
 
 @pytest.mark.parametrize("path", **named(TUTORIALS))
