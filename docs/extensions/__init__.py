@@ -1,0 +1,1 @@
+"""What the site needs beyond its generator: citations of the book, docstrings in Markdown, --help, notebooks."""

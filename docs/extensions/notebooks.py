@@ -1,0 +1,41 @@
+"""Tutorials are text notebooks: in a short form for CI, and offered for download as they were executed.
+
+A code cell tagged "short" is left out of the site; with DOCS_SHORT=1 in the environment it is run, to overwrite the
+sizes of the cell before it with smaller ones.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import PurePosixPath
+
+from sphinx.application import Sphinx
+
+SHORT_CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?=(?::[^\n]*\n)*:tags:[^\n]*\bshort\b).*?^```\n", re.DOTALL | re.MULTILINE)
+
+
+def without_short_cells(text: str) -> str:
+    """A text notebook as the site shows it."""
+    return SHORT_CELL.sub("", text)
+
+
+def with_download(text: str, name: str) -> str:
+    """A text notebook whose first heading is followed by a link to what was executed."""
+    return re.sub(r"^(# .+\n)", rf"\1\n{{nb-download}}`Download this page as a notebook <{name}.ipynb>`.\n", text, count=1, flags=re.MULTILINE)
+
+
+def on_source_read(app: Sphinx, docname: str, source: list[str]) -> None:
+    """What the reader of a page meets in the place of its file."""
+    page = PurePosixPath(docname)
+    if page.parent.name != "tutorials" or page.name == "index":
+        return
+    if os.environ.get("DOCS_SHORT") != "1":
+        source[0] = without_short_cells(source[0])
+    source[0] = with_download(source[0], page.name)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("source-read", on_source_read)
+    return {"parallel_read_safe": True}
