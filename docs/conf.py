@@ -27,13 +27,15 @@ extensions = [
     "extensions.book",
     "extensions.commands",
     "extensions.docstrings",
+    "extensions.names",
     "extensions.notebooks",
 ]
 exclude_patterns = ["extensions", "_static"]
-nitpicky = True
+
 
 # Markdown
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_fence_as_directive = ["math"]
 myst_heading_anchors = 3
 
 # Notebooks: executed when the site is built; a cell tagged "short" is run by DOCS_SHORT=1 alone (see notebooks.py).
@@ -47,7 +49,7 @@ html_math_renderer = "katex"
 katex_prerender = True
 katex_css_path = "katex/katex.min.css"
 sphinxcontrib.katex.NODEJS_BINARY = executable.ROOT_DIR + "/bin/node"
-sphinxcontrib.katex.KATEX_DEFAULT_OPTIONS["throwOnError"] = True
+sphinxcontrib.katex.KATEX_DEFAULT_OPTIONS |= {"throwOnError": True, "strict": "error", "macros": {"‖": r"\Vert"}}
 
 # API
 autodoc_member_order = "bysource"

@@ -1,4 +1,5 @@
 """--help of commands."""
+
 from sphinx.application import Sphinx
 
 

@@ -12,7 +12,9 @@ from pathlib import PurePosixPath
 
 from sphinx.application import Sphinx
 
-SHORT_CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?=(?::[^\n]*\n)*:tags:[^\n]*\bshort\b).*?^```\n", re.DOTALL | re.MULTILINE)
+OPTIONS = r"(?::[^\n]*\n)*:tags:[^\n]*\bshort\b"
+SHORT_CELL = re.compile(rf"^```\{{code-cell\}}[^\n]*\n(?={OPTIONS}).*?^```\n", re.DOTALL | re.MULTILINE)
+HEADING = re.compile(r"^(# .+\n)", re.MULTILINE)
 
 
 def without_short_cells(text: str) -> str:
@@ -22,7 +24,8 @@ def without_short_cells(text: str) -> str:
 
 def with_download(text: str, name: str) -> str:
     """A text notebook whose first heading is followed by a link to what was executed."""
-    return re.sub(r"^(# .+\n)", rf"\1\n{{nb-download}}`Download this page as a notebook <{name}.ipynb>`.\n", text, count=1, flags=re.MULTILINE)
+    link = f"{{nb-download}}`Download this page as a notebook <{name}.ipynb>`."
+    return HEADING.sub(rf"\1\n{link}\n", text, count=1)
 
 
 def on_source_read(app: Sphinx, docname: str, source: list[str]) -> None:
