@@ -1,6 +1,7 @@
 """What must hold of every page of the built site: by parsing its files, and by opening it in Chromium.
 
-`python -m tests.site_checks build/site` prints the figures of every page, and exits 1 if something is wrong.
+`python -m tests.site_checks build/site` prints the figures of every page (without Chromium the files are parsed only),
+and exits 1 if something is wrong.
 """
 
 import html.parser
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tests.browser import Chromium
+from tests.browser import BROWSER, DRIVER, Chromium
 
 SCRIPT = (Path(__file__).parent / "site_in_browser.js").read_text(encoding="utf-8")
 # Outside of code: a command of TeX, or a delimiter.
@@ -114,7 +115,7 @@ def measure(browser, page):
 
 
 def keyboard(browser):
-    """What is wrong with what Tab meets on the open page: first the skip link, then the order of the page, focus shown."""
+    """What is wrong with what Tab meets on the open page: the skip link, then the order of the page, focus shown."""
     wrong, places = [], []
     browser.run("document.activeElement.blur(); window.scrollTo(0, 0)")
     for step in range(STEPS):
@@ -149,12 +150,13 @@ def report(site):
     for fault in cited:
         print(f"not a link: {fault}")
     faults = sum(map(len, broken.values())) + len(cited)
+    if not (BROWSER and DRIVER):
+        print(f"{len(pages(site))} pages parsed; not opened: no Chromium here")
+        return faults
     with Chromium() as browser:
         for page in pages(site):
             figures, wrong = measure(browser, page)
-            print(page.relative_to(site), figures, f"{len(wrong)} wrong", flush=True)
-            for line in wrong:
-                print("   ", line)
+            print(page.relative_to(site), figures, f"{len(wrong)} wrong", *wrong, sep="\n    ", flush=True)
             faults += len(wrong)
         results, said = search(browser, site, "orthogonal+frame")
         print(f"search: {len(results)} results, console: {said}")

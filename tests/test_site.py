@@ -95,11 +95,11 @@ def name(requirement):
 
 
 def test_every_extra_says_what_it_gives():
-    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.optional-dependencies]")[1]
-    block = lines.split("\n[tool")[0]
-    assert len(re.findall(r"^# .+\n\w+ = \[", block, re.MULTILINE)) == len(
-        re.findall(r"^\w+ = \[", block, re.MULTILINE)
-    )
+    block = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.optional-dependencies]\n")[1]
+    extras = re.findall(r"^(\w+) = \[", block.split("\n[tool")[0], re.MULTILINE)
+    assert re.findall(r"^# .+\n(\w+) = \[", block, re.MULTILINE) == extras
+    page = (ROOT / "docs/how_do_i/install_with_extras.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \| \w", page, re.MULTILINE)) == set(extras)
 
 
 GOOD = '<html lang="en"><main><h1 id="a">A</h1><a href="b.html#x">b</a><img src="i.png" alt="three words here"></main>'
