@@ -55,6 +55,7 @@ sphinxcontrib.katex.KATEX_DEFAULT_OPTIONS |= {"throwOnError": True, "strict": "e
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 add_module_names = False
+python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 
 # The page

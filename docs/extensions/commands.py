@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 import os
-import re
 import sys
 import tomllib
 from contextlib import redirect_stdout
@@ -18,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-WIDTH = 100
+WIDTH = 92
 
 
 class CommandHelp(SphinxDirective):
@@ -44,7 +43,7 @@ class CommandHelp(SphinxDirective):
 
 
 def help_of(name: str, module: str) -> str:
-    """The help of a command, as on a terminal of this width, without its frames."""
+    """The help of a command, as on a terminal of this width."""
     said = io.StringIO()
     with patch.object(sys, "argv", [name]), patch.dict(os.environ, COLUMNS=str(WIDTH)), redirect_stdout(said):
         try:
@@ -52,14 +51,7 @@ def help_of(name: str, module: str) -> str:
         except SystemExit as stop:
             if stop.code != 0:
                 raise
-    return unframed(said.getvalue())
-
-
-def unframed(text: str) -> str:
-    """What stands in the frames, whose lines would wrap on a narrow screen; headings of frames stay."""
-    lines = [re.sub(r"^╭─ (.+?) ─+╮$", r"\1:", line) for line in text.splitlines()]
-    lines = [re.sub(r"^│ (.*?)\s*│$", r"  \1", line).rstrip() for line in lines]
-    return "\n".join(line for line in lines if not re.fullmatch(r"[╭╰─╯╮\s]*[─╯╮]+", line)).strip()
+    return "\n".join(line.rstrip() for line in said.getvalue().strip().splitlines())
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 from docutils import nodes
 from docutils.utils import new_document
 from myst_parser.parsers.sphinx_ import MystParser
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
-# "n d" in Float[Array, 'n d'].
-SHAPE = re.compile(r"(?<=, )'([\w\s.*+-]*)'(?=\])")
+# The string of a shape, alone in its node: 'n d'.
+SHAPE = re.compile(r"^'([\w\s.*+-]*)'$")
 
 
 class Markdown(SphinxDirective):
@@ -39,11 +41,18 @@ def on_member(app: Sphinx, what: str, name: str, obj: object, skip: bool, option
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
-def on_signature(
-    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
-) -> tuple[str | None, str | None]:
-    """Shapes in double quotes, as in the source."""
-    return signature and re.sub(SHAPE, r'"\1"', signature), returns and re.sub(SHAPE, r'"\1"', returns)
+class Signatures(SphinxTransform):
+    """Types in signatures as they stand in the source: shapes in double quotes, arrays by their short name."""
+
+    default_priority = 740
+
+    def apply(self, **kwargs: object) -> None:
+        """Rewrite the signatures of a page."""
+        for signature in self.document.findall(addnodes.desc_signature):
+            for text in list(signature.findall(nodes.Text)):
+                words = SHAPE.sub(r'"\1"', text.astext()).replace("jaxlib._jax.Array", "Array")
+                if words != text.astext():
+                    text.parent.replace(text, nodes.Text(words))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -51,5 +60,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("markdown", Markdown)
     app.connect("autodoc-process-docstring", on_docstring)
     app.connect("autodoc-skip-member", on_member)
-    app.connect("autodoc-process-signature", on_signature)
+    app.add_transform(Signatures)
     return {"parallel_read_safe": True}

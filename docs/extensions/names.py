@@ -42,16 +42,20 @@ class Names(SphinxTransform):
 
 
 class Files(SphinxTransform):
-    """Links to Markdown files outside of docs lead to the pages that include them."""
+    """Links to Markdown files outside of docs, and within what pages include, lead to the pages of those files."""
 
     default_priority = 730
 
     def apply(self, **kwargs: object) -> None:
         """Rewrite the references of a page that the Markdown parser left pending."""
         for reference in self.document.findall(addnodes.pending_xref):
-            target = reference.get("reftarget", "")
-            if reference.get("refdomain") == "doc" and target.startswith(str(ROOT)):
-                reference["reftarget"] = PAGES.get(target.removeprefix(f"{ROOT}/"), target)
+            if reference["reftype"] == "myst":
+                file, _, anchor = reference["reftarget"].removeprefix(f"{ROOT}/").partition("#")
+                name = file.removesuffix(".md")
+                page = PAGES.get(name, name.removeprefix("docs/") if name.startswith("docs/") else None)
+                if page is not None:
+                    reference.attributes |= {"refdomain": "doc", "reftarget": page}
+                    reference.attributes.setdefault("reftargetid", anchor or None)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
