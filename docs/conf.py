@@ -65,3 +65,5 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+# They are fetched, which a page that was opened from a file may not do.
+html_show_search_summary = False

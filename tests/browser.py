@@ -49,6 +49,7 @@ class Chromium:
         """Load a page; what was logged before is forgotten."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        scheme += [{"name": "prefers-reduced-motion", "value": "reduce"}]
         self.devtools("Emulation.setDeviceMetricsOverride", **size)
         self.devtools("Emulation.setEmulatedMedia", features=scheme)
         self.logged("browser"), self.logged("performance")
