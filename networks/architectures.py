@@ -15,7 +15,7 @@ from networks.layers import BatchNorm, Conv, Images, Linear, Norms, Running, hal
 from ufm.errors import InvalidInput, checked_seed, whole_number
 
 Activation = Callable[[Array], Array]
-#: The last activation decides the feasible set of features; those inside are ReLUs.
+# The last activation decides the feasible set of features; those inside are ReLUs.
 ACTIVATIONS: dict[str, Activation] = {
     "relu": jax.nn.relu,
     "none": lambda x: x,
@@ -156,16 +156,16 @@ class DenseNet40(eqx.Module):
         return pooled(ACTIVATIONS[self.activation](self.norm(h, norms)))
 
 
-#: Any architecture: called with images (b, h, w, c) and `Norms` it gives features (b, d), not yet normalised.
+# Any architecture: called with images (b, h, w, c) and `Norms` it gives features (b, d), not yet normalised.
 Network = MLP | ResNet18 | DenseNet40
-#: The architectures by name.
+# The architectures by name.
 ARCHITECTURES: dict[str, type[MLP] | type[ResNet18] | type[DenseNet40]] = {
     "mlp": MLP,
     "resnet18": ResNet18,
     "densenet40": DenseNet40,
 }
 MOST_WIDTH = 4096
-#: Of the paper's networks: width of hidden layers (features: a quarter), channels of the stem, growth.
+# Of the paper's networks: width of hidden layers (features: a quarter), channels of the stem, growth.
 WIDTHS = {"mlp": 512, "resnet18": 64, "densenet40": 12}
 
 

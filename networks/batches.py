@@ -63,7 +63,7 @@ def m_per_class(labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed
     return rows.reshape(batches, -1).astype(np.int32)
 
 
-#: The laws of batches by name: from labels (n,), batch size, epoch and seed to index sets (batches, slots), -1 pads.
+# The laws of batches by name: from labels (n,), batch size, epoch and seed to index sets (batches, slots), -1 pads.
 BATCHINGS: dict[str, Callable[[Int[np.ndarray, " n"], int, int, int], batching.Family]] = {
     "reshuffled": reshuffled,
     "fixed": fixed,

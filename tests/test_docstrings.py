@@ -31,7 +31,9 @@ def test_every_public_name_stands_on_its_page_of_the_api():
     for room in ROOMS:
         page = (ROOT / "docs" / "api" / f"{room}.md").read_text(encoding="utf-8")
         modules = {module.rpartition(".")[2] for module in MODULES if module.startswith(f"{room}.")}
-        listed = re.findall(rf"^\.\. auto(?:class|function|data|exception):: {room}\.(\w+)$", page, re.MULTILINE)
+        listed = re.findall(
+            rf"^\.\. (?:autoclass|autofunction|autoexception|py:data):: {room}\.(\w+)$", page, re.MULTILINE
+        )
         assert sorted(listed) == sorted(set(importlib.import_module(room).__all__) - modules)
     for module in MODULES:
         page = (ROOT / "docs" / "api" / f"{module.rpartition('.')[2]}.md").read_text(encoding="utf-8")
