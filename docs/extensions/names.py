@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import re
 from pathlib import Path
 
@@ -22,6 +24,19 @@ PAGES = {
     "proofs/README": "proofs",
 }
 NAME = re.compile(r"((?:ufm|solvers|networks|figures|experiments)(?:\.\w+)+)(?:\(.*\))?", re.DOTALL)
+ROOMS = ("ufm", "solvers", "networks", "figures")
+
+
+@functools.cache
+def public_names() -> dict[str, str]:
+    """Where a public name is defined, by the name under which the API has it."""
+    names = {}
+    for room in map(importlib.import_module, ROOMS):
+        for name in room.__all__:
+            thing = getattr(room, name)
+            home = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
+            names[home] = f"{room.__name__}.{name}"
+    return names
 
 
 class Names(SphinxTransform):
@@ -34,8 +49,9 @@ class Names(SphinxTransform):
         for literal in list(self.document.findall(nodes.literal)):
             match = NAME.fullmatch(literal.astext())
             if match and not within(literal.parent, (nodes.reference, addnodes.pending_xref, nodes.title)):
+                target = public_names().get(match[1], match[1])
                 reference = addnodes.pending_xref(
-                    "", literal.deepcopy(), refdomain="py", reftype="obj", refexplicit=True, reftarget=match[1],
+                    "", literal.deepcopy(), refdomain="py", reftype="obj", refexplicit=True, reftarget=target,
                     refdoc=self.env.docname, refwarn=False,
                 )  # fmt: skip
                 literal.replace_self(reference)
