@@ -14,8 +14,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if os.environ.get("DOCS_SHORT") == "1":
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
-import ufm  # noqa: E402
 from extensions import notebooks  # noqa: E402
+
+import ufm  # noqa: E402
 
 project = "ufm-scl"
 author = "The ufm-scl maintainers"
