@@ -53,23 +53,19 @@ def test_the_readme_is_short_and_its_commands_come_first():
     assert all(command.startswith("python3 -m venv .venv && ") for _, command in markers)
 
 
+def entries(index):
+    """The pages that the navigation lists on an index page."""
+    for tree in re.findall(r"^```\{toctree\}\n(.*?)^```", index.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        for line in tree.splitlines():
+            entry = re.sub(r"^.*<(.+)>$", r"\1", line.strip())
+            if entry and not entry.startswith(":"):
+                yield from index.parent.glob(f"{entry}.md") if "*" in entry else [index.parent / f"{entry}.md"]
+
+
 def test_every_page_is_in_the_navigation():
-    pages = {path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in (ROOT / "docs").rglob("*.md")}
-    listed = {"index"}
-    for index in (ROOT / "docs").rglob("index.md"):
-        folder = index.parent.relative_to(ROOT / "docs")
-        for tree in re.findall(
-            r"^```\{toctree\}\n(.*?)^```", index.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-        ):
-            for entry in tree.split():
-                if not entry.startswith(":"):
-                    matches = (
-                        {path.stem for path in index.parent.glob(f"{entry}.md")}
-                        if re.search(r"[*\[]", entry)
-                        else {entry}
-                    )
-                    listed |= {(folder / match).as_posix() for match in matches}
-    assert pages == listed
+    docs = ROOT / "docs"
+    listed = {docs / "index.md", *(page for index in docs.rglob("index.md") for page in entries(index))}
+    assert set(docs.rglob("*.md")) == listed
 
 
 def test_versions_of_the_release_agree():
