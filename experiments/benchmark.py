@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import resource
-import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -262,5 +262,7 @@ def _starts(problem: Problem, count: int) -> Float[np.ndarray, "s n d"]:
     )
 
 
+script = partial(command_line.run, main)
+
 if __name__ == "__main__":
-    command_line.run(lambda: main(sys.argv[1:]))
+    script()

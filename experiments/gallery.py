@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich import box
@@ -108,5 +108,7 @@ def _number(name: str) -> str:
     return name.partition("_")[0]
 
 
+script = partial(command_line.run, main)
+
 if __name__ == "__main__":
-    command_line.run(lambda: main(sys.argv[1:]))
+    script()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -344,5 +344,7 @@ def print_summary(config: Config, cells: Sequence[xr.Dataset], failed: int, cons
 KIND = sweep.Kind(summary_row, init_rows, batching_report.DRAWINGS, batching_report.rendered)
 
 
+script = partial(command_line.run, main)
+
 if __name__ == "__main__":
-    command_line.run(lambda: main(sys.argv[1:]))
+    script()

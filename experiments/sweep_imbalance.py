@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -257,5 +256,7 @@ def _columns(config: Config) -> dict[str, Callable[[xr.Dataset], str]]:
 KIND = sweep.Kind(summary_row, init_rows, imbalance_report.DRAWINGS, imbalance_report.rendered)
 
 
+script = partial(command_line.run, main)
+
 if __name__ == "__main__":
-    command_line.run(lambda: main(sys.argv[1:]))
+    script()

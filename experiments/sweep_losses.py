@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -236,5 +235,7 @@ def print_summary(config: Config, cells: Sequence[xr.Dataset], console: Console)
 KIND = sweep.Kind(summary_row, init_rows, {"cosines": losses_report.DRAWINGS["cosines"]}, losses_report.rendered)
 
 
+script = partial(command_line.run, main)
+
 if __name__ == "__main__":
-    command_line.run(lambda: main(sys.argv[1:]))
+    script()

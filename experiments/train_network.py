@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -297,5 +296,7 @@ KIND = sweep.Kind(
 )
 
 
+script = functools.partial(command_line.run, main)
+
 if __name__ == "__main__":
-    command_line.run(lambda: main(sys.argv[1:]))
+    script()

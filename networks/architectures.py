@@ -163,14 +163,16 @@ class DenseNet40(eqx.Module):
         return pooled(ACTIVATIONS[self.activation](self.norm(h, norms)))
 
 
+# Any architecture: called with images (b, h, w, c) and `Norms` it gives features (b, d), not yet normalised.
 Network = MLP | ResNet18 | DenseNet40
+# The architectures by name.
 ARCHITECTURES: dict[str, type[MLP] | type[ResNet18] | type[DenseNet40]] = {
     "mlp": MLP,
     "resnet18": ResNet18,
     "densenet40": DenseNet40,
 }
-# Of the paper's networks: width of hidden layers (features: a quarter), channels of the stem, growth.
 MOST_WIDTH, MOST_DEPTH = 4096, 64
+# Of the paper's networks: width of hidden layers (features: a quarter), channels of the stem, growth.
 WIDTHS = {"mlp": 512, "resnet18": 64, "densenet40": 12}
 
 

@@ -74,6 +74,7 @@ def m_per_class(labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed
 
 
 Law = Callable[[Int[np.ndarray, " n"], int, int, int], batching.Family]
+# The laws of batches by name: from labels (n,), batch size, epoch and seed to index sets (batches, slots), -1 pads.
 BATCHINGS: dict[str, Law] = {
     "reshuffled": reshuffled,
     "fixed": fixed,

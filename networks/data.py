@@ -72,7 +72,10 @@ def imbalanced(samples: Samples, sizes: Sequence[int] | Int[np.ndarray, " k"], s
 
 
 def mislabelled(samples: Samples, share: float, seed: int) -> tuple[Samples, Int[np.ndarray, " p"]]:
-    """The samples with this share of labels (rounded) moved to another class at random, and which those are."""
+    """The samples with this share of labels (rounded) moved to another class at random, and which those are.
+
+    Raises InvalidInput for a bad seed.
+    """
     random = np.random.default_rng([checked_seed(seed), 2])
     k = int(samples.labels.max()) + 1
     chosen = np.sort(random.permutation(len(samples.labels))[: round(share * len(samples.labels))])
@@ -84,7 +87,8 @@ def mislabelled(samples: Samples, share: float, seed: int) -> tuple[Samples, Int
 def synthetic(sizes: Sequence[int] | Int[np.ndarray, " k"], seed: int = 0) -> Dataset:
     """Small grey images that need no file: one smooth random pattern a class, shifted, dimmed and under noise.
 
-    sizes: training images of each class; SYNTHETIC_TEST of each to test with.
+    sizes: (k,), training images of each class; SYNTHETIC_TEST of each to test with. Raises InvalidInput for fewer than
+    2 classes or a bad seed.
     """
     random = np.random.default_rng(checked_seed(seed))
     k = whole_number("k", len(sizes), 2, "give at least 2 classes")

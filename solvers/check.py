@@ -141,5 +141,10 @@ def main(paths: list[str]) -> int:
     return worst
 
 
+def script() -> int:
+    """The console command."""
+    return main(sys.argv[1:])
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(script())

@@ -49,7 +49,8 @@ class Solution(Readable):
     - points, index: the distinct rows (inits, o, d) of each start, and the row of every sample (n,):
       H[s] = points[s][index]. With the staircase the samples of an orbit share a row.
     - status: what stopped each start.
-    - excess: loss minus the bound of Theorems 1 and 2, exact objective, at H.
+    - excess: loss minus the bound of Theorems 1 and 2, exact objective, at H; like the loss a sum over batches and
+      active anchors at the problem's tau (theory, 1.1).
     - residual: largest `solvers.descent.stopping.stationarity` over samples, at H.
     - iterations: steps of each start, those of its collapse onto the orbits counted.
     - lifts: how often each start was lifted, compressed or glued by the staircase.

@@ -70,7 +70,8 @@ class Staircase:
         """The solutions of problems of one d, k, tau and model, in compiled functions that they share.
 
         shape: what the orbit problems are padded to. given: starts of the one problem, feasible, in the place of
-        random ones; they go to their orbit means at once.
+        random ones; they go to their orbit means at once. Raises InvalidInput for a problem without orbits
+        (`ufm.orbits`).
         """
         symmetries = [orbits(problem) for problem in problems]
         shape = common_shape([symmetry.quotient for symmetry in symmetries]) if shape is None else shape
@@ -115,7 +116,10 @@ class Staircase:
         ]
 
     def prepare(self, problem: Problem, inits: int) -> None:
-        """Begin to compile, on other threads, what `solve` of such a problem will call; returns at once."""
+        """Begin to compile, on other threads, what `solve` of such a problem will call; returns at once.
+
+        Raises InvalidInput as `solve`.
+        """
         symmetry = orbits(problem)
         quotient = padded(symmetry.quotient, common_shape([symmetry.quotient]))
         self._compile([quotient], inits, Limits().schedule(quotient, inits))

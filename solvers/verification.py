@@ -62,8 +62,9 @@ class Verification(Readable):
     - feasible, collapsed, orthogonal, unit_norms: each within the tolerance of `verify`.
     - violation: distance outside the feasible set, largest over rows.
     - residual: largest `solvers.descent.stopping.stationarity`, and the sample where it is.
-    - excess: loss minus the bound of Theorems 1 and 2 (may be negative for UFM), residual and metrics: of H
-      moved into the feasible set, if it was outside by rounding only (`FEASIBLE`).
+    - excess: loss minus the bound of Theorems 1 and 2, a sum over batches and active anchors at the problem's tau
+      (may be negative for UFM). Excess, residual and metrics are of H moved into the feasible set, if it was outside
+      by rounding only (`FEASIBLE`).
     - allowed: the largest gap to a lower bound that passes for a global minimiser.
     - across: the pair of samples of different classes with the largest |cosine|.
     - within: the pair of samples of one class that are furthest apart, up to a factor of 2 (value: distance).

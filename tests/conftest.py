@@ -10,8 +10,10 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-# A peer of the extra `bench`, which the tests' own environment need not have.
+# Peers of the extra `bench`, the extra `docs` and a browser, which the tests' own environment need not have.
 collect_ignore = [] if importlib.util.find_spec("torch") else ["test_against_torch.py"]
+if not (importlib.util.find_spec("myst_nb") and shutil.which("chromium") and shutil.which("chromedriver")):
+    collect_ignore.append("test_site_in_chromium.py")
 # Nothing of a test is kept in the user's directories.
 os.environ.setdefault("UFM_SCL_COMPILE_CACHE", "off")
 # Compiling takes most of a test's time. As in jax's own tests little is optimised; with this at 0 all is, as for users.

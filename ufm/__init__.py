@@ -20,7 +20,7 @@ from ufm.problem import Problem  # noqa: E402
 from ufm.projections import project, project_ball, project_nonnegative_ball  # noqa: E402
 from ufm.uniqueness import Uniqueness, uniqueness  # noqa: E402
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "GeometryMetrics",

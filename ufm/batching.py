@@ -39,9 +39,9 @@ def partition(n: int, batch_size: int, seed: int, *, drop_last: bool = False) ->
 def stratified_partition(labels: Sequence[int] | np.ndarray | Array, batch_size: int, seed: int) -> Family:
     """A random partition of the samples into ceil(n / batch_size) batches that splits each class evenly.
 
-    Every class c contributes floor(n_c / nb) or ceil(n_c / nb) samples to every one of the nb batches, and
-    batch sizes differ by at most one: the shuffled samples, class after class, are dealt out in turn. No
-    batch is larger than batch_size. Raises InvalidInput for bad labels, batch_size < 1 or a bad seed.
+    labels (n,): the class of each sample. Every class c contributes floor(n_c / nb) or ceil(n_c / nb) samples to every
+    one of the nb batches, and batch sizes differ by at most one: the shuffled samples, class after class, are dealt
+    out in turn. No batch is larger than batch_size. Raises InvalidInput for bad labels, batch_size < 1 or a bad seed.
     """
     labels = checked_labels(labels)
     n, batch_size = _checked(len(labels), batch_size)
@@ -55,8 +55,8 @@ def stratified_partition(labels: Sequence[int] | np.ndarray | Array, batch_size:
 def reshuffled(n: int, batch_size: int, epochs: int, seed: int) -> Family:
     """The union of `epochs` independent random partitions: training that reshuffles after every epoch.
 
-    ceil(n / batch_size) batches an epoch, epoch after epoch; every sample is in `epochs` batches. Raises as
-    `partition`, and InvalidInput for epochs < 1, or so many that the batches hold more than 50,000,000 samples.
+    ceil(n / batch_size) batches an epoch, epoch after epoch; every sample is in `epochs` batches. Raises
+    InvalidInput as `partition`, and for epochs < 1, or so many that the batches hold more than 50,000,000 samples.
     """
     n, batch_size = _checked(n, batch_size)
     epochs = whole_number("epochs", epochs, 1, "give at least 1 epoch, as a whole number")
@@ -82,8 +82,9 @@ def bind(
 ) -> Family:
     """Batch-binding (paper, Section 4.2): the same m binding samples of each class join every batch.
 
-    With S the union over classes of m samples drawn once without replacement, the family {B union S}. A
-    batch is a set: binding samples it already holds are not added again. For d >= k the orthogonal frame
+    batches (nb, s) and labels (n,) are those of a `Problem`. With S the union over classes of m samples drawn once
+    without replacement, the family {B union S}. A batch is a set: binding samples it already holds are not added
+    again. For d >= k the orthogonal frame
     is then the only minimiser iff every class has two samples and every sample is in a batch: each sample
     is glued to a binding sample of its class, and every batch holds all classes (a class of one sample, or
     a sample without a batch, has no forced norm). Rows are k m wider than those

@@ -41,7 +41,7 @@ def step_imbalance(k: int, n_min: int, R: float) -> Int[np.ndarray, " k"]:
 def long_tail_imbalance(k: int, n_min: int, R: float) -> Int[np.ndarray, " k"]:
     """Long-tail imbalance (paper, Section 5): n_c = round(n_min R^((k-1-c)/(k-1))), c = 0..k-1.
 
-    Class 0 is the largest (R n_min), class k-1 the smallest (n_min). Raises as `step_imbalance`.
+    Class 0 is the largest (R n_min), class k-1 the smallest (n_min). Raises InvalidInput as `step_imbalance`.
     """
     k, n_min, R = _checked(k, n_min, R)
     exponent = (k - 1 - np.arange(k)) / (k - 1)

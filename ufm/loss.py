@@ -69,7 +69,8 @@ def loss_bound(problem: Problem) -> Float[Array, ""]:
     """The lower bound of Theorems 1 and 2: sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log Z_{B,c} (the family: theory, 2.14).
 
     It bounds the loss of every feasible point of UFM+ and is attained by orthogonal frames when
-    d >= k. For UFM (nonneg=False) it is the loss of an orthogonal frame, and not a bound.
+    d >= k. For UFM (nonneg=False) it is the loss of an orthogonal frame, and not a bound. A sum, like the loss, at
+    the problem's tau.
     """
 
     def of_batch(batch: Batch) -> Float[Array, ""]:
@@ -81,7 +82,8 @@ def loss_bound(problem: Problem) -> Float[Array, ""]:
 
 
 def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:
-    """The supervised contrastive loss, or the problem's own, summed over batches and active anchors (theory, 1.1, 1.5).
+    """The supervised contrastive loss, or the problem's own, summed over batches and active anchors, at the
+    problem's tau (theory, 1.1, 1.5).
 
     Differentiable in H by reverse mode, in the memory of one block of anchors. Compiled once for
     every shape of problem.
@@ -96,7 +98,8 @@ def excess(H: Rows, problem: Problem) -> Float[Array, ""]:
     """`scl_loss` minus `loss_bound`, without cancellation (theory, 2.4; `ufm.rows`).
 
     The number to minimise, print and certify. >= 0 on the feasible set of UFM+; on UFM it may be
-    negative. Same gradient, and the same inputs, as `scl_loss`.
+    negative. A sum over batches and active anchors at the problem's tau, with the gradient and the inputs of
+    `scl_loss`. Raises InvalidInput for a wrong shape.
     """
     return _excess(_rows_of(H, problem), problem)
 

@@ -33,8 +33,8 @@ MOST_SAMPLES = 2**53
 class Problem(Readable, eqx.Module):
     r"""UFM+ (or UFM) under the supervised contrastive loss or its family, summed over batches and active anchors.
 
-    minimise over H in R^{n x d}   sum_B sum_{i in B active} f_{B,i}(H)
-    subject to ||h_i|| <= 1, and h_i >= 0 if `nonneg` (UFM+)
+        minimise over H in R^{n x d}   sum_B sum_{i in B active} f_{B,i}(H)
+        subject to ||h_i|| <= 1, and h_i >= 0 if `nonneg` (UFM+)
 
     (paper, eq. (1)-(3); theory, 1.1). A point may stand for several identical samples: its
     `multiplicity` is their number. The raw problem has multiplicity 1 everywhere; the
@@ -111,7 +111,7 @@ class Problem(Readable, eqx.Module):
         *,
         loss: Loss | None = None,
     ) -> Problem:
-        """Class c has sizes[c] samples; samples are numbered class after class."""
+        """The problem of sizes (k,): class c has sizes[c] samples, numbered class after class. Raises InvalidInput."""
         sizes = _array("sizes", sizes, "give one number of samples a class, for at least 2 classes")
         if sizes.ndim != 1 or len(sizes) < 2:
             raise InvalidInput("sizes", sizes.tolist(), "give one number of samples a class, for at least 2 classes")

@@ -6,13 +6,28 @@ sizes of the cell before it with smaller ones.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from sphinx.application import Sphinx
 
-SHORT_CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?=(?::[^\n]*\n)*:tags:[^\n]*\bshort\b).*?^```\n", re.DOTALL | re.MULTILINE)
+ROOT = Path(__file__).parents[2]
+ROOMS = ("ufm", "solvers", "networks", "experiments", "figures")
+OPTIONS = r"(?::[^\n]*\n)*:tags:[^\n]*\bshort\b"
+SHORT_CELL = re.compile(rf"^```\{{code-cell\}}[^\n]*\n(?={OPTIONS}).*?^```\n", re.DOTALL | re.MULTILINE)
+HEADING = re.compile(r"^(# .+\n)", re.MULTILINE)
+
+
+def sources() -> list[Path]:
+    """The code that a tutorial runs."""
+    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def digest() -> str:
+    """Of that code: what was executed with other code is executed again."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources())).hexdigest()[:16]
 
 
 def without_short_cells(text: str) -> str:
@@ -22,7 +37,8 @@ def without_short_cells(text: str) -> str:
 
 def with_download(text: str, name: str) -> str:
     """A text notebook whose first heading is followed by a link to what was executed."""
-    return re.sub(r"^(# .+\n)", rf"\1\n{{nb-download}}`Download this page as a notebook <{name}.ipynb>`.\n", text, count=1, flags=re.MULTILINE)
+    link = f"{{nb-download}}`Download this page as a notebook <{name}.ipynb>`."
+    return HEADING.sub(rf"\1\n{link}\n", text, count=1)
 
 
 def on_source_read(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -33,6 +49,8 @@ def on_source_read(app: Sphinx, docname: str, source: list[str]) -> None:
     if os.environ.get("DOCS_SHORT") != "1":
         source[0] = without_short_cells(source[0])
     source[0] = with_download(source[0], page.name)
+    for path in sources():
+        app.env.note_dependency(str(path))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -65,6 +65,8 @@ class SecondOpinion:
 class Certificate(Readable):
     """A certified statement about one H (n, d), which the checker can redo from the file alone.
 
+    Losses are sums over batches and active anchors at the problem's tau (theory, 1.1), never means.
+
     - status, reason: see `Proof`; the reason is a sentence.
     - upper: the loss at the certified point is at most this. lower: no feasible point has less.
     - gap: at least upper - lower, taken in ball arithmetic before rounding.
@@ -126,7 +128,7 @@ class Certificate(Readable):
 
     @property
     def relative_gap(self) -> float:
-        """At least gap / lower; inf if lower is not above 0."""
+        """At least gap / lower, a share of the whole loss; inf if lower is not above 0."""
         return upwards(arb(self.gap) / arb(self.lower)) if self.lower > 0 else math.inf
 
     def serialised(self) -> bytes:

@@ -72,7 +72,7 @@ class Suboptimality(Readable):
     to 2^-20) are exactly of norm 1, and whose other rows are the doubles given.
 
     - loss, excess: rigorous intervals (theory, 5.19); excess over the loss of an orthogonal frame, which under UFM+ is
-      a lower bound, and for d >= k the minimum.
+      a lower bound, and for d >= k the minimum. Sums over batches and active anchors at the problem's tau, not means.
     - gap: the loss is at most this above the minimum. UFM+: the excess. UFM: above a certified lower bound.
     - implied: what the gap implies of every point of no larger loss (`solvers.certification.stability`), or None.
     - blame: the share of every sample and pair in the excess; None for UFM, where the excess has either sign.
@@ -138,6 +138,8 @@ class Suboptimality(Readable):
 
 def suboptimality(H: Rows, problem: Problem, *, certifier: Certifier | None = None) -> Suboptimality:
     """Rigorous loss and excess of one raw H (n, d), float32 too, and who is to blame. See `Suboptimality`.
+
+    Loss and excess are sums over batches and active anchors at the problem's tau.
 
     O(sum_B n_B^2 d) in float64. certifier: of the problem, if there is one already; only UFM asks it, for a lower
     bound. Raises InvalidInput for rows that are not finite, or further than 1e-9 (features in float32: 2^-20) outside
