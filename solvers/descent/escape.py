@@ -139,7 +139,8 @@ def climb(
     of_start = [problem] * len(starts) if isinstance(problem, Problem) else problem
     ladder = ladder or (float(of_start[0].tau),)
     width = of_start[0].d + spare_coordinates(of_start[0])
-    graphs = {id(own): BatchGraph.of(own) for own in of_start} if width > of_start[0].d else {}
+    lifted = {id(own): own for own in of_start if width > own.d}
+    graphs = {key: BatchGraph.of(own) for key, own in lifted.items()}
     climbs = [Climb(index, own, graphs.get(id(own))) for index, own in enumerate(of_start)]
 
     def onward(this: Climb, outcome: Outcome) -> Start | None:

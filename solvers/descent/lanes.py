@@ -118,7 +118,7 @@ def prepare_lanes(
         jax.ShapeDtypeStruct((count,), np.int32),
         problem if shared else stacked([problem] * count),
     )
-    lanes = jax.eval_shape(partial(begin_on_devices, method=method, shared=shared), *given)
+    lanes = _begin.returned(*given, method=method, shared=shared)
     _advance.prepare(lanes, given[-1], method=method, shared=shared, **schedule.chunk)
 
 

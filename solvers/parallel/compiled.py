@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from threading import Lock
 from typing import Any
 
@@ -48,6 +48,7 @@ class Compiled:
 
     function: Callable[..., Any]
     begun: dict[Hashable, Future[Any]] = field(default_factory=dict)
+    shapes: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def executables(self) -> dict[Hashable, Any]:
@@ -70,6 +71,13 @@ class Compiled:
             with _LOCK:
                 _waited += time.perf_counter() - began
         return executable.result()(*leaves)
+
+    def returned(self, *arguments: Any, **static: Hashable) -> Any:
+        """The shapes and dtypes of what a call would return, traced once a signature."""
+        _, signature = _signed(arguments, static)
+        if signature not in self.shapes:
+            self.shapes[signature] = jax.eval_shape(partial(self.function, **static), *arguments)
+        return self.shapes[signature]
 
     def prepare(self, *arguments: Any, **static: Hashable) -> None:
         """Compile on another thread, for a call to come with arrays of these shapes; `jax.ShapeDtypeStruct`s will do.
