@@ -179,7 +179,7 @@ def test_a_failed_start_takes_no_other_with_it():
     """Of a loss of one's own that is not finite where a cosine is 0: one start is there from the beginning."""
 
     def row(G, samples, same, tau):
-        return jnp.sum(samples * jnp.where(same, 1 - G, jnp.sqrt(jnp.abs(G) + 1 - samples)))
+        return jnp.sum(samples * jnp.where(same, 1 - G, jnp.sqrt(jnp.abs(G) + jnp.maximum(1 - samples, 0))))
 
     problem = Problem([0, 0, 1, 1], 3, loss=losses.own(row, name="root"))
     fine = np.array([[1, 0.1, 0.2], [1, 0.2, 0.1], [0.1, 1, 0.3], [0.2, 1, 0.2]])
