@@ -286,3 +286,51 @@ KNOWN = {"multiplicity": [3, 2], "batches": [[0, 1], [0]]}
 def test_bad_input(call, named, untyped):
     with pytest.raises(ufm.InvalidInput, match=named):
         call()
+
+
+def stochastic_cosines(sampler, labels, d, tau, nonneg, steps=20_000, starts=4):
+    """Projected stochastic gradient on free embeddings with falling steps: cosines of class means of each start,
+    averaged over the second half of the run, and the mean rows of the classes at its end."""
+    k, n, population = int(labels.max()) + 1, len(labels), sampler.population(labels)
+    of = jnp.asarray(labels)
+
+    def means(H):
+        rows = jax.ops.segment_sum(H, of, k) / jnp.bincount(of, length=k)[:, None]
+        return rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+
+    def step(carry, t):
+        H, state, total = carry
+        batch, state = sampler.next(state, population)
+        inside = batch != PADDING
+        problem = ufm.Problem(of[batch], d, tau, nonneg=nonneg, k=k, multiplicity=inside.astype(float))
+        force = jax.grad(ufm.scl_loss)(H[batch], problem)
+        moved = H.at[jnp.where(inside, batch, n)].add(-0.2 / (1.0 + t / 500.0) * force, mode="drop")
+        H = ufm.project(moved, nonneg=nonneg)
+        cosines = means(H) @ means(H).T
+        return (H, state, total + jnp.where(t >= steps // 2, cosines, 0.0)), None
+
+    def run(H, key):
+        carry = H, sampler.begin(key, population), jnp.zeros((k, k))
+        (H, _, total), _ = jax.lax.scan(step, carry, jnp.arange(steps))
+        return total / (steps - steps // 2), means(H)
+
+    rows = jnp.stack([jnp.asarray(rows_of(seed, n, d, nonneg)) for seed in range(starts)])
+    return jax.jit(jax.vmap(run))(rows, jax.random.split(jax.random.key(0), starts))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nonneg", [True, False])
+@pytest.mark.parametrize(
+    "sampler", [samplers.uniform(8), samplers.class_balanced(8), samplers.m_per_class(2, 3)], ids=str
+)
+def test_a_long_stochastic_run_ends_at_the_certified_minimiser(sampler, nonneg):
+    """Class cosines within 0.02; of the starts, the one that ends lowest (UFM+ has spurious minima)."""
+    sizes, d, tau = (12, 12, 4, 4), 8, 0.5
+    problem = ufm.Problem.expected(sizes, sampler, d, tau, nonneg)
+    certifier = Certifier(problem)
+    best = certifier.certify(certifier.better.placed())
+    assert best.status == "certified"
+    rows = certifier.better.placed()
+    cosines, ends = stochastic_cosines(sampler, np.repeat(np.arange(4), sizes), d, tau, nonneg)
+    lowest = int(np.argmin([float(ufm.scl_loss(end, problem)) for end in ends]))
+    np.testing.assert_allclose(np.asarray(cosines[lowest]), rows @ rows.T, atol=0.02)

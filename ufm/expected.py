@@ -23,8 +23,9 @@ from ufm.errors import InvalidInput, Rows, real_rows, whole_number
 from ufm.laws import Law
 from ufm.loss import evaluate
 from ufm.losses import Loss
-from ufm.problem import PADDING, Batch, Problem
+from ufm.problem import PADDING, Problem
 from ufm.samplers import Sampler
+from ufm.shares import Batch
 
 # Count vectors that are listed without being asked for, and how many are drawn where there are more.
 LISTED = 4096

@@ -218,7 +218,8 @@ def _of_class(law: Law, c: int) -> _Waiting:
     j = np.arange(1, n // 2 + 1)
     if law.epoch:
         sizes = [urn.drawn for urn in law.urns for _ in range(round(urn.weight * law.epoch))]
-        count, apart = splits(n, sum(law.sizes), sizes)
+        # As likely to meet in batches of one size as in these.
+        count, apart = splits(n, sum(law.sizes), sizes, sum(size**2 for size in sizes) / sum(sizes))
         return _Waiting(count, apart / law.epoch)
     glues = (x.total > x.first) | (law.views * x.first >= 3)
     joined = np.zeros(len(j))

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ufm.errors import InvalidInput, Rows, real_rows
-from ufm.problem import PADDING, Batch, Problem
+from ufm.problem import PADDING, Problem
 from ufm.rows import ROWS, AnchorTerms, Pairs, anchor_terms
+from ufm.shares import Batch
 
 # Entries of one block of anchors x others; a few temporaries of this size are alive at once.
 BLOCK_ENTRIES = 2**18

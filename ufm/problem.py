@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -13,8 +13,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from ufm.display import Readable, Summary, between, in_runs
-from ufm.errors import InvalidInput, real_array, whole_number
+from ufm.errors import InvalidInput, whole_number
 from ufm.losses import SHAPES, Loss
+from ufm.shares import Batch, checked_counts
 
 if TYPE_CHECKING:
     from ufm.samplers import Sampler
@@ -27,17 +28,6 @@ LARGEST_TAU = 1e4
 MOST_POINTS = 2**31 - 1
 # Numbers of samples are doubles.
 MOST_SAMPLES = 2**53
-
-
-class Batch(NamedTuple):
-    """One batch of a problem, or all of them with an axis more: see `Problem`.
-
-    - members: indices of points, -1 pads. counts, weight: None where they are not given.
-    """
-
-    members: Int[Array, "*batches s"]
-    counts: Float[Array, "*batches s"] | None
-    weight: Float[Array, "*batches"] | None
 
 
 class Problem(Readable, eqx.Module):
@@ -102,7 +92,7 @@ class Problem(Readable, eqx.Module):
         self.multiplicity = jnp.asarray(_checked_multiplicity(multiplicity, labels, k), dtype=jnp.float64)
         rows = checked_batches(batches, m)
         self.batches = jnp.asarray(rows, dtype=jnp.int32)
-        self.counts, self.weights = _checked_counts(counts, weights, rows, self.multiplicity)
+        self.counts, self.weights = checked_counts(counts, weights, rows, rows != PADDING, self.multiplicity)
         self.tau = jnp.asarray(_traced_tau(tau, k) if isinstance(tau, Tracer) else _checked_tau(tau), dtype=jnp.float64)
         self.d = whole_number("d", d, 1, "give the embedding dimension as a whole number of at least 1")
         if not isinstance(nonneg, (bool, np.bool_)):
@@ -306,37 +296,6 @@ def _checked_multiplicity(
         missing = int(np.flatnonzero(of_class == 0)[0])
         raise InvalidInput("multiplicity", counts.tolist(), f"class {missing} has no sample left")
     return counts
-
-
-def _checked_counts(
-    counts: object, weights: object, batches: np.ndarray, multiplicity: Array
-) -> tuple[Array | None, Array | None]:
-    """Samples of each slot, and weights of batches, if they are given."""
-    if counts is None:
-        if weights is not None:
-            raise InvalidInput(
-                "weights", weights, "give them with counts, the samples of each point that a batch holds"
-            )
-        return None, None
-    if isinstance(counts, Tracer) or isinstance(weights, Tracer) or isinstance(multiplicity, Tracer):
-        raise InvalidInput("counts", counts, "an expected loss is no problem of a trace; make it outside")
-    mend = (
-        f"give one whole number for each index of batches, shape {batches.shape}, from 1 to what the point stands for"
-    )
-    held = _array("counts", counts, mend)
-    inside = batches != PADDING
-    if held.shape != batches.shape or not np.issubdtype(held.dtype, np.number) or np.iscomplexobj(held):
-        raise InvalidInput("counts", held.tolist(), mend)
-    held = np.where(inside, held, 0).astype(np.float64)
-    most = np.where(inside, np.asarray(multiplicity)[batches], 0)
-    fits = (held == np.rint(held)) & (held <= most) & (held >= inside)
-    if not fits.all():  # a NaN fits nowhere
-        raise InvalidInput("counts", float(held[~fits][0]), mend)
-    mend = f"give one finite number above 0 for each of {len(batches)} batches"
-    share = real_array("weights", np.ones(len(batches)) if weights is None else weights, mend)
-    if share.shape != (len(batches),) or not ((share > 0) & np.isfinite(share)).all():
-        raise InvalidInput("weights", share.tolist(), mend)
-    return jnp.asarray(held), jnp.asarray(share)
 
 
 def _checked_tau(tau: float | Array) -> float:

@@ -92,9 +92,9 @@ def _logarithms(class_sizes: Sequence[int], batch_size: int) -> tuple[np.ndarray
     return np.concatenate(count), np.concatenate(probability)
 
 
-def splits(size: int, n: int, batches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The log of C(n_c, j), and of A_{c,j}, for j = 1 .. n_c / 2."""
-    mean, m = n / len(batches), len(batches)
+def splits(size: int, n: int, batches: Sequence[int], mean: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The log of C(n_c, j), and of A_{c,j}, for j = 1 .. n_c / 2; mean: of the batches' sizes, if not the plain one."""
+    mean, m = n / len(batches) if mean is None else mean, len(batches)
     o = np.arange(m + 1)
     occupied = np.full(m + 1, -math.inf)
     occupied[0] = 0.0
@@ -102,9 +102,9 @@ def splits(size: int, n: int, batches: Sequence[int]) -> tuple[np.ndarray, np.nd
     with np.errstate(divide="ignore"):
         for j in range(1, size // 2 + 1):
             again = np.log(np.maximum(o * mean - (j - 1), 0.0) / (n - j + 1))
-            anew = np.log((n - o * mean) / (n - j + 1))
+            anew = np.log(np.maximum(n - o * mean, 0.0) / (n - j + 1))
             occupied = np.logaddexp(occupied + again, np.roll(np.where(o < m, occupied + anew, -math.inf), 1))
-            apart.append(np.logaddexp.reduce(occupied + _log_avoid(n - o * mean, n - j, size - j)))
+            apart.append(np.logaddexp.reduce(occupied + _log_avoid(np.maximum(n - o * mean, 0.0), n - j, size - j)))
     return log_splits(size), np.array(apart)
 
 

@@ -30,7 +30,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ufm.problem import Batch, Problem
+from ufm.problem import Problem
+from ufm.shares import Batch
 
 
 class AnchorTerms(NamedTuple):

@@ -1,0 +1,53 @@
+"""How many samples of its points a batch holds, and what it weighs: what an expected loss is made of (theory, 4.19)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
+
+from ufm.errors import InvalidInput, real_array
+
+
+class Batch(NamedTuple):
+    """One batch of a problem, or all of them with an axis more: see `ufm.Problem`.
+
+    - members: indices of points, -1 pads. counts, weight: None where they are not given.
+    """
+
+    members: Int[Array, "*batches s"]
+    counts: Float[Array, "*batches s"] | None
+    weight: Float[Array, "*batches"] | None
+
+
+def checked_counts(
+    counts: Any, weights: Any, batches: np.ndarray, inside: np.ndarray, multiplicity: Array
+) -> tuple[Array | None, Array | None]:
+    """Samples of each slot (those `inside` are no padding) and weights of batches, if given; or InvalidInput."""
+    if counts is None:
+        if weights is not None:
+            raise InvalidInput(
+                "weights", weights, "give them with counts, the samples of each point that a batch holds"
+            )
+        return None, None
+    if isinstance(counts, Tracer) or isinstance(weights, Tracer) or isinstance(multiplicity, Tracer):
+        raise InvalidInput("counts", counts, "an expected loss is no problem of a trace; make it outside")
+    mend = (
+        f"give one whole number for each index of batches, shape {batches.shape}, from 1 to what the point stands for"
+    )
+    held = real_array("counts", counts, mend)
+    if held.shape != batches.shape:
+        raise InvalidInput("counts", held.tolist(), mend)
+    held = np.where(inside, held, 0.0)
+    most = np.where(inside, np.asarray(multiplicity)[batches], 0)
+    fits = (held == np.rint(held)) & (held <= most) & (held >= inside)
+    if not fits.all():  # a NaN fits nowhere
+        raise InvalidInput("counts", float(held[~fits][0]), mend)
+    mend = f"give one finite number above 0 for each of {len(batches)} batches"
+    share = real_array("weights", np.ones(len(batches)) if weights is None else weights, mend)
+    if share.shape != (len(batches),) or not ((share > 0) & np.isfinite(share)).all():
+        raise InvalidInput("weights", share.tolist(), mend)
+    return jnp.asarray(held), jnp.asarray(share)
