@@ -173,13 +173,13 @@ FIGURES = {
     "F14_emergence": Drawing(
         "How fast the frame emerges",
         "Steps of projected gradient (step 0.1, summed loss of a batch) from random starts until delta_gm < 0.001, "
-        "against R, temperature and batch size (UFM+, STEP imbalance, k = 10, n_min = 5, d = 20, 32 starts, at most "
-        "5,000 steps, the full batch at R = 1000 50,000). Markers: medians over the starts whose frame emerged, bars "
-        "the middle half, beside them the share of starts where it is not all; the others are stuck in spurious "
-        "points or not there yet. Lines: theory, no fit: solid, until two of the smallest classes have parted "
+        "against R (UFM+, STEP imbalance, k = 10, n_min = 5, d = 20, tau = 1, batches of 32, 32 starts, at most "
+        "5,000 steps). Markers: medians over the starts whose frame emerged, bars the middle half, beside them the "
+        "share of starts where it is not all; the others are stuck in spurious points or not there yet; no marker "
+        "where none got there. Lines: theory, no fit: solid, until two of the smallest classes, alone, have parted "
         "(ufm.separation); dotted, until deviations within the slowest class have fallen by a thousand "
         "(ufm.local_rate, ufm.stochastic_rate). With uniform batches minorities part like R^3, with the full batch "
-        "like R, with balanced ones at one speed: what is left there is that every sample must be drawn.",
+        "like R, with balanced ones at one speed, and what is left there is that every sample must be drawn.",
         emergence.draw,
         emergence_cells(),
     ),

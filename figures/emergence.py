@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from figures import style
 
@@ -26,7 +27,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
     panels = panels or {"R": list(data)}
     with style.applied():
         width = style.TWO_COLUMNS if len(panels) > 1 else style.ONE_COLUMN
-        figure = Figure(figsize=(width, 3.2), layout="constrained")
+        figure = Figure(figsize=(width, 3.6), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
         names = list(dict.fromkeys(str(cell.attrs["sampler"]) for cell in data))
         for axis, (over, cells) in zip(axes, panels.items(), strict=True):
@@ -37,23 +38,28 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.set_xlabel(PANELS[over])
+            ticks = sorted({float(cell.attrs[over]) for cell in cells})
+            axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axis.xaxis.minorticks_off()
             axis.set_title(_at(cells, over))
         reached = [cell["steps"].values[np.isfinite(cell["steps"].values)] for cell in data]
         reached = np.concatenate([*reached, [1.0]])
-        axes[0].set_ylim(max(0.5, min(reached.min(), 10.0)), 4 * max(float(data[0].attrs["max_steps"]), reached.max()))
+        axes[0].set_ylim(10, 4 * max(float(data[0].attrs["max_steps"]), reached.max()))
         axes[0].set_ylabel(r"steps until $\Delta_{GM} < 10^{-3}$")
-        first = data[0].attrs
+        first, joint = data[0].attrs, " " if len(panels) > 1 else "\n"
         figure.suptitle(
-            f"UFM+, step imbalance, k = {first['k']}, d = {first['d']}, step $\\eta$ = {first['eta']:g}, "
+            f"UFM+, step imbalance, k = {first['k']}, d = {first['d']},{joint}step $\\eta$ = {first['eta']:g}, "
             f"{first['inits']} starts",
             fontsize=8,
         )
-        handles, labels = {}, {}
+        handles = {}
         for axis in axes:
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
-                labels.setdefault(label, label)
-        figure.legend(handles.values(), labels.values(), loc="outside lower center", ncols=4, handlelength=2.8)
+        handles["theory: smallest classes part"] = Line2D([], [], color="0.4", lw=0.8)
+        handles["theory: deviations fall"] = Line2D([], [], color="0.4", lw=0.8, linestyle=":")
+        columns = 4 if len(panels) > 1 else 2
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, handlelength=2.8)
     return figure
 
 

@@ -33,8 +33,8 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
             right.plot(*best, "*", color=look["color"], ms=9, mec="white", mew=0.6, zorder=4)
             right.axhline(_steps(float(cell["least_rate"])), color=look["color"], lw=0.6, alpha=0.6)
         first = data[0].attrs
-        _finish(left, r"temperature $\tau$", rf"step $\eta$ = {first['step']:g}")
-        _finish(right, r"step $\eta$", rf"$\tau$ = {first['fixed']:g}")
+        _finish(left, r"temperature $\tau$", rf"step $\eta$ = {first['step']:g}", data[0]["tau"].values)
+        _finish(right, r"step $\eta$", rf"$\tau$ = {first['fixed']:g}", data[0]["eta"].values)
         left.set_ylabel("steps for a factor e\nof the mean squares")
         figure.suptitle(
             f"UFM+, step imbalance, R = {first['R']:g}, k = {first['k']}, batches of {first['batch_size']}", fontsize=8
@@ -43,9 +43,11 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
     return figure
 
 
-def _finish(axis: Axes, label: str, title: str) -> None:
+def _finish(axis: Axes, label: str, title: str, ticks: np.ndarray) -> None:
     axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.xaxis.minorticks_off()
     axis.set_xlabel(label)
     axis.set_title(title)
 

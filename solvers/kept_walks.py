@@ -45,7 +45,7 @@ class Kept:
             return begun, []
         leaves, structure = jax.tree.flatten(begun)
         try:
-            with np.load(self.path, allow_pickle=False) as stored:
+            with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as stored:
                 told, columns = str(stored[TOLD]), {name: stored[name] for name in COLUMNS}
                 found = [stored[f"leaf{i}"] for i in range(len(leaves))]
                 more = f"leaf{len(leaves)}" in stored

@@ -179,13 +179,13 @@ def test_a_failed_start_takes_no_other_with_it():
     """Of a loss of one's own that is not finite where a cosine is 0: one start is there from the beginning."""
 
     def row(G, samples, same, tau):
-        return jnp.sum(samples * jnp.where(same, 1 - G, jnp.sqrt(jnp.abs(G))))
+        return jnp.sum(samples * jnp.where(same, 1 - G, jnp.sqrt(jnp.abs(G) + jnp.maximum(1 - samples, 0))))
 
     problem = Problem([0, 0, 1, 1], 3, loss=losses.own(row, name="root"))
     fine = np.array([[1, 0.1, 0.2], [1, 0.2, 0.1], [0.1, 1, 0.3], [0.2, 1, 0.2]])
     bad = np.array([[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]])
     H0 = np.stack([fine, bad, fine]) / np.linalg.norm(np.stack([fine, bad, fine]), axis=2, keepdims=True)
-    walked = method(sampler=samplers.uniform(4), schedule=0.01).walk(problem, list(H0), 0, Limits(20))
+    walked = method(sampler=samplers.uniform(4), schedule=1e-4).walk(problem, list(H0), 0, Limits(20))
     assert walked.status == (Status.ALL_STEPS, Status.NOT_FINITE, Status.ALL_STEPS)
     assert walked.steps.tolist() == [20, 0, 20]
     np.testing.assert_array_equal(walked.H[1], H0[1])
