@@ -45,7 +45,7 @@ def _approach(axis: Axes, cell: xr.Dataset) -> None:
 
 def _leaving(axis: Axes, data: Sequence[xr.Dataset]) -> None:
     levels = data[0]["level"].values
-    for index, cell in enumerate(data):
+    for index, cell in enumerate(sorted(data, key=lambda cell: float(cell.attrs["R"]))):
         look, marker = style.line(index, len(data)), style.MARKERS[index % len(style.MARKERS)]
         for place, level in enumerate(levels):
             filled = look["color"] if place else "white"
