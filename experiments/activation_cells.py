@@ -98,7 +98,7 @@ def measure_activation(
         "iterations": solution.iterations,
         "steps_left": left,
     }
-    data = {column: ("init", np.asarray(values)) for column, values in columns.items()}
+    data: dict[str, Any] = {column: ("init", np.asarray(values)) for column, values in columns.items()}
     data["gram"] = (("init", "class", "class_"), grams)
     data["target"] = (("class", "class_"), target)
     seconds = {"compile": solution.timings.compile, "solve": solution.timings.solve}

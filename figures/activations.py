@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from figures import style
 
@@ -45,7 +45,7 @@ def _approach(axis: Axes, cell: xr.Dataset) -> None:
 
 def _leaving(axis: Axes, data: Sequence[xr.Dataset]) -> None:
     levels = data[0]["level"].values
-    for index, cell in enumerate(data):
+    for index, cell in enumerate(sorted(data, key=lambda cell: float(cell.attrs["R"]))):
         look, marker = style.line(index, len(data)), style.MARKERS[index % len(style.MARKERS)]
         for place, level in enumerate(levels):
             filled = look["color"] if place else "white"
@@ -61,7 +61,7 @@ def _leaving(axis: Axes, data: Sequence[xr.Dataset]) -> None:
     axis.set_yscale("log")
     ticks = data[0]["slope"].values
     axis.set_xticks(ticks, [f"{slope:g}" for slope in ticks])
-    axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlabel("slope of LeakyReLU below 0")
     axis.set_ylabel("steps from a right angle to the cosine")
     axis.set_title("marks: median of starts; lines: theory")

@@ -30,9 +30,12 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
             axis.set_xlabel("dimension d")
         left.set_ylabel("loss over UFM's minimum")
         attrs = data[0].attrs
+        left.set_ylim(LOWEST / 3, 4 * max(float(cell["gap"].max()) for cell in data))
+        starts = style.span([cell.attrs["inits"] for cell in data])
         figure.suptitle(
             f"features at least {attrs['floor']:.3f} (GELU, not normalised), n$_{{min}}$ = {attrs['n_min']}, "
-            f"$\\tau$ = {attrs['tau']:g}, best of {style.span([cell.attrs['inits'] for cell in data])} random starts",
+            f"$\\tau$ = {attrs['tau']:g}, best of {starts} random starts\n"
+            "filled: certified minimiser of UFM; dotted: none above the floor in fewer dimensions, proved",
             fontsize=8,
         )
     return figure
@@ -53,5 +56,5 @@ def _curves(axis: Axes, cells: Sequence[xr.Dataset], bound: str) -> None:
         axis.plot([], [], marker=marker, ms=3, color=look["color"], ls=look["linestyle"], lw=0.9, label=label)
         axis.axvline(attrs["necessary"], color=look["color"], lw=0.6, ls=(0, (2, 2)))
     axis.set_yscale("log")
-    axis.set_ylim(LOWEST / 3, None)
-    axis.legend(loc="upper right", title="filled: certified minimiser of UFM\nvertical: none in K below, proved")
+    axis.set_xlim(0, None)
+    axis.legend(loc="lower left", bbox_to_anchor=(0.0, 0.08))

@@ -41,7 +41,8 @@ def floored_relaxation(problem: Problem, floor: float, dimensions: Sequence[int]
     for dimension in dimensions:
         d.value = float(dimension)
         try:
-            values.append(float(model.solve(solver=cp.CLARABEL)) * total)
+            model.solve(solver=cp.CLARABEL)
+            values.append(float(np.asarray(model.value)) * total)
         except cp.SolverError:
             values.append(np.nan)
     return np.array(values)

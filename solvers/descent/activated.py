@@ -92,5 +92,6 @@ class Activated:
         sigma = activation(self.activation)
         H, pulled_back = jax.vjp(lambda z: sigma.embedding(z, normalised=self.normalised), z)
         at = evaluate(H, problem)
+        (gradient,) = pulled_back(at.gradient)
         residual = jnp.max(stationarity(H, at, problem, self.floor))
-        return _State(Iterate(H, at.excess, residual, relative_conflict(at)), z, *pulled_back(at.gradient), optimiser)
+        return _State(Iterate(H, at.excess, residual, relative_conflict(at)), z, gradient, optimiser)
