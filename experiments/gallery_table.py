@@ -20,8 +20,10 @@ from experiments.gallery_cells import (
     threshold_cell,
 )
 from experiments.gallery_dynamics import emergence_cells, rate_cells
+from experiments.gallery_networks import question_cells
 from figures import (
     activations,
+    autopsy,
     basins,
     batching,
     benchmark,
@@ -32,12 +34,15 @@ from figures import (
     gelu_transition,
     geometry,
     interaction_graphs,
+    landscape,
     local_convergence,
     loss_cosines,
+    recycled,
     reshuffling,
     stochastic_rate,
     temperature,
     thresholds,
+    trained_geometry,
 )
 
 _STEP = tuple(sweep_cell(R) for R in RATIOS)
@@ -217,5 +222,46 @@ FIGURES = {
             transition_cell(2, 1, 40),
             *(transition_cell(4, R, 40, inits=16) for R in (1, 10, 100)),
         ),
+    ),
+    "F18_landscape": Drawing(
+        "Landscape or network?",
+        "Features of trained MLPs, released as free embeddings. Left: how far above the minimum, proved, relative "
+        "to a frame's loss, are the trained network and the ends of two descents from its features: plain projected "
+        "gradient and the staircase; hollow: verified to be no global minimiser. Right: the way of plain projected "
+        "gradient. Base: 256-256-256-64, batches of 100; each other row changes one thing. Small, to be drawn "
+        "anywhere: synthetic images, classes of 60 and 6, 80 epochs, one seed; experiments/network_questions.py "
+        "asks it at any size.",
+        landscape.draw,
+        question_cells("landscape", n_maj=60, batch_size=100, epochs=80, seeds=1, d=(64, 12), width=(256, 16)),
+    ),
+    "F19_autopsy": Drawing(
+        "Wrong labels, found by their shares in the excess",
+        "Two per cent wrong labels (22 of 1,100) are looked for among as many samples: those with the largest "
+        "shares in the excess, and those furthest from the mean of their class (MLP 256-512-512-128, synthetic "
+        "images, classes of 200 and 20, 50 epochs, two seeds: median, and band from the smallest to the largest). "
+        "Grey: by chance. At tau = 0.5 shares still find nine of ten when the network has learned the labels by "
+        "heart, where distance has lost some of them, or all; in the cold or early distance is as good or better.",
+        autopsy.draw,
+        question_cells("autopsy", tau=(0.2, 0.5, 1.0), epochs=50, record=10, seeds=2),
+    ),
+    "F20_recycled": Drawing(
+        "Networks on recycled partitions",
+        "An MLP (256-256-256-128) whose epochs take turns among E partitions (synthetic images, classes of 100 and "
+        "10, 40 epochs, three seeds). Every network minimises what it is given (squares). What that is worth on all "
+        "images (circles) falls by a factor of thirty, and no further once the partitions prove the frame unique "
+        "(filled), as ufm.reshuffling predicts of half of random families from 5.3 partitions on (dashed). Class "
+        "means turn earlier: what is undetermined last are single images.",
+        recycled.draw,
+        question_cells("batches", n_maj=100, R=10.0, epochs=40),
+    ),
+    "F21_trained_geometry": Drawing(
+        "Trained geometry against the certified one",
+        "Left: cosines of class means by final activation; bars: the certified minimiser of its model, UFM+ for the "
+        "ReLU, UFM for the others. Right: distance of the Gram matrix from both certified ones; filled: the model's "
+        "own (MLP 256-256-256-64, synthetic images, classes of 100 and 10, batches of 250, 500 epochs, one seed). "
+        "The ReLU's is the frame, without an activation it is UFM's minimiser to 0.04; after LeakyReLU and GELU it "
+        "is nearer to that than to the frame, as predicted, and has not arrived.",
+        trained_geometry.draw,
+        question_cells("activations", n_maj=100, width=(256,), d=(64,), epochs=500, record=50, seeds=1),
     ),
 }

@@ -29,12 +29,13 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         _markers(right, cells, own, "s", light)
         left.set_ylabel(r"$\Delta_{G_M}$ after training")
         right.set_ylabel("excess over a frame, relative")
+        left.set_ylim(bottom=0)
+        right.set_yscale("log")
         pools = np.unique([cell.attrs["pool"] for cell in cells])
         for axis in (left, right):
             if np.isfinite(half := float(cells[0].attrs["half"])):
                 axis.axvline(half, color="0.4", lw=0.9, ls=(0, (4, 2)))
             axis.set_xscale("log")
-            axis.set_yscale("log")
             axis.set_xticks(pools, [f"{pool:g}" for pool in pools])
             axis.minorticks_off()
             axis.set_xlabel("different partitions, E")

@@ -44,7 +44,8 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             axis.set_xlim(-0.5, len(groups) - 0.5)
         left.set_ylabel("cosine of two class means")
         right.set_ylabel("distance of Gram matrices")
-        right.set_ylim(bottom=0)
+        most = max(float(cell.attrs[name]) for cell in cells for name in GOALS)
+        right.set_ylim(-0.03 * most, 1.35 * most)  # room for the legend
         handles, labels = left.get_legend_handles_labels()
         bar = left.plot([], [], color="black", lw=1.2)[0]
         left.legend([*handles, bar], [*labels, "certified"], markerscale=2)
@@ -53,7 +54,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             right.plot([], [], marker, color=shade, ms=4)[0]
             for marker, shade in zip(style.MARKERS, shades, strict=False)
         ]
-        right.legend(marks, [f"{said}" for said in GOALS.values()])
+        right.legend(marks, list(GOALS.values()), loc="upper left")
         figure.suptitle(common(cells), fontsize=8)
     return figure
 

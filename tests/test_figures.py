@@ -25,6 +25,7 @@ from experiments.store import Store
 from figures import (
     activation_ends,
     activations,
+    autopsy,
     basins,
     batch_sweep,
     batching,
@@ -37,14 +38,17 @@ from figures import (
     gelu_transition,
     geometry,
     interaction_graphs,
+    landscape,
     local_convergence,
     loss_cosines,
     one_problem,
     path,
+    recycled,
     stochastic_rate,
     style,
     temperature,
     thresholds,
+    trained_geometry,
 )
 
 GALLERY = Path(__file__).parent.parent / "figures" / "gallery"
@@ -214,6 +218,39 @@ def rate_data(sampler, rate=0.97):
     )
 
 
+def network(seed=0, k=6, **own):
+    """A cell of `experiments.network_questions`; what the questions add comes after."""
+    attrs = {"width": 512, "depth": 2, "d": 128, "batch_norm": "off", "activation": "relu", "tau": 0.2}
+    attrs |= {"batching": "reshuffled", "dataset": "synthetic", "imbalance": "step", "R": 10.0, "n": 330, "epochs": 80}
+    attrs |= {"seed": seed, "nonneg": int(own.get("activation", "relu") == "relu"), "loss_bound": 1000.0, "gap": 30.0}
+    gram = np.eye(k) + 0.1 * (seed + 1) * (1 - np.eye(k))
+    history = {f"history_{name}": ("record", np.linspace(0.9, 0.1, 5)) for name in ("delta_gm", *autopsy.JUDGES)}
+    history["history_epoch"] = ("record", np.arange(5) * 20.0)
+    return xr.Dataset({"gram": (("class", "class_"), gram), **history}, attrs={**attrs, **own})
+
+
+def released_network(seed, verdict="global minimiser", **own):
+    cell = network(seed, **own)
+    falling = np.geomspace(30, 1e-12, 40) - (0.0 if cell.attrs["nonneg"] else 50.0)
+    ends = {"plain_gap": 2e-13, "staircase_gap": 0.0, "minimum": 0.0 if cell.attrs["nonneg"] else -50.0}
+    verdicts = {"plain_verdict": verdict, "staircase_verdict": "global minimiser"}
+    way = {"plain_iteration": ("step", 4 * np.arange(1, 41)), "plain_excess": ("step", falling)}
+    return cell.assign(way).assign_attrs(**ends, **verdicts)
+
+
+def recycling_network(seed, pool, **own):
+    found = {"pool": pool, "unique": str(pool > 4), "half": 5.3, "pool_excess": 3.0, "pool_bound": 200.0}
+    return network(seed, batching=f"recycled:{pool}", batch_size=50, **found, **own)
+
+
+def compared_network(seed, activation):
+    predicted = (("class", "class_"), 1.2 * np.eye(6) - 0.2)
+    return network(seed, activation=activation, to_frame=0.1, to_ufm=0.4 + 0.1 * seed).assign(predicted=predicted)
+
+
+SETTINGS = ({}, {"width": 32}, {"depth": 0}, {"depth": 4}, {"d": 16}, {"batch_norm": "on"}, {"activation": "none"})
+
+
 def graph_data():
     cell = graphs_cell()
     return cell.compute(**cell.arguments, progress=lambda ended: None)[0]
@@ -307,6 +344,18 @@ DRAWN = {
     "emergence, none there": lambda: emergence.draw([emergence_data("full", R, 1, 0, np.nan) for R in (1, 10)]),
     "stochastic_rate": lambda: stochastic_rate.draw([rate_data(sampler) for sampler in SAMPLERS]),
     "stochastic_rate, nothing contracts": lambda: stochastic_rate.draw([rate_data("uniform", 1.0)]),
+    "landscape": lambda: landscape.draw([released_network(seed, **own) for own in SETTINGS for seed in (0, 1)]),
+    "landscape, one": lambda: landscape.draw([released_network(0, "stationary but spurious")]),
+    "autopsy": lambda: autopsy.draw(
+        [network(seed, tau=tau, label_noise=0.02) for tau in (0.1, 0.2, 0.5, 1.0, 2.0) for seed in (0, 1)]
+    ),
+    "autopsy, one": lambda: autopsy.draw([network(label_noise=0.02)]),
+    "recycled": lambda: recycled.draw([recycling_network(seed, p) for p in (1, 2, 5, 10, 20, 40) for seed in (0, 1)]),
+    "recycled, one": lambda: recycled.draw([recycling_network(0, 3)]),
+    "recycled, never": lambda: recycled.draw([recycling_network(0, p).assign_attrs(half=np.inf) for p in (1, 2)]),
+    "trained_geometry": lambda: trained_geometry.draw(
+        [compared_network(seed, name) for name in ("relu", "none", "leaky-relu", "gelu", "silu") for seed in (0, 1)]
+    ),
     "certificate": lambda: certificate.draw([certificate_data()]),
     "path, quarter of the disc": lambda: path.draw([path_data(2)]),
     "path, disc": lambda: path.draw([path_data(2, nonneg=0, starts=3)]),

@@ -64,6 +64,7 @@ def test_where_the_landscape_is_the_obstacle_the_staircase_tells_it():
     assert found["staircase_lifts"] > 0
 
 
+@pytest.mark.slow
 def test_without_the_relu_gaps_are_above_the_certified_minimum():
     problem = ufm.Problem(LABELS, 6, 0.5, nonneg=False)
     H = np.random.default_rng(0).normal(size=(16, 6))
@@ -163,39 +164,51 @@ def test_settings_are_called_after_what_is_not_the_bases():
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
-    """Two questions asked of tiny networks, by the command itself."""
+    """A question asked of two tiny networks, by the command itself."""
     out = tmp_path_factory.mktemp("questions")
-    for question, own in (("landscape", ["--activation", "relu", "--batch-norm", "off", "on"]), ("autopsy", [])):
-        given = ["--question", question, *own, *TINY, "--out", out]
-        given += ["--label-noise", 0.2, "--tau", 0.2] if question == "autopsy" else []
-        assert sweeps.run(network_questions, *given) == 0
-    return out, given
+    given = ["--question", "batches", "--batching", "recycled:1", "recycled:2", *TINY, "--out", out]
+    assert sweeps.run(network_questions, *given) == 0
+    return out / "batches", given
 
 
-def test_what_the_command_leaves(asked):
-    out, _ = asked
-    rows = sweeps.rows(out / "landscape" / "summary.csv")
+@pytest.mark.slow
+def test_wrong_labels_by_the_command(tmp_path):
+    given = ["--question", "autopsy", "--label-noise", 0.2, "--tau", 0.2, *TINY, "--out", tmp_path]
+    assert sweeps.run(network_questions, *given) == 0
+    (found,) = sweeps.rows(tmp_path / "autopsy" / "summary.csv")
+    for judge in ("blame", "distance"):
+        assert 0 <= float(found[f"found_by_{judge}"]) <= float(found[f"best_by_{judge}"]) <= 1
+
+
+@pytest.mark.slow
+def test_released_by_the_command(tmp_path):
+    own = ["--activation", "relu", "--batch-norm", "off", "on", "--depth", 1, "--width", 16, "--d", 8]
+    assert sweeps.run(network_questions, *TINY, *own, "--out", tmp_path) == 0
+    rows = sweeps.rows(tmp_path / "landscape" / "summary.csv")
     assert [row["batch_norm"] for row in rows] == ["off", "on"]
     for row in rows:
         assert float(row["gap"]) > float(row["staircase_gap"]) >= 0
         assert row["staircase_verdict"] == questions_report.MINIMISER
         assert (int(row["depth"]), int(row["d"]), int(row["width"])) == (1, 8, 16)
-    (found,) = sweeps.rows(out / "autopsy" / "summary.csv")
-    for judge in ("blame", "distance"):
-        assert 0 <= float(found[f"found_by_{judge}"]) <= float(found[f"best_by_{judge}"]) <= 1
-    for question, figure in (("landscape", "landscape"), ("autopsy", "autopsy")):
-        page = (out / question / "report.html").read_text()
-        assert questions_report.QUESTIONS[question].ask[:40] in page
-        assert (out / question / "figures" / f"{figure}.png").is_file()
-        assert not [*(out / question / "checkpoints").glob("*")]
+
+
+def test_what_the_command_leaves(asked):
+    out, _ = asked
+    rows = sweeps.rows(out / "summary.csv")
+    assert [row["batching"] for row in rows] == ["recycled:1", "recycled:2"]
+    assert [int(row["pool"]) for row in rows] == [1, 2]
+    assert all(0 < float(row["pool_excess"]) < np.inf for row in rows)
+    assert questions_report.QUESTIONS["batches"].ask[:40] in (out / "report.html").read_text()
+    assert (out / "figures" / "recycled.png").is_file()
+    assert not [*(out / "checkpoints").glob("*")]
 
 
 def test_the_same_command_trains_nothing_again(asked, monkeypatch):
     out, given = asked
     monkeypatch.setattr(network_questions, "asked_cell", lambda **_: 1 / 0)
-    before = (out / "autopsy" / "summary.csv").read_bytes()
+    before = (out / "summary.csv").read_bytes()
     assert sweeps.run(network_questions, *given) == 0
-    assert (out / "autopsy" / "summary.csv").read_bytes() == before
+    assert (out / "summary.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize("question", ANSWERS)
