@@ -132,7 +132,7 @@ def _samples(axis: Axes, past: Sequence[Scene], cell: xr.Dataset, trail: int) ->
     path = np.stack([scene.H for scene in past[-trail:]]) @ view[:2].T
     jump = np.linalg.norm(np.diff(path, axis=0), axis=2) > 3 * FASTEST
     for i in np.argsort(labels, kind="stable")[::-1]:
-        look = {"color": style.line(labels[i], labels.max() + 1)["color"]}
+        look = {"color": style.line(int(labels[i]), int(labels.max()) + 1)["color"]}
         own = np.insert(path[:, i], np.flatnonzero(jump[:, i]) + 1, np.nan, axis=0)
         axis.plot(*own.T, lw=0.7, alpha=0.45, **look)
         marker, size = MARKERS[labels[i]]
