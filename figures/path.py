@@ -114,7 +114,13 @@ def _draw_angles(
 
 
 def _draw_sphere(axis: Axes, path: Float[np.ndarray, "t n 3"], labels: np.ndarray, k: int, nonneg: bool) -> None:
-    """With the edges of the octant, or with the outline of the ball and the three great circles."""
+    view = draw_ball(axis, nonneg)
+    for i in range(len(labels)):
+        _draw_path(axis, path[:, i] @ view[:2].T, _colour(labels[i], k), path[:, i] @ view[2] >= -1e-9)
+
+
+def draw_ball(axis: Axes, nonneg: bool) -> Float[np.ndarray, "3 3"]:
+    """The edges of the octant, or the outline of the ball and the three great circles; rows: right, up, to the eye."""
     view, angle = _view(nonneg), np.linspace(0, np.pi / 2 if nonneg else 2 * np.pi, 200)
     if not nonneg:
         axis.plot(np.cos(angle), np.sin(angle), color="0.6", lw=0.8, zorder=0)
@@ -125,9 +131,8 @@ def _draw_sphere(axis: Axes, path: Float[np.ndarray, "t n 3"], labels: np.ndarra
             axis.plot(*np.where(side[:, None], circle @ view[:2].T, np.nan).T, color=grey, lw=0.7, zorder=0)
     tips = view[:2].T
     _name_axes(axis, tips + 0.18 * tips / np.linalg.norm(tips, axis=1, keepdims=True))
-    for i in range(len(labels)):
-        _draw_path(axis, path[:, i] @ view[:2].T, _colour(labels[i], k), path[:, i] @ view[2] >= -1e-9)
     _frame(axis, (-1.05, 1.05) if nonneg else (-1.12, 1.12), (-0.67, 1.05) if nonneg else (-1.08, 1.12))
+    return view
 
 
 def _name_axes(axis: Axes, places: np.ndarray) -> None:

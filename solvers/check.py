@@ -94,7 +94,8 @@ def check(content: dict[str, Any], room: int = 1) -> list[str]:
         prove(all(abs(x - frame) <= abs(frame) * arb(2) ** -52 for x in stated), "the frame's loss")
         said = [
             f"{given['model']}{in_words(problem.loss)}, {problem.k} classes, {sum(problem.sizes)} samples, d = "
-            f"{problem.d}, tau = {float(problem.tau)!r}, {len(problem.batches)} batch(es): the point's loss and the "
+            f"{problem.d}, tau = {float(problem.tau)!r}, {len(problem.batches)} "
+            f"{'count vectors of an expected loss' if problem.expected else 'batch(es)'}: the point's loss and the "
             "least of all feasible "
             f"points lie between {shown(lower, 17, ROUND_FLOOR)} and {shown(upper, 17)}, at most {shown(gap)} apart."
         ]

@@ -96,8 +96,12 @@ def _in_pieces(H: Float[Array, "m d"], problem: Problem, pairs: float, tell: Tel
     rows, blocks = anchor_blocks(problem)
     together = max(1, PIECE // slots**2)  # batches
     width = blocks if together > 1 else max(1, PIECE // (rows * slots))
-    empty = jnp.full((-batches % together, slots), PADDING, problem.batches.dtype)
-    given = jnp.concatenate([problem.batches, empty])
+    missing = -batches % together
+    empty = jnp.full((missing, slots), PADDING, problem.batches.dtype)
+    given = (
+        jnp.concatenate([problem.batches, empty]),
+        *(None if of is None else jnp.pad(of, [(0, missing)] + [(0, 0)] * (of.ndim - 1)) for of in problem.rows[1:]),
+    )
 
     def pieces() -> Iterator[tuple[tuple[int, int], float]]:
         for b in range(0, batches, together):
@@ -109,7 +113,8 @@ def _in_pieces(H: Float[Array, "m d"], problem: Problem, pairs: float, tell: Tel
 
     def sweep(piece: tuple[int, int]) -> None:
         b, first = piece
-        part_of = eqx.tree_at(lambda p: p.batches, problem, given[b : b + together])
+        own = jax.tree.map(lambda of: of[b : b + together], given)
+        part_of = eqx.tree_at(lambda p: (p.batches, p.counts, p.weights), problem, own, is_leaf=lambda x: x is None)
         part = jax.block_until_ready(_part(H, part_of, np.int32(first), blocks=width))
         parts[:] = [jax.tree.map(jnp.add, parts[0], part) if parts else part]
 

@@ -121,6 +121,7 @@ class Solution(Readable):
             "label": ("sample", np.asarray(problem.labels), {"long_name": "class"}),
             "multiplicity": ("sample", np.asarray(problem.multiplicity), {"long_name": "samples a point stands for"}),
             "batches": (("batch", "slot"), np.asarray(problem.batches), {"long_name": "samples of a batch, -1 pads"}),
+            **_expected_columns(problem),
             "status": ("init", np.array([str(status) for status in self.status]), {"long_name": "what stopped it"}),
             "excess": ("init", self.excess, {"long_name": "loss minus the bound of Theorems 1 and 2"}),
             "residual": ("init", self.residual, {"long_name": "largest stationarity residual"}),
@@ -186,6 +187,8 @@ class Solution(Readable):
             stored["batches"].values,
             stored.attrs["model"] == "UFM+",
             multiplicity=stored["multiplicity"].values,
+            counts=stored["counts"].values if "counts" in stored else None,
+            weights=stored["weights"].values if "counts" in stored else None,
             # Files from before the family are of SCL.
             loss=Loss.of_description(json.loads(stored.attrs["loss"])) if "loss" in stored.attrs else None,
         )
@@ -213,6 +216,16 @@ class Solution(Readable):
             timings=Timings(float(stored.attrs["seconds_compile"]), float(stored.attrs["seconds_solve"])),
             **columns,
         )
+
+
+def _expected_columns(problem: Problem) -> dict[str, tuple]:
+    """What a problem of an expected loss has besides."""
+    if not problem.is_expected:
+        return {}
+    return {
+        "counts": (("batch", "slot"), np.asarray(problem.counts), {"long_name": "samples of a point in a batch"}),
+        "weights": ("batch", np.asarray(problem.weights), {"long_name": "weight of a batch in the sum"}),
+    }
 
 
 def _seal(content: bytes) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 
 import ufm
 from ufm import batching
-from ufm.reshuffling import _splits, epochs_until_unique, expected_obstructions
+from ufm.reshuffling import epochs_until_unique, expected_obstructions, splits
 
 
 def share_unique(sizes, batch_size, epochs, families=40):
@@ -47,7 +47,7 @@ def test_tiny_batches_are_not_taken_for_better_than_they_are(sizes):
 @pytest.mark.parametrize(("n_c", "n", "batch_size"), [(3, 8, 2), (4, 8, 4), (5, 9, 3), (4, 6, 3)])
 def test_splits_against_all_partitions(n_c, n, batch_size):
     """No batch holds both sides of a split, counted over all orders of the samples of the class among the slots."""
-    counts, apart = _splits(n_c, n, [batch_size] * (n // batch_size))
+    counts, apart = splits(n_c, n, [batch_size] * (n // batch_size))
     for j, (count, logarithm) in enumerate(zip(counts, apart, strict=True), 1):
         places = list(itertools.permutations(range(n), n_c))
         batches = [[slot // batch_size for slot in place] for place in places]

@@ -9,7 +9,7 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 
-from ufm import batching, losses  # noqa: E402
+from ufm import batching, losses, samplers  # noqa: E402
 from ufm.errors import InvalidInput  # noqa: E402
 from ufm.geometry import GeometryMetrics, geometry_metrics  # noqa: E402
 from ufm.imbalance import long_tail_imbalance, step_imbalance  # noqa: E402
@@ -41,6 +41,7 @@ __all__ = [
     "project",
     "project_ball",
     "project_nonnegative_ball",
+    "samplers",
     "scl_loss",
     "step_imbalance",
     "uniqueness",

@@ -98,13 +98,17 @@ def interaction(problem: Problem, *, known: Links = NO_LINKS) -> Interaction:
 
     Of UFM+, for the problem's loss; its numbers and tau play no part. `known` adds pairs of samples that are known to
     be equal unit vectors.
-    Raises InvalidInput for points that stand for several samples or none: components are of samples; and for a loss of
+    Raises InvalidInput for points that stand for several samples or none, and for expected losses: components are of
+    samples; and for a loss of
     your own, of which it is not known what zero excess forces.
     """
     if problem.loss.is_own:
         raise InvalidInput(
             "loss", problem.loss.name, "what zero excess forces is known of the losses of ufm.losses only"
         )
+    if problem.is_expected:
+        mend = "give the samples as a problem, and the sampler: ufm.uniqueness(problem, sampler)"
+        raise InvalidInput("problem", "an expected loss", mend)
     if (np.asarray(problem.multiplicity) != 1).any():
         raise InvalidInput("multiplicity", "not all 1", "give the problem over single samples, not over orbits")
     labels, batches = np.asarray(problem.labels), np.asarray(problem.batches)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ufm.errors import InvalidInput, Rows, real_rows
-from ufm.problem import PADDING, Problem
+from ufm.problem import PADDING, Batch, Problem
 from ufm.rows import ROWS, AnchorTerms, Pairs, anchor_terms
 
 # Entries of one block of anchors x others; a few temporaries of this size are alive at once.
@@ -72,12 +72,12 @@ def loss_bound(problem: Problem) -> Float[Array, ""]:
     the problem's tau.
     """
 
-    def of_batch(members: Int[Array, " s"]) -> Float[Array, ""]:
-        terms = anchor_terms(problem, members)
+    def of_batch(batch: Batch) -> Float[Array, ""]:
+        terms = anchor_terms(problem, batch)
         least = terms.log_partition if terms.offset is None else terms.log_partition + terms.offset
         return jnp.sum(terms.weight * least)
 
-    return jnp.sum(jax.lax.map(of_batch, problem.batches))
+    return jnp.sum(jax.lax.map(of_batch, problem.rows))
 
 
 def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:
@@ -163,20 +163,20 @@ def evaluate(
     rows, all_blocks = anchor_blocks(problem)
     swept = first + jnp.arange(all_blocks if blocks is None else blocks)
 
-    def of_batch(members: Int[Array, " s"]) -> Evaluation:
-        terms = anchor_terms(problem, members)
-        inside = _features(H, problem, members, unit)
+    def of_batch(batch: Batch) -> Evaluation:
+        terms = anchor_terms(problem, batch)
+        inside = _features(H, problem, batch, unit)
 
         def of_block(part: Evaluation, block: Array) -> tuple[Evaluation, None]:
             return jax.tree.map(jnp.add, part, _block(inside, terms, problem, block * rows, rows, with_gradient)), None
 
         return jax.lax.scan(of_block, _zeros(inside.row), swept)[0]
 
-    def of_batches(total: Evaluation, batches: Int[Array, "b s"]) -> tuple[Evaluation, None]:
+    def of_batches(total: Evaluation, batches: Batch) -> tuple[Evaluation, None]:
         parts = jax.vmap(of_batch)(batches)
 
         def added(whole: Array, part: Array) -> Array:
-            return whole.at[batches].add(part) if whole.ndim else whole + jnp.sum(part)
+            return whole.at[batches.members].add(part) if whole.ndim else whole + jnp.sum(part)
 
         return jax.tree.map(added, total, parts), None
 
@@ -184,7 +184,11 @@ def evaluate(
     together = min(count, max(1, BATCHES_ENTRIES // (rows * slots)))
     missing = -count % together
     batches = jnp.pad(problem.batches, ((0, missing), (0, 0)), constant_values=PADDING)
-    return jax.lax.scan(of_batches, _zeros(H), batches.reshape(-1, together, slots))[0]
+    others = jax.tree.map(
+        lambda of: jnp.pad(of, [(0, missing)] + [(0, 0)] * (of.ndim - 1)), (problem.counts, problem.weights)
+    )
+    grouped = jax.tree.map(lambda of: of.reshape(-1, together, *of.shape[1:]), Batch(batches, *others))
+    return jax.lax.scan(of_batches, _zeros(H), grouped)[0]
 
 
 # Outside jit, an uncompiled scan is compiled anew at every call.
@@ -207,16 +211,14 @@ class _Features(NamedTuple):
     weight: Float[Array, " s"]
 
 
-def _features(
-    H: Float[Array, "m d"], problem: Problem, members: Int[Array, " s"], unit: Bool[Array, " m"] | None
-) -> _Features:
+def _features(H: Float[Array, "m d"], problem: Problem, batch: Batch, unit: Bool[Array, " m"] | None) -> _Features:
     """The features of the members of one batch; padding gets weight 0 and a row of zeros.
 
     The mean is the batch's own: a class that falls apart into collapsed parts in different batches
     is far from its overall mean, and small distances within a part would drown.
     """
-    label = problem.labels[members]
-    weight = jnp.where(members != PADDING, problem.multiplicity[members], 0.0)
+    members = batch.members
+    label, weight = problem.labels[members], problem.samples_in(batch)
     row = jnp.where(weight[:, None] > 0, H[members], 0.0)
     total = jax.ops.segment_sum(row * weight[:, None], label, problem.k)
     mean = total / jnp.maximum(jax.ops.segment_sum(weight, label, problem.k), 1.0)[:, None]

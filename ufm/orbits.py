@@ -72,8 +72,8 @@ class Orbits:
 def orbits(problem: Problem) -> Orbits:
     """Group the points of a problem into orbits and build the quotient problem.
 
-    Runs on the host in O(E log E), E the total size of all batches. Raises InvalidInput for
-    points of multiplicity 0, or if it is no problem.
+    Runs on the host in O(E log E), E the total size of all batches. The points of an expected loss are its orbits.
+    Raises InvalidInput for points of multiplicity 0, or if it is no problem.
     """
     if not isinstance(problem, Problem):
         raise InvalidInput("problem", type(problem).__name__, "give a ufm.Problem")
@@ -85,6 +85,8 @@ def orbits(problem: Problem) -> Orbits:
     if len(absent := np.flatnonzero(np.asarray(problem.class_sizes) == 0)):
         raise InvalidInput("labels", int(absent[0]), "this class has no sample: a mini-batch is no problem to solve")
     m = len(labels)
+    if problem.is_expected:
+        return Orbits(index=np.arange(m), first=np.arange(m), quotient=problem)
     if problem.is_full_batch:
         index, collapsed = labels, None  # every class is present
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,9 +12,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from ufm.display import Readable, Summary, in_runs
-from ufm.errors import InvalidInput, whole_number
+from ufm.display import Readable, Summary, between, in_runs
+from ufm.errors import InvalidInput, real_array, whole_number
 from ufm.losses import SHAPES, Loss
+
+if TYPE_CHECKING:
+    from ufm.samplers import Sampler
 
 PADDING = -1
 # exp(2 / tau) is the largest ratio of two terms of the loss; it must stay far from overflow.
@@ -23,6 +27,17 @@ LARGEST_TAU = 1e4
 MOST_POINTS = 2**31 - 1
 # Numbers of samples are doubles.
 MOST_SAMPLES = 2**53
+
+
+class Batch(NamedTuple):
+    """One batch of a problem, or all of them with an axis more: see `Problem`.
+
+    - members: indices of points, -1 pads. counts, weight: None where they are not given.
+    """
+
+    members: Int[Array, "*batches s"]
+    counts: Float[Array, "*batches s"] | None
+    weight: Float[Array, "*batches"] | None
 
 
 class Problem(Readable, eqx.Module):
@@ -35,10 +50,16 @@ class Problem(Readable, eqx.Module):
     `multiplicity` is their number. The raw problem has multiplicity 1 everywhere; the
     orbit-collapsed one has one point an orbit; a point of multiplicity 0 is padding.
 
+    **Expected losses.** With `counts` and `weights` the sum is sum_B weight_B L_B, and a batch holds only so many
+    samples of each of its points, any so many equally likely: the expected loss of randomly drawn batches where the
+    samples of a point have one row (theory, 4.19; `Problem.expected`).
+
     **Fields**
     - labels: class 0..k-1 of each point, every class present.
     - multiplicity: how many samples a point stands for.
     - batches: one row of point indices a batch, padded with -1 at the end.
+    - counts: how many samples of each of its points a batch holds; None: all of them, as is usual.
+    - weights: of each batch in the sum; None with counts: all 1.
     - tau: temperature, a scalar array, so that a new value does not recompile.
     - d: embedding dimension. k: number of classes. nonneg: UFM+ if True, UFM if False.
     - loss: which loss of the family (`ufm.losses`, theory, 1.5).
@@ -54,6 +75,8 @@ class Problem(Readable, eqx.Module):
     batches: Int[Array, "nb s"]
     tau: Float[Array, ""]
     loss: Loss
+    counts: Float[Array, "nb s"] | None
+    weights: Float[Array, " nb"] | None
     d: int = eqx.field(static=True)
     k: int = eqx.field(static=True)
     nonneg: bool = eqx.field(static=True)
@@ -69,13 +92,17 @@ class Problem(Readable, eqx.Module):
         multiplicity: Sequence[float] | np.ndarray | Array | None = None,
         loss: Loss | None = None,
         k: int | None = None,
+        counts: Iterable[Sequence[int] | np.ndarray | Array] | np.ndarray | Array | None = None,
+        weights: Sequence[float] | np.ndarray | Array | None = None,
     ) -> None:
         """Raises InvalidInput, naming the argument, for anything that is not a problem."""
         labels, self.k = _labels_of_classes(labels, k)
         m = len(labels)
         self.labels = jnp.asarray(labels, dtype=jnp.int32)
         self.multiplicity = jnp.asarray(_checked_multiplicity(multiplicity, labels, k), dtype=jnp.float64)
-        self.batches = jnp.asarray(checked_batches(batches, m), dtype=jnp.int32)
+        rows = checked_batches(batches, m)
+        self.batches = jnp.asarray(rows, dtype=jnp.int32)
+        self.counts, self.weights = _checked_counts(counts, weights, rows, self.multiplicity)
         self.tau = jnp.asarray(_traced_tau(tau, k) if isinstance(tau, Tracer) else _checked_tau(tau), dtype=jnp.float64)
         self.d = whole_number("d", d, 1, "give the embedding dimension as a whole number of at least 1")
         if not isinstance(nonneg, (bool, np.bool_)):
@@ -104,6 +131,43 @@ class Problem(Readable, eqx.Module):
             raise InvalidInput("sizes", sizes.tolist(), "more than 2^31 - 1 samples in all; give fewer")
         return cls(np.repeat(np.arange(len(sizes)), sizes), d, tau, batches, nonneg, loss=loss)
 
+    @classmethod
+    def expected(
+        cls,
+        sizes: Sequence[int] | np.ndarray,
+        sampler: Sampler,
+        d: int,
+        tau: float = 1.0,
+        nonneg: bool = True,
+        *,
+        loss: Loss | None = None,
+        vectors: int | None = None,
+        seed: int = 0,
+    ) -> Problem:
+        """The expected loss of a batch of a sampler, with collapsed classes: one point a class (theory, 4.19).
+
+        A mixture of count vectors with their probabilities; see `ufm.expected.expected_problem`, which says what is
+        listed, what is drawn, and where there are two points a class. Raises InvalidInput.
+        """
+        from ufm.expected import expected_problem  # it makes problems
+
+        return expected_problem(sizes, sampler, d, tau, nonneg, loss=loss, vectors=vectors, seed=seed)
+
+    @property
+    def rows(self) -> Batch:
+        """All batches, with what else is known of them."""
+        return Batch(self.batches, self.counts, self.weights)
+
+    def samples_in(self, batch: Batch) -> Float[Array, "*batches s"]:
+        """How many samples stand in each slot of a batch, or of several; 0 in padding."""
+        held = self.multiplicity[batch.members] if batch.counts is None else batch.counts
+        return jnp.where(batch.members != PADDING, held, 0.0)
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether batches hold some of the samples of a point, as random batches do."""
+        return self.counts is not None
+
     @property
     def num_points(self) -> int:
         """Rows of H. Equals the number of samples unless points stand for several."""
@@ -125,7 +189,8 @@ class Problem(Readable, eqx.Module):
     @property
     def is_full_batch(self) -> bool:
         """One batch that holds everything (shape alone tells: indices within a batch are distinct)."""
-        return self.batches.shape[0] == 1 and bool((np.asarray(self.batches) >= 0).sum() == self.num_points)
+        whole = self.batches.shape[0] == 1 and bool((np.asarray(self.batches) >= 0).sum() == self.num_points)
+        return whole and not self.is_expected
 
     @property
     def coldest(self) -> float:
@@ -152,6 +217,9 @@ class Problem(Readable, eqx.Module):
             "points": f"{self.num_points}",
             "batches": "the full batch" if self.is_full_batch else f"{len(held)}, of {in_runs(held)} points",
         }
+        if self.is_expected:
+            samples = np.asarray(self.samples_in(self.rows)).sum(axis=1).astype(int)
+            lines["batches"] = f"an expected loss: {len(held)} count vectors, of {between(samples)} samples"
         return Summary(f"Problem: {model}, tau = {float(self.tau):g}", lines | named)
 
 
@@ -238,6 +306,37 @@ def _checked_multiplicity(
         missing = int(np.flatnonzero(of_class == 0)[0])
         raise InvalidInput("multiplicity", counts.tolist(), f"class {missing} has no sample left")
     return counts
+
+
+def _checked_counts(
+    counts: object, weights: object, batches: np.ndarray, multiplicity: Array
+) -> tuple[Array | None, Array | None]:
+    """Samples of each slot, and weights of batches, if they are given."""
+    if counts is None:
+        if weights is not None:
+            raise InvalidInput(
+                "weights", weights, "give them with counts, the samples of each point that a batch holds"
+            )
+        return None, None
+    if isinstance(counts, Tracer) or isinstance(weights, Tracer) or isinstance(multiplicity, Tracer):
+        raise InvalidInput("counts", counts, "an expected loss is no problem of a trace; make it outside")
+    mend = (
+        f"give one whole number for each index of batches, shape {batches.shape}, from 1 to what the point stands for"
+    )
+    held = _array("counts", counts, mend)
+    inside = batches != PADDING
+    if held.shape != batches.shape or not np.issubdtype(held.dtype, np.number) or np.iscomplexobj(held):
+        raise InvalidInput("counts", held.tolist(), mend)
+    held = np.where(inside, held, 0).astype(np.float64)
+    most = np.where(inside, np.asarray(multiplicity)[batches], 0)
+    fits = (held == np.rint(held)) & (held <= most) & (held >= inside)
+    if not fits.all():  # a NaN fits nowhere
+        raise InvalidInput("counts", float(held[~fits][0]), mend)
+    mend = f"give one finite number above 0 for each of {len(batches)} batches"
+    share = real_array("weights", np.ones(len(batches)) if weights is None else weights, mend)
+    if share.shape != (len(batches),) or not ((share > 0) & np.isfinite(share)).all():
+        raise InvalidInput("weights", share.tolist(), mend)
+    return jnp.asarray(held), jnp.asarray(share)
 
 
 def _checked_tau(tau: float | Array) -> float:

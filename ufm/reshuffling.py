@@ -23,6 +23,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import gammaln
 
 from ufm.errors import InvalidInput, whole_number
@@ -77,7 +78,7 @@ def _logarithms(class_sizes: Sequence[int], batch_size: int) -> tuple[np.ndarray
     n = sum(sizes)
     full, rest = divmod(n, batch_size)
     batches = [batch_size] * full + [rest] * (rest > 0)
-    splits = {size: _splits(size, n, batches) for size in set(sizes)}
+    of_class = {size: splits(size, n, batches) for size in set(sizes)}
     repelled = {}
     for first, a in enumerate(sizes):
         for b in sizes[:first]:
@@ -86,12 +87,12 @@ def _logarithms(class_sizes: Sequence[int], batch_size: int) -> tuple[np.ndarray
     strangers = {
         (a, b): full * _log_never(n, a, b, batch_size) + (rest > 0) * _log_never(n, a, b, rest) for a, b in repelled
     }
-    count = [*(splits[size][0] for size in sizes), np.log(list(repelled.values()))]
-    probability = [*(splits[size][1] for size in sizes), np.array(list(strangers.values()))]
+    count = [*(of_class[size][0] for size in sizes), np.log(list(repelled.values()))]
+    probability = [*(of_class[size][1] for size in sizes), np.array(list(strangers.values()))]
     return np.concatenate(count), np.concatenate(probability)
 
 
-def _splits(size: int, n: int, batches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def splits(size: int, n: int, batches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """The log of C(n_c, j), and of A_{c,j}, for j = 1 .. n_c / 2."""
     mean, m = n / len(batches), len(batches)
     o = np.arange(m + 1)
@@ -104,9 +105,13 @@ def _splits(size: int, n: int, batches: Sequence[int]) -> tuple[np.ndarray, np.n
             anew = np.log((n - o * mean) / (n - j + 1))
             occupied = np.logaddexp(occupied + again, np.roll(np.where(o < m, occupied + anew, -math.inf), 1))
             apart.append(np.logaddexp.reduce(occupied + _log_avoid(n - o * mean, n - j, size - j)))
+    return log_splits(size), np.array(apart)
+
+
+def log_splits(size: int) -> Float[np.ndarray, " j"]:
+    """log C(size, j) for j = 1 .. size / 2: splits of so many samples into two parts, half of it for equal parts."""
     j = np.arange(1, size // 2 + 1)
-    count = gammaln(size + 1) - gammaln(j + 1) - gammaln(size - j + 1) - np.where(2 * j == size, math.log(2), 0.0)
-    return count, np.array(apart)
+    return gammaln(size + 1) - gammaln(j + 1) - gammaln(size - j + 1) - np.where(2 * j == size, math.log(2), 0.0)
 
 
 def _log_avoid(free: np.ndarray, slots: int, others: int) -> np.ndarray:

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ufm.problem import PADDING, Problem
+from ufm.problem import Batch, Problem
 
 
 class AnchorTerms(NamedTuple):
@@ -90,12 +90,11 @@ def phi(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.where(near, 0.5 * y * y * series, jnp.exp(x) - 1.0 - x)
 
 
-def anchor_terms(problem: Problem, members: Int[Array, " s"]) -> AnchorTerms:
+def anchor_terms(problem: Problem, batch: Batch) -> AnchorTerms:
     """Counts, bounds and margins of every slot of one batch; padding and anchors that are not active weigh 0."""
     loss, tau = problem.loss, problem.tau
-    inside = members != PADDING
-    weight = jnp.where(inside, problem.multiplicity[members], 0.0)
-    label = problem.labels[members]
+    weight = problem.samples_in(batch)
+    label = problem.labels[batch.members]
     counts = jnp.zeros(problem.k).at[label].add(weight)
     of_class = counts[label]
     positives = of_class - 1.0
@@ -107,6 +106,8 @@ def anchor_terms(problem: Problem, members: Int[Array, " s"]) -> AnchorTerms:
     active_weight = jnp.where(active, weight, 0.0)
     if loss.weights is not None:
         active_weight = active_weight * loss.weights[label]
+    if batch.weight is not None:
+        active_weight = active_weight * batch.weight
     ratio, offset = jnp.exp(-1.0 / tau), None
     if loss.row is not None:
         own = loss.row

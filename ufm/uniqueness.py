@@ -41,8 +41,11 @@ from scipy.sparse.csgraph import connected_components
 
 from ufm.colouring import VANISHED, is_forced, search, swapped_chain
 from ufm.display import Readable, Summary
+from ufm.errors import InvalidInput
+from ufm.forcing import forcing_family
 from ufm.interaction import NO_LINKS, Interaction, Links, interaction
 from ufm.problem import Problem
+from ufm.samplers import Sampler
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,13 +84,18 @@ class _Answer:
     colour: Int[np.ndarray, " q"] | None = None
 
 
-def uniqueness(problem: Problem) -> Uniqueness:
+def uniqueness(problem: Problem, sampler: Sampler | None = None) -> Uniqueness:
     """Decide whether NC + OF is the only minimiser of UFM+ for a batch family and a loss; tau plays no part.
 
+    With a sampler: of its expected loss, over all batches that it can draw from the problem's samples (theory, 3.19);
+    the problem is then given without batches, and the graph is of a family that forces the same.
     Undetermined for UFM (no ReLU) and for d < k, where the bound need not be attained, and where open
     equal-value batches or the size of a colouring problem leave the question open. Raises InvalidInput
-    for points of multiplicity other than 1. Rules and proofs: this module's docstring.
+    for points of multiplicity other than 1, and for a sampler that cannot draw from these classes. Rules and proofs:
+    this module's docstring.
     """
+    if sampler is not None:
+        problem = _of_all_batches(problem, sampler)
     original = graph = interaction(problem)
     if not problem.nonneg:
         return Uniqueness(None, "without the ReLU the bound is not attained: no rule applies", None, original)
@@ -107,6 +115,16 @@ def uniqueness(problem: Problem) -> Uniqueness:
         axes = np.concatenate([np.eye(problem.d), np.zeros((1, problem.d))])  # VANISHED is the last row
         H = jnp.asarray(axes[answer.colour[graph.component]])
     return Uniqueness(answer.unique, answer.reason, H, original)
+
+
+def _of_all_batches(problem: Problem, sampler: Sampler) -> Problem:
+    """The problem with batches that force what all batches of the sampler do."""
+    if not isinstance(sampler, Sampler):
+        raise InvalidInput("sampler", sampler, "give a sampler of ufm.samplers, such as ufm.samplers.uniform(64)")
+    if not problem.is_full_batch:
+        raise InvalidInput("problem", "with batches of its own", "with a sampler give it without batches")
+    batches = forcing_family(np.asarray(problem.labels), sampler, problem.loss)
+    return Problem(problem.labels, problem.d, problem.tau, batches, problem.nonneg, loss=problem.loss)
 
 
 def _decide(graph: Interaction, d: int) -> _Answer | Links:

@@ -242,6 +242,8 @@ def _certificate(content: dict[str, Any]) -> Certificate:
             d=problem["d"],
             nonneg=problem["model"] == "UFM+",
             loss=Loss.of_description(problem["loss"]),
+            held=tuple(map(tuple, problem["counts"])) if "counts" in problem else None,
+            weights=tuple(map(_double, problem["weights"])) if "counts" in problem else None,
         ),
         point=_point(content["point"]),
         lower_bound=LowerBound(**_bound_fields(content["lower_bound"])),

@@ -208,7 +208,8 @@ class Certifier:
     @cached_property
     def other_minimiser(self) -> Point | None:
         """A minimiser whose Gram matrix is not the frame's, if `ufm.uniqueness` names one with one row an orbit."""
-        if not self.given.bound_is_attained or (np.asarray(self.given.multiplicity) != 1).any():
+        several = self.given.is_expected or (np.asarray(self.given.multiplicity) != 1).any()
+        if not self.given.bound_is_attained or several:
             return None
         H = uniqueness(self.given).counterexample
         rows = None if H is None else self.orbits.shared(np.asarray(H))
@@ -318,14 +319,30 @@ def serialised_samples(problem: Problem) -> bytes:
 
     A line "MODEL d TAU LOSS m batches", tau as an exact hexadecimal double, the loss as compact JSON without spaces;
     then, as little-endian 64-bit whole numbers, m labels, m multiplicities, and of every batch its size and its members
-    in increasing order. Read from the front, every length is known before what it counts, so that the problem can be
-    read back: the map is injective. A batch is a set: padding and the order of its members do not matter; the order of
-    the batches does.
+    in increasing order. Of an expected loss LOSS is followed by " expected", and every batch by the number of samples
+    that it holds of each member, and by its weight, a little-endian double. Read from the front, every length is known
+    before what it counts, so that the problem can be read back: the map is injective. A batch is a set: padding and the
+    order of its members do not matter; the order of the batches does.
     """
     batches = [np.sort(row[row != PADDING]) for row in np.asarray(problem.batches)]
     batches = [np.concatenate([[len(batch)], batch]) for batch in batches if len(batch)]
+    if problem.is_expected:
+        batches = [np.concatenate(both) for both in zip(batches, _shares(problem), strict=True)]
     model, tau = "UFM+" if problem.nonneg else "UFM", float(problem.tau).hex()
     loss = json.dumps(problem.loss.described(), sort_keys=True, separators=(",", ":"))
+    if problem.is_expected:
+        loss += " expected"
     head = f"{model} {problem.d} {tau} {loss} {problem.num_points} {len(batches)}\n".encode()
     columns = (np.asarray(problem.labels), np.asarray(problem.multiplicity), *batches)
     return head + b"".join(np.asarray(column).astype("<i8").tobytes() for column in columns)
+
+
+def _shares(problem: Problem) -> list[Int[np.ndarray, " _"]]:
+    """Samples of each member of a batch, the members in increasing order, and the bits of its weight."""
+    rows = zip(*(np.asarray(of) for of in problem.rows), strict=True)
+    return [
+        np.concatenate(
+            [held[np.argsort(batch)][-(batch != PADDING).sum() :].astype("<i8"), [np.float64(w).view("<i8")]]
+        )
+        for batch, held, w in rows
+    ]

@@ -29,7 +29,7 @@ from typing import Any
 from flint import arb
 
 from solvers.certification.balls import Table, upwards
-from solvers.certification.orbit_problem import OrbitProblem
+from solvers.certification.orbit_problem import OrbitProblem, Share
 from solvers.certification.rows import Row
 
 Pair = tuple[int, int]
@@ -45,9 +45,9 @@ def weakest_of_samples(problem: OrbitProblem) -> arb | None:
     """UFM+: at most the least that one sample pays that leaves its orbit and breaks a pair or a tie; None as before."""
     pair, largest = weakest_pair(problem), max(problem.sizes)
     prices = [] if pair is None else [pair / largest]
-    for _, count in _single_class(problem):
+    for _, count, share in _single_class(problem):
         for row in problem.rows(count).values():
-            prices.append(arb(2) / row.positives * _spread_cost(row))
+            prices.append(arb(share.weight) * arb(2) / row.positives * _spread_cost(row))
     return reduce(arb.min, prices) if prices else None
 
 
@@ -58,19 +58,19 @@ def weakest_pair(problem: OrbitProblem) -> arb | None:
     a gap must be small against it before it says anything about that pair (theory, 2.11).
     """
     weights = []
-    for batch, count in zip(problem.batches, problem.counts, strict=True):
-        rows = problem.rows(count)
+    for count, share in zip(problem.counts, problem.shares, strict=True):
+        rows, weight = problem.rows(count), arb(share.weight)
         sizes: dict[int, list[int]] = defaultdict(list)
-        for a in batch:
-            sizes[problem.classes[a]].append(problem.sizes[a])
+        for a, samples in share.samples.items():
+            sizes[problem.classes[a]].append(samples)
         for c, row in rows.items():
             least = sorted(sizes[c])
             if row.negatives or problem.loss.glues_alone:
                 pairs = [n * (n - 1) for n in least if n >= 2][:1] + [2 * least[0] * least[1] for _ in least[1:2]]
-                weights.append(min(pairs) * row.attraction)
+                weights.append(weight * min(pairs) * row.attraction)
             for other in row.negatives:
                 repulsion = row.repulsion(other) + (rows[other].repulsion(c) if other in rows else 0)
-                weights.append(least[0] * min(sizes[other]) * repulsion)
+                weights.append(weight * least[0] * min(sizes[other]) * repulsion)
     return reduce(arb.min, weights) if weights else None
 
 
@@ -80,14 +80,14 @@ def weakest_tie(problem: OrbitProblem, gram: Table | None = None) -> arb | None:
     gram: the point whose softmax weighs the values (UFM); without it they weigh the same.
     """
     prices = []
-    for batch, count in _single_class(problem):
+    for batch, count, share in _single_class(problem):
         (row,) = problem.rows(count).values()
         for a in batch:
-            others = [(b, problem.sizes[b] - (a == b)) for b in batch if problem.sizes[b] > (a == b)]
+            others = [(b, share.others(a, b)) for b in batch if share.others(a, b) > 0]
             if len(others) < 2:
                 continue
             weights = [n * (1 if gram is None else (gram[a][b] * row.s).exp()) for b, n in others]
-            mass = problem.sizes[a] * reduce(arb.min, map(arb, weights)) / sum(weights)
+            mass = arb(share.weight) * share.samples[a] * reduce(arb.min, map(arb, weights)) / sum(weights)
             prices.append(2 * mass * _spread_cost(row))
     return reduce(arb.min, prices) if prices else None
 
@@ -124,13 +124,13 @@ class Components:
 
     - joined: orbits in one set are one unit vector. unit: the orbits of whose samples that is known.
     - crossing: ordered pairs of orbits that are orthogonal, the first of them glued by the batch that says so.
-    - open_batches: batches of one class that tie values and are not glued.
+    - open_batches: batches of one class that tie values and are not glued, with the samples they hold of each orbit.
     """
 
     joined: _Joined
     unit: set[int]
     crossing: set[Pair]
-    open_batches: list[tuple[int, ...]]
+    open_batches: list[dict[int, int]]
 
     @classmethod
     def of(cls, problem: OrbitProblem, *, crowded: bool = False) -> Components:
@@ -143,16 +143,16 @@ class Components:
                     joined.union(members)
                     unit.update(members)
                     crossing.update((a, b) for a in members for b in batch if problem.classes[b] != c)
-        found = cls(joined, unit, crossing, [batch for batch, _ in _single_class(problem)])
-        while found._glue_batches(problem) or (crowded and found._glue_to_axes(problem)):
+        found = cls(joined, unit, crossing, [share.samples for _, _, share in _single_class(problem)])
+        while found._glue_batches() or (crowded and found._glue_to_axes(problem)):
             pass
         return found
 
-    def _glue_batches(self, problem: OrbitProblem) -> bool:
+    def _glue_batches(self) -> bool:
         """Glue the open batches that hold a glued pair; whether there were any."""
         asked, self.open_batches[:] = list(self.open_batches), []
         for batch in asked:
-            within = any(a in self.unit and problem.sizes[a] > 1 for a in batch)
+            within = any(a in self.unit and samples > 1 for a, samples in batch.items())
             if within or len({self.joined.root(a) for a in batch}) < len(batch):
                 self.joined.union(list(batch))
                 self.unit.update(batch)
@@ -207,7 +207,7 @@ def largest_violation(problem: OrbitProblem, gram: Table) -> float:
     values = _Joined()
     for batch in open_batches:
         roots = [root(a) for a in batch]
-        own = [(a, a) for a in batch if problem.sizes[a] > 1]
+        own = [(a, a) for a, samples in batch.items() if samples > 1]
         values.union([(min(a, b), max(a, b)) for a in roots for b in roots if a < b] + own)
     for pairs in values.classes():
         numbers = [gram[a][b] for a, b in pairs]
@@ -240,11 +240,11 @@ class _Joined:
         return list(sets.values())
 
 
-def _single_class(problem: OrbitProblem) -> Iterator[tuple[tuple[int, ...], Counter[int]]]:
+def _single_class(problem: OrbitProblem) -> Iterator[tuple[tuple[int, ...], Counter[int], Share]]:
     """The batches of one class that tie something: of three samples or more, under a loss that ties."""
-    for batch, count in zip(problem.batches, problem.counts, strict=True):
+    for batch, count, share in zip(problem.batches, problem.counts, problem.shares, strict=True):
         if problem.loss.ties_alone and len(count) == 1 and sum(count.values()) >= 3:
-            yield batch, count
+            yield batch, count, share
 
 
 def _spread_cost(row: Row) -> arb:

@@ -75,9 +75,9 @@ def elementary_bound(problem: OrbitProblem) -> arb:
 
 def _counted(problem: OrbitProblem, drop: Callable[[Counter[int]], arb]) -> arb:
     total = ZERO
-    for count in problem.counts:
+    for count, share in zip(problem.counts, problem.shares, strict=True):
         for c, row in problem.rows(count).items():
-            total += count[c] * row.least(drop(count))
+            total += arb(share.weight) * count[c] * row.least(drop(count))
     return total
 
 

@@ -20,10 +20,32 @@ from flint import arb, arb_mat
 from jaxtyping import Float
 
 from solvers.certification.balls import ZERO, Table, precision
-from solvers.certification.rows import Row, active_rows, spread
+from solvers.certification.rows import ONE, Row, active_rows, spread
 from ufm import InvalidInput, Problem
 from ufm.losses import Loss
 from ufm.problem import PADDING
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a batch holds of its orbits, any so many samples of each equally likely, and its weight in the sum."""
+
+    sizes: tuple[int, ...]
+    samples: dict[int, int]
+    weight: float
+
+    def others(self, a: int, b: int) -> int:
+        """Samples of orbit b that an anchor of orbit a meets in the batch."""
+        return self.samples[b] - (a == b)
+
+    def pairs(self, a: int, b: int) -> int:
+        """Ordered pairs of samples, the first of orbit a, the second of orbit b, in the batch."""
+        return self.samples[a] * self.others(a, b)
+
+    def met(self, a: int, b: int) -> arb:
+        """Weight times the probability that a given such pair is in the batch; there is one."""
+        of = self.sizes[a] * (self.sizes[b] - (a == b))
+        return ONE if self.pairs(a, b) == of and self.weight == 1 else arb(self.weight) * self.pairs(a, b) / of
 
 
 @dataclass(frozen=True)
@@ -33,6 +55,8 @@ class OrbitProblem:
     - classes, sizes: class and number of samples of each orbit.
     - batches: the orbits in each batch; all samples of an orbit are in the same batches.
     - tau, d, nonneg, loss: as `ufm.Problem`.
+    - held, weights: of an expected loss, samples of each orbit of a batch that are in it, and its weight in the sum;
+      any so many samples of an orbit are equally likely (theory, 4.19). None: all of them, with weight 1.
     """
 
     classes: tuple[int, ...]
@@ -42,10 +66,20 @@ class OrbitProblem:
     d: int
     nonneg: bool
     loss: Loss = field(default_factory=Loss)
+    held: tuple[tuple[int, ...], ...] | None = None
+    weights: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, quotient: Problem) -> OrbitProblem:
         """From the orbit-collapsed problem, `ufm.orbits(problem).quotient`."""
+        held = weights = None
+        if quotient.is_expected:
+            rows = zip(np.asarray(quotient.batches).tolist(), np.asarray(quotient.counts).tolist(), strict=True)
+            held = tuple(
+                tuple(int(n) for _, n in sorted(pair for pair in zip(*row, strict=True) if pair[0] != PADDING))
+                for row in rows
+            )
+            weights = tuple(np.asarray(quotient.weights).tolist())
         return cls(
             classes=tuple(np.asarray(quotient.labels).tolist()),
             sizes=tuple(int(size) for size in np.asarray(quotient.multiplicity)),
@@ -54,6 +88,8 @@ class OrbitProblem:
             d=quotient.d,
             nonneg=quotient.nonneg,
             loss=quotient.loss,
+            held=held,
+            weights=weights,
         )
 
     def __len__(self) -> int:
@@ -73,12 +109,20 @@ class OrbitProblem:
     def counts(self) -> tuple[Counter[int], ...]:
         """Samples of each class in each batch (the paper's n_{B,c})."""
         counted = []
-        for batch in self.batches:
+        for share in self.shares:
             count: Counter[int] = Counter()
-            for a in batch:
-                count[self.classes[a]] += self.sizes[a]
+            for a, samples in share.samples.items():
+                count[self.classes[a]] += samples
             counted.append(count)
         return tuple(counted)
+
+    @cached_property
+    def shares(self) -> tuple[Share, ...]:
+        """How much of its orbits each batch holds, and its weight."""
+        if self.held is None or self.weights is None:
+            return tuple(Share(self.sizes, {a: self.sizes[a] for a in batch}, 1.0) for batch in self.batches)
+        together = zip(self.batches, self.held, self.weights, strict=True)
+        return tuple(Share(self.sizes, dict(zip(batch, held, strict=True)), w) for batch, held, w in together)
 
     @cached_property
     def totals(self) -> tuple[int, ...]:
@@ -102,13 +146,17 @@ class OrbitProblem:
     @property
     def anchors(self) -> float:
         """Active anchors by their weights; of the sigmoid, a sum over pairs, by their terms."""
-        rows = ((count[c], row) for count in self.counts for c, row in self.rows(count).items())
+        together = zip(self.counts, self.shares, strict=True)
+        rows = ((share.weight * count[c], row) for count, share in together for c, row in self.rows(count).items())
         by_term = self.loss.kind == "sigmoid"
         return sum(n * float(row.omega) * (row.positives + row.total if by_term else 1) for n, row in rows)
 
     def describe(self) -> dict[str, object]:
         """The content of a certificate's "problem", without digests."""
-        return {
+        expected = {}
+        if self.held is not None and self.weights is not None:
+            expected = {"counts": [list(held) for held in self.held], "weights": [w.hex() for w in self.weights]}
+        return expected | {
             "model": self.model,
             "d": self.d,
             "tau": self.tau.hex(),
@@ -162,7 +210,7 @@ def orthogonal_frame(problem: OrbitProblem) -> Point:
 
 
 def loss(problem: OrbitProblem, gram: Table) -> arb:
-    """L at an orbit-constant G: sum over batches B and active orbits a of n_a f_{B,a} (theory, 1.3)."""
+    """L at an orbit-constant G: sum over batches B and active orbits a of n_a f_{B,a} (theory, 1.3, 4.19)."""
     return _sweep(problem, gram, None)
 
 
@@ -176,8 +224,8 @@ def loss_and_gradient(problem: OrbitProblem, gram: Table) -> tuple[arb, Table]:
 
 
 def _sweep(problem: OrbitProblem, gram: Table, towards: Table | None) -> arb:
-    """L; adds d f_a / d G_aj, j a sample of orbit b, to towards[a][b] unless that is None."""
-    sizes, classes = problem.sizes, problem.classes
+    """L; adds to towards[a][b], unless that is None, the derivative of what anchor i of a pays in G_ij, j of b."""
+    classes = problem.classes
     total = ZERO
     exponentials: dict[tuple[int, int, int], arb] = {}
     by_class = problem.loss.taus is not None
@@ -188,16 +236,16 @@ def _sweep(problem: OrbitProblem, gram: Table, towards: Table | None) -> arb:
             exponentials[key] = (row.s * gram[a][b]).exp()
         return exponentials[key]
 
-    for batch, count in zip(problem.batches, problem.counts, strict=True):
+    for batch, count, share in zip(problem.batches, problem.counts, problem.shares, strict=True):
         rows = problem.rows(count)
         for a in (a for a in batch if classes[a] in rows):
             row = rows[classes[a]]
-            met = [b for b in batch if sizes[b] > (a == b)]
+            met = [b for b in batch if share.others(a, b) > 0]
             value, slopes = row.pays(
-                [(classes[b], sizes[b] - (a == b), gram[a][b], exponential(a, b, row)) for b in met]
+                [(classes[b], share.others(a, b), gram[a][b], exponential(a, b, row)) for b in met]
             )
-            total += sizes[a] * value
+            total += arb(share.weight) * share.samples[a] * value
             if towards is not None:
                 for b, slope in zip(met, slopes, strict=True):
-                    towards[a][b] += slope
+                    towards[a][b] += share.met(a, b) * slope
     return total

@@ -59,14 +59,15 @@ class OrbitLoss:
 
     def __init__(self, problem: OrbitProblem) -> None:
         self.m, self.is_sigmoid = len(problem), problem.loss.kind == "sigmoid"
-        sizes, classes = np.array(problem.sizes, dtype=float), np.array(problem.classes, dtype=int)
+        classes = np.array(problem.classes, dtype=int)
         self.batches: list[_Anchors] = []
-        for batch, count in zip(problem.batches, problem.counts, strict=True):
+        for batch, count, share in zip(problem.batches, problem.counts, problem.shares, strict=True):
             members, rows = np.array(batch), problem.rows(count)
+            held = np.array([share.samples[a] for a in batch], dtype=float)
             active = np.array([position for position, a in enumerate(batch) if classes[a] in rows], dtype=int)
             anchors = np.take(members, active)
             own = [rows[c] for c in classes[anchors].tolist()]
-            others = sizes[members][None, :] - (members[None, :] == anchors[:, None])
+            others = held[None, :] - (members[None, :] == anchors[:, None])
             positives = np.array([row.positives for row in own], dtype=float)
             same = np.equal.outer(classes[anchors], classes[members])
             pull = others * same / positives[:, None]
@@ -75,7 +76,7 @@ class OrbitLoss:
                 np.array([[float(x)] for x in of]) for of in zip(*((row.omega, row.s) for row in own), strict=True)
             )
             omega, slope = numbers if own else (np.ones((0, 1)), np.ones((0, 1)))
-            weight = sizes[anchors][:, None] * omega
+            weight = share.weight * held[active][:, None] * omega
             self.batches.append(_Anchors(members, active, others, pull, shift, weight, slope))
 
     def value_and_gradient(self, G: Float[np.ndarray, "m m"]) -> tuple[float, Float[np.ndarray, "m m"]]:

@@ -112,22 +112,24 @@ def _loss(problem: OrbitProblem, values: Any) -> Any:
     """The loss in the vector of pair values, a cvxpy expression: log-sum-exp rows, grouped by their number of terms."""
     import cvxpy as cp
 
-    m, sizes, classes = len(problem), np.array(problem.sizes, dtype=float), np.array(problem.classes)
+    m, classes = len(problem), np.array(problem.classes)
     rows: dict[int, list[tuple[Int[np.ndarray, " s"], Float[np.ndarray, " s"], float, float]]] = {}
     linear, logistic = np.zeros(values.shape[0]), 0.0
-    for batch, count in zip(problem.batches, problem.counts, strict=True):
+    for batch, count, share in zip(problem.batches, problem.counts, problem.shares, strict=True):
         members, active = np.array(batch), problem.rows(count)
+        held = np.array([share.samples[a] for a in batch], dtype=float)
         for a in (a for a in batch if classes[a] in active):
             row = active[classes[a]]
             s, shift = float(row.s), np.array(row.shifts(classes[members].tolist()))
-            others = sizes[members] - (members == a)
+            others = held - (members == a)
+            anchors = share.weight * share.samples[a]
             index, same = _pair_index(m, a, members), classes[members] == classes[a]
             if problem.loss.kind == "sigmoid":
                 sign = np.where(same, -1.0, 1.0)
                 paid = cp.logistic(cp.multiply(sign * s, values[index]) + sign * shift)
-                logistic = logistic + (sizes[a] * others) @ paid
+                logistic = logistic + (anchors * others) @ paid
                 continue
-            weight = sizes[a] * float(row.omega)
+            weight = anchors * float(row.omega)
             pulling, kept = same & (others > 0), (others > 0) & np.isfinite(shift)
             np.add.at(linear, index[pulling], weight * s * others[pulling] / row.positives)
             rows.setdefault(int(kept.sum()), []).append((index[kept], shift[kept] + np.log(others[kept]), weight, s))

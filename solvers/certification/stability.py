@@ -66,7 +66,7 @@ def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:
     """A and N of the head of this module on pairs a <= b of orbits that a batch really constrains."""
     within: Edges = defaultdict(arb)
     across: Edges = defaultdict(arb)
-    for batch, count in zip(problem.batches, problem.counts, strict=True):
+    for batch, count, share in zip(problem.batches, problem.counts, problem.shares, strict=True):
         rows = problem.rows(count)
         attracting = rows if len(count) > 1 or problem.loss.glues_alone else {}
         attraction = {c: row.attraction for c, row in attracting.items()}
@@ -77,9 +77,9 @@ def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:
                 if c != other:
                     forces = [repulsion[pair] for pair in ((c, other), (other, c)) if pair in repulsion]
                     if forces:
-                        across[a, b] += sum(forces)
-                elif c in attraction and (a != b or problem.sizes[a] >= 2):
-                    within[a, b] += attraction[c]
+                        across[a, b] += share.met(a, b) * sum(forces)
+                elif c in attraction and share.pairs(a, b):
+                    within[a, b] += share.met(a, b) * attraction[c]
     return within, across
 
 
@@ -120,7 +120,8 @@ def _ties(problem: OrbitProblem, gap: arb) -> tuple[float, ...]:
     widest = [0.0] * problem.k
     for count in problem.counts:
         if len(count) == 1 and sum(count.values()) >= 3:
-            rows = problem.rows(count) if problem.loss.ties_alone else {}
+            # One batch of an expected loss is one of very many: it ties next to nothing by itself.
+            rows = problem.rows(count) if problem.loss.ties_alone and problem.held is None else {}
             for c in count:
                 # acosh(e^x) = asinh sqrt(e^{2 x} - 1)
                 off = (

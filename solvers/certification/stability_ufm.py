@@ -53,12 +53,13 @@ SIGNS = arb(-1).union(ONE)  # every number from -1 to 1
 def implied_ufm(problem: OrbitProblem, gap: arb, dual: MatrixDual | None) -> Implied | None:
     """What L - lower bound <= gap implies of the points of UFM; see the head of this module.
 
-    None for batches other than the full one, without a matrix dual, and where one of its v or s is not positive. The
-    gap is taken a little larger, so that the claims survive another order of summation. Call within
-    `flint.ctx.workprec`.
+    None for batches other than the full one (of expected losses too), without a matrix dual, and where one of its v or
+    s is not positive. The gap is taken a little larger, so that the claims survive another order of summation. Call
+    within `flint.ctx.workprec`.
     """
     k, sizes = problem.k, problem.sizes
-    if dual is None or problem.classes != tuple(range(k)) or any(len(batch) < k for batch in problem.batches):
+    partial = problem.held is not None or any(len(batch) < k for batch in problem.batches)
+    if dual is None or problem.classes != tuple(range(k)) or partial:
         return None
     eps = arb(max(upwards(gap), 0.0)) * (1 + arb(2) ** -20)
     v, G0 = [arb(x) for x in dual.v.tolist()], balls(dual.gram)

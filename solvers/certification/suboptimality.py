@@ -147,6 +147,8 @@ def suboptimality(H: Rows, problem: Problem, *, certifier: Certifier | None = No
     """
     if not isinstance(problem, Problem):
         raise InvalidInput("problem", type(problem).__name__, "give a ufm.Problem")
+    if problem.is_expected:
+        raise InvalidInput("problem", "an expected loss", "give the batches themselves: the embedding is of samples")
     if problem.loss.kind != "log-sum-exp":
         raise InvalidInput("problem.loss", problem.loss.name, "rounding is proved for log-sum-exp losses only")
     if max(problem.d, problem.batches.shape[1]) > LARGEST:

@@ -16,31 +16,33 @@ Edges = dict[tuple[int, int], arb]
 
 def loss(problem: Problem, gram: Gram, gradient: Sequence[list[arb]] = ()) -> arb:
     """L, and, added to `gradient`, its derivative: C_ab for one pair of samples of orbits a and b."""
-    total, memo, classes, sizes = arb(0), {}, problem.classes, problem.sizes
-    for batch, count in problem.batches:
+    total, memo, classes = arb(0), {}, problem.classes
+    for (batch, count), share in zip(problem.batches, problem.shares, strict=True):
         of_class = rows(problem, count)
         for a, row in ((a, of_class[classes[a]]) for a in batch if classes[a] in of_class):
-            met, others = [], [b for b in batch if sizes[b] > (a == b)]
+            met, others = [], [b for b in batch if share.pairs(a, b)]
             for b in others:
                 key = (min(a, b), max(a, b), row.c if "taus" in problem.loss.numbers else 0)
                 if key not in memo:
                     memo[key] = (row.s * gram(*key[:2])).exp()
-                met.append((classes[b], sizes[b] - (a == b), gram(*key[:2]), memo[key]))
+                met.append((classes[b], share.held[b] - (a == b), gram(*key[:2]), memo[key]))
             value, slopes = row.pays(met)
-            total += sizes[a] * value
+            total += share.weight * share.held[a] * value
             for b, slope in zip(others, slopes if gradient else (), strict=False):
-                gradient[a][b] += slope / 2
-                gradient[b][a] += slope / 2
+                half = share.met(a, b) * slope / 2
+                gradient[a][b] += half
+                gradient[b][a] += half
     return total
 
 
 def counted(problem: Problem, free: bool = False) -> arb:
     """The loss of the frame, negatives at G = 1 - x, x = 1; or a bound `free` of H >= 0, x = 2 or a simplex's."""
     total = arb(0)
-    for _, count in problem.batches:
+    for (_, count), share in zip(problem.batches, problem.shares, strict=True):
         alike = problem.loss.plain and len(set(count.values())) == 1 < len(count)
         x = (arb(len(count)) / (len(count) - 1) if alike else arb(2)) if free else arb(1)
-        total += sum((count[c] * row.pays(row.at(x))[0] for c, row in rows(problem, count).items()), arb(0))
+        paid = (count[c] * row.pays(row.at(x))[0] for c, row in rows(problem, count).items())
+        total += share.weight * sum(paid, arb(0))
     return total
 
 
@@ -69,31 +71,31 @@ def matrix_bound(problem: Problem, gram: Any, v: Any, N: Any) -> tuple[arb, list
 
 
 def pair_weights(problem: Problem) -> tuple[Edges, Edges, arb]:
-    """A and N at the frame on pairs a <= b of orbits, and the least weight a batch gives to all samples of a pair."""
+    """A and N at the frame on pairs a <= b of orbits, and the least weight that a batch gives to all of such a pair."""
     weakest, within, across = INFINITY, defaultdict(arb), defaultdict(arb)
-    for batch, count in problem.batches:
+    for (batch, count), share in zip(problem.batches, problem.shares, strict=True):
         forces = {c: row.forces() for c, row in rows(problem, count).items()}
         glues = len(count) > 1 or problem.loss.kind == "sigmoid"
         for position, a in enumerate(batch):
-            c, size = problem.classes[a], problem.sizes[a]
+            c = problem.classes[a]
             for b in batch[position:]:
-                e, pairs = problem.classes[b], size * (size - 1) if a == b else 2 * size * problem.sizes[b]
+                e, pairs = problem.classes[b], share.pairs(a, b) * (1 if a == b else 2)
                 acting = [forces[i][j] for i, j in ((c, e), (e, c)) if i in forces]
                 if acting and pairs and (glues or c != e):
                     weight, edges = sum(acting, arb(0)) / 2, within if c == e else across
-                    edges[a, b] += weight
-                    weakest = weakest.min(pairs * weight)
+                    edges[a, b] += share.met(a, b) * weight
+                    weakest = weakest.min(share.weight * pairs * weight)
     return within, across, weakest
 
 
 def weakest_tie(problem: Problem, gram: Gram) -> arb:
     """The least that all anchors of an orbit pay if their values with two orbits of a one-class batch differ by 1."""
-    prices, sizes = [], problem.sizes
-    for batch, count in ((b, n) for b, n in problem.batches if problem.loss.alone == 3 and len(n) == 1):
+    prices, together = [], zip(problem.batches, problem.shares, strict=True)
+    for batch, count, of in ((b, n, of) for (b, n), of in together if problem.loss.alone == 3 and len(n) == 1):
         for row, a in ((row, a) for row in rows(problem, count).values() for a in batch):
-            each = [(sizes[b] - (a == b)) * (gram(a, b) * row.s).exp() for b in batch if sizes[b] > (a == b)]
-            cost = 2 * row.omega * (row.s / 2).cosh().log()
-            prices += [cost * sizes[a] * reduce(arb.min, each) / sum(each, arb(0))] if len(each) > 1 else []
+            each = [(of.held[b] - (a == b)) * (gram(a, b) * row.s).exp() for b in batch if of.pairs(a, b)]
+            cost = 2 * row.omega * (row.s / 2).cosh().log() * of.weight * of.held[a]
+            prices += [cost * reduce(arb.min, each) / sum(each, arb(0))] if len(each) > 1 else []
     return reduce(arb.min, prices, INFINITY)
 
 

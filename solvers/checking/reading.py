@@ -48,8 +48,24 @@ class Loss(NamedTuple):
         return 2 if self.kind == "sigmoid" else 3 if self.kind == "log-sum-exp" and self.positives else 2**62
 
 
+class Share(NamedTuple):
+    """What a batch holds of its orbits, any so many samples of each equally likely, and its weight (theory, 6.16)."""
+
+    sizes: list[int]
+    held: dict[int, int]
+    weight: arb
+
+    def pairs(self, a: int, b: int) -> int:
+        """Ordered pairs of two samples that it holds, of orbits a and b."""
+        return self.held[a] * (self.held[b] - (a == b))
+
+    def met(self, a: int, b: int) -> arb:
+        """Weight times the probability that two given samples, of which there are, are such a pair."""
+        return self.weight * self.pairs(a, b) / (self.sizes[a] * (self.sizes[b] - (a == b)))
+
+
 class Problem(NamedTuple):
-    """The problem over orbits; each batch with its samples of each class counted."""
+    """The problem over orbits; each batch with its samples of each class counted, and beside it its share."""
 
     nonneg: bool
     d: int
@@ -58,6 +74,8 @@ class Problem(NamedTuple):
     classes: list[int]
     sizes: list[int]
     batches: list[tuple[list[int], Counter[int]]]
+    shares: list[Share]
+    expected: bool
     room: int
     loss: Loss
     totals: Counter[int]
@@ -152,10 +170,24 @@ def read_bits(loss: Loss, tau: float, n: int) -> int:
     return 257 + int(6 / min(taus) + 6 * margin)
 
 
+def read_shares(batches: list[list[int]], sizes: list[int], given: list[Any]) -> list[Share]:
+    """All samples of every orbit, or so many as are given, of each batch, and the weights of the batches."""
+    if not given:
+        return [Share(sizes, {a: sizes[a] for a in batch}, arb(1)) for batch in batches]
+    counts, weights = given
+    weighed = doubles(weights, "weights", len(batches), 1e-300, 1e300)
+    shares = zip(batches, items(counts, "counts", len(batches)), weighed, strict=True)
+    held = [Share(sizes, dict(zip(b, wholes(n, "counts", 1, 2**53, len(b)), strict=True)), w) for b, n, w in shares]
+    need(all(n <= sizes[a] for share in held for a, n in share.held.items()), "more samples of an orbit than it has")
+    return held
+
+
 def read_problem(value: Any, room: int) -> Problem:
     """The problem; its own digest must hold."""
-    fields = ("model", "d", "tau", "loss", "classes", "sizes", "batches")
-    model, d, tau, loss, classes, sizes, batches, own, _ = record(value, "problem", *fields, "digest", "samples_digest")
+    expected = isinstance(value, dict) and "counts" in value
+    fields = ("model", "d", "tau", "loss", "classes", "sizes", "batches", *(("counts", "weights") if expected else ()))
+    *known, own, _ = record(value, "problem", *fields, "digest", "samples_digest")
+    model, d, tau, loss, classes, sizes, batches, *given = known
     m = len(items(classes, "classes"))
     need(model == "UFM+" or (model == "UFM" and m * m <= MOST_ENTRIES), "model should be UFM+, or UFM of few orbits")
     k = len(set(wholes(classes, "classes", 0, m - 1)))
@@ -169,9 +201,11 @@ def read_problem(value: Any, room: int) -> Problem:
     totals, of = sum((Counter({c: n}) for c, n in zip(classes, sizes, strict=True)), Counter()), read_loss(loss, k)
     bits = read_bits(of, float(temperature), sum(sizes))
     fits(pairs * bits, room * MOST_WORK, "pairs in batches")
+    shares = read_shares(batches, sizes, given)
     prove(own == digest({field: value[field] for field in fields}), "the digest of the problem")
-    held = [(batch, sum((Counter({classes[a]: sizes[a]}) for a in batch), Counter())) for batch in batches]
-    return Problem(model == "UFM+", d, k, temperature, classes, sizes, held, room, of, totals, bits)
+    counted = [sum((Counter({classes[a]: n}) for a, n in share.held.items()), Counter()) for share in shares]
+    held = list(zip(batches, counted, strict=True))
+    return Problem(model == "UFM+", d, k, temperature, classes, sizes, held, shares, expected, room, of, totals, bits)
 
 
 def read_point(problem: Problem, rows: Any, norms: Any) -> Gram:

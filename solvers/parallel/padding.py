@@ -49,10 +49,17 @@ def padded(problem: Problem, shape: Shape) -> Problem:
     rows = np.full((batches, slots), PADDING, dtype=np.int32)
     given = np.asarray(problem.batches)
     rows[: given.shape[0], : given.shape[1]] = given
-    return eqx.tree_at(
+    wider = eqx.tree_at(
         lambda p: (p.labels, p.multiplicity, p.batches),
         problem,
         (np.pad(np.asarray(problem.labels), (0, extra)), np.pad(np.asarray(problem.multiplicity), (0, extra)), rows),
+    )
+    if not problem.is_expected:
+        return wider
+    nb, s = given.shape
+    held = np.pad(np.asarray(problem.counts), ((0, batches - nb), (0, slots - s)))
+    return eqx.tree_at(
+        lambda p: (p.counts, p.weights), wider, (held, np.pad(np.asarray(problem.weights), (0, batches - nb)))
     )
 
 

@@ -1,0 +1,424 @@
+r"""Samplers: laws that batches are drawn by, one after the other, without end (theory, 3.18).
+
+    sampler = samplers.class_balanced(128).bound(1)
+    sampler.draw(labels, seed=0, batches=100)          # on the host: what `Problem(batches=...)` holds
+    state = sampler.begin(key, population)             # in a compiled loop: population = sampler.population(labels)
+    batch, state = sampler.next(state, population)
+
+A sampler is a specification without labels: frozen and hashable, so that it may be a static argument. Both ways of
+drawing are one implementation. `Sampler.law` says what it draws: `ufm.laws`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from ufm.errors import InvalidInput, checked_seed, whole_number
+from ufm.laws import Law, Urn
+from ufm.problem import PADDING, checked_labels
+from ufm.strata import Population, among, distinct, of_classes
+
+# What fits a machine: samples of all batches of one draw together.
+MOST_DRAWN = 50_000_000
+
+
+# Whatever a sampler carries from one batch to the next: a pytree.
+State = Any
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A law of batches. Batches are rows of distinct samples; -1 pads, in a compiled loop anywhere in the row."""
+
+    @abstractmethod
+    def slots(self, k: int) -> int:
+        """Length of a batch, padding counted, for k classes."""
+
+    @abstractmethod
+    def begin(self, key: Array, population: Population) -> State:
+        """The state before the first batch, of a random key. Pure; the population is taken to be checked."""
+
+    @abstractmethod
+    def next(self, state: State, population: Population) -> tuple[Int[Array, " s"], State]:
+        """A batch, and the state before the next one. Pure: for `jax.lax.scan`, `jax.jit`, `jax.vmap`."""
+
+    @abstractmethod
+    def check(self, sizes: Int[np.ndarray, " k"]) -> None:
+        """Raises InvalidInput if it cannot draw from classes of these sizes."""
+
+    @abstractmethod
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """The law of its batches from classes of these sizes. Raises InvalidInput if it cannot draw from them."""
+
+    def bound(self, m: int = 1) -> Sampler:
+        """Batch-binding (paper, Section 4.2): m samples of each class, drawn once, join every batch.
+
+        A batch is a set: binding samples that it holds are not added again. Raises InvalidInput for m < 1.
+        """
+        return Bound(self, whole_number("m", m, 1, "give at least 1 binding sample a class, as a whole number"))
+
+    def population(self, labels: Sequence[int] | np.ndarray | Array) -> Population:
+        """The population of these labels, or InvalidInput if this sampler cannot draw from it."""
+        population = Population(labels)
+        self.check(np.asarray(population.sizes))
+        return population
+
+    def draw(self, labels: Sequence[int] | np.ndarray | Array, seed: int, batches: int) -> Int[np.ndarray, "batches s"]:
+        """So many batches on the host, a row each, padded at the end with -1: what `Problem(batches=...)` holds.
+
+        They are those of `begin(jax.random.key(seed), ...)`. Raises InvalidInput for labels, a seed or a number of
+        batches that are none, and if the sampler cannot draw from such classes.
+        """
+        population = self.population(labels)
+        batches = whole_number("batches", batches, 1, "give at least 1 batch, as a whole number")
+        if batches * self.slots(population.k) > MOST_DRAWN:
+            raise InvalidInput("batches", batches, f"more than {MOST_DRAWN:,} samples in all; give fewer")
+        rows = np.asarray(_drawn(self, jax.random.key(checked_seed(seed)), population, batches))
+        return np.take_along_axis(rows, np.argsort(rows == PADDING, axis=1, kind="stable"), axis=1)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _drawn(sampler: Sampler, key: Array, population: Population, batches: int) -> Int[Array, "batches s"]:
+    def step(state: State, _: None) -> tuple[State, Int[Array, " s"]]:
+        batch, state = sampler.next(state, population)
+        return state, batch
+
+    return jax.lax.scan(step, sampler.begin(key, population), length=batches)[1]
+
+
+def uniform(batch_size: int) -> Sampler:
+    """Every batch is a uniformly random set of batch_size samples, independent of all others.
+
+    Raises InvalidInput for batch_size < 2: a batch of one sample has no positives.
+    """
+    return Uniform(_batch_size(batch_size))
+
+
+def reshuffled(batch_size: int) -> Sampler:
+    """Epochs: independent uniformly random partitions into batches of batch_size; the last one holds what is left.
+
+    Raises InvalidInput for batch_size < 2.
+    """
+    return Reshuffled(_batch_size(batch_size))
+
+
+def class_balanced(batch_size: int) -> Sampler:
+    """Every batch holds as many samples of each class as possible, batch_size in all, otherwise uniform.
+
+    With t the largest number such that sum_c min(n_c, t) <= batch_size, each class c gives min(n_c, t) samples, and the
+    batch_size - sum_c min(n_c, t) samples left over come from as many different classes, drawn uniformly from those
+    with n_c > t. So batch_size / k of each, rounded down or up, if all classes have so many. Which samples of a class:
+    uniform; batches are independent. Raises InvalidInput for batch_size < 2.
+    """
+    return ClassBalanced(_batch_size(batch_size))
+
+
+def m_per_class(m: int, p: int) -> Sampler:
+    """Every batch holds m samples of each of p classes, both uniform; batches are independent.
+
+    Raises InvalidInput for m < 1, p < 1, or m = p = 1: a batch of one sample has no positives.
+    """
+    m = whole_number("m", m, 1, "give at least 1 sample a class, as a whole number")
+    p = whole_number("p", p, 1, "give at least 1 class a batch, as a whole number")
+    if m * p < 2:
+        raise InvalidInput("m", m, "of p = 1 class that is a batch of one sample, which has no positives: give 2")
+    return MPerClass(m, p)
+
+
+def two_views(sampler: Sampler) -> Sampler:
+    """Images with two views: of 2 n samples, i and n + i are the views of image i, and both are in a batch or none.
+
+    `sampler` draws the images. Views are samples of their class, so of each other's positives. Bound, it binds images:
+    two_views(s).bound(m) is two_views(s.bound(m)). Raises InvalidInput for what is no sampler, or has views already.
+    """
+    if not isinstance(sampler, Sampler):
+        raise InvalidInput("sampler", sampler, "give a sampler of images, such as ufm.samplers.uniform(64)")
+    if isinstance(sampler, TwoViews):
+        raise InvalidInput("sampler", sampler, "it draws two views already")
+    return TwoViews(sampler)
+
+
+def _batch_size(value: int) -> int:
+    mend = "a batch of one sample has no positives: give at least 2, as a whole number"
+    return whole_number("batch_size", value, 2, mend)
+
+
+def _checked_sizes(sampler: Sampler, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> tuple[int, ...]:
+    """Class sizes that the sampler can draw from."""
+    mend = "give whole numbers of at least 1 sample a class, for at least 2 classes"
+    listed = np.asarray(sizes).tolist()
+    if not isinstance(listed, list) or len(listed) < 2:
+        raise InvalidInput("sizes", listed, mend)
+    whole = tuple(whole_number("sizes", size, 1, mend) for size in listed)
+    sampler.check(np.array(whole))
+    return whole
+
+
+@dataclass(frozen=True)
+class Uniform(Sampler):
+    """`uniform`."""
+
+    batch_size: int
+
+    def slots(self, k: int) -> int:
+        """Length of a batch."""
+        return self.batch_size
+
+    def begin(self, key: Array, population: Population) -> Array:
+        """The key."""
+        return key
+
+    def next(self, state: Array, population: Population) -> tuple[Int[Array, " s"], Array]:
+        """Samples are numbered 0..n-1: no table is needed."""
+        key, own = jax.random.split(state)
+        rank = jnp.arange(self.batch_size, dtype=jnp.int32)
+        return distinct(own, population.n, jnp.int32(self.batch_size), rank), key
+
+    def check(self, sizes: Int[np.ndarray, " k"]) -> None:
+        """A batch is no larger than all samples."""
+        if self.batch_size > sizes.sum():
+            raise InvalidInput("batch_size", self.batch_size, f"larger than all {int(sizes.sum())} samples; give less")
+
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Balls are samples."""
+        sizes = _checked_sizes(self, sizes)
+        return Law(sizes, (Urn(1.0, (0,) * len(sizes), 1, sizes, self.batch_size),))
+
+
+class _Epoch(NamedTuple):
+    """Within an epoch. order: samples, of which the first `at` were in its batches."""
+
+    key: Array
+    order: Int[Array, " n"]
+    at: Int[Array, ""]
+
+
+@dataclass(frozen=True)
+class Reshuffled(Uniform):
+    """`reshuffled`: every batch is uniform in what is left of the epoch, so that the epoch is a uniform partition."""
+
+    def begin(self, key: Array, population: Population) -> _Epoch:
+        """Any order will do: a uniform choice from what is left does not know it."""
+        return _Epoch(key, jnp.arange(len(population.members), dtype=jnp.int32), jnp.int32(0))
+
+    def next(self, state: _Epoch, population: Population) -> tuple[Int[Array, " s"], _Epoch]:
+        """The chosen change places with the first of what is left."""
+        key, own = jax.random.split(state.key)
+        slot = jnp.arange(self.batch_size, dtype=jnp.int32)
+        left = population.n - state.at
+        quota = jnp.minimum(self.batch_size, left)
+        inside = slot < quota
+        beyond = len(state.order)  # what is not inside: neither taken for one of the others, nor written
+        place = jnp.where(inside, state.at + distinct(own, left, quota, slot, inside), beyond)
+        front = jnp.where(inside, state.at + slot, beyond)
+        taken = state.order[place]
+        # As many of the chosen lie beyond the front as there are unchosen in it: they change places in turn.
+        moved = inside & (place >= state.at + quota)
+        hole = inside & ~among(front, place)
+        holes = jnp.full_like(front, beyond).at[_turn(hole)].set(front, mode="drop")
+        order = state.order.at[jnp.where(moved, place, beyond)].set(
+            state.order[holes[jnp.cumsum(moved) - 1]], mode="drop"
+        )
+        order = order.at[front].set(taken, mode="drop")
+        at = jnp.where(state.at + quota == population.n, 0, state.at + quota)
+        return jnp.where(inside, taken, PADDING), _Epoch(key, order, at)
+
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Of a batch of an epoch, all of them equally likely: one is smaller if the batch size does not divide n."""
+        sizes = _checked_sizes(self, sizes)
+        full, rest = divmod(sum(sizes), self.batch_size)
+        held = [(full, self.batch_size)] + [(1, rest)] * (rest > 0)
+        none, epoch = (0,) * len(sizes), full + (rest > 0)
+        return Law(sizes, tuple(Urn(times / epoch, none, 1, sizes, drawn) for times, drawn in held), epoch=epoch)
+
+
+def _turn(chosen: Bool[Array, " s"]) -> Int[Array, " s"]:
+    """0, 1, ... for the chosen in turn; out of range for the others."""
+    return jnp.where(chosen, jnp.cumsum(chosen) - 1, len(chosen))
+
+
+class _Balance(NamedTuple):
+    """base: what each class gives to every batch. extra: how many give one more, of the first `able` of `order`."""
+
+    key: Array
+    base: Int[Array, " k"]
+    extra: Int[Array, ""]
+    order: Int[Array, " k"]
+    able: Int[Array, ""]
+
+
+def water_level(sizes: Int[np.ndarray, " k"] | Int[Array, " k"], batch_size: int) -> Any:
+    """The largest t <= batch_size with sum_c min(n_c, t) <= batch_size, an array of no axes."""
+    filled = jnp.sum(jnp.minimum(jnp.asarray(sizes), jnp.arange(1, batch_size + 1)[:, None]), axis=1)
+    return jnp.sum(filled <= batch_size, dtype=jnp.int32)
+
+
+@dataclass(frozen=True)
+class ClassBalanced(Uniform):
+    """`class_balanced`."""
+
+    def begin(self, key: Array, population: Population) -> _Balance:
+        """Who gives how much."""
+        level = water_level(population.sizes, self.batch_size)
+        base = jnp.minimum(population.sizes, level)
+        able = population.sizes > level
+        order = jnp.argsort(~able, stable=True).astype(jnp.int32)
+        return _Balance(
+            key, base, self.batch_size - jnp.sum(base, dtype=jnp.int32), order, jnp.sum(able, dtype=jnp.int32)
+        )
+
+    def next(self, state: _Balance, population: Population) -> tuple[Int[Array, " s"], _Balance]:
+        """First the classes that give one more, then the samples."""
+        key, for_classes, for_samples = jax.random.split(state.key, 3)
+        turn = jnp.arange(population.k, dtype=jnp.int32)
+        more = turn < state.extra
+        chosen = state.order[distinct(for_classes, state.able, state.extra, turn, more)]
+        quota = state.base + jnp.zeros_like(state.base).at[chosen].add(more)
+        end = jnp.cumsum(quota)
+        slot = jnp.arange(self.batch_size, dtype=jnp.int32)
+        label = jnp.sum(end[:, None] <= slot[None, :], axis=0, dtype=jnp.int32)
+        rank = slot - (end - quota)[label]
+        own = of_classes(for_samples, population, label, quota[label], rank)
+        return own, state._replace(key=key)
+
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Balls are the classes that can give one more."""
+        sizes = _checked_sizes(self, sizes)
+        level = int(water_level(np.array(sizes), self.batch_size))
+        base = tuple(min(size, level) for size in sizes)
+        able = tuple(int(size > level) for size in sizes)
+        return Law(sizes, (Urn(1.0, base, 1, able, self.batch_size - sum(base)),))
+
+
+@dataclass(frozen=True)
+class MPerClass(Sampler):
+    """`m_per_class`."""
+
+    m: int
+    p: int
+
+    def slots(self, k: int) -> int:
+        """Length of a batch."""
+        return self.m * self.p
+
+    def begin(self, key: Array, population: Population) -> Array:
+        """The key."""
+        return key
+
+    def next(self, state: Array, population: Population) -> tuple[Int[Array, " s"], Array]:
+        """First the classes, then their samples."""
+        key, for_classes, for_samples = jax.random.split(state, 3)
+        classes = distinct(for_classes, jnp.int32(population.k), jnp.int32(self.p), jnp.arange(self.p, dtype=jnp.int32))
+        rank = jnp.tile(jnp.arange(self.m, dtype=jnp.int32), self.p)
+        return of_classes(for_samples, population, jnp.repeat(classes, self.m), jnp.int32(self.m), rank), key
+
+    def check(self, sizes: Int[np.ndarray, " k"]) -> None:
+        """There are p classes, and every class has m samples."""
+        if self.p > len(sizes):
+            raise InvalidInput("p", self.p, f"there are only {len(sizes)} classes; give fewer")
+        if self.m > sizes.min():
+            raise InvalidInput("m", self.m, f"class {int(sizes.argmin())} has only {int(sizes.min())}; give fewer")
+
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Balls are classes."""
+        sizes = _checked_sizes(self, sizes)
+        k = len(sizes)
+        return Law(sizes, (Urn(1.0, (0,) * k, self.m, (1,) * k, self.p),))
+
+
+@dataclass(frozen=True)
+class Bound(Sampler):
+    """`Sampler.bound`."""
+
+    inner: Sampler
+    m: int
+
+    def slots(self, k: int) -> int:
+        """Length of a batch."""
+        return self.inner.slots(k) + self.m * k
+
+    def begin(self, key: Array, population: Population) -> tuple[State, Int[Array, " binding"]]:
+        """The binding samples are drawn."""
+        own, inner = jax.random.split(key)
+        label = jnp.repeat(jnp.arange(population.k, dtype=jnp.int32), self.m)
+        rank = jnp.tile(jnp.arange(self.m, dtype=jnp.int32), population.k)
+        binding = of_classes(own, population, label, jnp.int32(self.m), rank)
+        return self.inner.begin(inner, population), binding
+
+    def next(self, state: tuple[State, Int[Array, " binding"]], population: Population) -> tuple[Int[Array, " s"], Any]:
+        """What is drawn, and then the binding samples that are not among it."""
+        drawn, inner = self.inner.next(state[0], population)
+        binding = state[1]
+        held = among(binding, drawn)
+        return jnp.concatenate([drawn, jnp.where(held, PADDING, binding)]), (inner, binding)
+
+    def check(self, sizes: Int[np.ndarray, " k"]) -> None:
+        """Every class has m samples."""
+        self.inner.check(sizes)
+        if self.m > sizes.min():
+            mend = f"class {int(sizes.argmin())} has only {int(sizes.min())} samples to bind with"
+            raise InvalidInput("m", self.m, mend)
+
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Of the inner one, with binding samples."""
+        return replace(self.inner.law(_checked_sizes(self, sizes)), bound=self.m)
+
+    def bound(self, m: int = 1) -> Sampler:
+        """Refused: give all at once."""
+        raise InvalidInput("m", m, f"{self.m} samples a class are bound already; give their number once")
+
+
+@dataclass(frozen=True)
+class TwoViews(Sampler):
+    """`two_views`."""
+
+    inner: Sampler
+
+    def slots(self, k: int) -> int:
+        """Length of a batch."""
+        return 2 * self.inner.slots(k)
+
+    def begin(self, key: Array, population: Population) -> State:
+        """Of the images."""
+        return self.inner.begin(key, population.images)
+
+    def next(self, state: State, population: Population) -> tuple[Int[Array, " s"], State]:
+        """First views, then second views."""
+        images, state = self.inner.next(state, population.images)
+        seconds = jnp.where(images == PADDING, PADDING, images + population.n // 2)
+        return jnp.concatenate([images, seconds]), state
+
+    def check(self, sizes: Int[np.ndarray, " k"]) -> None:
+        """Every class has an even number of samples."""
+        if (sizes % 2).any():
+            odd = int(np.flatnonzero(sizes % 2)[0])
+            raise InvalidInput(
+                "labels", int(sizes[odd]), f"class {odd} has an odd number of samples: images have 2 views"
+            )
+        self.inner.check(sizes // 2)
+
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Of the inner one, of images; sizes count samples."""
+        images = np.array(_checked_sizes(self, sizes)) // 2
+        return replace(self.inner.law(images), views=2)
+
+    def population(self, labels: Sequence[int] | np.ndarray | Array) -> Population:
+        """As of any sampler; samples i and n + i are of one class."""
+        checked = checked_labels(labels)
+        half = len(checked) // 2
+        if len(checked) % 2 or (checked[:half] != checked[half:]).any():
+            raise InvalidInput("labels", checked.tolist(), "of n images give 2 n: samples i and n + i are views of one")
+        return super().population(checked)
+
+    def bound(self, m: int = 1) -> Sampler:
+        """Binds m images of each class, 2 m samples."""
+        return TwoViews(self.inner.bound(m))
