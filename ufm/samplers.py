@@ -79,7 +79,7 @@ class Sampler:
         return population
 
     def draw(self, labels: Sequence[int] | np.ndarray | Array, seed: int, batches: int) -> Int[np.ndarray, "batches s"]:
-        """So many batches from labels (n,), on the host: a row each, padded at the end with -1, as `Problem` holds them.
+        """So many batches from labels (n,), on the host: a row each, padded at the end with -1, as `Problem` has them.
 
         They are those of `begin(jax.random.key(seed), ...)`. Raises InvalidInput for labels, a seed or a number of
         batches that are none, and if the sampler cannot draw from such classes.
