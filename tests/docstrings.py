@@ -9,8 +9,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("ufm", "solvers", "networks", "figures")
-# Modules that are public as a whole, beside the names that the packages list.
-MODULES = ("ufm.batching", "ufm.losses")
 MAKERS = ("__init__", "__post_init__", "__check_init__", "__new__")
 SCALED = re.compile(r"loss|excess|gap|(lower|upper)_bound|suboptimality")
 SCALE = re.compile(r"\b(sums?|summed|means?)\b", re.IGNORECASE)
@@ -128,9 +126,15 @@ def packages():
     return Tree({names[path]: path.read_text(encoding="utf-8") for path in paths})
 
 
+def public_modules():
+    """Modules that a package lists among its names: they are public as a whole."""
+    rooms = map(importlib.import_module, ROOMS)
+    return [thing.__name__ for room in rooms for name in room.__all__ if inspect.ismodule(thing := getattr(room, name))]
+
+
 def public_names():
     """Every public function, class and method: its name, its object, the class around it."""
-    for module in (*ROOMS, *MODULES):
+    for module in (*ROOMS, *public_modules()):
         package = importlib.import_module(module)
         listed = getattr(package, "__all__", None) or [
             name for name, thing in vars(package).items()
@@ -156,7 +160,10 @@ def faults(thing, owner, tree):
     said = inspect.cleandoc(thing.__doc__ or "")
     if not said or said.startswith(f"{getattr(thing, '__name__', '')}("):
         return ["no docstring"]
-    around = f"{said}\n{owner.__doc__ or ''}"
+    # A method that overrides another adds to what that states.
+    bases = [vars(base).get(getattr(thing, "__name__", "")) for base in owner.__mro__[1:]] if owner else []
+    said = "\n\n".join([said, *(inspect.cleandoc(base.__doc__ or "") for base in bases if base is not None)])
+    around = f"{said}\n\n{owner.__doc__ or ''}"
     function = thing.fget if isinstance(thing, property) else inspect.unwrap(thing)
     module, name = function.__module__, function.__qualname__
     wrong = [f"no shape of {array}" for array in arrays(function) if not states_shape(array, around)]

@@ -56,8 +56,7 @@ def broken_links(site):
     parsed, wrong = {path.resolve(): Links(path) for path in pages(site)}, {}
     for path, page in parsed.items():
         bad = [link for link in page.links if not leads_somewhere(path, link, parsed)]
-        bad += [load for load in page.loads if urlsplit(load).scheme not in ("", "data") or load.startswith("//")]
-        bad += [load for load in page.loads if not urlsplit(load).scheme and not exists(path, load)]
+        bad += [load for load in page.loads if not is_here(path, load)]
         if bad:
             wrong[str(path.relative_to(site.resolve()))] = bad
     return wrong
@@ -74,8 +73,11 @@ def leads_somewhere(page, link, parsed):
     return unquote(parts.fragment) in parsed[target].anchors
 
 
-def exists(page, load):
-    return (page.parent / unquote(urlsplit(load).path)).resolve().is_file()
+def is_here(page, load):
+    """Whether what a page loads is in it, or a file of the site."""
+    parts = urlsplit(load)
+    here = not parts.scheme and not parts.netloc and (page.parent / unquote(parts.path)).resolve().is_file()
+    return here or parts.scheme == "data"
 
 
 def uncited(site):

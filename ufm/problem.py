@@ -136,8 +136,9 @@ class Problem(Readable, eqx.Module):
     ) -> Problem:
         """The expected loss of a batch of a sampler, with collapsed classes: one point a class (theory, 4.19).
 
-        A mixture of count vectors with their probabilities; see `ufm.expected.expected_problem`, which says what is
-        listed, what is drawn, and where there are two points a class. Raises InvalidInput.
+        sizes (k,): samples a class. A mixture of count vectors with their probabilities; see
+        `ufm.expected.expected_problem`, which says what is listed, what is drawn, and where there are two points a
+        class. Raises InvalidInput.
         """
         from ufm.expected import expected_problem  # it makes problems
 

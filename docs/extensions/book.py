@@ -12,7 +12,7 @@ from sphinx.transforms import SphinxTransform
 
 BOOK = "theory"
 NUMBER = re.compile(r"(?<![\d.])[1-9]\.\d+\b")
-# "theory, 4.5", "theory, 4.5 and 4.6", "theory, 2.2, 2.3 to 2.5", and whole chapters: "theory, 4".
+# "theory, 4.5", "theory, 4.5 and 4.6", "theory, 2.2, 2.3 to 2.5", and whole chapters by one number.
 CITATION = re.compile(r"\b[Tt]heory,\s+(?P<numbers>\d+(?:\.\d+)?(?:(?:\s*,\s*|\s+(?:and|to)\s+)\d+\.\d+)*)")
 NUMBERED = re.compile(r"(\d+(?:\.\d+)?)\.? ")
 NO_PROSE = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.reference, nodes.title)
