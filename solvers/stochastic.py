@@ -90,7 +90,10 @@ class StochasticProjectedGradient:
         limits: Limits,
         tell: Callable[[int], None] = lambda ended: None,
     ) -> Solution:
-        """Every start to its last step, and judged by the problem's own batches."""
+        """Every start to its last step, and judged by the problem's own batches.
+
+        Raises InvalidInput for a sampler that cannot draw from the problem's samples, and a kept file of another run.
+        """
         ended = self.walk(problem, starts, seed, limits, tell)
         excess, residual = measure_all(ended.H, problem)
         count = len(ended.H)

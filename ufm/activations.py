@@ -34,7 +34,7 @@ DEFAULT_SLOPE = 0.01  # of LeakyReLU, PyTorch's and JAX's
 class Activation:
     """An activation sigma, continuous, unbounded above, applied entry by entry.
 
-    - name: as `activation` knows it. function: sigma. infimum: of sigma over the real line.
+    - name: as `activation` knows it. function: sigma, of arrays (m, d). infimum: of sigma over the real line.
     """
 
     name: str

@@ -34,11 +34,17 @@ class Sampler:
 
     @abstractmethod
     def begin(self, key: Array, population: Population) -> State:
-        """The state before the first batch, of a random key. Pure; the population is taken to be checked."""
+        """The state before the first batch, of a random key, a scalar. Pure; the population is taken to be checked.
+
+        What the result, a tree of arrays, holds is the sampler's own affair: (n,) at most a leaf.
+        """
 
     @abstractmethod
     def next(self, state: State, population: Population) -> tuple[Int[Array, " s"], State]:
-        """A batch, and the state before the next one. Pure: for `jax.lax.scan`, `jax.jit`, `jax.vmap`."""
+        """A batch (s,), and the state before the next one. Pure: for `jax.lax.scan`, `jax.jit`, `jax.vmap`.
+
+        state: what `begin` or `next` gave, (n,) at most a leaf.
+        """
 
     @abstractmethod
     def check(self, sizes: Int[np.ndarray, " k"]) -> None:
@@ -56,13 +62,13 @@ class Sampler:
         return Bound(self, whole_number("m", m, 1, "give at least 1 binding sample a class, as a whole number"))
 
     def population(self, labels: Sequence[int] | np.ndarray | Array) -> Population:
-        """The population of these labels, or InvalidInput if this sampler cannot draw from it."""
+        """The population of labels (n,). Raises InvalidInput if this sampler cannot draw from it."""
         population = Population(labels)
         self.check(np.asarray(population.sizes))
         return population
 
     def draw(self, labels: Sequence[int] | np.ndarray | Array, seed: int, batches: int) -> Int[np.ndarray, "batches s"]:
-        """So many batches on the host, a row each, padded at the end with -1: what `Problem(batches=...)` holds.
+        """So many batches from labels (n,), on the host: a row each, padded at the end with -1, as `Problem` has them.
 
         They are those of `begin(jax.random.key(seed), ...)`. Raises InvalidInput for labels, a seed or a number of
         batches that are none, and if the sampler cannot draw from such classes.

@@ -21,7 +21,7 @@ from ufm.problem import checked_labels
 
 
 class Population(eqx.Module):
-    """Who can be drawn: the samples, class by class.
+    """Who can be drawn: the samples of labels (n,), class by class.
 
     - members: samples by class. first: where those of each class begin. sizes: how many they are. n: how many in all.
     """
