@@ -27,7 +27,8 @@ def measured_rate(problem: Problem, sampler: Sampler, eta: float, *, seed: int) 
     """Predicted and measured factor a step of the mean squares, over starts, of the class predicted to be slowest.
 
     Over whole epochs, until they have fallen by about FALL; of a sampler with bound samples after they have done so
-    once, when what contracts faster is gone.
+    once, when what contracts faster is gone. Of images with two views, whose views approach each other faster than
+    images do, their means are measured; problem: labels as the sampler wants them.
     """
     labels = np.asarray(problem.labels)
     predicted = mean_square_rate(problem, sampler, eta)
@@ -39,15 +40,16 @@ def measured_rate(problem: Problem, sampler: Sampler, eta: float, *, seed: int) 
     H = np.stack([near_frame(problem, DEVIATION, 0.0, seed + s) for s in range(starts)])
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), starts)))
     state = begin(H, keys, population, rule=rule)
-    squares = [_squares(H[:, labels == slowest])]
+    squares = [_squares(H[:, labels == slowest], law.views)]
     for _ in range(2 if law.bound else 1):
         state = move(state, population, problem, np.int32(steps), np.float64(eta), rule=rule)
-        squares.append(_squares(np.asarray(state.H)[:, labels == slowest]))
+        squares.append(_squares(np.asarray(state.H)[:, labels == slowest], law.views))
     return float(predicted[slowest]), float((squares[-1] / squares[-2]) ** (1.0 / steps))
 
 
-def _squares(rows: Float[np.ndarray, "s n d"]) -> float:
-    """Mean over starts of the sum of squared distances from the class mean."""
+def _squares(rows: Float[np.ndarray, "s n d"], views: int) -> float:
+    """Mean over starts of the sum of squared distances from the class mean; of images, whose first views come first."""
+    rows = rows.reshape(len(rows), views, -1, rows.shape[-1]).mean(axis=1)
     return float(((rows - rows.mean(axis=1, keepdims=True)) ** 2).sum(axis=(1, 2)).mean())
 
 
