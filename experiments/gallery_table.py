@@ -228,11 +228,22 @@ FIGURES = {
         "Features of trained MLPs, released as free embeddings. Left: how far above the minimum, proved, relative "
         "to a frame's loss, are the trained network and the ends of two descents from its features: plain projected "
         "gradient and the staircase; hollow: verified to be no global minimiser. Right: the way of plain projected "
-        "gradient. Base: 256-256-256-64, batches of 100; each other row changes one thing. Small, to be drawn "
-        "anywhere: synthetic images, classes of 60 and 6, 80 epochs, one seed; experiments/network_questions.py "
-        "asks it at any size.",
+        "gradient. Base: 256-256-256-64, batches of 100; each other row changes one thing (synthetic images, classes "
+        "of 60 and 6, 80 epochs, one seed). A network too simple for the frame is the obstacle, not the landscape; "
+        "at d = 12, with k = 10, it is the landscape. Batch norm, activations, other sizes: "
+        "experiments/network_questions.py.",
         landscape.draw,
-        question_cells("landscape", n_maj=60, batch_size=100, epochs=80, seeds=1, d=(64, 12), width=(256, 16)),
+        question_cells(
+            "landscape",
+            n_maj=60,
+            batch_size=100,
+            epochs=80,
+            seeds=1,
+            d=(64, 12),
+            width=(256, 16),
+            batch_norm=("off",),
+            activation=("relu",),
+        ),
     ),
     "F19_autopsy": Drawing(
         "Wrong labels, found by their shares in the excess",
