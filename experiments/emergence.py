@@ -86,7 +86,7 @@ def emergence(
     asked = (counts, d, tau, eta, inits, seed, max_steps, progress)
     history, means = _full_batch(*asked) if made is None else _random_batches(made, *asked)
     reached = np.asarray(history["delta_gm"] < EMERGED)
-    emerged = reached.any(axis=1)
+    emerged = np.asarray(reached.any(axis=1))
     first = np.where(emerged, history["iteration"][np.arange(inits), reached.argmax(axis=1)], np.nan)
     data: dict[str, Any] = {
         "steps": ("init", first),
