@@ -23,7 +23,8 @@ from flint import arb, ctx
 
 from solvers.checking import bounds, implications, intervals, reading
 from solvers.checking.losses import in_words
-from solvers.checking.reading import Problem, Refusal, digest, doubles, need, prove, read_point, record, shown
+from solvers.checking.points import read_point
+from solvers.checking.reading import Problem, Refusal, digest, doubles, need, prove, record, shown
 
 FINEST_TOLERANCE, COARSEST_TOLERANCE, FARTHEST_MOVE, LARGE = 1e-30, 1e-2, 1e-6, 100
 PARTS = ("problem", "point", "lower_bound", "witness", "other_minimiser", "claims", "second_opinion", "checksum")

@@ -21,7 +21,7 @@ from solvers import check
 from solvers.certification.certifier import TOLERANCE, Certifier
 from solvers.certification.constraints import weakest
 from solvers.certification.orbit_problem import OrbitProblem
-from solvers.checking import bounds, reading
+from solvers.checking import bounds, points, reading
 from ufm.losses import Loss
 
 DIGITS, CLOSE = 120, mpmath.mpf(10) ** -40
@@ -169,7 +169,7 @@ def consistent(content):
     """Upper and lower bound, gap and the frame's loss as they are after all: only the rest is forged."""
     problem = reading.read_problem(sign(content)["problem"], 1)
     with ctx.workprec(problem.bits):
-        gram = reading.read_point(problem, content["point"]["rows"], content["point"]["norms"])
+        gram = points.read_point(problem, content["point"]["rows"], content["point"]["norms"])
         at, (low, _) = bounds.loss(problem, gram), check.lower_bound(problem, content["lower_bound"], frame(problem))
         up, down = (1 + arb(2) ** -50), (1 - arb(2) ** -50)
         numbers = {"upper": at * (up if at > 0 else down), "lower": low * (down if low > 0 else up)}

@@ -6,13 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from decimal import ROUND_CEILING, Context, Decimal
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
 from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flint import arb
+
+from solvers.checking.shares import Share
 
 # What a file of unknown origin may take: seconds, and 300 MiB. MOST_WORK: pairs in batches times bits of precision.
 MOST_BYTES, MOST_ENTRIES, MOST_WORK, MOST_PRODUCTS, MOST_IN_A_MATRIX = 2**22, 2**22, 10**8, 2**22, 256
@@ -46,22 +48,6 @@ class Loss(NamedTuple):
     def alone(self) -> int:
         """The fewest samples of a batch of one class that is not free: the sigmoid glues, positives inside tie."""
         return 2 if self.kind == "sigmoid" else 3 if self.kind == "log-sum-exp" and self.positives else 2**62
-
-
-class Share(NamedTuple):
-    """What a batch holds of its orbits, any so many samples of each equally likely, and its weight (theory, 6.16)."""
-
-    sizes: list[int]
-    held: dict[int, int]
-    weight: arb
-
-    def pairs(self, a: int, b: int) -> int:
-        """Ordered pairs of two samples that it holds, of orbits a and b."""
-        return self.held[a] * (self.held[b] - (a == b))
-
-    def met(self, a: int, b: int) -> arb:
-        """Weight times the probability that two given samples, of which there are, are such a pair."""
-        return self.weight * self.pairs(a, b) / (self.sizes[a] * (self.sizes[b] - (a == b)))
 
 
 class Problem(NamedTuple):
@@ -206,22 +192,3 @@ def read_problem(value: Any, room: int) -> Problem:
     counted = [sum((Counter({classes[a]: n}) for a, n in share.held.items()), Counter()) for share in shares]
     held = list(zip(batches, counted, strict=True))
     return Problem(model == "UFM+", d, k, temperature, classes, sizes, held, shares, expected, room, of, totals, bits)
-
-
-def read_point(problem: Problem, rows: Any, norms: Any) -> Gram:
-    """The Gram matrix over orbits of a point; a norm other than 0 needs a row other than 0."""
-    m, low = len(problem.sizes), 0.0 if problem.nonneg else -1e100
-    entries = (doubles(row, "rows", problem.d, low, 1e100) for row in items(rows, "rows", m))
-    sparse = [{j: x for j, x in enumerate(row) if not x.is_zero()} for row in entries]
-    radii = doubles(norms, "norms", m, 0.0, 1.0)
-    need(all(row or r.is_zero() for row, r in zip(sparse, radii, strict=True)), "a norm above 0 with a row of zeros")
-    met = sum(len(batch) * sum(len(sparse[a]) for a in batch) for batch, _ in problem.batches)
-    fits(min(met, m * sum(map(len, sparse))), problem.room * MOST_PRODUCTS, "entries")
-    square = [sum((x * x for x in row.values()), arb(0)) for row in sparse]
-    scale = [r if s.is_zero() else r / s.sqrt() for s, r in zip(square, radii, strict=True)]
-
-    def gram(a: int, b: int) -> arb:
-        products = (x * sparse[b][j] for j, x in sparse[a].items() if j in sparse[b])
-        return radii[a] ** 2 if a == b else sum(products, arb(0)) * scale[a] * scale[b]
-
-    return cache(gram)

@@ -1,0 +1,27 @@
+"""The Gram matrix of a point in a file (theory, 6.2)."""
+
+from functools import cache
+from typing import Any
+
+from flint import arb
+
+from solvers.checking.reading import MOST_PRODUCTS, Gram, Problem, doubles, fits, items, need
+
+
+def read_point(problem: Problem, rows: Any, norms: Any) -> Gram:
+    """The Gram matrix over orbits of a point; a norm other than 0 needs a row other than 0."""
+    m, low = len(problem.sizes), 0.0 if problem.nonneg else -1e100
+    entries = (doubles(row, "rows", problem.d, low, 1e100) for row in items(rows, "rows", m))
+    sparse = [{j: x for j, x in enumerate(row) if not x.is_zero()} for row in entries]
+    radii = doubles(norms, "norms", m, 0.0, 1.0)
+    need(all(row or r.is_zero() for row, r in zip(sparse, radii, strict=True)), "a norm above 0 with a row of zeros")
+    met = sum(len(batch) * sum(len(sparse[a]) for a in batch) for batch, _ in problem.batches)
+    fits(min(met, m * sum(map(len, sparse))), problem.room * MOST_PRODUCTS, "entries")
+    square = [sum((x * x for x in row.values()), arb(0)) for row in sparse]
+    scale = [r if s.is_zero() else r / s.sqrt() for s, r in zip(square, radii, strict=True)]
+
+    def gram(a: int, b: int) -> arb:
+        products = (x * sparse[b][j] for j, x in sparse[a].items() if j in sparse[b])
+        return radii[a] ** 2 if a == b else sum(products, arb(0)) * scale[a] * scale[b]
+
+    return cache(gram)
