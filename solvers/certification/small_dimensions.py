@@ -100,7 +100,8 @@ class _Loss:
 
 
 def bracket(problem: Problem, *, inits: int = 32, boxes: int = 400, tolerance: float = 1e-3, seed: int = 0) -> Bracket:
-    """The minimum of UFM+ with d < k between a rigorous lower bound and the best of `inits` starts of `solvers.solve`.
+    """The minimum of UFM+ with d < k between a rigorous lower bound and the best of `inits` starts of `solvers.solve`
+    and of all points with every class on an axis or at 0.
 
     boxes: at most so many are split. tolerance: relative to the distance from the frame's bound to the best point; no
     box within it is split. Raises InvalidInput unless it is plain SCL under the ReLU in the full batch, two samples of
@@ -114,6 +115,7 @@ def bracket(problem: Problem, *, inits: int = 32, boxes: int = 400, tolerance: f
     solution = solve(of_classes, inits, seed)
     point = np.asarray(solution.embedding(solution.best))
     point = np.maximum(point, 0.0) / np.maximum(1.0, np.linalg.norm(point, axis=1, keepdims=True) * (1 + 2.0**-50))
+    point = min(point, _on_axes(loss), key=lambda rows: loss.at(rows @ rows.T)[0])
     with ctx.workprec(BITS):
         upper, frame = _upper(loss, point), _in_frame(loss)
         enough = upper - tolerance * (upper - frame)
@@ -121,6 +123,13 @@ def bracket(problem: Problem, *, inits: int = 32, boxes: int = 400, tolerance: f
         lower = min(downwards(_proved(loss, box)) for box in covering)
     # The frame's bound holds in every dimension; a box whose own is worse says nothing.
     return Bracket(max(lower, frame), upper, frame, point, len(covering))
+
+
+def _on_axes(loss: _Loss) -> Float[np.ndarray, "k d"]:
+    """The best point whose classes each lie on an axis or at 0, of all (d + 1)^k: a solver lets no class die."""
+    places = np.concatenate([np.eye(loss.d), np.zeros((1, loss.d))])
+    points = (places[list(chosen)] for chosen in product(range(loss.d + 1), repeat=loss.k))
+    return min(points, key=lambda rows: loss.at(rows @ rows.T)[0])
 
 
 def _covered(loss: _Loss, boxes: int, enough: float) -> list[_Box]:
