@@ -14,7 +14,7 @@ _APART = ("out", "fresh", "dask", "data", "checkpoint")
 
 def question_cells(question: str, **asked: Any) -> tuple[Cell, ...]:
     """The networks of a question, setting after setting, from every seed. asked: fields of its `Config`."""
-    config = completed(Config(question=question, **asked))
+    config = completed(Config(**{"question": question, **asked}))
     cells = []
     for place, training in enumerate(trainings_of(config)):
         for seed in range(config.seed, config.seed + config.seeds):
