@@ -230,7 +230,7 @@ FIGURES = {
         "gradient and the staircase; hollow: verified to be no global minimiser. Right: the way of plain projected "
         "gradient. Base: 256-256-256-64, batches of 100; each other row changes one thing (synthetic images, classes "
         "of 60 and 6, 80 epochs, one seed). A network too simple for the frame is the obstacle, not the landscape; "
-        "at d = 12, with k = 10, it is the landscape. Batch norm, activations, other sizes: "
+        "at d = 12, with k = 10, it is the landscape. Other activations and sizes: "
         "experiments/network_questions.py.",
         landscape.draw,
         question_cells(
@@ -241,7 +241,6 @@ FIGURES = {
             seeds=1,
             d=(64, 12),
             width=(256, 16),
-            batch_norm=("off",),
             activation=("relu",),
         ),
     ),

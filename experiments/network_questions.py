@@ -132,26 +132,18 @@ def completed(config: Config) -> Config:
     return dataclasses.replace(config, **{name: value for name, value in own.items() if getattr(config, name) is None})
 
 
-def _given(config: Config, name: str) -> Any:
-    """A field that `completed` has given a value."""
-    return getattr(config, name)
-
-
 def trainings_of(config: Config) -> list[train_network.Config]:
     """The base, and every other value of an axis alone, as configurations of one network each."""
-    base: dict[str, Any] = {name: getattr(config, name)[0] for name in VARIED}
+    base = {name: getattr(config, name)[0] for name in VARIED}
     chosen = [base] + [{**base, name: value} for name in VARIED for value in dict.fromkeys(getattr(config, name)[1:])]
-    same: dict[str, Any] = {name: getattr(config, name) for name in
-            ("label_noise", "batch_size", "record", "n_maj", "k", "epochs", "seeds", "seed", "dataset", "data", "fresh",
-             "dask")}  # fmt: skip
-    same["R"] = (_given(config, "R"),)
-
-    def training(one: dict[str, Any]) -> train_network.Config:
-        own: dict[str, Any] = {name: one[name] for name in ("width", "depth", "d")}
-        own |= {name: (one[name],) for name in ("activation", "tau", "batching")}
-        return train_network.Config(**same, **own, batch_norm=one["batch_norm"] == "on")
-
-    return [training(one) for one in chosen]
+    shared = ("label_noise", "batch_size", "record", "n_maj", "k", "epochs", "seeds", "seed", "dataset", "data")
+    same: dict[str, Any] = {name: getattr(config, name) for name in (*shared, "fresh", "dask")} | {"R": (config.R,)}
+    several = ("activation", "tau", "batching")
+    trainings = []
+    for one in chosen:
+        own: dict[str, Any] = {name: (value,) if name in several else value for name, value in one.items()}
+        trainings.append(train_network.Config(**{**same, **own, "batch_norm": one["batch_norm"] == "on"}))
+    return trainings
 
 
 def checked_trainings(config: Config) -> list[train_network.Config]:
@@ -162,14 +154,14 @@ def checked_trainings(config: Config) -> list[train_network.Config]:
     trainings = trainings_of(config)
     for training in trainings:
         train_network.check(training)
-    sizes = train_network.class_sizes("step", config.k, config.n_maj, _given(config, "R"))
+    asked: dict[str, Any] = vars(config)
+    sizes = train_network.class_sizes("step", config.k, config.n_maj, asked["R"])
     whole_number("n_maj", config.n_maj, 2, f"of all classes at most {MOST_RELEASED:,} images are asked of",
                  MOST_RELEASED * config.n_maj // int(sizes.sum()))  # fmt: skip
     if config.question == "autopsy" and not config.label_noise:
         raise InvalidInput("label_noise", config.label_noise, "give the share of wrong labels to plant, as in 0.02")
-    least = min(_given(config, "d"))
-    if least < config.k:
-        raise InvalidInput("d", least, f"give at least k = {config.k} features")
+    if min(asked["d"]) < config.k:
+        raise InvalidInput("d", min(asked["d"]), f"give at least k = {config.k} features")
     return trainings
 
 

@@ -21,8 +21,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     columns = min(4, len(groups))
     rows = -(-len(groups) // columns)
     with style.applied():
-        size = style.ONE_COLUMN if columns == 1 else style.TWO_COLUMNS
-        figure = Figure(figsize=(size, 0.9 + 1.7 * rows), layout="constrained")
+        figure = Figure(figsize=(style.TWO_COLUMNS, 0.9 + 1.7 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axis, (said, group) in zip(axes.flat, groups.items(), strict=False):
             for index, (name, words) in enumerate(JUDGES.items()):

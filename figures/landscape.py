@@ -21,7 +21,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     setting, a marker a seed; hollow: verified to be no global minimiser. Right: the way of plain projected gradient."""
     groups = settings(cells)
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 1.5 + 0.24 * len(groups)), layout="constrained")
+        figure = Figure(figsize=(style.TWO_COLUMNS, max(2.5, 1.5 + 0.24 * len(groups))), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
         for row, group in enumerate(groups.values()):
             _ends(left, row, group, labelled=row == 0)

@@ -222,7 +222,8 @@ def network(seed=0, k=6, **own):
     """A cell of `experiments.network_questions`; what the questions add comes after."""
     attrs = {"width": 512, "depth": 2, "d": 128, "batch_norm": "off", "activation": "relu", "tau": 0.2}
     attrs |= {"batching": "reshuffled", "dataset": "synthetic", "imbalance": "step", "R": 10.0, "n": 330, "epochs": 80}
-    attrs |= {"seed": seed, "nonneg": int(own.get("activation", "relu") == "relu"), "loss_bound": 1000.0, "gap": 30.0}
+    attrs |= {"seed": seed, "nonneg": int(own.get("activation", "relu") == "relu")}
+    attrs |= {"loss_bound": 1000.0, "gap": 30.0, "excess_upper": 30.0}
     gram = np.eye(k) + 0.1 * (seed + 1) * (1 - np.eye(k))
     history = {f"history_{name}": ("record", np.linspace(0.9, 0.1, 5)) for name in ("delta_gm", *autopsy.JUDGES)}
     history["history_epoch"] = ("record", np.arange(5) * 20.0)
