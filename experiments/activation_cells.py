@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import optax
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from experiments.cells import Computed, Tell, certificate_file
 from experiments.thresholds import certified_minimiser
@@ -72,13 +72,8 @@ def measure_activation(
     within = ARRIVED if method.floor != UFM_PLUS else math.inf
     largest = np.array([largest_cosine(found) for found in grams])
     reached = (distance <= within) & ((largest < FRAME) if method.floor == UFM_PLUS else True)
-    final, lifted = list(ended), np.zeros(inits, bool)
-    if problem.nonneg and not reached.all():
-        stuck = np.flatnonzero(~reached)
-        freed = solve(problem, seed=seed, method="staircase", H0=np.stack([ended[s] for s in stuck]))
-        for place, start in enumerate(stuck):
-            final[start] = freed.embedding(place)
-        lifted[stuck] = True
+    lifted = ~reached & problem.nonneg
+    final = freed(ended, lifted, problem, seed)
     proofs = [certifier.certify(H) for H in final]
     freed_cosine = np.array([largest_cosine(gram(H, problem)) for H in final])
     left = np.zeros(inits)
@@ -111,6 +106,18 @@ def measure_activation(
     }
     files = {certificate_file(name, start): proof.serialised() for start, proof in enumerate(proofs)}
     return xr.Dataset(data, attrs=attrs), files
+
+
+def freed(
+    ended: list[Float[np.ndarray, "n d"]], lifted: Bool[np.ndarray, " init"], problem: Problem, seed: int
+) -> list[Float[np.ndarray, "n d"]]:
+    """The ends, in the place of those to be lifted where the staircase leads from them."""
+    final, stuck = list(ended), np.flatnonzero(lifted)
+    if len(stuck):
+        onward = solve(problem, seed=seed, method="staircase", H0=np.stack([ended[s] for s in stuck]))
+        for place, start in enumerate(stuck):
+            final[start] = onward.embedding(place)
+    return final
 
 
 def minimum(problem: Problem) -> tuple[Float[np.ndarray, "k k"], float]:
