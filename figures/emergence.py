@@ -58,8 +58,8 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
                 handles.setdefault(label, handle)
         handles["theory: smallest classes part"] = Line2D([], [], color="0.4", lw=0.8)
         handles["theory: deviations fall"] = Line2D([], [], color="0.4", lw=0.8, linestyle=":")
-        columns = 4 if len(panels) > 1 else 2
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, handlelength=2.8)
+        columns, length = (4, 2.8) if len(panels) > 1 else (2, 2.0)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, handlelength=length)
     return figure
 
 

@@ -277,7 +277,7 @@ def test_the_time_to_leave_against_the_flow(slope, angle):
 
     left.terminal = True
     longest = 10 * math.pi / (4 * slope * 0.5) + 10 * angle / (slope**2 * 0.5)
-    run = solve_ivp(flow, (0, longest), [1.0, 0.0, 0.0], events=left, rtol=1e-10, atol=1e-12)
+    run = solve_ivp(flow, (0, longest), np.array([1.0, 0.0, 0.0]), events=left, rtol=1e-10, atol=1e-12)
     phi = math.atan(angle / slope)
     least = (phi / 2 + math.sin(2 * phi) / 4) / (slope * 0.5)
     assert least * (1 - 1e-6) <= run.t[-1] <= least * (1 + angle**2) ** 1.5 * (1 + 1e-6)

@@ -682,7 +682,7 @@ def test_it_imports_the_standard_library_and_flint_only():
 def test_it_can_be_read_in_one_sitting():
     lengths = [len(path.read_text().splitlines()) for path in [SOURCE, *(SOURCE.parent / "checking").glob("*.py")]]
     assert max(lengths) < 200
-    assert sum(lengths) < 810
+    assert sum(lengths) < 820
 
 
 def test_a_problem_without_batches_determines_no_gram_matrix(tmp_path, capsys):

@@ -209,7 +209,7 @@ class Problem(Readable, eqx.Module):
             "batches": "the full batch" if self.is_full_batch else f"{len(held)}, of {in_runs(held)} points",
         }
         if self.is_expected:
-            samples = np.asarray(self.samples_in(self.rows)).sum(axis=1).astype(int)
+            samples = np.asarray(self.samples_in(self.rows)).sum(axis=1)
             lines["batches"] = f"an expected loss: {len(held)} count vectors, of {between(samples)} samples"
         return Summary(f"Problem: {model}, tau = {float(self.tau):g}", lines | named)
 
