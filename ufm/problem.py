@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -15,10 +14,8 @@ from jaxtyping import Array, Float, Int
 from ufm.display import Readable, Summary, between, in_runs
 from ufm.errors import InvalidInput, whole_number
 from ufm.losses import SHAPES, Loss
+from ufm.mixtures import HasLaw, mixture
 from ufm.shares import Batch, checked_counts
-
-if TYPE_CHECKING:
-    from ufm.samplers import Sampler
 
 PADDING = -1
 # exp(2 / tau) is the largest ratio of two terms of the loss; it must stay far from overflow.
@@ -125,7 +122,7 @@ class Problem(Readable, eqx.Module):
     def expected(
         cls,
         sizes: Sequence[int] | np.ndarray,
-        sampler: Sampler,
+        sampler: HasLaw,
         d: int,
         tau: float = 1.0,
         nonneg: bool = True,
@@ -136,13 +133,13 @@ class Problem(Readable, eqx.Module):
     ) -> Problem:
         """The expected loss of a batch of a sampler, with collapsed classes: one point a class (theory, 4.19).
 
-        sizes (k,): samples a class. A mixture of count vectors with their probabilities; see
-        `ufm.expected.expected_problem`, which says what is listed, what is drawn, and where there are two points a
-        class. Raises InvalidInput.
+        sizes (k,): samples a class. A mixture of count vectors with their probabilities; `ufm.mixtures.mixture` says
+        what is listed, what is drawn, and where there are two points a class. Raises InvalidInput.
         """
-        from ufm.expected import expected_problem  # it makes problems
-
-        return expected_problem(sizes, sampler, d, tau, nonneg, loss=loss, vectors=vectors, seed=seed)
+        of = mixture(sizes, sampler, vectors, seed)
+        batches = np.where(of.counts > 0, of.members, PADDING)
+        given = of.labels, d, tau, batches, nonneg
+        return cls(*given, multiplicity=of.multiplicity, loss=loss, counts=of.counts, weights=of.weights)
 
     @property
     def rows(self) -> Batch:
