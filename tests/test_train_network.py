@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sweeps
@@ -293,6 +294,6 @@ def test_what_is_looked_for_is_found_where_it_stands_out():
 
 
 def test_activations_that_are_never_negative_exist():
-    x = np.linspace(-50, 50, 2001)
+    x = jnp.linspace(-50, 50, 2001)
     signs = {name: bool(np.asarray(f(x)).min() >= 0) for name, f in networks.ACTIVATIONS.items()}
     assert {name for name, nonneg in signs.items() if nonneg} == NONNEGATIVE
