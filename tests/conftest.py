@@ -1,6 +1,7 @@
 """Runtime checks of every shape and type in `ufm`, `solvers` and `networks`, and the settings of hypothesis."""
 
 import atexit
+import collections
 import importlib.util
 import os
 import shutil
@@ -34,6 +35,21 @@ import jax  # noqa: E402
 # Compilation makes the first example slow; the same examples on every machine make failures repeatable.
 hypothesis.settings.register_profile("ufm", deadline=None, derandomize=True, max_examples=50, database=None)
 hypothesis.settings.load_profile("ufm")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a table marked few(n), n rows spread over it run by default; the others are marked thorough."""
+    tables = collections.defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("few") and not item.get_closest_marker("slow"):
+            tables[item.parent, item.originalname].append(item)
+    for rows in tables.values():
+        count = rows[0].get_closest_marker("few").args[0]
+        kept = {(2 * i + 1) * len(rows) // (2 * count) for i in range(count)}
+        for place, item in enumerate(rows):
+            if place not in kept:
+                item.add_marker(pytest.mark.thorough)
 
 
 @pytest.fixture(autouse=True, scope="module")

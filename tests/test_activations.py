@@ -215,6 +215,7 @@ def falling(steps):
     return optax.adam(optax.cosine_decay_schedule(0.02, steps))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["relu", "abs"])
 def test_descent_through_a_nonnegative_activation_ends_in_a_frame(name):
     problem = collapsed([4, 4, 4], 12, nonneg=True)
@@ -225,6 +226,7 @@ def test_descent_through_a_nonnegative_activation_ends_in_a_frame(name):
     assert all(len(history.iteration) > 2 for history in solution.history)
 
 
+@pytest.mark.thorough
 def test_descent_through_others_ends_in_the_geometry_of_ufm():
     problem = collapsed([20, 20, 4, 4], 8)
     certifier = solvers.Certifier(problem)
@@ -241,6 +243,7 @@ def test_descent_through_others_ends_in_the_geometry_of_ufm():
             assert min(gaps) > 0.1
 
 
+@pytest.mark.thorough
 def test_the_floor_costs_what_theory_says():
     """Two classes, four coordinates: the code of theory, 4.20 (c), is the minimiser, and descent finds its loss."""
     problem = collapsed([5, 5], 4)

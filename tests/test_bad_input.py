@@ -180,6 +180,7 @@ def test_a_bad_command_line_in_a_process_of_its_own(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("method", [ProjectedGradient(optax.sgd(0.1)), ProjectedGradient(lambda: optax.sgd(0.1))])
 def test_an_optax_transformation_or_a_maker_of_one(method):
     solution = solvers.solve(PROBLEM, inits=1, method=method, max_steps=5)

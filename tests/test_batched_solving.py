@@ -13,6 +13,8 @@ from solvers.parallel.padding import common_shape
 from solvers.verification import Verdict, Verifier
 from ufm import batching
 
+pytestmark = pytest.mark.thorough
+
 
 def judged(problem, H, shape=None):
     return Verifier(problem, shape).verify(H), solvers.Certifier(problem, conic=False).certify(H)

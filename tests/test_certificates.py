@@ -304,6 +304,7 @@ def one_negative_trial(kind, exponent, nonneg, seed):
     return certificate.status
 
 
+@pytest.mark.thorough
 @settings(max_examples=120)
 @given(st.sampled_from(KINDS), st.floats(-9, -2), st.booleans(), SEEDS)
 def test_spoilt_optima_are_not_certified_falsely(kind, exponent, nonneg, seed):
@@ -372,6 +373,7 @@ def test_ufm_agrees_with_an_independent_local_method(R):
     assert certificate.relative_gap < 1e-10
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("seed", range(4))
 def test_batch_families_of_ufm(seed):
     problem = family(seed, nonneg=False, n=24)
@@ -383,6 +385,7 @@ def test_batch_families_of_ufm(seed):
     assert certificate.relative_gap < 1e-10
 
 
+@pytest.mark.thorough
 def test_ufm_with_too_many_orbits_for_matrices_still_has_a_bound():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 400)
@@ -691,6 +694,7 @@ def test_shared_rows_and_all_rows_get_one_certificate(make):
         certifier.certify(ufm.SharedRows(spoilt, orbits.index))
 
 
+@pytest.mark.thorough
 def test_a_thousand_orbits():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 1000)

@@ -308,6 +308,7 @@ def starts_proved(name, R, tau, inits, k, d):
     return sum(frames)
 
 
+@pytest.mark.thorough
 def test_every_start_of_the_sigmoid_ends_in_a_proved_frame():
     assert starts_proved("sigmoid", 10, 1.0, 4, k=4, d=6) == 4
 

@@ -11,6 +11,8 @@ import ufm
 from solvers.certification.certifier import Certifier
 from solvers.certification.constraints import forces_frame
 
+pytestmark = pytest.mark.thorough
+
 # labels, d, batches: what decides
 CASES = {
     "mixed batches alone": ([0, 0, 1, 1], 3, None, True),

@@ -75,6 +75,7 @@ def in_double_precision(problem, orbits, threshold):
     raise AssertionError("has not collapsed")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", CASES)
 def test_blocks_of_stacks_take_the_steps_of_all_rows(name):
     problem = CASES[name]
@@ -113,6 +114,7 @@ def test_steps_are_limited_exactly_and_what_was_reached_is_measured(most):
     assert np.isfinite(limited.points).all()
 
 
+@pytest.mark.thorough
 def test_of_very_many_orbits_the_first_lines_and_the_end_are_told(monkeypatch):
     symmetry = ufm.orbits(CASES["imbalanced"])
     (whole,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1, threshold=1e-5)
@@ -163,6 +165,7 @@ def test_starts_do_not_depend_on_how_many_are_drawn():
         assert np.array_equal(together[s], one(KEY, s))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "problem",
     [

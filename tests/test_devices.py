@@ -12,6 +12,8 @@ from on_devices import computed
 import ufm
 from solvers.parallel.devices import holds_whole
 
+pytestmark = pytest.mark.thorough
+
 PROGRAM = Path(__file__).with_name("on_devices.py")
 
 

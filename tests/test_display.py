@@ -69,7 +69,7 @@ PRINTED = {
 }
 
 
-@pytest.mark.parametrize("name", PRINTED)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.thorough] * ("70" in n)) for n in PRINTED])
 def test_a_few_lines(name):
     printed = PRINTED[name]()
     lines = repr(printed).splitlines()

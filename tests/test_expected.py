@@ -47,6 +47,7 @@ def all_batches(sizes, b, **kwargs):
     return ufm.Problem(labels, batches=list(itertools.combinations(range(len(labels)), b)), **kwargs)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 @pytest.mark.parametrize("b", [2, 5])
 def test_value_excess_and_gradient_against_all_batches(loss, b):
@@ -62,6 +63,7 @@ def test_value_excess_and_gradient_against_all_batches(loss, b):
     assert float(ufm.loss_bound(expected)) == pytest.approx(bound, rel=1e-12)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "sampler",
     [
@@ -160,6 +162,7 @@ def test_the_certificate_is_checked_independently(certified, capsys):
     assert "count vectors of an expected loss" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_other_points_are_not_certified(tmp_path):
     problem = ufm.Problem.expected(STEP, samplers.uniform(8), 5, 0.5)
     merged = solvers.certify(np.eye(4, 5)[[0, 1, 2, 2]], problem)
@@ -217,6 +220,7 @@ def test_no_forged_file_is_proved(certified, change, status, tmp_path):
     assert check.main([str(tmp_path / "forged")]) == status
 
 
+@pytest.mark.thorough
 def test_solve_verify_and_files(tmp_path):
     problem = ufm.Problem.expected((6, 6, 3), samplers.uniform(5), 4, 0.5)
     solution = solvers.solve(problem, inits=2, seed=0)
@@ -247,6 +251,7 @@ def test_the_digest_knows_counts_and_weights():
     assert len({serialised_samples(problem) for problem in (first, *others)}) == 4
 
 
+@pytest.mark.thorough
 def test_a_sample_of_count_vectors_and_its_error():
     sampler, U = samplers.uniform(6), rows_of(5, 3, 5)
     exact = float(ufm.scl_loss(U, ufm.Problem.expected((9, 9, 9), sampler, 5, 0.5)))

@@ -13,6 +13,8 @@ from stub_sweep import Sweeps
 
 from experiments.store import Store
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory):

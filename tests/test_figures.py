@@ -635,6 +635,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, small_gallery, capsys):
     assert small_gallery == []
 
 
+@pytest.mark.thorough
 def test_the_benchmark_leaves_what_its_figure_is_drawn_from(tmp_path, monkeypatch):
     small = ["--R", "2", "--k", "3", "--n-min", "2", "--d", "4", "--starts", "1", "--peers", "staircase"]
     assert benchmarks.main([*small, "--growth", "2", "--stochastic", "--out", str(tmp_path)]) == 0

@@ -85,6 +85,7 @@ def finite(tree):
     return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.thorough
 def test_a_frame_over_batches_with_slots_to_spare():
     """The deficits of 500 samples, taken for those of one positive, overflow at tau = 0.1."""
     labels = np.arange(1000) % 2
@@ -107,6 +108,7 @@ MANY = [
 ]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("nonneg", [True, False])
 @pytest.mark.parametrize(
     ("n", "nb", "k", "d", "count"), [*SHAPES, *(pytest.param(*shape, marks=pytest.mark.slow) for shape in MANY)]
@@ -169,6 +171,7 @@ class Broken(ProjectedGradient):
         return after._replace(now=after.now._replace(**{self.field: getattr(after.now, self.field) + bad}))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("field", ["H", "excess", "residual", "conflict"])
 def test_a_step_that_is_not_finite_is_not_taken(field):
     solution = solvers.solve(ufm.Problem([0, 0, 1, 1], 3, 1.0), inits=1, method=Broken(field=field), max_steps=40)

@@ -28,6 +28,7 @@ def labels_of(sizes, views=1):
     return np.tile(np.repeat(np.arange(len(sizes)), sizes), views)
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("loss", [losses.scl(), losses.decoupled(), losses.sigmoid()], ids=lambda loss: loss.name)
 @pytest.mark.parametrize("sizes", [(3, 3, 3), (4, 3, 3)])
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
@@ -36,6 +37,7 @@ def test_the_short_family_forces_what_all_drawn_batches_do(sampler, sizes, loss)
     check_family(sampler, labels_of(sizes), loss)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "inner", [samplers.uniform(2), samplers.m_per_class(1, 2), samplers.m_per_class(2, 1)], ids=str
 )

@@ -13,6 +13,8 @@ from solvers.certification.certificate import Certificate, Proof
 from solvers.certification.certifier import Certifier
 from solvers.certification.stability_ufm import implied_ufm
 
+pytestmark = pytest.mark.thorough
+
 SIZES = [(5, 5, 5), (8, 3, 2), (6, 2, 1), (4, 3, 1, 1), (3, 1, 1), (7, 2)]
 # Without the ReLU, duals bound these. Weights and margins that differ by 1e12 leave no gap to speak of: see below.
 CONVEX = [name for name in LOSSES if name not in ("supcon-in", "extreme margins")]

@@ -128,6 +128,7 @@ def one_problem(seed):
     return seen
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("seed", range(2 * len(FAMILIES)))
 def test_verdicts_and_certificates_agree(seed):
     one_problem(seed)
@@ -196,7 +197,7 @@ def test_other_starts_are_witnesses_where_nothing_is_known():
     assert Verifier(problem, certifier=certifier).verify(better).verdict is Verdict.STATIONARY
 
 
-@pytest.mark.parametrize("k", [2, 3, 60])
+@pytest.mark.parametrize("k", [2, 3, pytest.param(60, marks=pytest.mark.thorough)])
 def test_the_simplex_of_equal_classes_is_certified_by_a_closed_form(k):
     """More classes than Newton's method is given: the bound is that of Jensen's inequality, and is attained."""
     problem = ufm.Problem(np.arange(k), k, 0.5, nonneg=False, multiplicity=np.full(k, 3))

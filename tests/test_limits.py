@@ -22,6 +22,7 @@ class Restless(solvers.ProjectedGradient):
         return jnp.asarray(False)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("method", ["staircase", "quasi-newton", "accelerated", "projected-gradient"])
 @pytest.mark.parametrize("most", [7, 8])
 def test_steps_of_a_start_are_limited_exactly(method, most):
@@ -33,6 +34,7 @@ def test_steps_of_a_start_are_limited_exactly(method, most):
     assert [history.iteration[-1] for history in solution.history] == [most] * 3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("most", [1, 3, 20])
 def test_the_collapse_counts(most):
     problem = PROBLEMS["imbalanced"]()

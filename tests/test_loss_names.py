@@ -14,6 +14,8 @@ from experiments.problem_file import read_problem
 from solvers.certification.certificate import Certificate
 from ufm import InvalidInput, losses
 
+pytestmark = pytest.mark.thorough
+
 SIZES = np.array([20, 20, 5, 5])
 SMALL = ["--k", "4", "--n-min", "2", "--d", "6", "--inits", "2", "--R", "20"]
 

@@ -18,6 +18,8 @@ from figures.settings import settings as told_apart
 from networks import Schedule
 from solvers.certification.suboptimality import suboptimality
 
+pytestmark = pytest.mark.thorough
+
 TINY = [
     *("--n-maj", 12, "--R", 3, "--k", 4, "--epochs", 2, "--seeds", 1, "--record", 1, "--batch-size", 12),
     *("--width", 16, "--depth", 1, "--d", 8),

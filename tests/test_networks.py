@@ -74,6 +74,7 @@ def test_pooling():
     assert np.allclose(halved(images(shape=(5, 4, 2))), plain, atol=1e-6)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("name", "activation"),
     [*(("mlp", activation) for activation in networks.ACTIVATIONS)]

@@ -11,6 +11,8 @@ from solvers.descent.newton import newton
 from solvers.descent.stopping import STATIONARY, Status
 from solvers.staircase import COLD, ends_by_newton, ladder
 
+pytestmark = pytest.mark.thorough
+
 LABELS = np.arange(24) % 3
 
 

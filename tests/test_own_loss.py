@@ -49,6 +49,7 @@ def points(seed):
     return H / np.linalg.norm(H, axis=1, keepdims=True) * np.linspace(0.5, 1.0, len(LABELS))[:, None]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("batches", [None, FAMILY])
 def test_scl_as_a_loss_of_ones_own_is_scl(batches):
     own, plain = posed(scl_row, batches, minimal_at_frames=True), ufm.Problem(LABELS, 4, 0.5, batches)
@@ -86,6 +87,7 @@ def test_value_and_gradient_of_an_invented_loss(row):
     assert whole == pytest.approx(collapsed, rel=1e-10)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("batches", [None, FAMILY])
 def test_an_invented_loss_is_solved_and_verified(batches):
     problem = posed(springs, batches, minimal_at_frames=True)
@@ -100,6 +102,7 @@ def test_an_invented_loss_is_solved_and_verified(batches):
     assert solvers.verify(2 * frame(problem), problem).verdict is Verdict.INFEASIBLE
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("nonneg", [True, False])
 def test_a_loss_that_frames_do_not_minimise(nonneg):
     problem = posed(oblique, nonneg=nonneg)
@@ -130,6 +133,7 @@ def test_certify_says_what_it_cannot_prove(nonneg, tmp_path):
         Certificate.load(tmp_path / "c.json")
 
 
+@pytest.mark.thorough
 def test_everything_a_sweep_measures():
     data, files = measure_problem(
         posed(springs), name="own", inits=2, seed=0, method="staircase", progress=lambda ended: None

@@ -163,6 +163,7 @@ def test_fuzzed_files_are_read_or_refused_in_one_line(tmp_path, times, capsys, u
         assert not out.exists()
 
 
+@pytest.mark.thorough
 def test_a_sweep_of_a_file(tmp_path, capsys):
     path = written(tmp_path / "mine.json", {"class_counts": [6, 3, 2], "d": 5, "tau": 0.5})
     out = tmp_path / "runs"

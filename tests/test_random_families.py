@@ -9,6 +9,8 @@ import solvers
 import ufm
 from solvers.multistart import solve_each
 
+pytestmark = pytest.mark.thorough
+
 
 def random_family(seed):
     """k 2 to 8, n to 60, d = k to k + 3, 2 to 39 batches of 2 to 20 samples, tau from 0.05 to 10."""

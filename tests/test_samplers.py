@@ -91,6 +91,7 @@ def p_value(observed, expected):
     return chisquare(observed[kept], expected[kept] * observed.sum() / expected.sum()).pvalue
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("draw", [on_host, on_device])
 @pytest.mark.parametrize(("sampler", "sizes"), PAIRS, ids=NAMES)
 def test_counts_and_pairs_follow_the_stated_law(sampler, sizes, draw):

@@ -42,6 +42,7 @@ def test_collapsed_classes_need_few_pairs(monkeypatch):
     assert len(looked) <= 2 * 5
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("family", ["full", "partition", "unequal"])
 def test_pieces_add_up_to_the_whole(family, monkeypatch):
     rng = np.random.default_rng(0)

@@ -14,6 +14,8 @@ import ufm
 from solvers.certification import small_dimensions
 from solvers.certification.small_dimensions import bracket
 
+pytestmark = pytest.mark.thorough
+
 
 def loss_of(sizes, d, tau=1.0):
     return small_dimensions._Loss(ufm.Problem(range(len(sizes)), d, tau, multiplicity=sizes))

@@ -25,6 +25,7 @@ from solvers.verification import Verdict, Verifier
 PROBLEMS = {name: problems.PROBLEMS[name]() for name in ("balanced", "imbalanced", "cold", "bound batches")}
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_method_on_every_problem(method, name):
@@ -81,6 +82,7 @@ def test_a_dead_class_is_named_and_revived():
     assert not revived.last.H[:, 3:].any()
 
 
+@pytest.mark.thorough
 def test_start_is_the_same_whatever_runs_beside_it():
     problem = ufm.Problem.from_class_sizes([12, 6, 3, 3], d=4)
     many = solvers.solve(problem, inits=7, seed=5)
@@ -93,6 +95,7 @@ def test_start_is_the_same_whatever_runs_beside_it():
     assert float(random_start(key, 17, 10, 4, False).min()) < 0
 
 
+@pytest.mark.thorough
 def test_lanes_do_not_change_results():
     problem = ufm.orbits(PROBLEMS["imbalanced"]).quotient
     key = jax.random.key_data(jax.random.key(1))
@@ -146,6 +149,7 @@ def _adam():
     return optax.adam(0.05)
 
 
+@pytest.mark.thorough
 def test_any_optax_transformation_is_a_method():
     solution = solvers.solve(PROBLEMS["balanced"], inits=4, method=ProjectedGradient(_adam, tolerance=1e-6))
     assert (solution.excess < 1e-3).any()
@@ -153,6 +157,7 @@ def test_any_optax_transformation_is_a_method():
     assert all(verdict.feasible for verdict in verdicts)
 
 
+@pytest.mark.thorough
 def test_fast_and_reference_path_agree_from_the_same_point_near_the_optimum():
     problem = ufm.Problem.from_class_sizes([30, 20, 3], d=5)
     frame = np.eye(5)[:3][np.asarray(problem.labels)]
@@ -168,6 +173,7 @@ def test_fast_and_reference_path_agree_from_the_same_point_near_the_optimum():
     assert set(verdicts) == {Verdict.GLOBAL_MINIMISER}
 
 
+@pytest.mark.thorough
 def test_compilations_do_not_grow_with_starts_seeds_or_imbalance_within_a_bucket():
     def solve_and_verify(R, inits, seed, tau):
         problem = ufm.Problem.from_class_sizes(ufm.step_imbalance(6, 3, R), d=7, tau=tau)
@@ -201,6 +207,7 @@ def test_buckets_waste_at_most_a_quarter(count):
     assert bucket(bucket(count)) == bucket(count)
 
 
+@pytest.mark.thorough
 def test_collapse_moves_samples_little_and_says_how_much():
     problem = PROBLEMS["imbalanced"]
     symmetry = ufm.orbits(problem)

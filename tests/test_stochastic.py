@@ -28,6 +28,7 @@ def method(**own):
 GRADIENT = jax.jit(batch_gradient)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["scl", "all at once", "decoupled", "sigmoid", "supcon-in", "own"])
 def test_the_gradient_is_that_of_the_loss_of_the_batch(name):
     """Padding anywhere, lone anchors, one class alone, nobody active."""
@@ -63,6 +64,7 @@ def by_hand(problem, sampler, H, seed, steps, eta):
     return np.asarray(H)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "sampler", [UNIFORM, samplers.reshuffled(5), samplers.m_per_class(2, 2), samplers.uniform(3).bound(1)]
 )
@@ -80,11 +82,13 @@ def test_the_path_is_the_definition(sampler):
     assert solution.iterations[0] == 7
 
 
+@pytest.mark.thorough
 def test_plain_sgd_of_optax_is_the_fast_way():
     fast, slow = (solve(problem_of(), 2, method=method(transformation=t), max_steps=30) for t in (None, optax.sgd(1.0)))
     np.testing.assert_allclose(fast.H, slow.H, atol=1e-12)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("transformation", "schedule"),
     [(optax.sgd(1.0, momentum=0.9), 0.02), (optax.adam(1.0), optax.cosine_decay_schedule(0.02, 1500))],

@@ -181,6 +181,7 @@ def small_disk(tmp_path, monkeypatch):
         yield root, patched.undo
 
 
+@pytest.mark.thorough
 def test_a_full_disk_is_said_and_the_sweep_goes_on_when_there_is_room(small_disk, tmp_path, monkeypatch, capsys):
     root, make_room = small_disk
     log = tmp_path / "log"

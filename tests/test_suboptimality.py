@@ -218,6 +218,7 @@ def test_pairs_that_no_batch_constrains_are_implied_nothing():
         found.implied_cosine(1, 1)
 
 
+@pytest.mark.thorough
 def test_without_the_relu_the_gap_is_over_a_certified_bound():
     problem = ufm.Problem.from_class_sizes([12, 12, 3, 3], d=5, tau=0.5, nonneg=False)
     certifier = solvers.Certifier(problem, conic=False)

@@ -12,6 +12,8 @@ from sweeps import rows
 from experiments import activation_cells, activations_report, sweep_activations
 from solvers.descent.method import Record
 
+pytestmark = pytest.mark.thorough
+
 SMALL = ["--activation", "relu", "elu", "--R", 2, "--k", 3, "--n-min", 2, "--d", 9, "--inits", 2]
 SHORT = ["--steps", 1500, "--step", 0.02]
 

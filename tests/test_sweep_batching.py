@@ -169,6 +169,7 @@ def test_an_unconfirmed_prediction_is_exit_status_1(swept, monkeypatch):
     assert run(*SMALL, "--out", swept.parent / "unconfirmed") == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("given", [True, False], ids=["a file's batches", "random ones over a file's classes"])
 def test_a_problem_of_your_own_at_several_temperatures(given, tmp_path):
     own = {"labels": [0, 0, 0, 0, 1, 1, 1, 1, 2, 2], "d": 5}
@@ -195,6 +196,7 @@ def test_a_problem_of_your_own_at_several_temperatures(given, tmp_path):
     assert "R = 2, tau = 0.5, batches of" in page
 
 
+@pytest.mark.thorough
 def test_without_relu(tmp_path, capsys):
     small = ["--R", 3, "--k", 3, "--n", 12, "--d", 6, "--batch-size", 6, "--partitions", 1, "--inits", 2, "--no-bind"]
     assert run(*small, "--no-relu", "--out", tmp_path) == 0
@@ -207,6 +209,7 @@ def test_without_relu(tmp_path, capsys):
     assert "no theorem says which geometry a batch family forces" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.thorough
 def test_a_file_without_relu_at_several_temperatures(tmp_path, capsys):
     """What is written, and what the page says: the model, where its classes and batches come from, no prediction."""
     mine = tmp_path / "mine.json"

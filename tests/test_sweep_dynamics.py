@@ -21,6 +21,8 @@ from ufm.loss import evaluate
 from ufm.separation import separation_time, start_angle
 from ufm.stochastic_rate import mean_square_rate
 
+pytestmark = pytest.mark.thorough
+
 SMALL = ["--R", 1, 4, "--k", 3, "--n-min", 4, "--d", 6, "--inits", 3, "--max-steps", 600, "--batch-size", 9]
 SMALL += ["--sampler", "full", "class-balanced", "--tau", 0.5]
 

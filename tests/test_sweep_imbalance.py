@@ -122,6 +122,7 @@ def test_bad_input_is_one_line_and_status_2_and_leaves_nothing(arguments, said, 
     assert not out.exists()
 
 
+@pytest.mark.thorough
 def test_several_temperatures_are_a_dimension_of_the_sweep(tmp_path, capsys):
     assert run("--R", 1, 3, "--tau", 0.1, 0.5, *SMALL, "--out", tmp_path) == 0
     summary, inits = rows(tmp_path / "summary.csv"), rows(tmp_path / "inits.csv")
@@ -142,6 +143,7 @@ def test_several_temperatures_are_a_dimension_of_the_sweep(tmp_path, capsys):
     assert rows(tmp_path / "summary.csv") == [summary[-1]]
 
 
+@pytest.mark.thorough
 def test_temperatures_and_a_file(tmp_path):
     (tmp_path / "open.json").write_text('{"class_counts": [4, 2]}')
     (tmp_path / "fixed.json").write_text('{"class_counts": [4, 2], "tau": 3}')
@@ -162,6 +164,7 @@ def test_out_that_cannot_be_written(tmp_path, capsys):
     assert occupied.read_text() == "mine"
 
 
+@pytest.mark.thorough
 def test_too_few_dimensions_are_said_and_not_certified(tmp_path, capsys):
     assert run("--R", 4, "--k", 4, "--n-min", 2, "--d", 3, "--inits", 2, "--out", tmp_path) == 1
     printed = " ".join(capsys.readouterr().out.split())
@@ -173,6 +176,7 @@ def test_too_few_dimensions_are_said_and_not_certified(tmp_path, capsys):
     assert float(row["best_excess"]) > 0
 
 
+@pytest.mark.thorough
 def test_single_samples_are_said(tmp_path, capsys):
     status = run("--R", 3, "--k", 4, "--n-min", 1, "--d", 6, "--inits", 2, "--out", tmp_path)
     assert "n-min = 1" in " ".join(capsys.readouterr().out.split())
@@ -181,6 +185,7 @@ def test_single_samples_are_said(tmp_path, capsys):
     assert status == (0 if row["orthogonal_frames"] == "2" else 1)
 
 
+@pytest.mark.thorough
 def test_without_relu(tmp_path, capsys):
     assert run("--R", 5, *SMALL, "--no-relu", "--out", tmp_path) == 0
     (row,) = rows(tmp_path / "summary.csv")
@@ -189,6 +194,7 @@ def test_without_relu(tmp_path, capsys):
     assert "UFM" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_reference_method_says_what_got_stuck(tmp_path, capsys):
     arguments = ("--R", 30, "--k", 5, "--n-min", 2, "--d", 5, "--inits", 4, "--method", "accelerated")
     assert run(*arguments, "--out", tmp_path) == 1

@@ -16,6 +16,8 @@ import ufm
 from experiments import losses_report, sweep_losses, thresholds
 from solvers.certification.certificate import Certificate
 
+pytestmark = pytest.mark.thorough
+
 SMALL = ["--loss", "class-averaging", "--R", 20, "--k", 4, "--n-min", 2, "--d", 6, "--inits", 2]
 FINE = ["--n-fine", 20, "--precision", 0.05, "--most-R", 100]
 

@@ -60,6 +60,7 @@ def test_rates_fall_where_the_papers_do():
     ]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("options", [{}, {"augment": "crop-flip", "views": 2}, {"loss": "cross-entropy"}])
 def test_resuming_changes_no_bit(options):
     samples, made = training(**options)
@@ -71,6 +72,7 @@ def test_resuming_changes_no_bit(options):
     assert again == loss
 
 
+@pytest.mark.thorough
 def test_batch_norm_resumes_too():
     samples, made = training("densenet40", 2)
     whole, _ = trained(made, samples, 2)
