@@ -72,6 +72,7 @@ def exact_loss(H, problem):
 # Known optima of UFM+.
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("tau", [0.1, 1.0])
 @pytest.mark.parametrize("R", [1, 10, 100, 1000])
 @pytest.mark.parametrize("k", [4, 10, 20])
@@ -327,6 +328,7 @@ def test_gross_errors_are_never_certified(kind, nonneg):
 # UFM without the ReLU.
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("R", [1, 10, 100, 1000])
 @pytest.mark.parametrize("tau", [0.1, 1.0])
 def test_optimum_of_ufm_is_certified(R, tau):

@@ -87,6 +87,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(("name", "refused"), [(name, refused) for name, (_, refused) in HOSTILE.items()])
 def test_a_hostile_file_takes_seconds_and_little_memory(name, refused, honest, tmp_path):
     path = tmp_path / "forged.json"

@@ -75,7 +75,7 @@ def in_double_precision(problem, orbits, threshold):
     raise AssertionError("has not collapsed")
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", CASES)
 def test_blocks_of_stacks_take_the_steps_of_all_rows(name):
     problem = CASES[name]

@@ -47,7 +47,7 @@ def all_batches(sizes, b, **kwargs):
     return ufm.Problem(labels, batches=list(itertools.combinations(range(len(labels)), b)), **kwargs)
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 @pytest.mark.parametrize("b", [2, 5])
 def test_value_excess_and_gradient_against_all_batches(loss, b):
@@ -63,7 +63,7 @@ def test_value_excess_and_gradient_against_all_batches(loss, b):
     assert float(ufm.loss_bound(expected)) == pytest.approx(bound, rel=1e-12)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "sampler",
     [

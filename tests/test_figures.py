@@ -369,6 +369,7 @@ DRAWN = {
 }
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("name", DRAWN)
 def test_nothing_is_clipped(name):
     figure = DRAWN[name]()

@@ -108,7 +108,7 @@ MANY = [
 ]
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("nonneg", [True, False])
 @pytest.mark.parametrize(
     ("n", "nb", "k", "d", "count"), [*SHAPES, *(pytest.param(*shape, marks=pytest.mark.slow) for shape in MANY)]

@@ -28,7 +28,7 @@ def labels_of(sizes, views=1):
     return np.tile(np.repeat(np.arange(len(sizes)), sizes), views)
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(4)
 @pytest.mark.parametrize("loss", [losses.scl(), losses.decoupled(), losses.sigmoid()], ids=lambda loss: loss.name)
 @pytest.mark.parametrize("sizes", [(3, 3, 3), (4, 3, 3)])
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)

@@ -128,7 +128,7 @@ def one_problem(seed):
     return seen
 
 
-@pytest.mark.few(7)
+@pytest.mark.few(4)
 @pytest.mark.parametrize("seed", range(2 * len(FAMILIES)))
 def test_verdicts_and_certificates_agree(seed):
     one_problem(seed)
@@ -212,6 +212,7 @@ def test_the_simplex_of_equal_classes_is_certified_by_a_closed_form(k):
         assert Certifier(fewer, conic=False).lower_bound.value == certificate.lower_bound.value
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("seed", range(20))
 def test_no_point_is_below_the_elementary_bound(seed):
     rng = np.random.default_rng(seed)

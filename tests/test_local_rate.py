@@ -10,6 +10,7 @@ from ufm import InvalidInput, Problem, long_tail_imbalance, project, scl_loss, s
 from ufm.local_rate import attraction, best_tau, contraction, slowest_contraction
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("sizes", "eta", "tau"), [((4, 3), 0.1, 0.2), ((2, 2, 2), 0.7, 4.0), ((7, 3, 2), 0.1, 1.0), ((7, 3, 2), 3.0, 0.3)]
 )

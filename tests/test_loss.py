@@ -105,6 +105,7 @@ def test_excess_keeps_its_digits_where_a_class_is_two_collapsed_pieces():
     assert relative(ufm.excess(jnp.asarray(H), ufm.Problem(labels, 4, 1.0, batches)), truth) < 1e-10
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tau", TAUS)
 def test_gradient_against_central_differences_and_autodiff(kind, tau):

@@ -59,6 +59,7 @@ def test_scenes_are_lines_of_the_path_no_further_apart_than_said(cell):
     assert len(every) < len(path)
 
 
+@pytest.mark.thorough
 def test_the_still_is_not_clipped_and_the_animation_moves(cell):
     figure = octant.draw([cell])
     canvas = FigureCanvasAgg(figure)

@@ -33,6 +33,7 @@ def test_value_of_batch_families_of_ufm_plus(seed):
     assert abs(solve_relaxation(problem).value / float(frame_loss(problem)) - 1) < 1e-6
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("nonneg", [True, False])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_repaired_dual_is_just_below_the_solver_and_below_every_point(seed, nonneg):

@@ -164,6 +164,7 @@ def test_the_verdict_where_the_theorem_does_not_apply():
     assert "reproduced" not in sentence
 
 
+@pytest.mark.thorough
 def test_a_sweep_leaves_its_report(tmp_path):
     out = tmp_path / "run"
     small = ["--R", "1", "--k", "2", "--n-min", "2", "--d", "2", "--inits", "1"]

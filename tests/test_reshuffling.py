@@ -20,6 +20,7 @@ def share_unique(sizes, batch_size, epochs, families=40):
     return np.mean([ufm.uniqueness(problem).unique is True for problem in problems])
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("sizes", [(16, 16, 16, 4, 4), (8, 8, 8), (30, 5)])
 @pytest.mark.parametrize("batch_size", [4, 7, 12])
 @pytest.mark.parametrize("epochs", [1, 3, 6, 12])

@@ -91,7 +91,7 @@ def p_value(observed, expected):
     return chisquare(observed[kept], expected[kept] * observed.sum() / expected.sum()).pvalue
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(6)
 @pytest.mark.parametrize("draw", [on_host, on_device])
 @pytest.mark.parametrize(("sampler", "sizes"), PAIRS, ids=NAMES)
 def test_counts_and_pairs_follow_the_stated_law(sampler, sizes, draw):
@@ -147,6 +147,7 @@ def test_the_parts_of_a_law_agree(sampler, sizes):
     assert p_value(observed, 2000 * stated.probability) > 0.001
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("size", "quota"), [(6, 2), (5, 4), (4, 4), (7, 3)])
 def test_floyds_algorithm_at_once_draws_every_set_equally_often(size, quota):
     keys = jax.random.split(jax.random.key(3), 5000)

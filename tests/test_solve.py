@@ -25,7 +25,7 @@ from solvers.verification import Verdict, Verifier
 PROBLEMS = {name: problems.PROBLEMS[name]() for name in ("balanced", "imbalanced", "cold", "bound batches")}
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(5)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_method_on_every_problem(method, name):
@@ -188,6 +188,7 @@ def test_compilations_do_not_grow_with_starts_seeds_or_imbalance_within_a_bucket
     assert [entry.name for entry in LOG[before:]] == ["collapse_group"]  # the classes collapse: one problem for every R
 
 
+@pytest.mark.thorough
 def test_main_command_compiles_at_most_three_functions_per_shape_bucket():
     before = len(LOG)
     sizes = []
@@ -249,6 +250,7 @@ def test_without_relu_the_balanced_minimiser_is_the_simplex():
         assert np.allclose(cosines[~np.eye(5, dtype=bool)], -0.25, atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_too_few_dimensions_end_honestly():
     problem = ufm.Problem.from_class_sizes([4] * 4, d=3)
     solution = solvers.solve(problem, inits=4)

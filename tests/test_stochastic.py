@@ -127,6 +127,7 @@ def test_the_problems_batches_are_what_the_end_is_judged_by():
     assert ends[0].excess[0] > ends[1].excess[0] > 0
 
 
+@pytest.mark.thorough
 def test_a_start_does_not_depend_on_the_others(monkeypatch):
     alone, beside = (solve(problem_of(), s, seed=5, method=method(), max_steps=25) for s in (1, 3))
     np.testing.assert_array_equal(alone.H[0], beside.H[0])
@@ -138,6 +139,7 @@ def test_a_start_does_not_depend_on_the_others(monkeypatch):
     assert told == [2, 1]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("transformation", [None, optax.adam(0.1)])
 def test_stopped_and_taken_up_again_it_is_the_same_bit_for_bit(tmp_path, transformation):
     problem, own = problem_of(), {"sampler": samplers.reshuffled(5), "transformation": transformation, "every": 20}

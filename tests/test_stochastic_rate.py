@@ -48,7 +48,7 @@ def problem_of(sampler, sizes, tau=0.5, d=None):
     return Problem(labels, d or 2 * len(sizes), tau)
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("sampler", "sizes", "tau", "eta"), SETTINGS, ids=[f"{s[0]} {s[2]:g}" for s in SETTINGS])
 def test_predicted_is_measured(sampler, sizes, tau, eta):
     predicted, measured = measured_rate(problem_of(sampler, sizes, tau), sampler, eta, seed=0)

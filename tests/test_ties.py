@@ -175,6 +175,7 @@ def judged_truly(seed, folder, capsys):
     return certificate.status, off
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("seed", range(12))
 def test_what_single_class_batches_tie_is_not_certified_once_broken(seed, tmp_path, capsys):
     judged_truly(seed, tmp_path, capsys)

@@ -129,7 +129,7 @@ def test_a_run_that_is_stopped_at_ten_moments_changes_no_bit(tmp_path):
     assert again == files
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", "cut", "of another network"])
 def test_a_checkpoint_that_cannot_be_used_is_begun_anew(tmp_path, content):
     data, kept = networks.synthetic([8, 8, 4]), tmp_path / "state.npz"

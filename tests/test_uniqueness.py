@@ -132,6 +132,7 @@ def test_d_equal_to_k_is_unique_where_d_above_k_is_not(d, unique):
         assert_counterexample(problem, found.counterexample)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "batches",
     [
