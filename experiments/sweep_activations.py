@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -202,5 +202,7 @@ def print_summary(config: Config, cells: Sequence[xr.Dataset], console: Console)
 KIND = sweep.Kind(summary_row, init_rows, activations_report.DRAWINGS, activations_report.rendered)
 
 
+script = partial(command_line.run, main)
+
 if __name__ == "__main__":
-    command_line.run(lambda: main(sys.argv[1:]))
+    script()
