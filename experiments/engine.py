@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.util
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ def check(engine: str | None) -> None:
     """Raises InvalidInput unless the engine is None (this process), "local:WORKERS" or a scheduler's address."""
     if engine is not None and not _LOCAL.fullmatch(engine) and not _ADDRESS.fullmatch(engine):
         raise InvalidInput("dask", engine, "give local:4 for 4 worker processes, or a scheduler's address, HOST:PORT")
+    if engine is not None and importlib.util.find_spec("distributed") is None:
+        raise InvalidInput("dask", engine, "dask is not installed; pip install 'ufm-scl[dask]'")
 
 
 def run(jobs: Sequence[Job], engine: str | None = None) -> Generator[Ended]:
@@ -103,10 +106,8 @@ def _on_dask(jobs: Sequence[Job], engine: str) -> Generator[Ended]:
 
 
 def _connected(engine: str) -> Client:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise InvalidInput("dask", engine, "dask is not installed; pip install 'ufm-scl[dask]'") from None
+    from distributed import Client
+
     local = _LOCAL.fullmatch(engine)
     try:
         # Not the default client: xarray would send its own locks through it.

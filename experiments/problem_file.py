@@ -73,7 +73,7 @@ def _from_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise InvalidInput("content", _one_line(error), "this is not JSON") from None
+        raise InvalidInput("content", path.name, f"not JSON ({_one_line(error)})") from None
     if not isinstance(content, dict):
         raise InvalidInput("content", content, f"give one object with the fields {', '.join(FIELDS)}")
     return content
@@ -89,7 +89,7 @@ def _from_npz(path: Path) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:
-        raise InvalidInput("content", _one_line(error), "this is not an NPZ archive of numbers") from None
+        raise InvalidInput("content", path.name, f"not an NPZ archive of numbers ({_one_line(error)})") from None
 
 
 def _from_csv(path: Path) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _from_csv(path: Path) -> dict[str, Any]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             heading, *lines = csv.reader(file, strict=True)
     except (ValueError, csv.Error) as error:
-        raise InvalidInput("content", _one_line(error), "this is not CSV with a heading, in UTF-8") from None
+        raise InvalidInput("content", path.name, f"not CSV with a heading, in UTF-8 ({_one_line(error)})") from None
     heading = [name.strip() for name in heading]
     if heading not in (["class_count"], ["label"], ["label", "batches"]):
         raise InvalidInput("heading", ",".join(heading), "give class_count, or label, or label,batches")

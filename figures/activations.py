@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from figures import style
+from figures.style import Figure
 
 
 def draw(data: Sequence[xr.Dataset]) -> Figure:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 from figures import style
 from figures.settings import common, settings
+from figures.style import Figure
 
 JUDGES = {"found_by_blame": "share in the excess", "found_by_distance": "distance from the class mean"}
 

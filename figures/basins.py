@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from figures import style
+from figures.style import Figure
 
 GLOBAL, UNFINISHED = "global minimiser", "not converged"
 

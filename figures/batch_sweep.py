@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures import style
+from figures.style import Figure
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:

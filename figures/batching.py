@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from figures import style
+from figures.style import Figure
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:

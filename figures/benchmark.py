@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from figures import style
+from figures.style import Figure
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:

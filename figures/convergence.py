@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 from figures import style
+from figures.style import Figure
 
 PANELS = (
     ("excess", "excess over the bound,\nrelative to the bound"),
@@ -17,8 +17,10 @@ PANELS = (
 )
 
 
-def draw(cells: Sequence[xr.Dataset]) -> Figure:
+def draw(cells: Sequence[xr.Dataset], width: float = style.TWO_COLUMNS) -> Figure:
     """Median over starts and the band of their middle half, on logarithmic axes.
+
+    width: inches; of less than 5 the panels stand one above the other, without a title, which is the caption's.
 
     The excess over the bound of Theorem 1 is divided by that bound, so that every R fits one axis; for UFM, where it
     is none, the loss minus the certified lower bound (or the lowest loss found, if none is certified) by that, shown
@@ -27,8 +29,9 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """
     nonneg, names = bool(cells[0].attrs["nonneg"]), style.ratios(cells)
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 2.7), layout="constrained")
-        axes = figure.subplots(1, len(PANELS))
+        narrow = width < style.NARROW
+        figure = Figure(figsize=(width, 5.4 if narrow else 2.7), layout="constrained")
+        axes = figure.subplots(len(PANELS), 1, sharex=True) if narrow else figure.subplots(1, len(PANELS))
         for axis, (name, label) in zip(axes, PANELS, strict=True):
             for index, cell in enumerate(cells):
                 grid, values = style.history(cell, name)
@@ -40,13 +43,15 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
                 values = np.clip(values, style.FLOOR, 1e3)
                 look = style.line(index, len(cells))
                 style.draw_band(axis, grid, values, look, names[index])
-            axis.set_xscale("log")
+            style.steps_axis(axis, max(int(cell["history_iteration"].max()) for cell in cells))
             axis.set_yscale("log")
             axis.set_ylim(style.FLOOR / 2, None)
-            axis.set_xlabel("iteration")
             axis.set_ylabel(label)
-        columns = len(cells) if "tau" not in names[0] else 4
+        for axis in axes[-1:] if narrow else axes:
+            axis.set_xlabel("iteration")
+        columns = min(len(cells) if "tau" not in names[0] else 4, 2 if narrow else len(cells))
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.6)
-        figure.suptitle(f"{style.problem(cells)}{style.run(cells)}", fontsize=8)
+        if not narrow:
+            figure.suptitle(f"{style.problem(cells)}{style.run(cells)}", fontsize=8)
     return figure

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import xarray as xr
-from matplotlib.figure import Figure
 
 from figures import style
+from figures.style import Figure
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:

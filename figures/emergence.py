@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures import style
+from figures.style import Figure
 
 # What a panel is over, its label, and what it is at.
 PANELS = {"R": "imbalance ratio R", "tau": r"temperature $\tau$", "batch_size": "batch size"}

@@ -6,23 +6,27 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 from figures import style
+from figures.style import Figure
 
 PANELS = (("delta_gm", r"$\Delta_{G_M}$"), ("beta_nc", r"$\beta_{NC}$"), ("mean_cosine", "mean cosine of\nclass means"))
 NEGATIVE = "minus the mean cosine\nof class means"  # of UFM
 
 
-def draw(cells: Sequence[xr.Dataset]) -> Figure:
+def draw(cells: Sequence[xr.Dataset], width: float = style.TWO_COLUMNS) -> Figure:
     """A row for each imbalance profile, a column for each metric: median over starts, band of the middle half.
 
     Logarithmic axes; values below style.FLOOR, exact zeros included, are drawn at style.FLOOR.
+    width: inches; of less than 5 all panels stand one above the other, without a title, which is the caption's.
     """
     profiles = list(dict.fromkeys(str(cell.attrs["imbalance"]) for cell in cells))
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 0.7 + 1.75 * len(profiles)), layout="constrained")
-        axes = figure.subplots(len(profiles), len(PANELS), squeeze=False, sharex=True)
+        narrow = width < style.NARROW
+        rows = len(profiles) * (len(PANELS) if narrow else 1)
+        figure = Figure(figsize=(width, 0.7 + 1.75 * rows), layout="constrained")
+        grid_of_axes = figure.subplots(rows, 1 if narrow else len(PANELS), squeeze=False, sharex=True)
+        axes = grid_of_axes.reshape(len(profiles), len(PANELS))
         for row, profile in zip(axes, profiles, strict=True):
             of_row = [cell for cell in cells if cell.attrs["imbalance"] == profile]
             for axis, (name, label) in zip(row, PANELS, strict=True):
@@ -33,20 +37,21 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
                         label, values = NEGATIVE, -values
                     values = np.clip(values, style.FLOOR, None)
                     style.draw_band(axis, grid, values, look, f"R = {cell.attrs['R']:g}")
-                axis.set_xscale("log")
+                style.steps_axis(axis, max(int(cell["history_iteration"].max()) for cell in cells))
                 axis.set_yscale("log")
                 axis.set_ylim(style.FLOOR / 2, 1e3 if name == "beta_nc" else 10)
                 axis.set_yticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
-                axis.set_title(f"{profile} imbalance" if axis is row[1] else "")
+                axis.set_title(f"{profile} imbalance" if axis is row[0 if narrow else 1] else "")
                 axis.set_ylabel(label)
-        for axis in axes[-1]:
+        for axis in grid_of_axes[-1]:
             axis.set_xlabel("iteration")
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), handlelength=3.2)
+        columns = min(len(labels), 2 if narrow else len(labels))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2)
         first = cells[0].attrs
         model = "UFM+" if first["nonneg"] else "UFM"
-        figure.suptitle(
-            f"{model}, k = {first['k']}, d = {first['d']}, $\\tau$ = {first['tau']:g}{style.run(cells)}",
-            fontsize=8,
-        )
+        if not narrow:
+            figure.suptitle(
+                f"{model}, k = {first['k']}, d = {first['d']}, $\\tau$ = {first['tau']:g}{style.run(cells)}", fontsize=8
+            )
     return figure

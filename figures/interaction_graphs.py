@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures import style
+from figures.style import Figure
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GLUE: dict[str, Any] = {"color": "0.1", "lw": 1.5, "ls": "-"}

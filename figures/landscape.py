@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from figures import style
 from figures.settings import common, settings
+from figures.style import Figure
 
 ENDS = {"gap": "trained network", "plain_gap": "released, projected gradient", "staircase_gap": "released, staircase"}
 MINIMISER = "global minimiser"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import xarray as xr
-from matplotlib.figure import Figure
 
 from figures import style
+from figures.style import Figure
 
 TITLES = {"minority": "two minorities", "majority": "two majorities", "between": "one of each"}
 

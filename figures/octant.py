@@ -11,12 +11,12 @@ import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
 from figures import style
 from figures.path import draw_ball
+from figures.style import Figure
 from ufm import InvalidInput
 
 # What the lines of the path are, in this order.

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from ufm import InvalidInput, Problem, excess, geometry_metrics, loss_bound
-from ufm.errors import Rows, Stack, real_array
+from ufm.errors import Rows, Stack, real_array, real_number
 from ufm.geometry import class_means
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ FIGURES = {
     "geometry": ("history_excess",),
     "path": ("history_H",),
 }
+WIDE = ("convergence", "geometry")  # drawn at any width
 _COMES_FROM = {
     "history_excess": "it shows a history: give the Solution of solvers.solve",
     "history_H": "it shows the path of H: give a Solution of solvers.solve(..., record_H=True)",
@@ -48,13 +49,18 @@ class Solved(Protocol):
         ...
 
 
-def draw(name: str, solution: Solved | Rows | Stack, problem: Problem | None = None) -> Figure:
+def draw(
+    name: str, solution: Solved | Rows | Stack, problem: Problem | None = None, width: float | None = None
+) -> Figure:
     """The figure `figures.NAME` of one problem, of every start: "class_mean_gram", "convergence", "geometry", "path".
 
     - solution: what `solvers.solve` returned; or a point H (n, d), or several (inits, n, d), of the problem given:
       enough for "class_mean_gram". "path" takes a solution with `record_H=True`, and d = 2 or 3.
+    - width: inches, of "convergence" and "geometry" alone: 7 (`figures.style.TWO_COLUMNS`), or `ONE_COLUMN`, 3.4, in
+      which panels stand one above the other and the title is left to the caption.
 
-    Save it with `.savefig("NAME.pdf")`. Raises InvalidInput for other figures, naming what they need.
+    Save it with `.savefig("NAME.pdf")`; `figures.style.own({"font.size": 9})` is a context of other settings.
+    Raises InvalidInput for other figures, naming what they need, and for a width where there is none to choose.
     """
     if name not in FIGURES:
         others = {path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__", "one_problem", "style"}
@@ -66,7 +72,12 @@ def draw(name: str, solution: Solved | Rows | Stack, problem: Problem | None = N
     for variable in FIGURES[name]:
         if variable not in cell:
             raise InvalidInput("name", name, _COMES_FROM[variable])
-    return importlib.import_module(f"figures.{name}").draw([cell])
+    own_width = {}
+    if width is not None:
+        if name not in WIDE:
+            raise InvalidInput("width", width, f"{name} has a width of its own; leave it out")
+        own_width = {"width": real_number("width", width, 2.5, 20.0)}
+    return importlib.import_module(f"figures.{name}").draw([cell], **own_width)
 
 
 def cell_of(solution: Solved | Rows | Stack, problem: Problem | None = None) -> xr.Dataset:

@@ -9,11 +9,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
 from figures import style
+from figures.style import Figure
 from ufm import InvalidInput
 
 MOST_PANELS = 4

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from figures import style
 from figures.settings import common
+from figures.style import Figure
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:

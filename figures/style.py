@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import matplotlib as mpl
@@ -13,10 +14,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as MatplotlibFigure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 ONE_COLUMN = 3.4  # inches
 TWO_COLUMNS = 7.0
+NARROW = 5.0  # of less, panels stand one above the other
 SEQUENTIAL = "cividis"
 DIVERGING = "RdBu_r"  # of what has a sign, centred on 0
 MARKERS = ("o", "s", "^", "D")
@@ -45,11 +48,42 @@ _SETTINGS: dict[Any, Any] = {
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
 
+_own: ContextVar[dict[Any, Any] | None] = ContextVar("own", default=None)
+
+
 @contextmanager
 def applied() -> Iterator[None]:
     """Draw inside this."""
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(_SETTINGS | (_own.get() or {})):
         yield
+
+
+@contextmanager
+def own(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Settings of Matplotlib (`rcParams`, as {"font.size": 9}) that take precedence in figures drawn inside this."""
+    before = _own.set({**(_own.get() or {}), **settings})
+    try:
+        yield
+    finally:
+        _own.reset(before)
+
+
+class Figure(MatplotlibFigure):
+    """Matplotlib's, saved in the style in which it was drawn: fonts in a PDF are TrueType."""
+
+    def savefig(self, fname: Any, **options: Any) -> None:
+        """As Matplotlib's."""
+        with applied():
+            super().savefig(fname, **options)
+
+
+def steps_axis(axis: Axes, last: float) -> None:
+    """A logarithmic axis of steps from 1 on; of less than two decades it is labelled at 1, 2, 5, 10, ..."""
+    axis.set_xscale("log")
+    if last < 100:
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def line(index: int, count: int) -> dict[str, Any]:
@@ -128,7 +162,7 @@ def span(counts: Sequence[int]) -> str:
     return " or ".join(str(count) for count in sorted(set(counts)))
 
 
-def rendered(figure: Figure) -> dict[str, bytes]:
+def rendered(figure: MatplotlibFigure) -> dict[str, bytes]:
     """The figure as PNG and PDF, without dates: the same figure gives the same bytes."""
     FigureCanvasAgg(figure)
     content = {}

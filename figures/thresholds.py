@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 from figures import style
+from figures.style import Figure
 
 RATIOS = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
 

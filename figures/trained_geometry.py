@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 from figures import style
 from figures.settings import common, settings
+from figures.style import Figure
 
 KINDS = ("two majorities", "one of each", "two minorities")
 GOALS = {"to_frame": "to the frame (UFM+)", "to_ufm": "to the certified minimiser of UFM"}

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 from figures import style
+from figures.style import Figure
 from figures.training import settings, title
 
 

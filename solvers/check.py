@@ -101,7 +101,8 @@ def check(content: dict[str, Any], room: int = 1) -> list[str]:
             f"points lie between {shown(lower, 17, ROUND_FLOOR)} and {shown(upper, 17)}, at most {shown(gap)} apart."
         ]
         *weights, pair = bounds.pair_weights(problem) if problem.nonneg else [bounds.weakest_force(problem, C)]
-        margin, slack = tolerance * price(problem, pair, gram, frame), tolerance.sqrt()
+        least = price(problem, pair, gram, frame)
+        margin, slack = tolerance * least, tolerance.sqrt()
         evidence, best = (weights, frame) if problem.nonneg else ([numbers], bound)
         said += consequences(problem, evidence, at_point - best, claims, other)
         kept = not problem.nonneg or implications.keeps(problem, gram, slack)
@@ -117,7 +118,7 @@ def check(content: dict[str, Any], room: int = 1) -> list[str]:
     return [
         *said,
         f"So the point is a global minimiser within the gap: no feasible point has a loss lower by more than "
-        f"{shown(gap)}, a share of {shown(tolerance)} of what one broken pair or tie costs"
+        f"{shown(gap)}, a share of at most {shown((gap / least).upper())} of what one broken pair or tie costs"
         f"{chains if problem.nonneg else ''}.",
         f"Not checked: second opinion, reasons, sources; that labels {given['samples_digest'][:16]} reduce to this "
         f"problem; and that embedding {embedding[:16]} lies within {shown(moved)} of the point.",
@@ -126,6 +127,9 @@ def check(content: dict[str, Any], room: int = 1) -> list[str]:
 
 def main(paths: list[str]) -> int:
     """Check files, whatever they hold, and say what was proved; the worst exit status."""
+    if {"-h", "--help"} & set(paths):
+        print(__doc__)
+        return 0
     room, paths = LARGE if "--large" in paths else 1, [path for path in paths if path != "--large"]
     worst = 0 if paths else print("usage: python -m solvers.check [--large] FILE.json [FILE.json ...]") or 2
     for path in paths:

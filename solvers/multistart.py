@@ -9,6 +9,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Float
 
 from solvers.descent.accelerated import Accelerated
@@ -224,6 +225,8 @@ class _Clock:
 
 def _checked_method(method: object) -> Staircase | Method | StochasticProjectedGradient:
     chosen = METHODS.get(method) if isinstance(method, str) else method
+    if isinstance(method, optax.GradientTransformation):
+        raise InvalidInput("method", "optax transformation", "wrap it: solvers.ProjectedGradient(...)")
     if isinstance(chosen, type) or not isinstance(chosen, (Staircase, Method, StochasticProjectedGradient)):
         raise InvalidInput(
             "method", method, f"choose one of {', '.join(METHODS)}, or give a solvers.Staircase or Method"
@@ -238,7 +241,7 @@ def _checked_starts(H0: Rows | Stack, problem: Problem, inits: int | None) -> Fl
     if own.ndim != 3 or own.shape[1:] != shape or not len(own):
         raise InvalidInput("H0", f"array of shape {np.shape(H0)}", f"give one row a sample, shape {shape}, or several")
     if inits is not None and inits != len(own):
-        raise InvalidInput("inits", inits, f"H0 holds {len(own)} starts; leave inits out")
+        raise InvalidInput("inits", inits, f"the starts of H0 are {len(own)}; leave inits out")
     if not np.isfinite(own).all():
         raise InvalidInput("H0", "array with NaN or infinite entries", "give finite numbers")
     return np.stack([np.asarray(project(jnp.asarray(H), problem.nonneg)) for H in own])

@@ -180,6 +180,11 @@ def test_a_bad_command_line_in_a_process_of_its_own(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_optax_transformation_alone_is_told_what_wraps_it(untyped):
+    with pytest.raises(ufm.InvalidInput, match=r"wrap it: solvers\.ProjectedGradient"):
+        solvers.solve(PROBLEM, method=optax.adam(0.01))
+
+
 @pytest.mark.few(1)
 @pytest.mark.parametrize("method", [ProjectedGradient(optax.sgd(0.1)), ProjectedGradient(lambda: optax.sgd(0.1))])
 def test_an_optax_transformation_or_a_maker_of_one(method):

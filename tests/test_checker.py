@@ -335,6 +335,20 @@ def test_five_thousand_forgeries(files, tmp_path, trial):
     one_forgery(files, trial, tmp_path)
 
 
+def test_the_share_of_a_price_is_the_gaps_own(tmp_path, capsys):
+    problem = ufm.Problem.from_class_sizes([3, 3, 2], d=3, tau=1.0)
+    certificate = Certifier(problem, conic=False).certify(np.eye(3)[np.asarray(problem.labels)])
+    certificate.save(tmp_path / "frame.json")
+    assert check.main([str(tmp_path / "frame.json")]) == PROVED
+    share = float(capsys.readouterr().out.split("a share of at most ")[1].split()[0])
+    assert 0 < share < 1e-40
+
+
+def test_help_teaches(capsys):
+    assert check.main(["--help"]) == 0
+    assert "Exit status" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["merged", "free frame", "flat"])
 def test_promoted_statuses_are_refused(files, name, tmp_path):
     content = copy.deepcopy(files[name])

@@ -52,6 +52,13 @@ def test_engines_that_do_not_exist(address):
         engine.check(address)
 
 
+def test_without_dask_that_is_said_before_anything_is_done(monkeypatch):
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InvalidInput, match="dask = 'local:2': dask is not installed"):
+        engine.check("local:2")
+    engine.check(None)
+
+
 @pytest.mark.parametrize("address", [None, "local:4", "127.0.0.1:8786", "tcp://node-7:8786"])
 def test_engines_that_may_exist(address):
     engine.check(address)

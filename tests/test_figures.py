@@ -478,6 +478,29 @@ def test_what_cannot_be_drawn_is_one_line(name, given, said):
         figures.draw(name, given, problem)
 
 
+@pytest.mark.parametrize("name", ["convergence", "geometry"])
+def test_in_one_column_panels_stand_one_above_the_other(name):
+    figure = figures.draw(name, solved(), width=style.ONE_COLUMN)
+    assert figure.get_size_inches()[0] == style.ONE_COLUMN
+    assert len({axis.get_position().x0 for axis in figure.axes}) == 1
+    assert figure._suptitle is None
+    with pytest.raises(ufm.InvalidInput, match=r"^width = 1\.0"):
+        figures.draw(name, solved(), width=1.0)
+    with pytest.raises(ufm.InvalidInput, match="width of its own"):
+        figures.draw("class_mean_gram", solved(), width=3.0)
+
+
+def test_saved_as_the_page_says_fonts_are_truetype_and_settings_of_ones_own_count(tmp_path):
+    with style.own({"axes.labelsize": 11}):
+        figure = figures.draw("class_mean_gram", solved())
+    figures.draw("convergence", solved()).savefig(tmp_path / "convergence.pdf")
+    content = (tmp_path / "convergence.pdf").read_bytes()
+    assert b"/Type3" not in content
+    assert b"/CIDFontType2" in content
+    assert figure.axes[0].xaxis.label.get_size() == 11
+    assert figures.draw("convergence", solved()).axes[0].xaxis.label.get_size() == 8
+
+
 def test_a_problem_is_given_with_h_alone():
     with pytest.raises(ufm.InvalidInput, match=r"^problem = 'NoneType': give the ufm.Problem of H"):
         figures.draw("class_mean_gram", np.eye(3))
