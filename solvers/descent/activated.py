@@ -70,11 +70,11 @@ class Activated:
             mend = f"{self.activation} gives features of both signs: a Problem with nonneg=False"
             raise InvalidInput("problem", "UFM+", mend)
         z = self.scale * H
-        return self._at(z, self._optax().init(z), problem)
+        return self._at(z, made(self.transformation).init(z), problem)
 
     def step(self, state: _State, problem: Problem) -> _State:
         """One update of z, one evaluation at the new point."""
-        update, optimiser = self._optax().update(state.gradient, state.optimiser, state.z)
+        update, optimiser = made(self.transformation).update(state.gradient, state.optimiser, state.z)
         return self._at(optax.apply_updates(state.z, update), optimiser, problem)  # type: ignore[arg-type]
 
     def iterate(self, state: _State) -> Iterate:
@@ -84,9 +84,6 @@ class Activated:
     def converged(self, state: _State) -> Bool[Array, ""]:
         """The residual at the current point."""
         return state.now.residual <= self.tolerance
-
-    def _optax(self) -> optax.GradientTransformation:
-        return made(self.transformation)
 
     def _at(self, z: Float[Array, "m d"], optimiser: Any, problem: Problem) -> _State:
         sigma = activation(self.activation)
