@@ -188,13 +188,13 @@ def print_summary(config: Config, cells: Sequence[xr.Dataset], console: Console)
     columns: dict[str, Callable[[xr.Dataset], str]] = {
         "activation": lambda cell: str(cell.attrs["activation"]),
         "R": lambda cell: f"{cell.attrs['R']:g}",
-        "minimiser": number("minimiser", ""),
+        "theory": number("minimiser", ""),
         "reached": lambda cell: f"{int(cell['reached'].sum())}/{cell.sizes['init']}",
-        "freed by\nstaircase": number("lifted", "d"),
+        "freed": number("lifted", "d"),
         "certi-\nfied": lambda cell: sweep.certified(cell, bool(cell["certified"].all())),
-        "largest\ndistance": number("distance_max", ".0e"),
-        "largest\ncosine": number("max_cosine", ".0e"),
-        "steps\nmore": number("steps_left", ".2g"),
+        "dis-\ntance": number("distance_max", ".0e"),
+        "cosine": number("max_cosine", ".0e"),
+        "steps\nleft": number("steps_left", ".2g"),
     }
     sweep.print_table(title, cells, columns, console)
 
