@@ -162,7 +162,8 @@ def predicted_median(name, sizes):
 def test_predicted_against_drawn_median(name, profile):
     sizes = PROFILES[profile]
     predicted = predicted_median(name, sizes)
-    assert math.ceil(predicted) == pytest.approx(drawn_median(name, sizes, predicted, 101), rel=0.15, abs=1)
+    # The median of 100 families is uncertain by some 5%.
+    assert math.ceil(predicted) == pytest.approx(drawn_median(name, sizes, predicted, 301), rel=0.15, abs=1)
 
 
 @pytest.mark.parametrize("name", ["uniform", "balanced-bound"])
