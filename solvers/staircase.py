@@ -178,12 +178,15 @@ def ladder(problem: Problem, *, end_by_newton: bool = False) -> tuple[float, ...
 
     UFM+ with d >= k: TEMPERATE first. Who conflicts does not depend on tau there, so that spurious points are left
     where steps are cheap, and the asked temperature often finds nothing to do; what it finds is judged at it alone.
-    Other models: from TEMPERATE down to a colder one in steps of COOLING, since minimisers move with tau; down to COLD
+    UFM+ with d < k: the asked one alone, since warm descents merge classes that do not part again where it is cold.
+    Others: from TEMPERATE down to a colder one in steps of COOLING, since minimisers move with tau; down to COLD
     if `newton` goes on from there.
     """
     tau = float(problem.tau)
     if problem.bound_is_attained:
         return (tau,) if tau == TEMPERATE else (TEMPERATE, tau)
+    if problem.nonneg and problem.d < problem.k:
+        return (tau,)
     last = COLD if end_by_newton else tau
     rungs = [TEMPERATE * COOLING**rung for rung in range(64)]
     return (*(rung for rung in rungs if rung > last), last)

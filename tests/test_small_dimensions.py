@@ -132,3 +132,11 @@ def test_verify_says_what_is_proved_and_what_is_not():
         assert "in any dimension" in said.reason
     else:
         assert said.verdict in (solvers.Verdict.NOT_CONVERGED, solvers.Verdict.SPURIOUS)
+
+
+def test_in_the_cold_the_class_too_many_spreads_between_the_axes():
+    """A warm descent first would merge two classes for good: loss 28.9 in place of 22.07."""
+    problem = ufm.Problem(range(3), 2, 0.1, multiplicity=[5, 5, 5])
+    between = np.array([[1.0, 0.0], [0.0, 1.0], [0.5**0.5, 0.5**0.5]])
+    solution = solvers.solve(problem, inits=8, seed=0)
+    assert solution.excess.min() == pytest.approx(float(ufm.excess(between, problem)), rel=1e-9)
