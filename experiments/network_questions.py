@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -241,7 +240,7 @@ def print_summary(config: Config, cells: list[xr.Dataset], failed: int, store: S
     sweep.print_verdict(sentence, store.root, console, certificates=False)
 
 
-script = partial(command_line.run, main)
+script = functools.partial(command_line.run, main)
 
 if __name__ == "__main__":
     script()

@@ -288,9 +288,8 @@ def verify(H: Rows, problem: Problem, *, tell: Tell | None = None) -> Verificati
 
     The judge is `solvers.certify`, in ball arithmetic and against the weakest constraint of the problem: a merged
     minority cannot hide in a relative tolerance, and rounding cannot accuse a frame. Features that are unit only to
-    float32 are scaled to norm 1 first. For many H of one problem make one
-    `solvers.verification.Verifier`. Raises InvalidInput for a wrong
-    shape; a NaN is a verdict.
+    float32 are scaled to norm 1 first. For many H of one problem make one `solvers.verification.Verifier`. Raises
+    InvalidInput for a wrong shape; a NaN is a verdict.
 
     Where the samples of an orbit share a row, time does not grow with n; else all n^2 pairs are swept, twice (the loss
     and its gradient; the cosines, as far as bounds do not rule them out). That is shown on a terminal, or to `tell`
