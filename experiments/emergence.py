@@ -17,7 +17,8 @@ from solvers.descent.accelerated import Accelerated
 from solvers.descent.lanes import MOST_LANES, Limits, Outcome, Schedule, Start, run_lanes
 from solvers.descent.method import Record
 from solvers.descent.projected_gradient import ProjectedGradient
-from solvers.multistart import random_starts, solve
+from solvers.descent.random_starts import random_starts
+from solvers.multistart import solve
 from solvers.solution import histories
 from solvers.stochastic import StochasticProjectedGradient
 from ufm import InvalidInput, Problem, samplers

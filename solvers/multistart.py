@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -17,9 +16,9 @@ from solvers.descent.lanes import Limits, Outcome, Start, prepare_lanes, run_lan
 from solvers.descent.method import Method, Record, joined
 from solvers.descent.projected_gradient import ProjectedGradient
 from solvers.descent.quasi_newton import QuasiNewton
-from solvers.descent.random_starts import random_start
+from solvers.descent.random_starts import random_starts
 from solvers.measurement import measure, measure_all, prepare_measure
-from solvers.parallel.compiled import Compiled, compile_seconds
+from solvers.parallel.compiled import compile_seconds
 from solvers.parallel.padding import Shape
 from solvers.solution import Solution, Timings
 from solvers.staircase import Staircase
@@ -199,16 +198,6 @@ def _first_line(H: Float[np.ndarray, "n d"], problem: Problem) -> Record:
     seen = (at.metrics.delta_gm, at.metrics.beta_nc, at.metrics.mean_cosine, at.metrics.max_cosine)
     numbers = [np.asarray(value, float)[None] for value in (at.excess, at.residual, *seen)]
     return Record(np.zeros(1, np.int32), *numbers, H=H[None])
-
-
-def random_starts(problem: Problem, inits: int, seed: int) -> Iterator[Float[np.ndarray, "n d"]]:
-    """Starts 0 to inits - 1 of a seed, one after the other (`solvers.descent.random_starts`)."""
-    key = jax.random.key_data(jax.random.key(seed))
-    for s in range(inits):
-        yield np.asarray(_start(key, np.int32(s), rows=problem.num_points, d=problem.d, nonneg=problem.nonneg))
-
-
-_start = Compiled(random_start)
 
 
 class _Clock:

@@ -15,7 +15,7 @@ from solvers.descent.lanes import Limits, Outcome, Schedule, Start, prepare_lane
 from solvers.descent.method import history_of, joined
 from solvers.descent.newton import MOST_ENTRIES, newton
 from solvers.descent.quasi_newton import QuasiNewton
-from solvers.descent.starts import collapsed_starts, prepare_starts
+from solvers.descent.starts import begins_on_orbits, collapsed_starts, prepare_starts, starts_on_orbits
 from solvers.measurement import measure_all, prepare_measure
 from solvers.parallel.compiled import compile_seconds
 from solvers.parallel.padding import Shape, common_shape, padded
@@ -79,10 +79,12 @@ class Staircase:
         schedule = limits.schedule(quotients[0], inits * len(problems))
         self._compile(quotients, inits, schedule)
         began, compiling = time.perf_counter(), compile_seconds()
-        if given is None:
-            collapsed = collapsed_starts(quotients, symmetries, seeds, inits, most=limits.max_steps - 1)
-        else:
+        if given is not None:
             collapsed = [_at_orbit_means(H, problems[0], symmetries[0], shape[0]) for H in given]
+        elif all(map(begins_on_orbits, problems, symmetries)):
+            collapsed = starts_on_orbits(quotients, symmetries, seeds, inits)
+        else:
+            collapsed = collapsed_starts(quotients, symmetries, seeds, inits, most=limits.max_steps - 1)
         seconds = (time.perf_counter() - began - (compile_seconds() - compiling)) / len(collapsed)
         streams = [(seed, s) for seed in seeds for s in range(inits)]
         by_newton = all(ends_by_newton(symmetry.quotient) for symmetry in symmetries)
@@ -123,7 +125,8 @@ class Staircase:
         symmetry = orbits(problem)
         quotient = padded(symmetry.quotient, common_shape([symmetry.quotient]))
         self._compile([quotient], inits, Limits().schedule(quotient, inits))
-        prepare_starts(quotient, symmetry)
+        if not begins_on_orbits(problem, symmetry):
+            prepare_starts(quotient, symmetry)
 
     def _descent(self, quotient: Problem) -> QuasiNewton:
         """Points in conflict are left early where a lift can free them."""

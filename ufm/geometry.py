@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
 from ufm.errors import InvalidInput, Rows, real_rows, whole_number
+from ufm.sums import grouped_sum
 
 
 class GeometryMetrics(NamedTuple):
@@ -61,8 +62,7 @@ def geometry_metrics(
     weight = jnp.ones(H.shape[0]) if multiplicity is None else jnp.asarray(multiplicity, dtype=H.dtype)
     if weight.shape != H.shape[:1]:
         raise InvalidInput("multiplicity", f"array of shape {weight.shape}", f"give one number a row, {H.shape[0]}")
-    sizes = jnp.zeros(k).at[labels].add(weight)
-    sums = jnp.zeros((k, H.shape[1])).at[labels].add(H * weight[:, None])
+    sizes, sums = grouped_sum(weight, labels, k), grouped_sum(H * weight[:, None], labels, k)
     means = sums / jnp.maximum(sizes, 1.0)[:, None]
     gram = means @ means.T
     frobenius = jnp.sqrt(jnp.sum(gram**2))

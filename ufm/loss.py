@@ -20,6 +20,7 @@ from ufm.errors import InvalidInput, Rows, real_rows
 from ufm.problem import PADDING, Problem
 from ufm.rows import ROWS, AnchorTerms, Pairs, anchor_terms
 from ufm.shares import Batch
+from ufm.sums import grouped_sum
 
 # Entries of one block of anchors x others; a few temporaries of this size are alive at once.
 BLOCK_ENTRIES = 2**18
@@ -177,7 +178,9 @@ def evaluate(
         parts = jax.vmap(of_batch)(batches)
 
         def added(whole: Array, part: Array) -> Array:
-            return whole.at[batches.members].add(part) if whole.ndim else whole + jnp.sum(part)
+            if not whole.ndim:
+                return whole + jnp.sum(part)
+            return whole + grouped_sum(part.reshape(-1, *whole.shape[1:]), batches.members.reshape(-1), len(whole))
 
         return jax.tree.map(added, total, parts), None
 
@@ -247,8 +250,8 @@ def _features(H: Float[Array, "m d"], problem: Problem, batch: Batch, unit: Bool
     members = batch.members
     label, weight = problem.labels[members], problem.samples_in(batch)
     row = jnp.where(weight[:, None] > 0, H[members], 0.0)
-    total = jax.ops.segment_sum(row * weight[:, None], label, problem.k)
-    mean = total / jnp.maximum(jax.ops.segment_sum(weight, label, problem.k), 1.0)[:, None]
+    total = grouped_sum(row * weight[:, None], label, problem.k)
+    mean = total / jnp.maximum(grouped_sum(weight, label, problem.k), 1.0)[:, None]
     deficit = norm_deficit(row) if unit is None else jnp.where(unit[members], 0.0, norm_deficit(row))
     return _Features(row, row - mean[label], deficit, label, weight)
 
@@ -263,12 +266,15 @@ def _block(
 ) -> Evaluation:
     """The share of the anchors in slots start .. start + rows - 1 of one batch, in its own slots."""
     slots = batch.row.shape[0]
-    slot = start + jnp.arange(rows)
-    present = slot < slots
-    slot = jnp.minimum(slot, slots - 1)
-    anchor = jax.tree.map(lambda leaf: leaf[slot], batch)
-    own = jax.tree.map(lambda leaf: leaf[slot] if leaf.ndim else leaf, terms)
-    own = own._replace(weight=jnp.where(present, own.weight, 0.0))
+    if rows == slots:  # the one block of a small batch
+        slot, anchor, own = jnp.arange(slots), batch, terms
+    else:
+        slot = start + jnp.arange(rows)
+        present = slot < slots
+        slot = jnp.minimum(slot, slots - 1)
+        anchor = jax.tree.map(lambda leaf: leaf[slot], batch)
+        own = jax.tree.map(lambda leaf: leaf[slot] if leaf.ndim else leaf, terms)
+        own = own._replace(weight=jnp.where(present, own.weight, 0.0))
 
     itself = slot[:, None] == jnp.arange(slots)[None, :]
     same = anchor.label[:, None] == batch.label[None, :]
@@ -297,6 +303,8 @@ def _block(
         force = jnp.where(alone, row.both, magnitude)
 
     def at_slots(of_anchors: Array, of_members: Array) -> Array:
+        if rows == slots:
+            return of_members + of_anchors
         return of_members.at[slot].add(of_anchors)  # repeated slots of the last block carry zeros
 
     return Evaluation(

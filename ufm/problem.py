@@ -16,6 +16,7 @@ from ufm.errors import InvalidInput, whole_number
 from ufm.losses import SHAPES, Loss
 from ufm.mixtures import HasLaw, mixture
 from ufm.shares import Batch, checked_counts
+from ufm.sums import grouped_sum
 
 PADDING = -1
 # exp(2 / tau) is the largest ratio of two terms of the loss; it must stay far from overflow.
@@ -165,7 +166,7 @@ class Problem(Readable, eqx.Module):
     def class_sizes(self) -> Float[Array, " k"]:
         """Samples a class (the paper's n_c)."""
         if isinstance(self.labels, Tracer) or isinstance(self.multiplicity, Tracer):
-            return jnp.zeros(self.k).at[self.labels].add(self.multiplicity)
+            return grouped_sum(self.multiplicity, self.labels, self.k)
         # On the host: jax.numpy would compile it for each number of points.
         return jnp.asarray(np.bincount(np.asarray(self.labels), np.asarray(self.multiplicity), self.k))
 

@@ -32,6 +32,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ufm.problem import Problem
 from ufm.shares import Batch
+from ufm.sums import grouped_sum
 
 
 class AnchorTerms(NamedTuple):
@@ -96,7 +97,7 @@ def anchor_terms(problem: Problem, batch: Batch) -> AnchorTerms:
     loss, tau = problem.loss, problem.tau
     weight = problem.samples_in(batch)
     label = problem.labels[batch.members]
-    counts = jnp.zeros(problem.k).at[label].add(weight)
+    counts = grouped_sum(weight, label, problem.k)
     of_class = counts[label]
     positives = of_class - 1.0
     active = (positives >= 1.0) & (weight > 0)

@@ -37,6 +37,7 @@ from ufm.loss import evaluate
 from ufm.orbits import Orbits
 from ufm.problem import Problem
 from ufm.projections import project
+from ufm.sums import grouped_sum
 
 # Classes collapse by a constant factor a step whatever tau and n; this many are never needed.
 MOST_STEPS = 100
@@ -50,6 +51,8 @@ COLLAPSE_TAU = 1.0
 DEEPEST, WIDEST = 64, 64
 # Rows that may be added for the sake of deep stacks, as a share of all.
 MOST_ADDED = 0.25
+# Places for samples that cost next to nothing: so many are there at least.
+FEW = 2**10
 # The dtype of the rows of samples: single precision halves the memory that a step moves.
 SINGLE = "float32"
 # Numbers of orbit means noted for the history of a start, at most, and the fewest lines.
@@ -83,14 +86,20 @@ def stacked_in(depth: int, orbits: Orbits) -> Stacks:
     return Stacks(*(part.astype(np.int32)[None, :] for part in (orbit, first, filled)))
 
 
-def arranged(symmetries: Sequence[Orbits], blocks_of: int = 1) -> tuple[int, list[Stacks]]:
-    """Depth and stacks for several problems, all of one shape. blocks_of: of what the blocks are a multiple."""
+def arranged(symmetries: Sequence[Orbits], rows: int, blocks_of: int = 1) -> tuple[int, list[Stacks]]:
+    """Depth and stacks for several problems, all of one shape.
+
+    rows: those of their orbit problems, padding counted; few samples are arranged by it alone, whatever their orbits
+    are, and so share what is compiled. blocks_of: of what the blocks are a multiple.
+    """
     sizes = np.concatenate([np.bincount(orbits.index) for orbits in symmetries])
     depth = 1
+    while depth < DEEPEST and 2 * depth * rows <= FEW:
+        depth *= 2
     while depth < DEEPEST and (-sizes % (2 * depth)).sum() <= MOST_ADDED * sizes.sum():
         depth *= 2
     each = [stacked_in(depth, orbits) for orbits in symmetries]
-    most = max(stacks.orbit.size for stacks in each)
+    most = max(rows if depth * rows <= FEW else 1, *(stacks.orbit.size for stacks in each))
     width = min(WIDEST, bucket(-(-most // blocks_of)))
     blocks = bucket(-(-most // (width * blocks_of))) * blocks_of
     return depth, [_padded(stacks, blocks, width) for stacks in each]
@@ -206,7 +215,7 @@ class _Rows:
 
     def _means(self, H: Float[Array, "blocks d depth stacks"]) -> Float[Array, "o d"]:
         each = jnp.swapaxes(H.sum(axis=2), 1, 2).astype(jnp.float64).reshape(-1, H.shape[1])
-        sums = jax.ops.segment_sum(each, self.stacks.orbit.reshape(-1), len(self.sizes))
+        sums = grouped_sum(each, self.stacks.orbit.reshape(-1), len(self.sizes))
         return summed(sums, self.axis) / self.sizes[:, None]
 
 
@@ -232,7 +241,8 @@ def collapse(
     The temperature is max(tau, COLLAPSE_TAU); the loss at the asked tau takes over from the orbit means.
     """
     stacks = Stacks(*map(jnp.asarray, stacks))
-    sizes = summed(jnp.zeros(quotient.num_points).at[stacks.orbit].add(stacks.filled), axis)
+    filled = stacks.filled.reshape(-1).astype(jnp.float64)
+    sizes = summed(grouped_sum(filled, stacks.orbit.reshape(-1), quotient.num_points), axis)
     sizes = jnp.maximum(sizes, 1.0)
     of = _Rows(stacks, sizes, quotient.multiplicity / sizes, quotient.nonneg, depth, rows_in, axis)
     warm = _warm(quotient)
@@ -286,7 +296,7 @@ def steps_of_lines(noted: Noted) -> Int[np.ndarray, " lines"]:
 
 def class_means(U: Float[Array, "o d"], quotient: Problem) -> Float[Array, "k d"]:
     """Means of the classes from those of the orbits."""
-    sums = jnp.zeros((quotient.k, U.shape[1])).at[quotient.labels].add(U * quotient.multiplicity[:, None])
+    sums = grouped_sum(U * quotient.multiplicity[:, None], quotient.labels, quotient.k)
     return sums / quotient.class_sizes[:, None]
 
 
@@ -296,12 +306,9 @@ def line(steps: Int[Array, ""], U: Float[Array, "o d"], along: Float[Array, " r"
     along: second moments about them, of all samples, along the axes of the scatter of the class means.
     """
     warm, directions = _warm(quotient), between(class_means(U, quotient))
-    at = evaluate(U, warm)
-    excess = jax.lax.cond(
-        quotient.tau >= COLLAPSE_TAU,
-        lambda: at.excess,
-        lambda: evaluate(U, quotient, with_gradient=False).excess,
-    )
+    # At both temperatures, compiled once.
+    both = jax.vmap(lambda tau: evaluate(U, eqx.tree_at(lambda p: p.tau, quotient, tau)))
+    at, asked = (jax.tree.map(lambda leaf, i=i: leaf[i], both(jnp.stack([warm.tau, quotient.tau]))) for i in range(2))
     metrics = geometry_metrics(U, quotient.labels, k=quotient.k, multiplicity=quotient.multiplicity)
     samples = quotient.multiplicity.sum()
     offset = U - class_means(U, quotient)[quotient.labels]
@@ -309,7 +316,7 @@ def line(steps: Int[Array, ""], U: Float[Array, "o d"], along: Float[Array, " r"
     squares = along.sum() + metrics.trace_sw * samples
     beta_nc = within_over_between((along + of_orbits) / samples, squares, directions, quotient.k)
     residual = jnp.max(stationarity(U, at, warm))
-    return Record(steps, excess, residual, metrics.delta_gm, beta_nc, metrics.mean_cosine, metrics.max_cosine)
+    return Record(steps, asked.excess, residual, metrics.delta_gm, beta_nc, metrics.mean_cosine, metrics.max_cosine)
 
 
 def _present(filled: Int[Array, " stacks"], depth: int) -> Bool[Array, "depth stacks"]:

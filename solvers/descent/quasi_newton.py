@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import lu_factor, lu_solve
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float
 
 from solvers.descent.method import Iterate
@@ -217,20 +217,23 @@ def _direction(
     below = jnp.tril(products, -1)
     M = jnp.block([[-jnp.diag(jnp.diagonal(products)) - idle, below.T], [below, theta * (S @ S.T) + idle]])
     W = jnp.concatenate([Y, theta * S])
-    factors = lu_factor(M)
 
     def minimiser(pressed: Bool[Array, " N"]) -> Float[Array, " N"]:
-        """Pressed entries go to zero; the others follow, by the inverse of their block of the Hessian (Woodbury)."""
+        """Pressed entries go to zero, by z; the others follow: theta x = -g + W^T u there, with M u = W (x + z)."""
         to_zero = jnp.where(pressed, -x, 0.0)
-        free = W * jnp.where(pressed, 0.0, 1.0)
-        slope = jnp.where(pressed, 0.0, g) - free.T @ lu_solve(factors, W @ to_zero)
-        inner = jnp.linalg.solve(M - free @ free.T / theta, free @ slope)
-        return to_zero - (slope + free.T @ inner / theta) / theta
+        free, slope = W * jnp.where(pressed, 0.0, 1.0), jnp.where(pressed, 0.0, g)
+        Q, R = jnp.linalg.qr(M - free @ free.T / theta)
+        u = solve_triangular(R, Q.T @ (W @ to_zero - free @ slope / theta))
+        return to_zero + (free.T @ u - slope) / theta
+
+    def round_of(_: Array, tried: tuple[Array, Array]) -> tuple[Array, Array]:
+        pressed, _ = tried
+        step = minimiser(pressed)
+        return pressed | (x + step < 0), step
 
     if nonneg:
         pressed = (H.reshape(-1) <= NEARLY_ZERO) & (g > 0) & (x <= g / theta)
-        pressed |= x + minimiser(pressed) < 0
-        step = jnp.maximum(minimiser(pressed), -x)
+        step = jnp.maximum(jax.lax.fori_loop(0, 2, round_of, (pressed, x))[1], -x)
         steepest = jnp.maximum(x - g / SHARE_OF_WEIGHT, 0.0) - x
     else:
         step, steepest = minimiser(jnp.zeros_like(x, bool)), -g / SHARE_OF_WEIGHT

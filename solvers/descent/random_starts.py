@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
+
+from solvers.parallel.compiled import Compiled
+from ufm.problem import Problem
 
 # SplitMix64 (Steele, Lea and Flood, 2014): the Weyl increment and the multipliers of its mixing function.
 INCREMENT, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -19,6 +25,16 @@ def random_start(
     """
     direction = random_directions(key, index, jnp.arange(rows), d, nonneg).astype(jnp.float64).T
     return direction / jnp.linalg.norm(direction, axis=-1, keepdims=True)
+
+
+def random_starts(problem: Problem, inits: int, seed: int) -> Iterator[Float[np.ndarray, "n d"]]:
+    """Starts 0 to inits - 1 of a seed, one after the other."""
+    key = np.asarray(jax.random.key_data(jax.random.key(seed)))
+    for s in range(inits):
+        yield np.asarray(_start(key, np.int32(s), rows=problem.num_points, d=problem.d, nonneg=problem.nonneg))
+
+
+_start = Compiled(random_start)
 
 
 def random_directions(

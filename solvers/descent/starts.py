@@ -23,6 +23,7 @@ from solvers.descent.collapse import (
     steps_of_lines,
 )
 from solvers.descent.method import Record, history_of
+from solvers.descent.random_starts import random_starts
 from solvers.parallel import devices
 from solvers.parallel.compiled import Compiled
 from solvers.parallel.padding import axes, stacked
@@ -124,6 +125,25 @@ def collapsed_starts(
     ]
 
 
+def starts_on_orbits(
+    quotients: Sequence[Problem], symmetries: Sequence[Orbits], seeds: Sequence[int], count: int
+) -> list[Collapsed]:
+    """Starts 0 to count - 1 of every problem, drawn with one random row an orbit: nothing is to collapse."""
+    starts = []
+    for quotient, symmetry, seed in zip(quotients, symmetries, seeds, strict=True):
+        present = np.arange(quotient.num_points)[:, None] < len(symmetry)
+        starts += [Collapsed(H * present, 0, 0.0, history_of([])) for H in random_starts(quotient, count, seed)]
+    return starts
+
+
+def begins_on_orbits(problem: Problem, symmetry: Orbits) -> bool:
+    """Whether starts are drawn on the orbits (`starts_on_orbits`): every orbit is a point, or d < k under the ReLU.
+
+    There a collapse merges classes, which do not part again where it is cold.
+    """
+    return len(symmetry) == problem.num_points or (problem.nonneg and problem.d < problem.k)
+
+
 def prepare_starts(quotient: Problem, symmetry: Orbits) -> None:
     """Begin to compile, on other threads, what `collapsed_starts` of such a problem will call."""
     plan = _Plan.of([quotient], [symmetry], {"threshold": 1e-2, "rows_in": SINGLE})
@@ -152,7 +172,7 @@ class _Plan(NamedTuple):
     def of(cls, quotients: Sequence[Problem], symmetries: Sequence[Orbits], static: dict[str, Any]) -> _Plan:
         entries = max(len(orbits.index) for orbits in symmetries) * quotients[0].d
         whole = devices.holds_whole(entries)
-        depth, stacks = arranged(symmetries, 1 if whole else devices.count())
+        depth, stacks = arranged(symmetries, quotients[0].num_points, 1 if whole else devices.count())
         group = int(np.clip(GROUP_ENTRIES // entries, 1, MOST_IN_A_GROUP)) * devices.count() if whole else 0
         return cls(quotients, stacks, group, {**static, "depth": depth})
 

@@ -1,0 +1,19 @@
+"""Sums over groups of rows: by a matrix product where there are few groups, else row by row."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+# Entries of the matrix that says which row is of which group. A product with it takes as long as a scatter while it is
+# small, and much less to compile.
+MOST_ENTRIES = 2**12
+
+
+def grouped_sum(values: Float[Array, "m ..."], group: Int[Array, " m"], groups: int) -> Float[Array, "g ..."]:
+    """The sum of the rows of each group 0..groups - 1; rows of group -1 count for none, and must be finite."""
+    if len(group) * groups > MOST_ENTRIES:
+        outside = jnp.where(group < 0, groups, group)
+        return jnp.zeros((groups, *values.shape[1:]), values.dtype).at[outside].add(values, mode="drop")
+    belongs = (group == jnp.arange(groups)[:, None]).astype(values.dtype)
+    return (belongs @ values.reshape(len(group), -1)).reshape(groups, *values.shape[1:])
