@@ -1,4 +1,4 @@
-"""One point measured exactly: evaluation, stationarity and geometry, compiled once a shape."""
+"""Points measured exactly: evaluation, stationarity and geometry, compiled once a shape."""
 
 from __future__ import annotations
 
@@ -21,35 +21,42 @@ from ufm.problem import PADDING, Problem
 
 # Pairs of samples swept at once: seconds.
 PIECE = 2**28
+# Pairs, and points, that are measured together.
+TOGETHER, MOST_TOGETHER = 2**15, 16
 
 
 class Measurement(NamedTuple):
-    """Of one H (m, d), by the exact objective.
+    """Of one H (m, d), by the exact objective; or of several, with an axis more.
 
     - loss, excess: see `ufm.loss.Evaluation`.
     - residuals: `solvers.descent.stopping.stationarity` of every point.
     - metrics: see `ufm.geometry_metrics`.
     """
 
-    loss: Float[Array, ""]
-    excess: Float[Array, ""]
-    residuals: Float[Array, " m"]
+    loss: Float[Array, "*points"]
+    excess: Float[Array, "*points"]
+    residuals: Float[Array, "*points m"]
     metrics: GeometryMetrics
 
     @property
-    def residual(self) -> float:
-        """Largest stationarity residual over points."""
-        return float(np.asarray(self.residuals).max())
+    def residual(self) -> Float[np.ndarray, "*points"]:
+        """Largest stationarity residual over rows."""
+        return np.asarray(self.residuals).max(axis=-1)
 
 
-def measure_point(H: Float[Array, "m d"], problem: Problem) -> Measurement:
-    """Traced once a shape by `measure`."""
-    at = evaluate(H, problem)
-    metrics = geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity)
-    return Measurement(at.loss, at.excess, stationarity(H, at, problem), metrics)
+def measure_points(H: Float[Array, "p m d"], spread: Float[Array, "p r"], problem: Problem) -> Measurement:
+    """A fixed number of points at once, traced once a shape. spread: see `ufm.geometry_metrics`."""
+
+    def of(H: Float[Array, "m d"], spread: Float[Array, " r"]) -> Measurement:
+        at = evaluate(H, problem)
+        own = {"k": problem.k, "multiplicity": problem.multiplicity}
+        metrics = geometry_metrics(H, problem.labels, **own, spread=spread)
+        return Measurement(at.loss, at.excess, stationarity(H, at, problem), metrics)
+
+    return jax.vmap(of)(H, spread)
 
 
-_compiled = Compiled(measure_point)
+_compiled = Compiled(measure_points)
 
 
 def measure(
@@ -65,25 +72,41 @@ def measure(
     pairs = _pairs(problem)
     if pairs > PIECE:
         return _in_pieces(jnp.asarray(H), problem, pairs, tell)
-    shape = common_shape([problem]) if shape is None else shape
-    rows = np.pad(np.asarray(H), ((0, shape[0] - len(H)), (0, 0)))
-    at = jax.tree.map(np.asarray, _compiled(rows, padded(problem, shape)))
-    return at._replace(residuals=at.residuals[: len(H)])
+    return jax.tree.map(lambda leaf: leaf[0], measure_all(np.asarray(H)[None], problem, shape))
 
 
 def measure_all(
-    points: Float[np.ndarray, "s m d"], problem: Problem
-) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
-    """Excess and largest stationarity residual of every point."""
-    measured = [measure(H, problem) for H in points]
-    return np.array([float(at.excess) for at in measured]), np.array([at.residual for at in measured])
+    points: Float[np.ndarray, "s m d"],
+    problem: Problem,
+    shape: Shape | None = None,
+    spread: Float[np.ndarray, "s r"] | None = None,
+) -> Measurement:
+    """Measure every point, several at once. spread: see `ufm.geometry_metrics`; not for more than PIECE pairs."""
+    if _pairs(problem) > PIECE:
+        return jax.tree.map(lambda *each: np.stack(each), *(measure(H, problem) for H in points))
+    shape = common_shape([problem]) if shape is None else shape
+    wider, size = padded(problem, shape), _at_once(shape)
+    missing = -len(points) % size
+    H = np.pad(points, ((0, missing), (0, shape[0] - points.shape[1]), (0, 0)))
+    own = np.zeros((len(H), min(problem.k, problem.d)))
+    own[: len(points)] = 0.0 if spread is None else spread
+    parts = [_compiled(H[p : p + size], own[p : p + size], wider) for p in range(0, len(H), size)]
+    at = jax.tree.map(lambda *each: np.concatenate(each)[: len(points)], *parts)
+    return at._replace(residuals=at.residuals[:, : points.shape[1]])
 
 
 def prepare_measure(problem: Problem) -> None:
-    """Compile on another thread what `measure` will call for points of this problem."""
+    """Compile on another thread what `measure` and `measure_all` will call for points of this problem."""
     if _pairs(problem) <= PIECE:
         shape = common_shape([problem])
-        _compiled.prepare(jax.ShapeDtypeStruct((shape[0], problem.d), np.float64), padded(problem, shape))
+        sizes = (_at_once(shape), shape[0], problem.d), (_at_once(shape), min(problem.k, problem.d))
+        _compiled.prepare(*(jax.ShapeDtypeStruct(size, np.float64) for size in sizes), padded(problem, shape))
+
+
+def _at_once(shape: Shape) -> int:
+    """Points that are measured together: many small ones, as one takes hardly less than all."""
+    _, batches, slots = shape
+    return 2 ** int(np.clip(TOGETHER // (batches * slots**2), 1, MOST_TOGETHER)).bit_length() // 2
 
 
 def _pairs(problem: Problem) -> float:

@@ -174,14 +174,14 @@ def _on_all_samples(
     run_lanes(method, problem, started(), limits.schedule(problem, inits, keep_H=record_H), finished)
     ended = [outcomes[start] for start in range(inits)]
     points = np.stack([outcome.H for outcome in ended])
-    excess, residual = measure_all(points, problem)
+    at = measure_all(points, problem)
     return Solution(
         problem=problem,
         points=points,
         index=np.arange(problem.num_points),
         status=tuple(outcome.status for outcome in ended),
-        excess=excess,
-        residual=residual,
+        excess=np.asarray(at.excess),
+        residual=at.residual,
         iterations=np.array([outcome.steps for outcome in ended]),
         lifts=np.zeros(inits, int),
         moved=np.zeros(inits),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from solvers.descent.collapse import Collapsed
 from solvers.descent.escape import Climb, climb, spare_coordinates
 from solvers.descent.lanes import Limits, Outcome, Schedule, Start, prepare_lanes
-from solvers.descent.method import history_of, joined
+from solvers.descent.method import Record, history_of, joined
 from solvers.descent.newton import MOST_ENTRIES, newton
 from solvers.descent.quasi_newton import QuasiNewton
 from solvers.descent.starts import begins_on_orbits, collapsed_starts, prepare_starts, starts_on_orbits
@@ -144,7 +146,21 @@ def _at_orbit_means(H: Float[np.ndarray, "n d"], problem: Problem, symmetry: Orb
     """A start of one's own, its orbits replaced by their means."""
     means = symmetry.mean(H, np.asarray(problem.multiplicity))
     moved = np.linalg.norm(H - means[symmetry.index], axis=1).max()
-    return Collapsed(np.pad(means, ((0, rows - len(means)), (0, 0))), 0, float(moved), history_of([]))
+    return Collapsed.at_once(np.pad(means, ((0, rows - len(means)), (0, 0))), problem, float(moved))
+
+
+def histories(collapsed: Sequence[Collapsed], quotient: Problem) -> list[Record]:
+    """What there is to tell of the collapses of starts of one problem: of their orbit means, at its tau, and beta_nc of
+    the points.
+    """
+    noted, means, along = (np.concatenate(part) for part in zip(*(start[3:] for start in collapsed), strict=True))
+    if not len(noted):
+        return [history_of([])] * len(collapsed)
+    at = measure_all(means, quotient, spread=along)
+    seen = (at.metrics.delta_gm, at.metrics.beta_nc, at.metrics.mean_cosine, at.metrics.max_cosine)
+    lines = Record(noted, at.excess, at.residual, *seen)
+    cuts = np.cumsum([0] + [len(start.noted) for start in collapsed]).tolist()
+    return [jax.tree.map(lambda column, a=a, b=b: column[a:b], lines) for a, b in pairwise(cuts)]
 
 
 def _assembled(
@@ -152,20 +168,20 @@ def _assembled(
 ) -> Solution:
     """The solution of one problem from its starts; quotient: padded."""
     points = np.stack([this.point(quotient.d) for this in climbs])
-    excess, residual = measure_all(points, quotient)
+    at = measure_all(points, quotient)
     return Solution(
         problem=problem,
         points=points[:, : len(symmetry)],
         index=symmetry.index,
         status=tuple(this.status for this in climbs),
-        excess=excess,
-        residual=residual,
+        excess=np.asarray(at.excess),
+        residual=at.residual,
         iterations=np.array([start.steps + this.steps for start, this in zip(collapsed, climbs, strict=True)]),
         lifts=np.array([this.lifts for this in climbs]),
         moved=np.array([start.moved for start in collapsed]),
         history=tuple(
-            joined([(start.history, start.steps), (this.history, this.steps)])
-            for start, this in zip(collapsed, climbs, strict=True)
+            joined([(before, start.steps), (this.history, this.steps)])
+            for before, start, this in zip(histories(collapsed, quotient), collapsed, climbs, strict=True)
         ),
     )
 

@@ -95,15 +95,15 @@ class StochasticProjectedGradient:
         Raises InvalidInput for a sampler that cannot draw from the problem's samples, and a kept file of another run.
         """
         ended = self.walk(problem, starts, seed, limits, tell)
-        excess, residual = measure_all(ended.H, problem)
+        at = measure_all(ended.H, problem)
         count = len(ended.H)
         return Solution(
             problem=problem,
             points=ended.H,
             index=np.arange(problem.num_points),
             status=ended.status,
-            excess=excess,
-            residual=residual,
+            excess=np.asarray(at.excess),
+            residual=at.residual,
             iterations=ended.steps,
             lifts=np.zeros(count, int),
             moved=np.zeros(count),

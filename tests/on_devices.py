@@ -8,6 +8,7 @@ import numpy as np
 from problems import bound, step
 
 import ufm
+from solvers import staircase
 from solvers.descent import lanes, starts
 from solvers.descent.method import COLUMNS
 from solvers.multistart import solve, solve_each
@@ -93,7 +94,8 @@ def of_samples(problem, count=3):
     """
     symmetry = ufm.orbits(problem)
     ended = dealt_out(lambda: starts.collapsed_starts([symmetry.quotient], [symmetry], [1], count, rows_in="float64"))
-    columns = [(f"samples, history {name}", [getattr(start.history, name) for start in ended]) for name in COLUMNS]
+    told = staircase.histories(ended, symmetry.quotient)
+    columns = [(f"samples, history {name}", [getattr(history, name) for history in told]) for name in COLUMNS]
     columns += [
         (f"samples, {name}", [getattr(start, name) for start in ended]) for name in ("points", "steps", "moved")
     ]

@@ -19,9 +19,10 @@ from solvers.descent import collapse as module
 from solvers.descent import starts
 from solvers.descent.collapse import COLLAPSE_TAU, EVERY, LENGTH, MOST_STEPS, arranged
 from solvers.descent.method import COLUMNS
-from solvers.descent.random_starts import random_start
+from solvers.descent.random_starts import random_start, random_starts
 from solvers.descent.starts import collapsed_starts
 from solvers.parallel.compiled import Compiled
+from solvers.staircase import histories
 from ufm.loss import evaluate
 
 SEED = 3
@@ -83,10 +84,11 @@ def test_blocks_of_stacks_take_the_steps_of_all_rows(name):
     (found,) = collapsed_starts([orbits.quotient], [orbits], [SEED], 1)
     U, steps, moved, beta = in_double_precision(problem, orbits, 1e-2)
     assert found.steps == steps
-    assert len(found.history.iteration) == len(beta) > 1
+    (history,) = histories([found], orbits.quotient)
+    assert len(history.iteration) == len(beta) > 1
     np.testing.assert_allclose(found.points, U, atol=1e-5)  # single precision, after some ten steps
     np.testing.assert_allclose(found.moved, moved, rtol=1e-3)
-    np.testing.assert_allclose(found.history.beta_nc, beta, rtol=2e-3, atol=1e-12)
+    np.testing.assert_allclose(history.beta_nc, beta, rtol=2e-3, atol=1e-12)
 
 
 def test_what_the_history_says_is_of_feasible_means():
@@ -96,7 +98,7 @@ def test_what_the_history_says_is_of_feasible_means():
     (found,) = collapsed_starts([orbits.quotient], [orbits], [SEED], 1)
     assert np.linalg.norm(found.points, axis=1).max() <= 1.0
     assert found.points.min() >= 0.0
-    assert float(ufm.excess(found.points, orbits.quotient)) <= found.history.excess[-1]
+    assert float(ufm.excess(found.points, orbits.quotient)) <= histories([found], orbits.quotient)[0].excess[-1]
 
 
 @pytest.mark.parametrize("most", range(5))
@@ -106,10 +108,11 @@ def test_steps_are_limited_exactly_and_what_was_reached_is_measured(most):
     (limited,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1, most=most)
     (longer,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1)
     assert limited.steps == most < longer.steps
-    assert list(limited.history.iteration) == list(range(0, most, EVERY))
+    of_limited, of_longer = histories([limited, longer], symmetry.quotient)
+    assert list(of_limited.iteration) == list(range(0, most, EVERY))
     for name in COLUMNS:
-        of_longer = getattr(longer.history, name)[: len(limited.history.iteration)]
-        np.testing.assert_allclose(getattr(limited.history, name), of_longer, rtol=1e-12)
+        lines = getattr(of_longer, name)[: len(of_limited.iteration)]
+        np.testing.assert_allclose(getattr(of_limited, name), lines, rtol=1e-12)
     assert longer.moved <= 1e-2 < limited.moved <= 2.0
     assert np.isfinite(limited.points).all()
 
@@ -122,9 +125,10 @@ def test_of_very_many_orbits_the_first_lines_and_the_end_are_told(monkeypatch):
     monkeypatch.setattr(module, "FEWEST_LINES", 3)
     monkeypatch.setattr(starts, "_collapse", Compiled(starts.collapse_group))
     (short,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1, threshold=1e-5)
-    assert list(short.history.iteration) == [0, EVERY, whole.steps]
-    assert np.array_equal(short.history.excess[:2], whole.history.excess[:2])
-    assert short.history.excess[2] < whole.history.excess[-1]
+    few, all_lines = histories([short, whole], symmetry.quotient)
+    assert list(few.iteration) == [0, EVERY, whole.steps]
+    assert np.array_equal(few.excess[:2], all_lines.excess[:2])
+    assert few.excess[2] < all_lines.excess[-1]
 
 
 @given(
@@ -140,7 +144,7 @@ def test_every_point_has_one_place(sizes, devices):
     owner = np.repeat(stacks.orbit.ravel(), stacks.filled.ravel())
     assert np.array_equal(np.sort(rows), np.arange(sum(sizes)))
     assert np.array_equal(owner[np.argsort(rows)], np.repeat(np.arange(len(sizes)), sizes))
-    assert depth * (stacks.filled > 0).sum() <= max(module.FEW, (1 + module.MOST_ADDED) * sum(sizes))
+    assert depth * (stacks.filled > 0).sum() <= sum(sizes) + max(module.FEW, module.MOST_ADDED * sum(sizes))
 
 
 def test_starts_are_uniform_on_the_sphere():
@@ -156,6 +160,37 @@ def test_starts_are_uniform_on_the_sphere():
             assert abs(np.mean(np.sum(H[lag:] * H[:-lag], axis=1))) < 0.01
     folded = np.asarray(random_start(KEY, 5, 40_000, 3, True))
     assert np.array_equal(folded, np.abs(H))
+
+
+def test_orbits_of_single_samples_are_drawn_and_do_not_collapse():
+    """One row an orbit."""
+    problem = ufm.Problem(LABELS[:12], 4, batches=[[i, (i + 1) % 12, (i + 3) % 12] for i in range(12)])
+    assert len(ufm.orbits(problem)) == 12
+    solution = solvers.solve(problem, 2, seed=SEED, max_steps=1)
+    index = ufm.orbits(problem).index
+    drawn = [float(ufm.excess(H[index], problem)) for H in random_starts(problem, 2, SEED)]
+    np.testing.assert_allclose([history.excess[0] for history in solution.history], drawn, rtol=1e-12)
+    assert list(solution.iterations) == [1, 1]
+    assert not solution.moved.any()
+
+
+@pytest.mark.parametrize("n", [6, 60])
+def test_with_few_dimensions_a_collapse_would_merge_classes(n):
+    """k = 3 on a quarter circle, cold: from means of random rows, all much alike, 1 of 32 starts found the best."""
+    problem = ufm.Problem(np.arange(n) % 3, d=2, tau=0.1)
+    excess = solvers.solve(problem, 32).excess
+    assert (excess <= excess.min() * 1.001).sum() >= 16
+    alone = ufm.Problem([0, 1, 2], d=2, tau=0.1, multiplicity=[n // 3] * 3)
+    np.testing.assert_allclose(excess.min(), solvers.solve(alone, 32).excess.min(), rtol=1e-9)
+
+
+def test_few_samples_share_what_is_compiled_whatever_their_orbits_are():
+    sizes = ([1] * 10 + [2] * 20, [1] * 30, [1] * 20 + [10], [5] * 8)
+    shapes = set()
+    for own in sizes:
+        depth, (stacks,) = arranged([ufm.orbits(ufm.Problem.from_class_sizes(own, d=2))], 32)
+        shapes.add((depth, stacks.orbit.shape))
+    assert len(shapes) == 1
 
 
 def test_starts_do_not_depend_on_how_many_are_drawn():

@@ -7,7 +7,7 @@ projected gradient descent with the per-row weights of F, for any batches; point
 other since the vector, of the size of their mean, is the same for all and the ball is round.
 
 So a step is one pass over H: shift, projection, sums for the next means. How far the points still are from their
-means is measured every EVERY steps only. What is told of it (`line`) does not depend on the number of samples, and is
+means is measured every EVERY steps only. What a history tells of it does not depend on the number of samples, and is
 worked out afterwards from what was noted of the means: it would take most of the compiling.
 
 The rows of samples are in single precision, everything of means in double. They are but a way to the means, which
@@ -27,12 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from solvers.descent.method import Record
 from solvers.descent.random_starts import random_directions
-from solvers.descent.stopping import stationarity
 from solvers.parallel.padding import bucket
 from solvers.parallel.shards import Axis, largest, summed
-from ufm.geometry import between, geometry_metrics, within_over_between
+from ufm.geometry import between
 from ufm.loss import evaluate
 from ufm.orbits import Orbits
 from ufm.problem import Problem
@@ -115,21 +113,34 @@ class Collapsed(NamedTuple):
 
     - points: mean row of each orbit, feasible. steps: how many it took.
     - moved: largest distance of a point from the row it is replaced by.
-    - history: a `Record` of arrays, a line at every EVERY-th step before the last. Of the
-      orbit means: excess at the asked tau, largest `stationarity` at the one of the collapse, cosines; beta_nc of the
-      points.
+    - noted: the steps after which a line was noted, every EVERY-th before the last. means, along: the orbit means then,
+      and the second moments of the points about them along the axes of the scatter of the class means
+      (`ufm.geometry_metrics`).
     """
 
     points: Float[np.ndarray, "o d"]
     steps: int
     moved: float
-    history: Record
+    noted: Int[np.ndarray, " lines"]
+    means: Float[np.ndarray, "lines o d"]
+    along: Float[np.ndarray, "lines r"]
+
+    @classmethod
+    def at_once(cls, points: Float[np.ndarray, "o d"], problem: Problem, moved: float = 0.0) -> Collapsed:
+        """A start with nothing to collapse."""
+        axes = np.zeros((0, min(problem.k, problem.d)))
+        return cls(points, 0, moved, np.zeros(0, np.int32), np.zeros((0, *points.shape)), axes)
+
+    @classmethod
+    def of(cls, end: Noted) -> Collapsed:
+        """What a collapse ended with, on the host."""
+        noted = steps_of_lines(end)
+        points, means, along = (np.asarray(part) for part in (end.points, end.means, end.along))
+        return cls(points, int(end.steps), float(end.moved), noted, means[: len(noted)], along[: len(noted)])
 
 
 class Noted(NamedTuple):
-    """What a collapse ends with: as `Collapsed`, but for its history; of that, the means and the second moments about
-    them at every EVERY-th step.
-    """
+    """What a collapse ends with on the device: as `Collapsed`, with room for more lines."""
 
     points: Float[Array, "o d"]
     steps: Int[Array, ""]
@@ -298,25 +309,6 @@ def class_means(U: Float[Array, "o d"], quotient: Problem) -> Float[Array, "k d"
     """Means of the classes from those of the orbits."""
     sums = grouped_sum(U * quotient.multiplicity[:, None], quotient.labels, quotient.k)
     return sums / quotient.class_sizes[:, None]
-
-
-def line(steps: Int[Array, ""], U: Float[Array, "o d"], along: Float[Array, " r"], quotient: Problem) -> Record:
-    """A line of the history, from the orbit means after so many steps.
-
-    along: second moments about them, of all samples, along the axes of the scatter of the class means.
-    """
-    warm, directions = _warm(quotient), between(class_means(U, quotient))
-    # At both temperatures, compiled once.
-    both = jax.vmap(lambda tau: evaluate(U, eqx.tree_at(lambda p: p.tau, quotient, tau)))
-    at, asked = (jax.tree.map(lambda leaf, i=i: leaf[i], both(jnp.stack([warm.tau, quotient.tau]))) for i in range(2))
-    metrics = geometry_metrics(U, quotient.labels, k=quotient.k, multiplicity=quotient.multiplicity)
-    samples = quotient.multiplicity.sum()
-    offset = U - class_means(U, quotient)[quotient.labels]
-    of_orbits = jnp.sum(quotient.multiplicity[:, None] * (offset @ directions.axes.T) ** 2, axis=0)
-    squares = along.sum() + metrics.trace_sw * samples
-    beta_nc = within_over_between((along + of_orbits) / samples, squares, directions, quotient.k)
-    residual = jnp.max(stationarity(U, at, warm))
-    return Record(steps, asked.excess, residual, metrics.delta_gm, beta_nc, metrics.mean_cosine, metrics.max_cosine)
 
 
 def _present(filled: Int[Array, " stacks"], depth: int) -> Bool[Array, "depth stacks"]:

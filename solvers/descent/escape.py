@@ -184,10 +184,11 @@ def glued(H: Float[np.ndarray, "m w"], problem: Problem) -> Float[np.ndarray, "m
     links = [np.zeros((2, 0), dtype=int)]
     for row in np.asarray(problem.batches):
         members = row[row != PADDING]
-        squares = ((H[members, None, :] - H[None, members, :]) ** 2).sum(axis=-1)
-        close = (squares <= NEAR**2) & (labels[members, None] == labels[None, members])
-        links.append(members[np.stack(np.nonzero(np.triu(close, 1)))])
+        pairs = members[np.stack(np.nonzero(np.triu(labels[members, None] == labels[None, members], 1)))]
+        links.append(pairs[:, ((H[pairs[0]] - H[pairs[1]]) ** 2).sum(axis=-1) <= NEAR**2])
     rows, columns = np.concatenate(links, axis=1)
+    if not len(rows):
+        return None
     graph = sp.coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(H), len(H)))
     cluster = connected_components(graph, directed=False)[1]
     total = np.maximum(np.bincount(cluster, weights=weight), 1.0)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Int, UInt32
 
 from solvers.descent.collapse import (
     MOST_STEPS,
@@ -19,10 +19,7 @@ from solvers.descent.collapse import (
     Stacks,
     arranged,
     collapse,
-    line,
-    steps_of_lines,
 )
-from solvers.descent.method import Record, history_of
 from solvers.descent.random_starts import random_starts
 from solvers.parallel import devices
 from solvers.parallel.compiled import Compiled
@@ -33,8 +30,6 @@ from ufm.problem import Problem
 # Starts collapsed at once on a device: as many as stay in cache.
 GROUP_ENTRIES = 2**18
 MOST_IN_A_GROUP = 8
-# Lines of histories told at once.
-LINES_AT_ONCE = 16
 
 
 def collapse_group(
@@ -85,16 +80,8 @@ def collapse_dealt(
     return devices.shared_out(own, of, out_axes=None)(key, index, most, quotient, stacks)
 
 
-def told(
-    steps: Int[Array, " lines"], U: Float[Array, "lines o d"], along: Float[Array, "lines r"], quotient: Problem
-) -> Record:
-    """Lines of histories of one problem, a fixed number at once: compiled once for all numbers of samples."""
-    return jax.vmap(line, in_axes=(0, 0, 0, None))(steps, U, along, quotient)
-
-
 _collapse = Compiled(collapse_group)
 _collapse_dealt = Compiled(collapse_dealt)
-_told = Compiled(told)
 
 
 def collapsed_starts(
@@ -119,10 +106,7 @@ def collapsed_starts(
     keys = [np.asarray(jax.random.key_data(jax.random.key(seed))) for seed in seeds]
     limit = np.int32(min(most, MOST_STEPS))
     jobs = [(p, s) for p in range(len(quotients)) for s in range(count)]
-    ended = _in_groups(plan, keys, limit, jobs) if plan.group else _dealt_out(plan, keys, limit, jobs)
-    return [
-        start for p, quotient in enumerate(quotients) for start in _filled(ended[p * count : (p + 1) * count], quotient)
-    ]
+    return list(map(Collapsed.of, (_in_groups if plan.group else _dealt_out)(plan, keys, limit, jobs)))
 
 
 def starts_on_orbits(
@@ -132,7 +116,7 @@ def starts_on_orbits(
     starts = []
     for quotient, symmetry, seed in zip(quotients, symmetries, seeds, strict=True):
         present = np.arange(quotient.num_points)[:, None] < len(symmetry)
-        starts += [Collapsed(H * present, 0, 0.0, history_of([])) for H in random_starts(quotient, count, seed)]
+        starts += [Collapsed.at_once(H * present, quotient) for H in random_starts(quotient, count, seed)]
     return starts
 
 
@@ -151,13 +135,6 @@ def prepare_starts(quotient: Problem, symmetry: Orbits) -> None:
         return
     keys, indices = np.zeros((plan.group, 2), np.uint32), np.zeros(plan.group, np.int32)
     _collapse.prepare(keys, indices, np.int32(0), *plan.own([0] * plan.group), shared=True, **plan.static)
-    _told.prepare(*_shapes_of_lines(quotient), quotient)
-
-
-def _shapes_of_lines(quotient: Problem) -> tuple[jax.ShapeDtypeStruct, ...]:
-    sizes = (), (quotient.num_points, quotient.d), (min(quotient.k, quotient.d),)
-    dtypes = np.int32, np.float64, np.float64
-    return tuple(jax.ShapeDtypeStruct((LINES_AT_ONCE, *size), dtype) for size, dtype in zip(sizes, dtypes, strict=True))
 
 
 class _Plan(NamedTuple):
@@ -182,39 +159,6 @@ class _Plan(NamedTuple):
             return self.quotients[0], self.stacks[0]
         together = jax.tree.map(lambda *each: np.stack(each), *(self.stacks[p] for p in of))
         return stacked([self.quotients[p] for p in of]), together
-
-
-def _filled(ended: Sequence[Noted], quotient: Problem) -> list[Collapsed]:
-    """Starts of one problem, with their histories."""
-    steps_of = [steps_of_lines(start) for start in ended]
-    written = [len(steps) for steps in steps_of]
-    if sum(written):
-        steps = np.concatenate(steps_of)
-        U = np.concatenate([start.means[:count] for start, count in zip(ended, written, strict=True)])
-        along = np.concatenate([start.along[:count] for start, count in zip(ended, written, strict=True)])
-        parts = [
-            _told(*(_chunk(column, first) for column in (steps, U, along)), quotient)
-            for first in range(0, len(steps), LINES_AT_ONCE)
-        ]
-        told_of_all = jax.tree.map(lambda *columns: np.concatenate([np.asarray(c) for c in columns]), *parts)
-    else:
-        told_of_all = history_of([])
-    first = np.cumsum([0, *written])
-    return [
-        Collapsed(
-            np.asarray(start.points),
-            int(start.steps),
-            float(start.moved),
-            jax.tree.map(lambda column, a=a, count=count: column[a : a + count], told_of_all),
-        )
-        for start, a, count in zip(ended, first.tolist(), written, strict=False)
-    ]
-
-
-def _chunk(column: np.ndarray, first: int) -> np.ndarray:
-    """LINES_AT_ONCE entries, of which those beyond the end repeat the last."""
-    part = column[first : first + LINES_AT_ONCE]
-    return np.concatenate([part, np.repeat(part[-1:], LINES_AT_ONCE - len(part), axis=0)])
 
 
 def _dealt_out(
