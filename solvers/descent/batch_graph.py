@@ -30,6 +30,8 @@ class BatchGraph:
         """From the batches. Points of multiplicity 0 are in no component."""
         labels, batches = np.asarray(problem.labels), np.asarray(problem.batches)
         m = len(labels)
+        if problem.is_full_batch:
+            return cls((np.arange(m),), labels)
         batch, slot = np.nonzero(batches != PADDING)
         point = batches[batch, slot]
         component = _chained(point, batch, m)

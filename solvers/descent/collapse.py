@@ -56,8 +56,6 @@ SINGLE = "float32"
 # Numbers of orbit means noted for the history of a start, at most, and the fewest lines.
 MOST_NOTED = 2**20
 FEWEST_LINES = 8
-# The index of a start that is none: it stands still.
-NO_START = -1
 
 
 class Stacks(NamedTuple):
@@ -244,7 +242,7 @@ def collapse(
 ) -> Noted:
     """Descend from random start `index` until every point lies within `threshold` of the mean of its orbit.
 
-    most: no more steps are taken, and never more than MOST_STEPS. NO_START stays where it is.
+    most: no more steps are taken, and never more than MOST_STEPS.
     quotient: the orbit-collapsed problem, perhaps padded.
     rows_in: the dtype of the rows of samples.
     axis: over which the blocks of stacks are dealt out, if they are; the rest every device has.
@@ -275,8 +273,8 @@ def collapse(
     kept = lines_kept(quotient)
     means = jnp.zeros((kept, quotient.num_points, quotient.d))
     along = jnp.zeros((kept, min(quotient.k, quotient.d)))
-    none, infinite, ended = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf), jnp.asarray(index == NO_START)
-    begun = _State(*of.drawn(key, index, quotient.d), none, infinite, ended, means, along)
+    none, infinite, no = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf), jnp.asarray(False)
+    begun = _State(*of.drawn(key, index, quotient.d), none, infinite, no, means, along)
     end = jax.lax.while_loop(lambda state: ~state.ended, note_and_steps, begun)
     return Noted(project(end.U, quotient.nonneg), end.steps, end.moved, end.means, end.along)
 

@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt32
 
 from solvers.descent.collapse import (
     MOST_STEPS,
-    NO_START,
     SINGLE,
     Collapsed,
     Noted,
@@ -27,9 +27,11 @@ from solvers.parallel.padding import axes, stacked
 from ufm.orbits import Orbits
 from ufm.problem import Problem
 
-# Starts collapsed at once on a device: as many as stay in cache.
+# Entries of starts that one call collapses on a device.
 GROUP_ENTRIES = 2**18
 MOST_IN_A_GROUP = 8
+# The index of a start that is none.
+NO_START = -1
 
 
 def collapse_group(
@@ -44,18 +46,26 @@ def collapse_group(
     rows_in: str,
     shared: bool,
 ) -> Noted:
-    """`collapse` of several starts at once, of one shared problem or each of its own (`padding.stacked`).
+    """`collapse` of several starts, of one shared problem or each of its own (`padding.stacked`), one after the other.
 
-    An equal share of the starts on each device; a device stops when its own starts have collapsed.
+    Side by side they would choose between old and new embeddings in every step. An equal share of the starts on each
+    device; nothing is done for those that are NO_START.
     """
     of = (0, 0, None, None if shared else axes(quotients), None if shared else 0)
     one = partial(collapse, depth=depth, threshold=threshold, rows_in=rows_in)
 
     def together(keys: Array, indices: Array, most: Array, quotients: Problem, stacks: Stacks) -> Noted:
+        def start(g: Array) -> Noted:
+            of_start = (quotients, stacks)
+            if not shared:  # tau is not stacked
+                of_start = jax.tree.map(lambda leaf: leaf[g] if leaf.ndim else leaf, of_start)
+            given = (keys[g], indices[g], most, *of_start)
+            none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, *given))
+            return jax.lax.cond(indices[g] == NO_START, lambda: none, lambda: one(*given))
+
         if shared and len(indices) == 1:  # a large start: a loop over several would keep what it replaces
-            alone = one(keys[0], indices[0], most, quotients, stacks)
-            return jax.tree.map(lambda leaf: leaf[None], alone)
-        return jax.vmap(one, in_axes=of)(keys, indices, most, quotients, stacks)
+            return jax.tree.map(lambda leaf: leaf[None], one(keys[0], indices[0], most, quotients, stacks))
+        return jax.lax.map(start, jnp.arange(len(indices)))
 
     return devices.shared_out(together, of)(keys, indices, most, quotients, stacks)
 
