@@ -49,8 +49,7 @@ def measure_points(H: Float[Array, "p m d"], spread: Float[Array, "p r"], proble
 
     def of(H: Float[Array, "m d"], spread: Float[Array, " r"]) -> Measurement:
         at = evaluate(H, problem)
-        own = {"k": problem.k, "multiplicity": problem.multiplicity}
-        metrics = geometry_metrics(H, problem.labels, **own, spread=spread)
+        metrics = geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity, spread=spread)
         return Measurement(at.loss, at.excess, stationarity(H, at, problem), metrics)
 
     return jax.vmap(of)(H, spread)
