@@ -56,10 +56,10 @@ def collapse_group(
 
     def together(keys: Array, indices: Array, most: Array, quotients: Problem, stacks: Stacks) -> Noted:
         def start(g: Array) -> Noted:
-            of_start = (quotients, stacks)
+            quotient, own = quotients, stacks
             if not shared:  # tau is not stacked
-                of_start = jax.tree.map(lambda leaf: leaf[g] if leaf.ndim else leaf, of_start)
-            given = (keys[g], indices[g], most, *of_start)
+                quotient, own = jax.tree.map(lambda leaf: leaf[g] if leaf.ndim else leaf, (quotients, stacks))
+            given = (keys[g], indices[g], most, quotient, own)
             none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, *given))
             return jax.lax.cond(indices[g] == NO_START, lambda: none, lambda: one(*given))
 

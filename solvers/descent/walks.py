@@ -166,5 +166,5 @@ def advance_on_devices(
 
 begin = Compiled(begin_on_devices)
 # Without a history, and so without what geometry takes to compile.
-move = Compiled(move_walks)
-advance = Compiled(advance_on_devices)
+move = Compiled(move_walks, quick=False)
+advance = Compiled(advance_on_devices, quick=False)

@@ -44,9 +44,12 @@ class Compiled:
     """A function of pytrees of arrays, compiled once for each signature: at its first call, or before.
 
     Of all functions together MOST_KEPT are kept. Every compilation is logged in `LOG`.
+
+    - quick: to compile it soon matters more than the last share of its speed (`solvers.parallel.kept`).
     """
 
     function: Callable[..., Any]
+    quick: bool = True
     begun: dict[Hashable, Future[Any]] = field(default_factory=dict)
     shapes: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -103,7 +106,7 @@ class Compiled:
     def _compile(self, signature: Signature, leaves: list[Any], static: dict[str, Hashable]) -> Any:
         """The executable, of the leaves of the arguments: kept by an earlier process, or compiled and kept."""
         start = time.perf_counter()
-        executable = kept.executable(self.function, signature[0], leaves, static)
+        executable = kept.executable(self.function, signature[0], leaves, static, quick=self.quick)
         LOG.append(Compilation(self.function.__name__, signature, time.perf_counter() - start))
         return executable
 

@@ -23,9 +23,9 @@ from ufm.losses import Loss
 
 # Packages whose sources are part of a file's name: what is traced is theirs alone.
 OWN = ("ufm", "solvers")
-# Of XLA on CPUs. Its newer emitters of fused loops take half as long again to compile, and what they make of our
-# functions runs no faster.
-ON_CPU: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False}
+# Of XLA on CPUs, for what is to compile quickly. Its newer emitters of fused loops take half as long again; a descent
+# runs as fast without them, a loop over random batches less than half as fast.
+QUICK: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False}
 _directory: Path | None = None
 
 
@@ -36,23 +36,27 @@ def keep_in(directory: Path | None) -> None:
 
 
 def executable(
-    function: Callable[..., Any], structure: Any, leaves: Sequence[Any], static: dict[str, Any]
+    function: Callable[..., Any], structure: Any, leaves: Sequence[Any], static: dict[str, Any], *, quick: bool = True
 ) -> Callable[..., Any]:
-    """The function of its arguments' leaves, compiled. structure: of the arguments. static: its keyword arguments."""
+    """The function of its arguments' leaves, compiled. structure: of the arguments. static: its keyword arguments.
+
+    quick: with QUICK where that applies.
+    """
 
     # A new function every time: jax's caches hold an executable for as long as its function lives.
     def of_leaves(*leaves: Any) -> Any:
         return function(*jax.tree.unflatten(structure, leaves), **static)
 
     of_leaves.__name__ = function.__name__
+    options = _quick() if quick else {}
     path = _file_of(function, structure, leaves, static)
     if path is None:
-        return jax.jit(of_leaves).lower(*leaves).compile(compiler_options=_options())
+        return jax.jit(of_leaves).lower(*leaves).compile(compiler_options=options)
     lowered = _load(path)
     if lowered is None:
         lowered = _Lowered.of(of_leaves, leaves)
         _save(path, lowered)
-    return lowered.compile()
+    return lowered.compile(options)
 
 
 class _Lowered(NamedTuple):
@@ -73,8 +77,8 @@ class _Lowered(NamedTuple):
         flat.__name__ = function.__name__
         return cls(export.export(jax.jit(flat))(*leaves), returned[0])
 
-    def compile(self) -> Callable[..., Any]:
-        compiled = jax.jit(self.exported.call).lower(*self.exported.in_avals).compile(compiler_options=_options())
+    def compile(self, options: dict[str, str | bool]) -> Callable[..., Any]:
+        compiled = jax.jit(self.exported.call).lower(*self.exported.in_avals).compile(compiler_options=options)
         return lambda *leaves: jax.tree.unflatten(self.returned, compiled(*leaves))
 
 
@@ -102,15 +106,15 @@ def _tells(value: Any) -> bool:
 
 
 @cache
-def _options() -> dict[str, str | bool]:
-    """ON_CPU where that is, if this XLA knows it."""
+def _quick() -> dict[str, str | bool]:
+    """QUICK on a CPU, if this XLA knows it."""
     if jax.default_backend() != "cpu":
         return {}
     try:
-        jax.jit(jnp.negative).lower(0.0).compile(compiler_options=ON_CPU)
+        jax.jit(lambda x: -x).lower(0.0).compile(compiler_options=QUICK)
     except jax.errors.JaxRuntimeError:
         return {}
-    return ON_CPU
+    return QUICK
 
 
 @cache
