@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ufm
+from ufm.geometry import between
 
 compiled = jax.jit(ufm.geometry_metrics, static_argnames="k")
 
@@ -49,6 +50,25 @@ def test_against_the_definitions(d, multiplicity):
     metrics = metrics_of(H, jnp.asarray(labels), multiplicity=weight)
     for name, value in plain(H, labels, multiplicity).items():
         np.testing.assert_allclose(getattr(metrics, name), value, rtol=1e-10, atol=1e-13, err_msg=name)
+
+
+@given(st.integers(0, 2**31))
+def test_samples_that_spread_about_a_row_count_by_their_second_moments(seed):
+    """Metrics of the rows with the moments of what they stand for are those of all samples."""
+    rng = np.random.default_rng(seed)
+    k, each, rows = 3, 4, 6  # two rows a class, four samples a row, spread in the span of the axes alone
+    centres = rng.standard_normal((rows, k))
+    about = rng.standard_normal((rows, each, k))
+    about -= about.mean(axis=1, keepdims=True)
+    labels = np.arange(rows) % k
+    samples = (centres[:, None] + about).reshape(-1, k)
+    whole = ufm.geometry_metrics(samples, np.repeat(labels, each), k=k)
+    axes = between(jnp.stack([centres[labels == c].mean(axis=0) for c in range(k)])).axes
+    spread = jnp.sum((about.reshape(-1, k) @ axes.T) ** 2, axis=0)
+    of_rows = ufm.geometry_metrics(centres, labels, k=k, multiplicity=np.full(rows, each), spread=spread)
+    np.testing.assert_allclose(of_rows.beta_nc, whole.beta_nc, rtol=1e-7)
+    np.testing.assert_allclose(of_rows.trace_sw, whole.trace_sw, rtol=1e-12)
+    np.testing.assert_allclose(of_rows.delta_gm, whole.delta_gm, rtol=1e-12)
 
 
 def test_an_orthogonal_frame_of_any_size():

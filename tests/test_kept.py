@@ -117,3 +117,19 @@ def test_where_nothing_can_be_written_nothing_is_kept(arguments, tmp_path):
         assert bits(kept.executable(evaluate, *arguments, {})(*arguments[1]))
     finally:
         kept.keep_in(None)
+
+
+def test_options_that_this_xla_does_not_know_are_left_out(arguments, monkeypatch):
+    """Any version of jax compiles: known ones are used on CPUs, and what is computed is the same."""
+    kept._quick.cache_clear()
+    assert kept._quick() == (kept.QUICK if jax.default_backend() == "cpu" else {})
+    monkeypatch.setattr(kept, "QUICK", {"xla_no_such_option": True})
+    kept._quick.cache_clear()
+    try:
+        assert kept._quick() == {}
+        plain = kept.executable(evaluate, *arguments, {})(*arguments[1])
+    finally:
+        kept._quick.cache_clear()
+    monkeypatch.undo()
+    quick = kept.executable(evaluate, *arguments, {})(*arguments[1])
+    np.testing.assert_allclose(plain.gradient, quick.gradient, rtol=1e-12, atol=1e-15)
