@@ -41,7 +41,7 @@ class Measurement(NamedTuple):
     @property
     def residual(self) -> Float[np.ndarray, "*points"]:
         """Largest stationarity residual over rows."""
-        return np.asarray(self.residuals).max(axis=-1)
+        return np.asarray(np.asarray(self.residuals).max(axis=-1))
 
 
 def measure_points(H: Float[Array, "p m d"], spread: Float[Array, "p r"], problem: Problem) -> Measurement:
