@@ -80,16 +80,17 @@ def measure_all(
     shape: Shape | None = None,
     spread: Float[np.ndarray, "s r"] | None = None,
 ) -> Measurement:
-    """Measure every point, several at once. spread: see `ufm.geometry_metrics`; not for more than PIECE pairs."""
-    if _pairs(problem) > PIECE:
-        return jax.tree.map(lambda *each: np.stack(each), *(measure(H, problem) for H in points))
+    """Measure every point, several at once. spread: see `ufm.geometry_metrics`."""
+    spread = np.zeros((len(points), min(problem.k, problem.d))) if spread is None else spread
+    if (pairs := _pairs(problem)) > PIECE:
+        each = (_in_pieces(jnp.asarray(H), problem, pairs, None, own) for H, own in zip(points, spread, strict=True))
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     shape = common_shape([problem]) if shape is None else shape
     wider, size = padded(problem, shape), _at_once(shape)
-    missing = -len(points) % size
-    H = np.pad(points, ((0, missing), (0, shape[0] - points.shape[1]), (0, 0)))
-    own = np.zeros((len(H), min(problem.k, problem.d)))
-    own[: len(points)] = 0.0 if spread is None else spread
-    parts = [_compiled(H[p : p + size], own[p : p + size], wider) for p in range(0, len(H), size)]
+    missing = (0, -len(points) % size)
+    H = np.pad(points, (missing, (0, shape[0] - points.shape[1]), (0, 0)))
+    spread = np.pad(spread, (missing, (0, 0)))
+    parts = [_compiled(H[p : p + size], spread[p : p + size], wider) for p in range(0, len(H), size)]
     at = jax.tree.map(lambda *each: np.concatenate(each)[: len(points)], *parts)
     return at._replace(residuals=at.residuals[:, : points.shape[1]])
 
@@ -112,7 +113,13 @@ def _pairs(problem: Problem) -> float:
     return float(problem.batches.shape[0]) * problem.batches.shape[1] ** 2
 
 
-def _in_pieces(H: Float[Array, "m d"], problem: Problem, pairs: float, tell: Tell | None) -> Measurement:
+def _in_pieces(
+    H: Float[Array, "m d"],
+    problem: Problem,
+    pairs: float,
+    tell: Tell | None,
+    spread: Float[np.ndarray, " r"] | None = None,
+) -> Measurement:
     """`measure` by the sums of parts of the sweep: some whole batches, or some blocks of anchors of one batch."""
     batches, slots = problem.batches.shape
     rows, blocks = anchor_blocks(problem)
@@ -142,7 +149,8 @@ def _in_pieces(H: Float[Array, "m d"], problem: Problem, pairs: float, tell: Tel
 
     followed(sweep, pieces(), f"verifying: {pairs:.1e} pairs of samples", pairs, tell)
     (at,) = parts
-    metrics = geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity)
+    own = None if spread is None else jnp.asarray(spread)
+    metrics = geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity, spread=own)
     measured = Measurement(at.loss, at.excess, stationarity(H, at, problem), metrics)
     return jax.tree.map(np.asarray, measured)
 

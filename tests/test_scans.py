@@ -5,7 +5,7 @@ import pytest
 
 import ufm
 from solvers import measurement, progress, scans
-from solvers.measurement import measure
+from solvers.measurement import measure, measure_all
 from solvers.progress import Stopped, followed
 from solvers.verification import verify
 
@@ -55,7 +55,8 @@ def test_pieces_add_up_to_the_whole(family, monkeypatch):
     problem = ufm.Problem(labels, 5, 0.5, batches)
     H = np.abs(rng.standard_normal((300, 5)))
     H /= np.linalg.norm(H, axis=1, keepdims=True)
-    whole = measure(H, problem)
+    whole, points, spread = measure(H, problem), np.stack([H, H[::-1]]), np.array([[0.1, 0.2, 0.3], [0.0, 1.0, 2.0]])
+    several = measure_all(points, problem, spread=spread)
     monkeypatch.setattr("ufm.loss.BLOCK_ENTRIES", 2**13)
     for piece in (10, 3000, 10_000):
         monkeypatch.setattr(measurement, "PIECE", piece)
@@ -67,6 +68,9 @@ def test_pieces_add_up_to_the_whole(family, monkeypatch):
         assert np.allclose(parts.residuals, whole.residuals, rtol=1e-9, atol=1e-12)
         assert len(told) > 1
         assert np.isclose(told[-1][1], told[-1][2])
+        also = measure_all(points, problem, spread=spread)
+        np.testing.assert_allclose(also.excess, several.excess, rtol=1e-12)
+        np.testing.assert_allclose(also.metrics.beta_nc, several.metrics.beta_nc, rtol=1e-9)
 
 
 def test_ctrl_c_ends_a_scan_with_what_it_was_doing(monkeypatch):
