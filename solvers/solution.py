@@ -54,7 +54,8 @@ class Solution(Readable):
     - residual: largest `solvers.descent.stopping.stationarity` over samples, at H.
     - iterations: steps of each start, those of its collapse onto the orbits counted.
     - lifts: how often each start was lifted, compressed or glued by the staircase.
-    - moved: how far a sample was moved, at most, when its orbit was replaced by its mean.
+    - moved: how far a sample was moved, at most, when its orbit was replaced by its mean; of those that the loss
+      depends on.
     - history: one `Record` of arrays for each start.
     """
 

@@ -45,9 +45,8 @@ def of_full_batch():
     if devices.count() > 1:
         (together,), (share,) = starts._collapse.executables.values(), starts._collapse_dealt.executables.values()
         assert exchanges(share) == {"all-reduce"}  # sums, and never the rows of another device
-        on_a_device = starts.GROUP_ENTRIES // (4096 * FULL.d)
         # A quarter at a million samples; at four thousand some of it is not of samples.
-        assert temporary(share) < 1.6 * temporary(together) / on_a_device / devices.count()
+        assert temporary(share) < 1.6 * temporary(together) / devices.count(), (temporary(share), temporary(together))
     return {**solved([solution]), **single, **of_samples(FULL)}
 
 

@@ -174,6 +174,15 @@ def test_orbits_of_single_samples_are_drawn_and_do_not_collapse():
     assert not solution.moved.any()
 
 
+def test_samples_in_no_batch_are_not_waited_for():
+    """They never move, and would take a collapse to its last step."""
+    problem = ufm.Problem(LABELS[:12], 4, batches=[[0, 3, 1], [2, 5, 4, 7]])
+    symmetry = ufm.orbits(problem)
+    (found,) = collapsed_starts([symmetry.quotient], [symmetry], [SEED], 1)
+    assert found.steps < 30
+    assert found.moved <= 1e-2
+
+
 @pytest.mark.parametrize("n", [6, 60])
 def test_with_few_dimensions_a_collapse_would_merge_classes(n):
     """k = 3 on a quarter circle, cold: from means of random rows, all much alike, 1 of 32 starts found the best."""

@@ -110,7 +110,7 @@ class Collapsed(NamedTuple):
     """A start once its orbits have collapsed.
 
     - points: mean row of each orbit, feasible. steps: how many it took.
-    - moved: largest distance of a point from the row it is replaced by.
+    - moved: largest distance of a point from the row it is replaced by, of those that the loss depends on.
     - noted: the steps after which a line was noted, every EVERY-th before the last. means, along: the orbit means then,
       and the second moments of the points about them along the axes of the scatter of the class means
       (`ufm.geometry_metrics`).
@@ -148,10 +148,14 @@ class Noted(NamedTuple):
 
 
 class _State(NamedTuple):
-    """H, U: the embedding and its orbit means, `steps` steps from the first. moved: as last measured."""
+    """H, U: the embedding and its orbit means, `steps` steps from the first. moved: as last measured.
+
+    - seen: orbits that the loss depends on, as the last step found; those in no batch, say, never collapse.
+    """
 
     H: Float[Array, "blocks d depth stacks"]
     U: Float[Array, "o d"]
+    seen: Bool[Array, " o"]
     steps: Int[Array, ""]
     moved: Float[Array, ""]
     ended: Bool[Array, ""]
@@ -187,14 +191,15 @@ class _Rows:
         H = jax.lax.scan(of_block, None, (self.stacks.first, self.stacks.filled))[1]
         return H, self._means(H)
 
-    def spread(self, H: Array, U: Array, axes: Array) -> tuple[Array, Array]:
-        """Largest distance from the means, and second moments about them along the axes, of all samples."""
+    def spread(self, H: Array, U: Array, seen: Array, axes: Array) -> tuple[Array, Array]:
+        """Largest distance from the means, of orbits seen; second moments about them along the axes, of all samples."""
 
         def of_block(so_far: tuple[Array, Array], block: tuple[Array, ...]) -> tuple[tuple, None]:
-            h, centre, weight, held = block
+            h, centre, weight, held, counts = block
             present = _present(held, self.depth)
             offset = (h - centre[:, None, :]).reshape(len(h), -1)
-            squares = jnp.max(jnp.where(present, jnp.sum(offset**2, axis=0).reshape(present.shape), 0.0), axis=0)
+            squares = jnp.sum(offset**2, axis=0).reshape(present.shape)
+            squares = jnp.max(jnp.where(present & counts, squares, 0.0), axis=0)
             onto = (axes @ offset).reshape(-1, *present.shape)
             second = jnp.sum(jnp.where(present, onto**2, 0.0), axis=1) @ weight
             return (jnp.maximum(so_far[0], squares), so_far[1] + second), None
@@ -202,7 +207,8 @@ class _Rows:
         axes = axes.astype(self.dtype)
         weight = self.share.astype(self.dtype)[self.stacks.orbit]
         nothing = jnp.zeros(weight.shape[1], self.dtype), jnp.zeros(len(axes), self.dtype)
-        squares, along = jax.lax.scan(of_block, nothing, (H, self._in_stacks(U), weight, self.stacks.filled))[0]
+        blocks = (H, self._in_stacks(U), weight, self.stacks.filled, seen[self.stacks.orbit])
+        squares, along = jax.lax.scan(of_block, nothing, blocks)[0]
         farthest = jnp.sqrt(largest(squares.max(), self.axis).astype(jnp.float64))
         return farthest, summed(along.astype(jnp.float64), self.axis)
 
@@ -257,24 +263,26 @@ def collapse(
     warm = _warm(quotient)
     limit = jnp.minimum(most, MOST_STEPS)
 
-    def step(_: Array, embedding: tuple[Array, Array]) -> tuple[Array, Array]:
-        H, U = embedding
+    def step(_: Array, embedding: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        H, U, _ = embedding
         at = evaluate(U, warm)
-        return of.shifted(H, -LENGTH * at.gradient / jnp.where(at.pair_weight > 0, at.pair_weight, 1.0)[:, None])
+        seen = at.pair_weight > 0
+        return *of.shifted(H, -LENGTH * at.gradient / jnp.where(seen, at.pair_weight, 1.0)[:, None]), seen
 
     def note_and_steps(state: _State) -> _State:
-        moved, along = of.spread(state.H, state.U, between(class_means(state.U, quotient)).axes)
+        moved, along = of.spread(state.H, state.U, state.seen, between(class_means(state.U, quotient)).axes)
         place = jnp.minimum(lines(state.steps), kept - 1)
         until = jnp.where(moved > threshold, jnp.minimum(state.steps + EVERY, limit), state.steps)
         noted = state.means.at[place].set(state.U), state.along.at[place].set(along)
-        H, U = jax.lax.fori_loop(state.steps, until, step, (state.H, state.U))
-        return _State(H, U, until, moved, until == state.steps, *noted)
+        H, U, seen = jax.lax.fori_loop(state.steps, until, step, (state.H, state.U, state.seen))
+        return _State(H, U, seen, until, moved, until == state.steps, *noted)
 
     kept = lines_kept(quotient)
     means = jnp.zeros((kept, quotient.num_points, quotient.d))
     along = jnp.zeros((kept, min(quotient.k, quotient.d)))
     none, infinite, no = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf), jnp.asarray(False)
-    begun = _State(*of.drawn(key, index, quotient.d), none, infinite, no, means, along)
+    all_seen = jnp.ones(quotient.num_points, bool)
+    begun = _State(*of.drawn(key, index, quotient.d), all_seen, none, infinite, no, means, along)
     end = jax.lax.while_loop(lambda state: ~state.ended, note_and_steps, begun)
     return Noted(project(end.U, quotient.nonneg), end.steps, end.moved, end.means, end.along)
 
