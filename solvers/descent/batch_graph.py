@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,6 +25,11 @@ class BatchGraph:
 
     components: tuple[Int[np.ndarray, " _"], ...]
     attracted: Int[np.ndarray, " m"]
+
+    @cached_property
+    def attracts(self) -> bool:
+        """Whether any two points attract each other."""
+        return len(np.unique(self.attracted)) < len(self.attracted)
 
     @classmethod
     def of(cls, problem: Problem) -> BatchGraph:

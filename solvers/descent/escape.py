@@ -92,15 +92,18 @@ class Climb:
         """Where to go on from there: lifted, compressed or glued; None if nothing is to be mended. stream: seeds."""
         if self.graph is None:
             return None
-        faint = outcome.conflict.max() <= FAINT
+        converged, conflict = outcome.status is Status.CONVERGED, outcome.conflict.max()
+        fits = conflict <= NO_CONFLICT and not outcome.H[:, self.problem.d :].any()
+        if converged and fits:
+            self.conflicted = False
         for patient in (True, False):
-            if outcome.status is Status.CONVERGED and not (patient and faint):
+            if converged and not fits and not (patient and conflict <= FAINT):
                 rng = np.random.default_rng(stream)
                 H = next_point(outcome, self.problem, self.graph, self.lifts, rng, patient=patient)
                 self.conflicted = H is not None
                 if H is not None:
                     return H
-            if patient and self.gluings < MOST_GLUINGS:
+            if patient and self.gluings < MOST_GLUINGS and self.graph.attracts:
                 H = glued(outcome.H, self.problem)
                 if H is not None:
                     self.gluings += 1
