@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from solvers.descent.method import Record
 from solvers.descent.stopping import stationarity
 from solvers.parallel.compiled import Compiled
 from solvers.parallel.padding import Shape, common_shape, padded
@@ -42,6 +43,11 @@ class Measurement(NamedTuple):
     def residual(self) -> Float[np.ndarray, "*points"]:
         """Largest stationarity residual over rows."""
         return np.asarray(np.asarray(self.residuals).max(axis=-1))
+
+    def lines(self, iteration: Int[np.ndarray, " lines"]) -> Record:
+        """The lines of a history, of several points, that were reached after so many steps."""
+        of, numbers = self.metrics, (self.excess, self.residual)
+        return Record(iteration, *numbers, of.delta_gm, of.beta_nc, of.mean_cosine, of.max_cosine)
 
 
 def measure_points(H: Float[Array, "p m d"], spread: Float[Array, "p r"], problem: Problem) -> Measurement:

@@ -17,7 +17,7 @@ from solvers.descent.method import Method, Record, joined
 from solvers.descent.projected_gradient import ProjectedGradient
 from solvers.descent.quasi_newton import QuasiNewton
 from solvers.descent.random_starts import random_starts
-from solvers.measurement import measure, measure_all, prepare_measure
+from solvers.measurement import measure_all, prepare_measure
 from solvers.parallel.compiled import compile_seconds
 from solvers.parallel.padding import Shape
 from solvers.solution import Solution, Timings
@@ -194,10 +194,7 @@ def _on_all_samples(
 
 def _first_line(H: Float[np.ndarray, "n d"], problem: Problem) -> Record:
     """The line of a history before the first step."""
-    at = measure(H, problem)
-    seen = (at.metrics.delta_gm, at.metrics.beta_nc, at.metrics.mean_cosine, at.metrics.max_cosine)
-    numbers = [np.asarray(value, float)[None] for value in (at.excess, at.residual, *seen)]
-    return Record(np.zeros(1, np.int32), *numbers, H=H[None])
+    return measure_all(H[None], problem).lines(np.zeros(1, np.int32))._replace(H=H[None])
 
 
 class _Clock:

@@ -149,16 +149,14 @@ def _at_orbit_means(H: Float[np.ndarray, "n d"], problem: Problem, symmetry: Orb
     return Collapsed.at_once(np.pad(means, ((0, rows - len(means)), (0, 0))), problem, float(moved))
 
 
-def histories(collapsed: Sequence[Collapsed], quotient: Problem) -> list[Record]:
+def histories_of_collapse(collapsed: Sequence[Collapsed], quotient: Problem) -> list[Record]:
     """What there is to tell of the collapses of starts of one problem: of their orbit means, at its tau, and beta_nc of
     the points.
     """
     noted, means, along = (np.concatenate(part) for part in zip(*(start[3:] for start in collapsed), strict=True))
     if not len(noted):
         return [history_of([])] * len(collapsed)
-    at = measure_all(means, quotient, spread=along)
-    seen = (at.metrics.delta_gm, at.metrics.beta_nc, at.metrics.mean_cosine, at.metrics.max_cosine)
-    lines = Record(noted, at.excess, at.residual, *seen)
+    lines = measure_all(means, quotient, spread=along).lines(noted)
     cuts = np.cumsum([0] + [len(start.noted) for start in collapsed]).tolist()
     return [jax.tree.map(lambda column, a=a, b=b: column[a:b], lines) for a, b in pairwise(cuts)]
 
@@ -181,7 +179,7 @@ def _assembled(
         moved=np.array([start.moved for start in collapsed]),
         history=tuple(
             joined([(before, start.steps), (this.history, this.steps)])
-            for before, start, this in zip(histories(collapsed, quotient), collapsed, climbs, strict=True)
+            for before, start, this in zip(histories_of_collapse(collapsed, quotient), collapsed, climbs, strict=True)
         ),
     )
 

@@ -93,7 +93,7 @@ def of_samples(problem, count=3):
     """
     symmetry = ufm.orbits(problem)
     ended = dealt_out(lambda: starts.collapsed_starts([symmetry.quotient], [symmetry], [1], count, rows_in="float64"))
-    told = staircase.histories(ended, symmetry.quotient)
+    told = staircase.histories_of_collapse(ended, symmetry.quotient)
     columns = [(f"samples, history {name}", [getattr(history, name) for history in told]) for name in COLUMNS]
     columns += [
         (f"samples, {name}", [getattr(start, name) for start in ended]) for name in ("points", "steps", "moved")

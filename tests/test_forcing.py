@@ -162,7 +162,7 @@ def predicted_median(name, sizes):
 def test_predicted_against_drawn_median(name, profile):
     sizes = PROFILES[profile]
     predicted = predicted_median(name, sizes)
-    # The median of 100 families is uncertain by some 5%.
+    # A median of 101 families was uncertain by some 5%.
     assert math.ceil(predicted) == pytest.approx(drawn_median(name, sizes, predicted, 301), rel=0.15, abs=1)
 
 
