@@ -38,7 +38,7 @@ def of_full_batch():
     """Six starts, of which some are lifted and others not: unequal work. Then three with their samples dealt out."""
     solution = solve(FULL, 6, seed=3)
     assert len(set(solution.lifts)) > 1
-    for function in (lanes._begin, lanes._advance, starts._collapse):
+    for function in (lanes._advance, starts._collapse):
         for executable in function.executables.values():
             assert not exchanges(executable)  # a device waits for no other
     single = answers(dealt_out(lambda: solve(FULL, 3, seed=3)))

@@ -335,20 +335,19 @@ def merge_parallel_columns(H: Float[np.ndarray, "m w"], tolerance: float = 1e-6)
     """
     norms = np.linalg.norm(H, axis=0)
     order = np.argsort(-norms, kind="stable")
-    directions: list[np.ndarray] = []
-    squares: list[float] = []
-    for column in order[norms[order] > tolerance**2]:
-        direction = H[:, column] / norms[column]
-        for kept, other in enumerate(directions):
-            if np.abs(direction - other).max() <= tolerance:
-                squares[kept] += norms[column] ** 2
-                break
-        else:
-            directions.append(direction)
-            squares.append(norms[column] ** 2)
+    order = order[norms[order] > tolerance**2]
+    directions = H[:, order] / norms[order]
+    # Of so near directions alone the entries are compared.
+    alike = np.triu(directions.T @ directions > 1 - len(H) * max(tolerance**2, 1e-15), 1)
+    head = np.arange(len(order))
+    for kept, other in np.argwhere(alike).tolist():
+        apart = np.abs(directions[:, kept] - directions[:, other]).max()
+        if head[kept] == kept and head[other] == other and apart <= tolerance:
+            head[other] = kept
+    squares = np.bincount(head, norms[order] ** 2)
+    first = np.flatnonzero(squares)
     merged = np.zeros_like(H)
-    for column, (direction, square) in enumerate(zip(directions, squares, strict=True)):
-        merged[:, column] = np.sqrt(square) * direction
+    merged[:, : len(first)] = np.sqrt(squares[first]) * directions[:, first]
     return merged
 
 

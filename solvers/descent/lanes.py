@@ -7,14 +7,14 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
-from solvers.descent.method import Iterate, Lane, Method, Record, advance_lanes, begin_lanes
+from solvers.descent.method import Lane, Method, Record, advance_lanes, begin_lanes, enter_lanes
 from solvers.descent.stopping import Status, status_of
 from solvers.parallel import devices
 from solvers.parallel.compiled import Compiled, compile_seconds
@@ -23,6 +23,15 @@ from ufm.problem import Problem
 
 # More lanes wait longer for the slowest among them than they save in calls.
 MOST_LANES = 8
+
+
+class Entry(NamedTuple):
+    """What begins on lanes: a point, its temperature and its most steps for each, and the lanes that `enters` marks."""
+
+    H: Float[Any, "l m d"]
+    tau: Float[Any, " l"]
+    most: Int[Any, " l"]
+    enters: Bool[Any, " l"]
 
 
 class Outcome(NamedTuple):
@@ -112,14 +121,13 @@ def prepare_lanes(
     if devices.count() > 1:
         return
     count = schedule.used(starts)
-    given = (
-        jax.ShapeDtypeStruct((count, problem.num_points, width), np.float64),
-        jax.ShapeDtypeStruct((count,), np.float64),
-        jax.ShapeDtypeStruct((count,), np.int32),
-        problem if shared else stacked([problem] * count),
+    H = jax.ShapeDtypeStruct((count, problem.num_points, width), np.float64)
+    entry = Entry(
+        H, *(jax.ShapeDtypeStruct((count,), dtype) for dtype in (np.float64, np.int32, bool))
     )
-    lanes = _begin.returned(*given, method=method, shared=shared)
-    _advance.prepare(lanes, given[-1], method=method, shared=shared, **schedule.chunk)
+    present = problem if shared else stacked([problem] * count)
+    lanes = _begun.returned(*entry[:3], present, method=method, shared=shared)
+    _advance.prepare(lanes, entry, present, method=method, shared=shared, **schedule.chunk)
 
 
 def run_lanes(
@@ -140,43 +148,37 @@ def run_lanes(
     count = schedule.used(len(waiting))
     shared = isinstance(problem, Problem)
     present = problem if isinstance(problem, Problem) else stacked([problem[0]] * count)
-    tau = np.full(count, float(present.tau))
-    most = np.zeros(count, np.int32)
     H = np.stack([waiting[i % len(waiting)][1].H for i in range(count)])
+    entry = Entry(H, np.full(count, float(present.tau)), np.zeros(count, np.int32), np.zeros(count, bool))
     keys: list[int | None] = [None] * count
     histories: list[list[Record]] = [[] for _ in range(count)]
     spent: dict[int, _Spent] = defaultdict(_Spent)
-    lanes = None
+    lanes = _still(entry, present, method, shared)
     while waiting or any(key is not None for key in keys):
-        fresh = np.zeros(count, bool)
+        entry.enters[:] = False
         for lane in range(count):
             if keys[lane] is None and waiting:
                 key, start = waiting.popleft()
-                keys[lane], H[lane], histories[lane] = key, start.H, []
-                tau[lane] = float(present.tau) if start.tau is None else start.tau
+                keys[lane], histories[lane] = key, []
                 spent[key].steps += start.steps
                 spent[key].seconds += start.seconds
-                most[lane] = schedule.max_steps - spent[key].steps
-                fresh[lane] = True
-        if fresh.any():
-            if not isinstance(problem, Problem):
-                present = stacked([problem[key or 0] for key in keys])
-            # A lane without a start stands still, and a device with such lanes alone has nothing to do.
-            begun = _begin(H, tau, most, present, method=method, shared=shared)._replace(done=~fresh)
-            lanes = begun if lanes is None else jax.tree.map(partial(_replaced, fresh), begun, lanes)
+                entry.H[lane], entry.enters[lane] = start.H, True
+                entry.tau[lane] = float(present.tau) if start.tau is None else start.tau
+                entry.most[lane] = schedule.max_steps - spent[key].steps
+        if entry.enters.any() and not isinstance(problem, Problem):
+            present = stacked([problem[key or 0] for key in keys])
         began, compiling = time.perf_counter(), compile_seconds()
-        lanes, records = _advance(lanes, present, method=method, shared=shared, **schedule.chunk)
+        lanes, records = _advance(lanes, entry, present, method=method, shared=shared, **schedule.chunk)
         records = jax.tree.map(np.asarray, records)
         seconds = time.perf_counter() - began - (compile_seconds() - compiling)
-        stopped, now = jax.tree.map(np.asarray, lanes._replace(inner=None)).stopped, None
+        now = jax.tree.map(np.asarray, lanes._replace(inner=method.iterate(lanes.inner)))
+        stopped = now.stopped
         for lane, key in [(lane, key) for lane, key in enumerate(keys) if key is not None]:
-            histories[lane].append(jax.tree.map(lambda leaf, lane=lane: leaf[lane], records))
+            histories[lane].append(records)
             spent[key].seconds += seconds
             if not stopped[lane] and spent[key].seconds < schedule.max_seconds:
                 continue
-            now = jax.tree.map(np.asarray, (lanes, method.iterate(lanes.inner))) if now is None else now
-            own, point = jax.tree.map(lambda leaf, lane=lane: leaf[lane], now)
-            outcome = _outcome(key, own, point, method, histories[lane])._replace(seconds=spent[key].seconds)
+            outcome = _outcome(key, lane, now, method, histories[lane])._replace(seconds=spent[key].seconds)
             spent[key].steps += outcome.steps
             keys[lane] = None
             onward = finished(outcome)
@@ -192,48 +194,51 @@ class _Spent:
     seconds: float = 0.0
 
 
-def _outcome(key: int, lane: Lane, now: Iterate, method: Method, histories: list[Record]) -> Outcome:
-    """The outcome of a lane that has stopped, or that its time limit stops."""
-    H, residual, conflict = np.asarray(now.H), float(now.residual), np.asarray(now.conflict)
-    status = status_of(residual, conflict, method.tolerance, lane)
-    return Outcome(key, status, int(lane.steps), H, float(now.excess), residual, conflict, _trimmed(histories))
+def _outcome(key: int, lane: int, now: Lane, method: Method, histories: list[Record]) -> Outcome:
+    """The outcome of a lane that has stopped, or that its time limit stops. now: all lanes, with their iterates."""
+    of_start = now._replace(inner=None, **{name: getattr(now, name)[lane] for name in Lane._fields[1:]})
+    H, excess, residual, conflict = (part[lane] for part in now.inner)
+    status = status_of(float(residual), conflict, method.tolerance, of_start)
+    history = _history(histories, lane)
+    return Outcome(key, status, int(of_start.steps), H, float(excess), float(residual), conflict, history)
 
 
-def begin_on_devices(
-    H: Float[Array, "l m d"],
-    tau: Float[Array, " l"],
-    most: Int[Array, " l"],
-    problem: Problem,
-    *,
-    method: Method,
-    shared: bool,
-) -> Lane:
-    """`begin_lanes`, an equal share of the lanes on each device."""
-    of = (0, 0, 0, None if shared else axes(problem))
-    return devices.shared_out(partial(begin_lanes, method=method, shared=shared), of)(H, tau, most, problem)
+def _history(chunks: list[Record], lane: int) -> Record:
+    """The history of a lane, without the repeated lines after it stopped."""
+    iteration = np.concatenate([chunk.iteration[lane] for chunk in chunks])
+    lines = int(np.searchsorted(iteration, iteration[-1])) + 1
+    columns = (
+        None if parts[0] is None else np.concatenate([part[lane] for part in parts])[:lines]
+        for parts in zip(*chunks, strict=True)
+    )
+    return Record(*columns)
 
 
 def advance_on_devices(
-    lanes: Lane, problem: Problem, *, method: Method, records: int, every: int, keep_H: bool, shared: bool
+    lanes: Lane, entry: Entry, problem: Problem, *, method: Method, records: int, every: int, keep_H: bool, shared: bool
 ) -> tuple[Lane, Record]:
-    """`advance_lanes`, an equal share of the lanes on each device; a device stops when its own lanes have."""
-    of = (0, None if shared else axes(problem))
-    advance = partial(advance_lanes, method=method, records=records, every=every, keep_H=keep_H, shared=shared)
-    return devices.shared_out(advance, of)(lanes, problem)
+    """`advance_lanes` once those that enter have begun, an equal share of the lanes on each device; a device stops when
+    its own lanes have.
+    """
+
+    def advance(lanes: Lane, entry: Entry, problem: Problem) -> tuple[Lane, Record]:
+        def entered() -> Lane:
+            begun = begin_lanes(*entry[:3], problem, method=method, shared=shared)
+            return enter_lanes(lanes, entry.enters, begun)
+
+        lanes = jax.lax.cond(jnp.any(entry.enters), entered, lambda: lanes)
+        return advance_lanes(lanes, problem, method=method, records=records, every=every, keep_H=keep_H, shared=shared)
+
+    return devices.shared_out(advance, (0, 0, None if shared else axes(problem)))(lanes, entry, problem)
 
 
-_begin = Compiled(begin_on_devices)
+# Traced alone: what lanes are made of.
+_begun = Compiled(begin_lanes)
 _advance = Compiled(advance_on_devices)
 
 
-def _replaced(fresh: Bool[np.ndarray, " l"], new: ArrayLike, old: ArrayLike) -> np.ndarray:
-    """The new leaf for the lanes marked fresh, the old one for the others; on the host, nothing to compile."""
-    new, old = np.asarray(new), np.asarray(old)
-    return np.where(fresh.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
-
-
-def _trimmed(chunks: list[Record]) -> Record:
-    """One history, without the repeated lines after a lane stopped."""
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
-    last = int(np.searchsorted(joined.iteration, joined.iteration[-1]))
-    return jax.tree.map(lambda column: column[: last + 1], joined)
+def _still(entry: Entry, problem: Problem, method: Method, shared: bool) -> Lane:
+    """Lanes without a start: they stand still, and a device with such lanes alone has nothing to do."""
+    of = _begun.returned(*entry[:3], problem, method=method, shared=shared)
+    lanes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), of)
+    return devices.dealt_out(lanes._replace(done=np.ones(len(entry.enters), bool)))

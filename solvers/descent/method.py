@@ -145,6 +145,15 @@ def begin_lanes(
     return jax.vmap(one, in_axes=(0, 0, 0, None if shared else axes(problem)))(H, tau, most, problem)
 
 
+def enter_lanes(lanes: Lane, enters: Bool[Array, " l"], begun: Lane) -> Lane:
+    """The lanes, those marked replaced by what begins on them."""
+
+    def entered(new: Array, old: Array) -> Array:
+        return jnp.where(enters.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(entered, begun, lanes)
+
+
 def advance_lanes(
     lanes: Lane,
     problem: Problem,

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ufm.errors import InvalidInput
 
@@ -53,6 +53,11 @@ def shared_out(function: Callable[..., Any], in_axes: Any, out_axes: int | None 
     return jax.shard_map(
         function, mesh=_mesh(), in_specs=_specifications(in_axes), out_specs=_specifications(out_axes), check_vma=False
     )
+
+
+def dealt_out(arrays: Any) -> Any:
+    """Arrays with equal blocks of their leading axis on each device; with one device, as they are."""
+    return arrays if count() == 1 else jax.device_put(arrays, NamedSharding(_mesh(), PartitionSpec(AXIS)))
 
 
 def _specifications(axes: Any) -> Any:
