@@ -14,11 +14,11 @@ from jaxtyping import Float
 from solvers.descent.collapse import Collapsed
 from solvers.descent.escape import Climb, climb, spare_coordinates
 from solvers.descent.lanes import Limits, Outcome, Schedule, Start, prepare_lanes
-from solvers.descent.method import Record, history_of, joined
+from solvers.descent.method import Record, joined
 from solvers.descent.newton import MOST_ENTRIES, newton
 from solvers.descent.quasi_newton import QuasiNewton
 from solvers.descent.starts import begins_on_orbits, collapsed_starts, prepare_starts, starts_on_orbits
-from solvers.measurement import measure_all, prepare_measure
+from solvers.measurement import Measurement, measure_all, prepare_measure
 from solvers.parallel.compiled import compile_seconds
 from solvers.parallel.padding import Shape, common_shape, padded
 from solvers.solution import Solution
@@ -149,16 +149,19 @@ def _at_orbit_means(H: Float[np.ndarray, "n d"], problem: Problem, symmetry: Orb
     return Collapsed.at_once(np.pad(means, ((0, rows - len(means)), (0, 0))), problem, float(moved))
 
 
-def histories_of_collapse(collapsed: Sequence[Collapsed], quotient: Problem) -> list[Record]:
-    """What there is to tell of the collapses of starts of one problem: of their orbit means, at its tau, and beta_nc of
-    the points.
+def measured_throughout(
+    points: Float[np.ndarray, "s o d"], collapsed: Sequence[Collapsed], quotient: Problem
+) -> tuple[Measurement, list[Record]]:
+    """Where starts of one problem ended, measured, and the histories of their collapses: of their orbit means, at its
+    tau, and beta_nc of the points. Measured together, since many take little longer than few.
     """
     noted, means, along = (np.concatenate(part) for part in zip(*(start[3:] for start in collapsed), strict=True))
-    if not len(noted):
-        return [history_of([])] * len(collapsed)
-    lines = measure_all(means, quotient, spread=along).lines(noted)
+    spread = np.concatenate([np.zeros((len(points), along.shape[1])), along])
+    at = measure_all(np.concatenate([points, means]), quotient, spread=spread)
+    lines = jax.tree.map(lambda leaf: leaf[len(points) :], at).lines(noted)
     cuts = np.cumsum([0] + [len(start.noted) for start in collapsed]).tolist()
-    return [jax.tree.map(lambda column, a=a, b=b: column[a:b], lines) for a, b in pairwise(cuts)]
+    histories = [jax.tree.map(lambda column, a=a, b=b: column[a:b], lines) for a, b in pairwise(cuts)]
+    return jax.tree.map(lambda leaf: leaf[: len(points)], at), histories
 
 
 def _assembled(
@@ -166,7 +169,7 @@ def _assembled(
 ) -> Solution:
     """The solution of one problem from its starts; quotient: padded."""
     points = np.stack([this.point(quotient.d) for this in climbs])
-    at = measure_all(points, quotient)
+    at, before = measured_throughout(points, collapsed, quotient)
     return Solution(
         problem=problem,
         points=points[:, : len(symmetry)],
@@ -178,8 +181,8 @@ def _assembled(
         lifts=np.array([this.lifts for this in climbs]),
         moved=np.array([start.moved for start in collapsed]),
         history=tuple(
-            joined([(before, start.steps), (this.history, this.steps)])
-            for before, start, this in zip(histories_of_collapse(collapsed, quotient), collapsed, climbs, strict=True)
+            joined([(collapse, start.steps), (this.history, this.steps)])
+            for collapse, start, this in zip(before, collapsed, climbs, strict=True)
         ),
     )
 

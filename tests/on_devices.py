@@ -93,7 +93,8 @@ def of_samples(problem, count=3):
     """
     symmetry = ufm.orbits(problem)
     ended = dealt_out(lambda: starts.collapsed_starts([symmetry.quotient], [symmetry], [1], count, rows_in="float64"))
-    told = staircase.histories_of_collapse(ended, symmetry.quotient)
+    points = np.stack([start.points for start in ended])
+    told = staircase.measured_throughout(points, ended, symmetry.quotient)[1]
     columns = [(f"samples, history {name}", [getattr(history, name) for history in told]) for name in COLUMNS]
     columns += [
         (f"samples, {name}", [getattr(start, name) for start in ended]) for name in ("points", "steps", "moved")

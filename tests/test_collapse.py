@@ -22,7 +22,7 @@ from solvers.descent.method import COLUMNS
 from solvers.descent.random_starts import random_start, random_starts
 from solvers.descent.starts import collapsed_starts
 from solvers.parallel.compiled import Compiled
-from solvers.staircase import histories_of_collapse
+from solvers.staircase import measured_throughout
 from ufm.loss import evaluate
 
 SEED = 3
@@ -76,6 +76,10 @@ def in_double_precision(problem, orbits, threshold):
     raise AssertionError("has not collapsed")
 
 
+def histories(collapsed, quotient):
+    return measured_throughout(np.stack([start.points for start in collapsed]), collapsed, quotient)[1]
+
+
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", CASES)
 def test_blocks_of_stacks_take_the_steps_of_all_rows(name):
@@ -84,7 +88,7 @@ def test_blocks_of_stacks_take_the_steps_of_all_rows(name):
     (found,) = collapsed_starts([orbits.quotient], [orbits], [SEED], 1)
     U, steps, moved, beta = in_double_precision(problem, orbits, 1e-2)
     assert found.steps == steps
-    (history,) = histories_of_collapse([found], orbits.quotient)
+    (history,) = histories([found], orbits.quotient)
     assert len(history.iteration) == len(beta) > 1
     np.testing.assert_allclose(found.points, U, atol=1e-5)  # single precision, after some ten steps
     np.testing.assert_allclose(found.moved, moved, rtol=1e-3)
@@ -98,10 +102,7 @@ def test_what_the_history_says_is_of_feasible_means():
     (found,) = collapsed_starts([orbits.quotient], [orbits], [SEED], 1)
     assert np.linalg.norm(found.points, axis=1).max() <= 1.0
     assert found.points.min() >= 0.0
-    assert (
-        float(ufm.excess(found.points, orbits.quotient))
-        <= histories_of_collapse([found], orbits.quotient)[0].excess[-1]
-    )
+    assert float(ufm.excess(found.points, orbits.quotient)) <= histories([found], orbits.quotient)[0].excess[-1]
 
 
 @pytest.mark.parametrize("most", range(5))
@@ -111,7 +112,7 @@ def test_steps_are_limited_exactly_and_what_was_reached_is_measured(most):
     (limited,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1, most=most)
     (longer,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1)
     assert limited.steps == most < longer.steps
-    of_limited, of_longer = histories_of_collapse([limited, longer], symmetry.quotient)
+    of_limited, of_longer = histories([limited, longer], symmetry.quotient)
     assert list(of_limited.iteration) == list(range(0, most, EVERY))
     for name in COLUMNS:
         lines = getattr(of_longer, name)[: len(of_limited.iteration)]
@@ -128,7 +129,7 @@ def test_of_very_many_orbits_the_first_lines_and_the_end_are_told(monkeypatch):
     monkeypatch.setattr(module, "FEWEST_LINES", 3)
     monkeypatch.setattr(starts, "_collapse", Compiled(starts.collapse_group))
     (short,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1, threshold=1e-5)
-    few, all_lines = histories_of_collapse([short, whole], symmetry.quotient)
+    few, all_lines = histories([short, whole], symmetry.quotient)
     assert list(few.iteration) == [0, EVERY, whole.steps]
     assert np.array_equal(few.excess[:2], all_lines.excess[:2])
     assert few.excess[2] < all_lines.excess[-1]

@@ -41,11 +41,13 @@ def geometry_metrics(
     k: int | None = None,
     multiplicity: Num[Array, " m"] | Num[np.ndarray, " m"] | Sequence[float] | None = None,
     spread: Float[Array, " r"] | None = None,
+    collapsed: bool = False,
 ) -> GeometryMetrics:
     """Geometry of the rows of H. k must be given under jit; multiplicity counts identical samples.
 
     spread: of samples about the rows that stand for them, if they are not identical: second moments along the axes of
     the scatter of the class means (`between`), summed over samples. They count in beta_nc, and in trace_sw.
+    collapsed: known that every class is one row: nothing is to be measured within classes, and beta_nc is 0.
 
     S_W is the average over samples of (h - mu_c)(h - mu_c)^T; S_B the average over classes of
     (mu_c - mu)(mu_c - mu)^T, mu the mean of class means. Never NaN for finite H: if all class means
@@ -78,15 +80,15 @@ def geometry_metrics(
     off_diagonal = ~jnp.eye(k, dtype=bool)
     mean_cosine = jnp.sum(jnp.where(off_diagonal, cosines, 0.0)) / (k * (k - 1))
     max_cosine = jnp.max(jnp.where(off_diagonal, cosines, -1.0))
-    offset = H - means[labels]
-    samples = jnp.sum(weight)
-    trace_sw = jnp.sum(weight[:, None] * offset**2) / samples
-    directions = between(means)
-    along = jnp.sum(weight[:, None] * (offset @ directions.axes.T) ** 2, axis=0) / samples
-    if spread is not None:
-        within = spread / (scale * scale * samples)
-        along, trace_sw = along + within, trace_sw + jnp.sum(within)
-    beta_nc = within_over_between(along, trace_sw * samples, directions, k)
+    trace_sw = beta_nc = jnp.zeros((), H.dtype)
+    if not collapsed:
+        offset, samples, directions = H - means[labels], jnp.sum(weight), between(means)
+        trace_sw = jnp.sum(weight[:, None] * offset**2) / samples
+        along = jnp.sum(weight[:, None] * (offset @ directions.axes.T) ** 2, axis=0) / samples
+        if spread is not None:
+            within = spread / (scale * scale * samples)
+            along, trace_sw = along + within, trace_sw + jnp.sum(within)
+        beta_nc = within_over_between(along, trace_sw * samples, directions, k)
     square = scale * scale
     return GeometryMetrics(delta_gm, beta_nc, trace_sw * square, mean_cosine, max_cosine, gram * square)
 

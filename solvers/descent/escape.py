@@ -259,7 +259,9 @@ def _moving(
         overlaps.update(zip(*pairs.tolist(), strict=True))
     apart = set(attracted[pushed].tolist()) - {component for pair in overlaps for component in pair}
     weight = np.bincount(attracted, np.asarray(problem.multiplicity))
-    return np.isin(attracted, [*apart, *light_cover(overlaps, weight)])
+    lifted = np.zeros(len(weight), bool)
+    lifted[[*apart, *light_cover(overlaps, weight)]] = True
+    return lifted[attracted]
 
 
 def _next_of_component(
@@ -275,11 +277,12 @@ def _next_of_component(
         return None
     merged = merge_parallel_columns(H)
     used = int(np.count_nonzero(merged.any(axis=0)))
-    joining = (
-        rng.uniform(size=int(attracted.max()) + 1) < chance if chance else np.zeros(int(attracted.max()) + 1, bool)
-    )
+    labels = int(attracted.max()) + 1
+    joining = rng.uniform(size=labels) < chance if chance else np.zeros(labels, bool)
     if pushed.any():
-        return lift(merged, used, np.isin(attracted, attracted[pushed]) | joining[attracted], attracted, problem, rng)
+        lifted = joining.copy()
+        lifted[attracted[pushed]] = True
+        return lift(merged, used, lifted[attracted], attracted, problem, rng)
     if used > problem.d:
         return compressed(merged, joining, attracted, problem.d, rng)
     return merged

@@ -122,9 +122,7 @@ def prepare_lanes(
         return
     count = schedule.used(starts)
     H = jax.ShapeDtypeStruct((count, problem.num_points, width), np.float64)
-    entry = Entry(
-        H, *(jax.ShapeDtypeStruct((count,), dtype) for dtype in (np.float64, np.int32, bool))
-    )
+    entry = Entry(H, *(jax.ShapeDtypeStruct((count,), dtype) for dtype in (np.float64, np.int32, bool)))
     present = problem if shared else stacked([problem] * count)
     lanes = _begun.returned(*entry[:3], present, method=method, shared=shared)
     _advance.prepare(lanes, entry, present, method=method, shared=shared, **schedule.chunk)

@@ -75,13 +75,6 @@ class Record(NamedTuple):
 COLUMNS = tuple(name for name in Record._fields if name != "H")
 
 
-def history_of(lines: Sequence[Record]) -> Record:
-    """Lines as columns; empty ones of no lines."""
-    if not lines:
-        return Record(np.zeros(0, np.int32), *[np.zeros(0)] * (len(COLUMNS) - 1))
-    return jax.tree.map(lambda *each: np.stack(each), *lines)
-
-
 def joined(parts: Sequence[tuple[Record, int]]) -> Record:
     """One history from the histories of consecutive phases, each with the steps the phase took."""
     before = np.cumsum([0] + [steps for _, steps in parts[:-1]])
@@ -114,7 +107,8 @@ class Lane(NamedTuple):
 
 def line(steps: Int[Array, ""], now: Iterate, problem: Problem, *, keep_H: bool = False) -> Record:
     """The line of a history at an iterate: excess, residual and geometry; the point too, if that is to be kept."""
-    geometry = geometry_metrics(now.H, problem.labels, k=problem.k, multiplicity=problem.multiplicity)
+    given = {"k": problem.k, "multiplicity": problem.multiplicity, "collapsed": problem.num_points == problem.k}
+    geometry = geometry_metrics(now.H, problem.labels, **given)
     return Record(
         steps,
         now.excess,

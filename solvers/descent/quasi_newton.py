@@ -36,11 +36,12 @@ ROUNDING = 4e-15
 
 
 class _State(NamedTuple):
-    """One start: the point it stands at, the trial it evaluates next, and the moves it remembers (oldest first).
+    """One start: the point it stands at, the trial it evaluates next, and what it remembers.
 
     - gradient: at the point, tangential for rows on the sphere. weight: pair weights there. sphere: which rows are.
     - direction, length: trial = retraction of the point + length direction. reach: length a new direction starts with.
     - plain: the direction is the scaled projected gradient. stalled: not even that one goes down.
+    - past: moves, and the changes of the gradient along them, oldest first.
     """
 
     now: Iterate
@@ -53,8 +54,7 @@ class _State(NamedTuple):
     reach: Float[Array, ""]
     plain: Bool[Array, ""]
     stalled: Bool[Array, ""]
-    moves: Float[Array, "p m d"]
-    changes: Float[Array, "p m d"]
+    past: Float[Array, "2 p m d"]
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class QuasiNewton:
         del problem
         m, no, one = H.shape[0], jnp.asarray(False), jnp.ones((), H.dtype)
         start = Iterate(H, jnp.asarray(1e300, H.dtype), jnp.asarray(jnp.inf, H.dtype), jnp.full(m, jnp.inf))
-        nothing, past = jnp.zeros_like(H), jnp.zeros((self.memory, *H.shape), H.dtype)
+        nothing, past = jnp.zeros_like(H), jnp.zeros((2, self.memory, *H.shape), H.dtype)
         nowhere = jnp.zeros(m, H.dtype)
-        return _State(start, nothing, nowhere, nowhere > 0, H, nothing, one, one, no, no, past, past)
+        return _State(start, nothing, nowhere, nowhere > 0, H, nothing, one, one, no, no, past)
 
     def step(self, state: _State, problem: Problem) -> _State:
         """Evaluate the trial; take it and aim anew, or shorten the step."""
@@ -113,10 +113,8 @@ class QuasiNewton:
 
         bends = jnp.sum(move * change) > SMALLEST_CURVATURE * jnp.linalg.norm(move) * jnp.linalg.norm(change)
         learned = taken & ~first & bends
-        moves, changes = (
-            jnp.where(restart, 0.0, jnp.where(learned, jnp.concatenate([past[1:], new[None]]), past))
-            for past, new in ((state.moves, move), (state.changes, change))
-        )
+        later = jnp.concatenate([state.past[:, 1:], jnp.stack([move, change])[:, None]], axis=1)
+        past = jnp.where(restart, 0.0, jnp.where(learned, later, state.past))
         residual = jnp.max(stationarity(state.trial, at, problem))
         arrived = (
             Iterate(state.trial, at.excess, residual, relative_conflict(at)),
@@ -127,7 +125,7 @@ class QuasiNewton:
         standing = (state.now, state.gradient, state.weight, state.sphere)
         now, gradient, weight, sphere = jax.tree.map(lambda new, old: jnp.where(taken, new, old), arrived, standing)
 
-        direction, plain = _direction(now.H, gradient, weight, moves, changes, problem.nonneg)
+        direction, plain = _direction(now.H, gradient, weight, past, problem.nonneg)
         steep = taken & ~first & (slope < STEEP * promised) & (state.length >= state.reach)
         reach = jnp.where(steep, jnp.minimum(2.0 * state.reach, LONGEST), jnp.where(taken, 1.0, state.reach))
         anew = taken | restart
@@ -135,7 +133,7 @@ class QuasiNewton:
         length = jnp.where(anew, reach, shorter)
         trial = _retracted(now.H + length * direction, sphere, problem.nonneg)
         stalled = exhausted & state.plain
-        return _State(now, gradient, weight, sphere, trial, direction, length, reach, plain, stalled, moves, changes)
+        return _State(now, gradient, weight, sphere, trial, direction, length, reach, plain, stalled, past)
 
     def iterate(self, state: _State) -> Iterate:
         """The last point taken."""
@@ -192,48 +190,56 @@ def _direction(
     H: Float[Array, "m d"],
     gradient: Float[Array, "m d"],
     weight: Float[Array, " m"],
-    moves: Float[Array, "p m d"],
-    changes: Float[Array, "p m d"],
+    past: Float[Array, "2 p m d"],
     nonneg: bool,
 ) -> tuple[Float[Array, "m d"], Bool[Array, ""]]:
     """The minimiser of the quadratic model over the entries that are free; whether it is the gradient step instead.
 
     With the moves S and the changes of the gradient Y as rows, the model's Hessian is the compact form
-    theta I - W^T M^{-1} W, W = [Y; theta S], M = [[-D, L^T], [L, theta S S^T]], D and L the diagonal and the strictly
+    theta I - W^T M^{-1} W, W = [theta S; Y], M = [[theta S S^T, L], [L^T, -D]], D and L the diagonal and the strictly
     lower triangle of S Y^T; a move that is not usable takes part as a zero row.
     """
+    p = past.shape[1]
     root = jnp.sqrt(jnp.where(weight > 0, weight, 1.0))[:, None]
     g = jnp.where(weight[:, None] > 0, gradient / root, 0.0).reshape(-1)
     x = (H * root).reshape(-1)
-    S, Y = (moves * root).reshape(len(moves), -1), (changes / root).reshape(len(moves), -1)
-    curvature, squares = jnp.sum(S * Y, axis=1), jnp.sum(Y * Y, axis=1)
-    usable = curvature > SMALLEST_CURVATURE * jnp.sqrt(jnp.sum(S * S, axis=1) * squares)
-    S, Y = jnp.where(usable[:, None], S, 0.0), jnp.where(usable[:, None], Y, 0.0)
-    last = jnp.max(jnp.where(usable, jnp.arange(len(moves)), -1))
-    seen = squares[last] / jnp.where(curvature[last] > 0, curvature[last], 1.0)
+    rows = (past * jnp.stack([root, 1.0 / root])[:, None]).reshape(2 * p, -1)  # S over Y
+    products = rows @ rows.T
+    curvature, squares = jnp.diagonal(products[:p, p:]), jnp.diagonal(products)
+    usable = curvature > SMALLEST_CURVATURE * jnp.sqrt(squares[:p] * squares[p:])
+    last = jnp.max(jnp.where(usable, jnp.arange(p), -1))
+    seen = squares[p:][last] / jnp.where(curvature[last] > 0, curvature[last], 1.0)
     theta = jnp.where(last >= 0, jnp.minimum(seen, SHARE_OF_WEIGHT), SHARE_OF_WEIGHT)
-    idle = jnp.diag(jnp.where(usable, 0.0, 1.0))
-    products = S @ Y.T
-    below = jnp.tril(products, -1)
-    M = jnp.block([[-jnp.diag(jnp.diagonal(products)) - idle, below.T], [below, theta * (S @ S.T) + idle]])
-    W = jnp.concatenate([Y, theta * S])
+    both = jnp.concatenate([usable, usable])
+    rows = jnp.where(both[:, None], rows, 0.0)
+    products = jnp.where(both[:, None] & both, products, 0.0)
+    below, idle = jnp.tril(products[:p, p:], -1), jnp.where(both, 0.0, 1.0)
+    lower = jnp.diag(jnp.where(usable, curvature, 0.0))
+    M = jnp.block([[theta * products[:p, :p], below], [below.T, -lower]]) + jnp.diag(idle)
+    scale = jnp.concatenate([jnp.full(p, theta), jnp.ones(p)])  # W = scale rows
 
     def minimiser(pressed: Bool[Array, " N"]) -> Float[Array, " N"]:
         """Pressed entries go to zero, by z; the others follow: theta x = -g + W^T u there, with M u = W (x + z)."""
-        to_zero = jnp.where(pressed, -x, 0.0)
-        free, slope = W * jnp.where(pressed, 0.0, 1.0), jnp.where(pressed, 0.0, g)
-        Q, R = jnp.linalg.qr(M - free @ free.T / theta)
-        u = solve_triangular(R, Q.T @ (W @ to_zero - free @ slope / theta))
-        return to_zero + (free.T @ u - slope) / theta
+        to_zero, slope, free = jnp.where(pressed, -x, 0.0), jnp.where(pressed, 0.0, g), jnp.where(pressed, 0.0, rows)
+        onto = scale[:, None] * (rows @ jnp.concatenate([free, to_zero[None], slope[None]]).T)
+        Q, R = jnp.linalg.qr(M - onto[:, : 2 * p] * scale / theta)
+        u = solve_triangular(R, Q.T @ (onto[:, 2 * p] - onto[:, 2 * p + 1] / theta))
+        return to_zero + ((scale * u) @ free - slope) / theta
 
-    def round_of(_: Array, tried: tuple[Array, Array]) -> tuple[Array, Array]:
-        pressed, _ = tried
+    def unsettled(tried: tuple[Array, Array, Array, Array]) -> Bool[Array, ""]:
+        rounds, joins, _, _ = tried
+        return joins & (rounds < 2)
+
+    def round_of(tried: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        rounds, _, pressed, _ = tried
         step = minimiser(pressed)
-        return pressed | (x + step < 0), step
+        turned = x + step < 0
+        return rounds + 1, jnp.any(turned), pressed | turned, step
 
     if nonneg:
         pressed = (H.reshape(-1) <= NEARLY_ZERO) & (g > 0) & (x <= g / theta)
-        step = jnp.maximum(jax.lax.fori_loop(0, 2, round_of, (pressed, x))[1], -x)
+        begun = jnp.zeros((), jnp.int32), jnp.asarray(True), pressed, x
+        step = jnp.maximum(jax.lax.while_loop(unsettled, round_of, begun)[3], -x)
         steepest = jnp.maximum(x - g / SHARE_OF_WEIGHT, 0.0) - x
     else:
         step, steepest = minimiser(jnp.zeros_like(x, bool)), -g / SHARE_OF_WEIGHT

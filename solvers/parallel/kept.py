@@ -25,7 +25,10 @@ from ufm.losses import Loss
 OWN = ("ufm", "solvers")
 # Of XLA on CPUs, for what is to compile quickly. Its newer emitters of fused loops take half as long again; a descent
 # runs as fast without them, a loop over random batches less than half as fast.
-QUICK: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False}
+QUICK: dict[str, str | bool] = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+}
 _directory: Path | None = None
 
 
