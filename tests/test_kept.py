@@ -25,7 +25,8 @@ from solvers.descent.quasi_newton import _direction
 kept.keep_in(Path(sys.argv[1]))
 rows = np.abs(np.random.default_rng(0).standard_normal((4, 3)))
 moves = np.random.default_rng(1).standard_normal((2, 4, 3))
-step, plain = Compiled(_direction)(rows, rows - 0.5, np.ones(4), moves, moves, nonneg=True)
+past = np.stack([moves, moves])
+step, plain = Compiled(_direction)(rows, rows - 0.5, np.ones(4), past, nonneg=True)
 print(step.tobytes().hex(), bool(plain), len(list(Path(sys.argv[1]).iterdir())))
 """
 
@@ -121,15 +122,18 @@ def test_where_nothing_can_be_written_nothing_is_kept(arguments, tmp_path):
 
 def test_options_that_this_xla_does_not_know_are_left_out(arguments, monkeypatch):
     """Any version of jax compiles: known ones are used on CPUs, and what is computed is the same."""
-    kept._quick.cache_clear()
-    assert kept._quick() == (kept.QUICK if jax.default_backend() == "cpu" else {})
+    on_cpu = jax.default_backend() == "cpu"
+    kept._options.cache_clear()
+    assert kept._options(True) == ({**kept.IN_ORDER, **kept.QUICK} if on_cpu else {})
+    assert kept._options(False) == (kept.IN_ORDER if on_cpu else {})
+    monkeypatch.setattr(kept, "IN_ORDER", {"xla_cpu_scheduler_type": "NO_SUCH_TYPE"})
     monkeypatch.setattr(kept, "QUICK", {"xla_no_such_option": True})
-    kept._quick.cache_clear()
+    kept._options.cache_clear()
     try:
-        assert kept._quick() == {}
+        assert kept._options(True) == {}
         plain = kept.executable(evaluate, *arguments, {})(*arguments[1])
     finally:
-        kept._quick.cache_clear()
+        kept._options.cache_clear()
     monkeypatch.undo()
-    quick = kept.executable(evaluate, *arguments, {})(*arguments[1])
-    np.testing.assert_allclose(plain.gradient, quick.gradient, rtol=1e-12, atol=1e-15)
+    chosen = kept.executable(evaluate, *arguments, {})(*arguments[1])
+    np.testing.assert_allclose(plain.gradient, chosen.gradient, rtol=1e-12, atol=1e-15)

@@ -203,13 +203,9 @@ def _outcome(key: int, lane: int, now: Lane, method: Method, histories: list[Rec
 
 def _history(chunks: list[Record], lane: int) -> Record:
     """The history of a lane, without the repeated lines after it stopped."""
-    iteration = np.concatenate([chunk.iteration[lane] for chunk in chunks])
-    lines = int(np.searchsorted(iteration, iteration[-1])) + 1
-    columns = (
-        None if parts[0] is None else np.concatenate([part[lane] for part in parts])[:lines]
-        for parts in zip(*chunks, strict=True)
-    )
-    return Record(*columns)
+    whole = jax.tree.map(lambda *parts: np.concatenate([part[lane] for part in parts]), *chunks)
+    lines = int(np.searchsorted(whole.iteration, whole.iteration[-1])) + 1
+    return jax.tree.map(lambda column: column[:lines], whole)
 
 
 def advance_on_devices(

@@ -23,12 +23,12 @@ from ufm.losses import Loss
 
 # Packages whose sources are part of a file's name: what is traced is theirs alone.
 OWN = ("ufm", "solvers")
-# Of XLA on CPUs, for what is to compile quickly. Its newer emitters of fused loops take half as long again; a descent
-# runs as fast without them, a loop over random batches less than half as fast.
-QUICK: dict[str, str | bool] = {
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-}
+# Of XLA on CPUs. What is ready in a loop over small arrays is run by one thread, in an order that needs little memory:
+# to hand it to others takes longer. A single operation is still shared out between threads.
+IN_ORDER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+# And for what is to compile quickly. XLA's newer emitters of fused loops take half as long again; a descent runs as
+# fast without them, a loop over random batches less than half as fast.
+QUICK = {"xla_cpu_use_fusion_emitters": False}
 _directory: Path | None = None
 
 
@@ -43,7 +43,7 @@ def executable(
 ) -> Callable[..., Any]:
     """The function of its arguments' leaves, compiled. structure: of the arguments. static: its keyword arguments.
 
-    quick: with QUICK where that applies.
+    quick: with QUICK, on a CPU.
     """
 
     # A new function every time: jax's caches hold an executable for as long as its function lives.
@@ -51,7 +51,7 @@ def executable(
         return function(*jax.tree.unflatten(structure, leaves), **static)
 
     of_leaves.__name__ = function.__name__
-    options = _quick() if quick else {}
+    options = _options(quick)
     path = _file_of(function, structure, leaves, static)
     if path is None:
         return jax.jit(of_leaves).lower(*leaves).compile(compiler_options=options)
@@ -80,7 +80,7 @@ class _Lowered(NamedTuple):
         flat.__name__ = function.__name__
         return cls(export.export(jax.jit(flat))(*leaves), returned[0])
 
-    def compile(self, options: dict[str, str | bool]) -> Callable[..., Any]:
+    def compile(self, options: dict[str, Any]) -> Callable[..., Any]:
         compiled = jax.jit(self.exported.call).lower(*self.exported.in_avals).compile(compiler_options=options)
         return lambda *leaves: jax.tree.unflatten(self.returned, compiled(*leaves))
 
@@ -109,15 +109,18 @@ def _tells(value: Any) -> bool:
 
 
 @cache
-def _quick() -> dict[str, str | bool]:
-    """QUICK on a CPU, if this XLA knows it."""
-    if jax.default_backend() != "cpu":
-        return {}
+def _options(quick: bool) -> dict[str, Any]:
+    """What this XLA knows of IN_ORDER and QUICK; nothing but on a CPU."""
+    wanted = {**IN_ORDER, **(QUICK if quick else {})} if jax.default_backend() == "cpu" else {}
+    return {name: value for name, value in wanted.items() if _knows({name: value})}
+
+
+def _knows(option: dict[str, Any]) -> bool:
     try:
-        jax.jit(lambda x: -x).lower(0.0).compile(compiler_options=QUICK)
+        jax.jit(lambda x: -x).lower(0.0).compile(compiler_options=option)
     except jax.errors.JaxRuntimeError:
-        return {}
-    return QUICK
+        return False
+    return True
 
 
 @cache
