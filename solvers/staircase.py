@@ -205,7 +205,7 @@ def ladder(problem: Problem, *, end_by_newton: bool = False) -> tuple[float, ...
     tau = float(problem.tau)
     if problem.bound_is_attained:
         return (tau,) if tau == TEMPERATE else (TEMPERATE, tau)
-    if problem.nonneg and problem.d < problem.k:
+    if problem.is_crowded:
         return (tau,)
     last = COLD if end_by_newton else tau
     rungs = [TEMPERATE * COOLING**rung for rung in range(64)]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flint import arb, ctx
 from problems import family, reduced, step
+from scipy.linalg import helmert
 
 import ufm
 from solvers.certification import certifier as certificates
@@ -11,8 +12,9 @@ from solvers.certification.balls import precision
 from solvers.certification.certificate import Proof
 from solvers.certification.lower_bounds import frame_loss, kkt_dual, matrix_bound, repaired
 from solvers.certification.orbit_problem import Point, loss
-from solvers.certification.polish import OrbitLoss, factor, polish
+from solvers.certification.polish import SPREAD, OrbitLoss, factor, parted, polish
 from solvers.certification.relaxation import solve_relaxation
+from ufm.batching import bind, partition
 
 
 @pytest.mark.parametrize("tau", [0.1, 1.0])
@@ -131,3 +133,52 @@ def test_factor_keeps_the_gram_within_components_only():
     U = factor(problem, np.kron(np.eye(2), simplex)[np.ix_([0, 2, 1, 3], [0, 2, 1, 3])], 1)
     pairs = [sorted(batch) for batch in problem.batches]
     assert all(abs(U[a] @ U[b] + 1) < 1e-12 for a, b in pairs)
+
+
+def expanded(rows, index, sizes):
+    """The points of theory, 4.22 (a): samples of an orbit about its row, on a regular simplex of their own."""
+    r = rows.shape[1] - 1
+    H = np.pad(rows[index, :-1], ((0, 0), (0, int((sizes - 1).sum()))))
+    first = r + np.cumsum(sizes - 1) - (sizes - 1)
+    for orbit, size in enumerate(sizes):
+        if size > 1:
+            simplex = helmert(size).T * np.sqrt(size / (size - 1))
+            H[index == orbit, first[orbit] : first[orbit] + size - 1] = rows[orbit, -1] * simplex
+    return H
+
+
+@pytest.mark.parametrize(("n", "size"), [(12, 6), (15, 9), pytest.param(18, 9, marks=pytest.mark.thorough)])
+def test_where_orbits_spread_the_bound_is_that_of_a_point_and_certifies_it(n, size):
+    """theory, 4.22: the best point with one row an orbit is above the bound; that whose samples differ attains it."""
+    labels = np.arange(n) % 3
+    batches = bind(partition(n, size, 0), labels, 1, 0)
+
+    def given(d, **counts):
+        return ufm.Problem(labels, d=d, tau=0.1, batches=batches, nonneg=False, **counts)
+
+    certifier = certificates.Certifier(given(6), conic=False)
+    assert certifier.lower_bound.source == SPREAD
+    collapsed = certifier.certify(certifier.better.placed()[certifier.orbits.index])
+    assert collapsed.status is Proof.INCONCLUSIVE
+    assert "samples of an orbit differ" in collapsed.reason
+    assert collapsed.gap > 10 * collapsed.margin
+
+    rows = parted(certifier.problem, polish(certifier.problem, certifier.better.placed()))
+    H = expanded(rows, certifier.orbits.index, np.array(certifier.problem.sizes))
+    wide = given(H.shape[1])
+    assert np.linalg.norm(H, axis=1).max() < 1 + 1e-14
+    lower, upper = collapsed.lower, float(ufm.scl_loss(H, wide))
+    assert abs(upper - lower) < 1e-13 * lower
+    assert upper < collapsed.upper - 10 * collapsed.margin
+    # Each sample a point of its own, as with counts of 1: nothing is averaged over orbits.
+    apart = given(H.shape[1], counts=np.ones(np.shape(wide.batches)))
+    assert certificates.Certifier(apart, conic=False).certify(H).status is Proof.CERTIFIED
+
+
+@pytest.mark.parametrize(("tau", "batches"), [(0.1, None), (1.0, "bound")])
+def test_no_orbit_parts_in_the_full_batch_or_where_it_is_warm(tau, batches):
+    labels = np.arange(18) % 3
+    given = None if batches is None else bind(partition(18, 9, 0), labels, 1, 0)
+    certifier = certificates.Certifier(ufm.Problem(labels, d=6, tau=tau, batches=given, nonneg=False), conic=False)
+    assert parted(certifier.problem, polish(certifier.problem, certifier.better.placed())) is None
+    assert certifier.certify(certifier.better.placed()[certifier.orbits.index]).status is Proof.CERTIFIED

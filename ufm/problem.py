@@ -187,6 +187,12 @@ class Problem(Readable, eqx.Module):
         return float(self.tau) * min(self.loss.temperatures)
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether classes have to share coordinates: UFM+ with d < k. What has merged there does not part again in the
+        cold."""
+        return self.nonneg and self.d < self.k
+
+    @property
     def bound_is_attained(self) -> bool:
         """Whether Theorem 1 promises the bound to be attained: UFM+ with d >= k, and no loss that frames may not
         minimise."""

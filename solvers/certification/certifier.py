@@ -30,7 +30,7 @@ from solvers.certification.lower_bounds import (
     stationarity_bound,
 )
 from solvers.certification.orbit_problem import OrbitProblem, Point, loss, loss_and_gradient, orthogonal_frame
-from solvers.certification.polish import MOST_POLISHED_ENTRIES, polish, polished_points
+from solvers.certification.polish import MOST_POLISHED_ENTRIES, SPREAD, polish, polished_points
 from solvers.certification.relaxation import ConicSolution, conic_bounds, solve_relaxation
 from solvers.certification.rounding import on_ball, snap
 from solvers.certification.stability import Edges, implied, may_imply, pair_weights
@@ -51,6 +51,12 @@ MOST_ORBITS_FOR_A_SOLVER = 64
 FEW_COORDINATES = (
     "proved is that no point, in any dimension, has a loss below the lower bound; not, that it is attained in d = {d} "
     "dimensions, nor whether this point is a minimiser there"
+)
+
+# What bounds that do not meet say where samples of an orbit part (theory, 4.22).
+SPREADS = (
+    "at the minimiser in any dimension samples of an orbit differ, so that no point with one row an orbit is one, and "
+    "it may take more coordinates than d; the gap bounds how far this point is from it"
 )
 
 
@@ -302,6 +308,8 @@ class Certifier:
                 f"{meet_but}, and with d < k they need not: {FEW_COORDINATES.format(d=self.problem.d)}",
                 None,
             )
+        if self.lower_bound.source == SPREAD:
+            return Proof.INCONCLUSIVE, f"{meet_but}: {SPREADS}", None
         return Proof.INCONCLUSIVE, f"{meet_but}, and no better point is known", None
 
 

@@ -159,19 +159,28 @@ def repaired(problem: OrbitProblem, dual: MatrixDual) -> MatrixDual | None:
     return None
 
 
-def kkt_dual(problem: OrbitProblem, gram: Float[np.ndarray, "m m"], *, touching: float = 1e-9) -> MatrixDual:
+def kkt_dual(
+    problem: OrbitProblem,
+    gram: Float[np.ndarray, "m m"],
+    *,
+    touching: float = 1e-9,
+    means: Float[np.ndarray, "m m"] | None = None,
+) -> MatrixDual:
     """The multipliers read off a stationary point: v_a = -(C G)_aa / G_aa, N = max(C, 0) where G <= touching.
 
     Orbits with G_aa <= touching get v_a = 0. No conic solver and no theorem (theory, 4.7). The result
     is approximate; see `repaired`.
+    means: the inner products of the means of orbits where their samples differ (theory, 4.22): the diagonal of `gram`
+    is that of two different samples then, and the conditions on sums over orbits are those of the means.
     """
     gram = (gram + gram.T) / 2
+    means = gram if means is None else means
     sizes = np.array(problem.sizes, dtype=float)
     with ctx.workprec(problem.bits):
         _, table = loss_and_gradient(problem, balls(gram))
     C = np.array([[float(entry) for entry in row] for row in table])
-    paired = (C * gram) @ sizes - np.diag(C) * np.diag(gram)
-    norms = np.diag(gram)
+    paired = (C * means) @ sizes - np.diag(C) * np.diag(means)
+    norms = np.diag(means)
     alive = norms > touching
     v = np.where(alive, -paired / np.where(alive, norms, 1.0), 0.0)
     N = np.where((gram <= touching) & (C > 0), C, 0.0) if problem.nonneg else np.zeros_like(C)

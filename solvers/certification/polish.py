@@ -2,6 +2,10 @@ r"""Stationary points of UFM over orbits to full double accuracy, by Newton's me
 
     minimise L(U U^T)  over U (m, r), one row an orbit, ||u_a|| <= 1
 
+and, where samples of an orbit want to part, over U and spreads s (m,) as well (theory, 4.22): every sample of orbit a
+lies s_a from u_a, in directions of its own that sum to 0, so that G_aa = ||u_a||^2 - s_a^2 / (n_a - 1) and
+||u_a||^2 + s_a^2 <= 1. The spread is the last column of the rows then.
+
 A dual read off a point is as good as the point is stationary, so a point that is to prove the optimum
 to 1e-12 needs more than a first-order method gives. Second-order stationary points of rank below r are
 global minimisers among collapsed points (theory, 4.10); `solvers.certification.lower_bounds` decides whether that is
@@ -10,7 +14,7 @@ so, nothing here does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +22,14 @@ from scipy.linalg import helmert
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
-from solvers.certification.lower_bounds import MOST_ORBITS_IN_A_MATRIX, LowerBound, stationarity_bound
+from solvers.certification.lower_bounds import (
+    MOST_ORBITS_IN_A_MATRIX,
+    LowerBound,
+    evaluated,
+    kkt_dual,
+    repaired,
+    stationarity_bound,
+)
 from solvers.certification.orbit_problem import OrbitProblem, Point
 from solvers.certification.relaxation import ConicSolution
 from solvers.certification.rounding import on_ball
@@ -28,6 +39,10 @@ MOST_POLISHED_ENTRIES = 800
 ON_SPHERE = 1e-9
 # A principal axis along which rows extend by less than this share of the largest may be on its way to zero.
 NO_EXTENT = 1e-3
+# The source of a bound at whose point samples of an orbit differ.
+SPREAD = "stationarity conditions where samples of an orbit part"
+# Spread that orbits begin with where they are to part: at 0 nothing pulls.
+STIR = 1e-2
 
 
 @dataclass(frozen=True)
@@ -159,24 +174,30 @@ def of_numerical_rank(U: Float[np.ndarray, "m r"]) -> Float[np.ndarray, "m s"]:
     return (left * extent)[:, kept]
 
 
-def polish(problem: OrbitProblem, U: Float[np.ndarray, "m r"], *, steps: int = 200) -> Float[np.ndarray, "m r"]:
-    """A stationary point near U of L(U U^T) over ||u_a|| <= 1, by Newton steps that never go uphill.
+Within = Float[np.ndarray, " m"] | None
+
+
+def polish(
+    problem: OrbitProblem, U: Float[np.ndarray, "m r"], *, steps: int = 200, spread: bool = False
+) -> Float[np.ndarray, "m r"]:
+    """A stationary point near U of L over ||u_a|| <= 1, by Newton steps that never go uphill.
 
     Each step solves in the tangent space of the spheres that bind, with negative curvature turned
     positive and the rotations (curvature 0) left out; O((m r)^3). Stops when neither the loss nor the
-    residual improves.
+    residual improves. spread: the last column holds spreads; else all rows of an orbit are one.
     """
     orbit_loss = OrbitLoss(problem)
+    within = _within(problem) if spread else None
     U = _into_ball(U)
-    state = _residual(orbit_loss, problem, U)
+    state = _residual(orbit_loss, problem, U, within)
     for _ in range(steps):
-        step = _newton_step(orbit_loss, problem, U, state)
+        step = _newton_step(orbit_loss, problem, U, state, within)
         noise = 1e-13 * abs(state.value)
         # Below the noise of the loss only the residual can tell, and only of a full step.
         seen = state.size**2 > noise
         for exponent in range(30 if seen else 1):
             trial = _into_ball(U + 0.5**exponent * step)
-            at_trial = _residual(orbit_loss, problem, trial)
+            at_trial = _residual(orbit_loss, problem, trial, within)
             if at_trial.value < state.value - noise or (
                 at_trial.value <= state.value + noise and at_trial.size < 0.9 * state.size
             ):
@@ -185,6 +206,30 @@ def polish(problem: OrbitProblem, U: Float[np.ndarray, "m r"], *, steps: int = 2
         else:
             return U
     return U
+
+
+def _within(problem: OrbitProblem) -> Float[np.ndarray, " m"]:
+    """1 / (n_a - 1), what a squared spread takes from the inner product of two samples; 0 for a lone one."""
+    sizes = np.array(problem.sizes, dtype=float)
+    return np.where(sizes > 1, 1.0 / np.maximum(sizes - 1.0, 1.0), 0.0)
+
+
+def _products(V: Float[np.ndarray, "*q m r"], U: Float[np.ndarray, "m r"], within: Within) -> np.ndarray:
+    """Inner products of samples of V with those of U; on the diagonal, of two different ones."""
+    if within is None:
+        return V @ U.T
+    products = V[..., :-1] @ U[:, :-1].T
+    each = np.arange(len(U))
+    products[..., each, each] -= within * V[..., -1] * U[:, -1]
+    return products
+
+
+def _pulled(K: Float[np.ndarray, "*q m m"], U: Float[np.ndarray, "*p m r"], within: Within) -> np.ndarray:
+    """The force of K on the rows: half the gradient, in U, of <K, products of U and U>."""
+    force = K @ U
+    if within is not None:
+        force[..., -1] = -np.diagonal(K, axis1=-2, axis2=-1) * within * U[..., -1]
+    return force
 
 
 @dataclass(frozen=True)
@@ -203,10 +248,10 @@ def _into_ball(U: np.ndarray) -> np.ndarray:
     return np.where(norms > 1 - ON_SPHERE, U / np.maximum(norms, 1e-300), U)
 
 
-def _residual(orbit_loss: OrbitLoss, problem: OrbitProblem, U: np.ndarray) -> _State:
-    value, K = orbit_loss.value_and_gradient(U @ U.T)
+def _residual(orbit_loss: OrbitLoss, problem: OrbitProblem, U: np.ndarray, within: Within) -> _State:
+    value, K = orbit_loss.value_and_gradient(_products(U, U, within))
     K = (K + K.T) / 2
-    force = K @ U
+    force = _pulled(K, U, within)
     radial = -(force * U).sum(axis=1)
     binding = (np.linalg.norm(U, axis=1) > 1 - 2 * ON_SPHERE) & (radial > 0)
     multipliers = np.where(binding, radial, 0.0)
@@ -214,7 +259,9 @@ def _residual(orbit_loss: OrbitLoss, problem: OrbitProblem, U: np.ndarray) -> _S
     return _State(value, K, multipliers, residual, float(np.linalg.norm(residual)))
 
 
-def _newton_step(orbit_loss: OrbitLoss, problem: OrbitProblem, U: np.ndarray, state: _State) -> np.ndarray:
+def _newton_step(
+    orbit_loss: OrbitLoss, problem: OrbitProblem, U: np.ndarray, state: _State, within: Within
+) -> np.ndarray:
     m, r = U.shape
     scale = 1 / np.sqrt(np.array(problem.sizes, dtype=float))
     basis = np.zeros((m * r, m, r))
@@ -222,10 +269,11 @@ def _newton_step(orbit_loss: OrbitLoss, problem: OrbitProblem, U: np.ndarray, st
     bound = state.multipliers > 0
     radial = (basis * U).sum(axis=2) * bound
     basis = (basis - radial[:, :, None] * U) * scale[None, :, None]
-    across = basis @ U.T
-    dK = orbit_loss.curvature(U @ U.T, across + across.transpose(0, 2, 1))
+    across = _products(basis, U, within)
+    dK = orbit_loss.curvature(_products(U, U, within), across + across.transpose(0, 2, 1))
     dK = (dK + dK.transpose(0, 2, 1)) / 2
-    change = 2 * (state.K @ basis + dK @ U + state.multipliers[None, :, None] * basis)
+    pulls = _pulled(state.K, basis, within) + _pulled(dK, U, within)
+    change = 2 * (pulls + state.multipliers[None, :, None] * basis)
     hessian = basis.reshape(m * r, -1) @ change.reshape(m * r, -1).T
     eigenvalues, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
     magnitude = np.abs(eigenvalues)
@@ -257,12 +305,32 @@ def polished_points(problem: OrbitProblem, solution: ConicSolution | None) -> tu
     starts = [noise + centred[np.array(problem.classes), :r]]
     if solution is not None:
         starts.append(factor(problem, solution.gram, r))
-    bounds = []
+    bounds, stationary = [], []
     for start in starts:
         wide = polish(problem, start)
         for rows in (wide, polish(problem, of_numerical_rank(wide))):
             bounds.append(stationarity_bound(problem, on_ball(rows)))
+            stationary.append(rows)
             if rows.shape[1] > problem.d:
                 rows = polish(problem, factor(problem, rows @ rows.T, problem.d))
             points.append(on_ball(np.pad(rows, ((0, 0), (0, problem.d - rows.shape[1])))))
+    lowest = min(stationary, key=lambda rows: OrbitLoss(problem).value_and_gradient(rows @ rows.T)[0])
+    bounds.append(spread_bound(problem, lowest))
     return points, [bound for bound in bounds if bound is not None]
+
+
+def parted(problem: OrbitProblem, U: Float[np.ndarray, "m r"]) -> Float[np.ndarray, "m r+1"] | None:
+    """Rows and spreads, as of `polish`, to which a stationary point U goes on; None if no orbit wants to part (4.15)."""
+    K = OrbitLoss(problem).value_and_gradient(U @ U.T)[1]
+    parts = (_within(problem) > 0) & (np.diagonal(K) > 0)
+    return polish(problem, np.column_stack([U, STIR * parts]), spread=True) if parts.any() else None
+
+
+def spread_bound(problem: OrbitProblem, U: Float[np.ndarray, "m r"]) -> LowerBound | None:
+    """The lower bound read off where the stationary point U goes on to (theory, 4.22); None if nothing is proved."""
+    rows = parted(problem, U)
+    if rows is None:
+        return None
+    means = rows[:, :-1] @ rows[:, :-1].T
+    dual = kkt_dual(problem, _products(rows, rows, _within(problem)), means=means)
+    return evaluated(problem, repaired(problem, replace(dual, source=SPREAD)))

@@ -131,11 +131,9 @@ def starts_on_orbits(
 
 
 def begins_on_orbits(problem: Problem, symmetry: Orbits) -> bool:
-    """Whether starts are drawn on the orbits (`starts_on_orbits`): every orbit is a point, or d < k under the ReLU.
-
-    There a collapse merges classes, which do not part again where it is cold.
-    """
-    return len(symmetry) == problem.num_points or (problem.nonneg and problem.d < problem.k)
+    """Whether starts are drawn on the orbits (`starts_on_orbits`): every orbit is a point, or a collapse would merge
+    classes for good."""
+    return len(symmetry) == problem.num_points or problem.is_crowded
 
 
 def prepare_starts(quotient: Problem, symmetry: Orbits) -> None:
