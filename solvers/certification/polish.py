@@ -320,7 +320,7 @@ def polished_points(problem: OrbitProblem, solution: ConicSolution | None) -> tu
 
 
 def parted(problem: OrbitProblem, U: Float[np.ndarray, "m r"]) -> Float[np.ndarray, "m r+1"] | None:
-    """Rows and spreads, as of `polish`, to which a stationary point U goes on; None if no orbit wants to part (4.15)."""
+    """Rows and spreads (`polish`) where a stationary point U goes on to; None if no orbit wants to part (4.15)."""
     K = OrbitLoss(problem).value_and_gradient(U @ U.T)[1]
     parts = (_within(problem) > 0) & (np.diagonal(K) > 0)
     return polish(problem, np.column_stack([U, STIR * parts]), spread=True) if parts.any() else None
