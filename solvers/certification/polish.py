@@ -315,7 +315,8 @@ def polished_points(problem: OrbitProblem, solution: ConicSolution | None) -> tu
                 rows = polish(problem, factor(problem, rows @ rows.T, problem.d))
             points.append(on_ball(np.pad(rows, ((0, 0), (0, problem.d - rows.shape[1])))))
     lowest = min(stationary, key=lambda rows: OrbitLoss(problem).value_and_gradient(rows @ rows.T)[0])
-    bounds.append(spread_bound(problem, lowest))
+    if of_numerical_rank(lowest).shape[1] < r:  # else more columns come before spreads
+        bounds.append(spread_bound(problem, lowest))
     return points, [bound for bound in bounds if bound is not None]
 
 
