@@ -47,7 +47,8 @@ def geometry_metrics(
 
     spread: of samples about the rows that stand for them, if they are not identical: second moments along the axes of
     the scatter of the class means (`between`), summed over samples. They count in beta_nc, and in trace_sw.
-    collapsed: known that every class is one row: nothing is to be measured within classes, and beta_nc is 0.
+    collapsed: known that every class is one row: nothing is to be measured within classes, a spread has no meaning, and
+    beta_nc is 0.
 
     S_W is the average over samples of (h - mu_c)(h - mu_c)^T; S_B the average over classes of
     (mu_c - mu)(mu_c - mu)^T, mu the mean of class means. Never NaN for finite H: if all class means

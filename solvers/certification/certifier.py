@@ -53,10 +53,11 @@ FEW_COORDINATES = (
     "dimensions, nor whether this point is a minimiser there"
 )
 
-# What bounds that do not meet say where samples of an orbit part (theory, 4.22).
+# What bounds that do not meet say where the best was read off a point whose orbits part (theory, 4.22).
 SPREADS = (
-    "at the minimiser in any dimension samples of an orbit differ, so that no point with one row an orbit is one, and "
-    "it may take more coordinates than d; the gap bounds how far this point is from it"
+    "a lower bound was read off a point at which samples of an orbit differ, and which may take more coordinates than "
+    "d; no point with one row an orbit need attain it, and the gap bounds how far this one is from the best in any "
+    "dimension"
 )
 
 

@@ -43,6 +43,8 @@ NO_EXTENT = 1e-3
 SPREAD = "stationarity conditions where samples of an orbit part"
 # Spread that orbits begin with where they are to part: at 0 nothing pulls.
 STIR = 1e-2
+# What `_within` returns where the last column of the rows holds spreads; None where it is one like the others.
+Within = Float[np.ndarray, " m"] | None
 
 
 @dataclass(frozen=True)
@@ -172,9 +174,6 @@ def of_numerical_rank(U: Float[np.ndarray, "m r"]) -> Float[np.ndarray, "m s"]:
     left, extent, _ = np.linalg.svd(U, full_matrices=False)
     kept = extent > NO_EXTENT * extent.max()
     return (left * extent)[:, kept]
-
-
-Within = Float[np.ndarray, " m"] | None
 
 
 def polish(
@@ -314,7 +313,8 @@ def polished_points(problem: OrbitProblem, solution: ConicSolution | None) -> tu
             if rows.shape[1] > problem.d:
                 rows = polish(problem, factor(problem, rows @ rows.T, problem.d))
             points.append(on_ball(np.pad(rows, ((0, 0), (0, problem.d - rows.shape[1])))))
-    lowest = min(stationary, key=lambda rows: OrbitLoss(problem).value_and_gradient(rows @ rows.T)[0])
+    of_gram = OrbitLoss(problem).value_and_gradient
+    lowest = min(stationary, key=lambda rows: of_gram(rows @ rows.T)[0])
     if of_numerical_rank(lowest).shape[1] < r:  # else more columns come before spreads
         bounds.append(spread_bound(problem, lowest))
     return points, [bound for bound in bounds if bound is not None]

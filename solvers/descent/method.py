@@ -107,8 +107,13 @@ class Lane(NamedTuple):
 
 def line(steps: Int[Array, ""], now: Iterate, problem: Problem, *, keep_H: bool = False) -> Record:
     """The line of a history at an iterate: excess, residual and geometry; the point too, if that is to be kept."""
-    given = {"k": problem.k, "multiplicity": problem.multiplicity, "collapsed": problem.num_points == problem.k}
-    geometry = geometry_metrics(now.H, problem.labels, **given)
+    geometry = geometry_metrics(
+        now.H,
+        problem.labels,
+        k=problem.k,
+        multiplicity=problem.multiplicity,
+        collapsed=problem.num_points == problem.k,  # every class of a problem that is solved is present
+    )
     return Record(
         steps,
         now.excess,

@@ -213,9 +213,9 @@ def _direction(
     both = jnp.concatenate([usable, usable])
     rows = jnp.where(both[:, None], rows, 0.0)
     products = jnp.where(both[:, None] & both, products, 0.0)
-    below, idle = jnp.tril(products[:p, p:], -1), jnp.where(both, 0.0, 1.0)
-    lower = jnp.diag(jnp.where(usable, curvature, 0.0))
-    M = jnp.block([[theta * products[:p, :p], below], [below.T, -lower]]) + jnp.diag(idle)
+    D, L = jnp.diag(jnp.diagonal(products[:p, p:])), jnp.tril(products[:p, p:], -1)
+    idle = jnp.diag(jnp.where(both, 0.0, 1.0))
+    M = jnp.block([[theta * products[:p, :p], L], [L.T, -D]]) + idle
     scale = jnp.concatenate([jnp.full(p, theta), jnp.ones(p)])  # W = scale rows
 
     def minimiser(pressed: Bool[Array, " N"]) -> Float[Array, " N"]:
