@@ -151,6 +151,7 @@ def evaluate(
     unit: Bool[Array, " m"] | None = None,
     first: Int[Array, ""] | int = 0,
     blocks: int | None = None,
+    along: Float[Array, "m w"] | None = None,
 ) -> Evaluation:
     """Loss, excess, gradient and pair weights in one sweep over blocks of anchors.
 
@@ -158,6 +159,8 @@ def evaluate(
     more than a minority has to say. By default norms are what they are.
     first, blocks: sweep so many blocks of each batch (`anchor_blocks`) from this one on; all by default. The sums of
     parts that cover all blocks are the whole.
+    along: K V in the place of the gradient K H, for any V (m, w); K is the symmetric matrix of the derivatives in the
+    inner products of the points, all samples of a point together. V = I gives K itself.
 
     Time O(sum_B n_B^2 d), memory O(m d + BLOCK_ENTRIES). With with_gradient=False the gradient and
     the pair weights are zeros.
@@ -167,12 +170,12 @@ def evaluate(
 
     def of_batch(batch: Batch) -> Evaluation:
         terms = anchor_terms(problem, batch)
-        inside = _features(H, problem, batch, unit)
+        inside = _features(H, problem, batch, unit, along)
 
         def of_block(part: Evaluation, block: Array) -> tuple[Evaluation, None]:
             return jax.tree.map(jnp.add, part, _block(inside, terms, problem, block * rows, rows, with_gradient)), None
 
-        return jax.lax.scan(of_block, _zeros(inside.row), swept)[0]
+        return jax.lax.scan(of_block, _zeros(inside.acted_on), swept)[0]
 
     def of_batches(total: Evaluation, batches: Batch) -> tuple[Evaluation, None]:
         parts = jax.vmap(of_batch)(batches)
@@ -192,7 +195,7 @@ def evaluate(
         lambda of: jnp.pad(of, [(0, missing)] + [(0, 0)] * (of.ndim - 1)), (problem.counts, problem.weights)
     )
     grouped = jax.tree.map(lambda of: of.reshape(-1, together, *of.shape[1:]), Batch(batches, *others))
-    return jax.lax.scan(of_batches, _zeros(H), grouped)[0]
+    return jax.lax.scan(of_batches, _zeros(H if along is None else along), grouped)[0]
 
 
 def batch_gradient(H: Float[Array, "m d"], problem: Problem, members: Int[Array, " s"]) -> Float[Array, "s d"]:
@@ -232,16 +235,26 @@ def _zeros(H: Float[Array, "m d"]) -> Evaluation:
 
 
 class _Features(NamedTuple):
-    """Per slot of a batch: row, offset from its class mean in the batch, 1 - ||h||^2, label, multiplicity."""
+    """Per slot of a batch: row, offset from its class mean in the batch, 1 - ||h||^2, label, multiplicity.
+
+    acted_on: what the derivatives in the inner products are multiplied with; the row, for the gradient.
+    """
 
     row: Float[Array, "s d"]
     offset: Float[Array, "s d"]
     norm_deficit: Float[Array, " s"]
     label: Int[Array, " s"]
     weight: Float[Array, " s"]
+    acted_on: Float[Array, "s w"]
 
 
-def _features(H: Float[Array, "m d"], problem: Problem, batch: Batch, unit: Bool[Array, " m"] | None) -> _Features:
+def _features(
+    H: Float[Array, "m d"],
+    problem: Problem,
+    batch: Batch,
+    unit: Bool[Array, " m"] | None,
+    along: Float[Array, "m w"] | None = None,
+) -> _Features:
     """The features of the members of one batch; padding gets weight 0 and a row of zeros.
 
     The mean is the batch's own: a class that falls apart into collapsed parts in different batches
@@ -253,7 +266,8 @@ def _features(H: Float[Array, "m d"], problem: Problem, batch: Batch, unit: Bool
     total = grouped_sum(row * weight[:, None], label, problem.k)
     mean = total / jnp.maximum(grouped_sum(weight, label, problem.k), 1.0)[:, None]
     deficit = norm_deficit(row) if unit is None else jnp.where(unit[members], 0.0, norm_deficit(row))
-    return _Features(row, row - mean[label], deficit, label, weight)
+    acted_on = row if along is None else jnp.where(weight[:, None] > 0, along[members], 0.0)
+    return _Features(row, row - mean[label], deficit, label, weight, acted_on)
 
 
 def _block(
@@ -289,7 +303,7 @@ def _block(
     row = ROWS[problem.loss.kind](pairs, own, problem, with_gradient)
     loss, gap = jnp.sum(own.weight * row.loss), jnp.sum(own.weight * row.gap)
     if row.C is None:
-        return _zeros(batch.row)._replace(loss=loss, excess=gap)
+        return _zeros(batch.acted_on)._replace(loss=loss, excess=gap)
 
     C = row.C
     magnitude = jnp.abs(C)
@@ -310,7 +324,7 @@ def _block(
     return Evaluation(
         loss,
         gap,
-        at_slots(C @ batch.row, C.T @ anchor.row),
+        at_slots(C @ batch.acted_on, C.T @ anchor.acted_on),
         at_slots(step.sum(axis=1), step.sum(axis=0)),
         at_slots(force.sum(axis=1), force.sum(axis=0)),
         0.5 * at_slots(mismatch.sum(axis=1), mismatch.sum(axis=0)),

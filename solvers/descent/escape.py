@@ -24,6 +24,7 @@ from scipy.sparse.csgraph import connected_components
 from solvers.descent.batch_graph import BatchGraph, light_cover
 from solvers.descent.lanes import Outcome, Schedule, Start, run_lanes
 from solvers.descent.method import Method, Record, joined
+from solvers.descent.saddles import off_saddle
 from solvers.descent.stopping import Status
 from ufm.problem import PADDING, Problem
 
@@ -88,8 +89,15 @@ class Climb:
         """The histories of all descents, iterations counted through."""
         return joined([(descent.history, descent.steps) for descent in self.descents])
 
-    def mended(self, outcome: Outcome, stream: Sequence[int]) -> Float[np.ndarray, "m w"] | None:
-        """Where to go on from there: lifted, compressed or glued; None if nothing is to be mended. stream: seeds."""
+    def mended(self, outcome: Outcome, stream: Sequence[int], tau: float) -> Float[np.ndarray, "m w"] | None:
+        """Where to go on from there: lifted, compressed or glued; None if nothing is to be mended.
+
+        stream: seeds. tau: the temperature that the descent was at.
+        """
+        if not self.problem.nonneg:
+            H = off_saddle(outcome.H, self.problem, tau)
+            self.conflicted = H is not None
+            return H
         if self.graph is None:
             return None
         converged, conflict = outcome.status is Status.CONVERGED, outcome.conflict.max()
@@ -149,7 +157,7 @@ def climb(
     def onward(this: Climb, outcome: Outcome) -> Start | None:
         if outcome.status not in (Status.CONVERGED, Status.STALLED):
             return None
-        H = this.mended(outcome, [*streams[this.index], this.lifts])
+        H = this.mended(outcome, [*streams[this.index], this.lifts], ladder[this.rung])
         if H is not None and this.lifts < max_lifts:
             this.lifts += 1
             return Start(H, ladder[this.rung])
@@ -166,8 +174,14 @@ def climb(
         this.exhausted = start is not None and left <= 0
         if start is not None and left > 0:
             return start
-        if ending is not None and left > 0 and outcome.status in (Status.CONVERGED, Status.STALLED):
+        while ending is not None and left > 0 and this.last.status in (Status.CONVERGED, Status.STALLED):
             this.descents.append(ending(this.index, outcome, left))
+            left = schedule.max_steps - this.steps - starts[this.index].steps
+            H = this.mended(this.last, streams[this.index], float(this.problem.tau))
+            if H is None or this.lifts == max_lifts:
+                break
+            this.lifts += 1
+            outcome = this.last._replace(H=H)
         progress(1)
         return None
 

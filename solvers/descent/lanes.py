@@ -23,6 +23,9 @@ from ufm.problem import Problem
 
 # More lanes wait longer for the slowest among them than they save in calls.
 MOST_LANES = 8
+# The compiler sums in another order for one lane than for several, for which the order is the same however many there
+# are. So that a start ends the same whatever runs beside it there are two at least, of which one may stand still.
+FEWEST_LANES = 2
 
 
 class Entry(NamedTuple):
@@ -79,7 +82,7 @@ class Limits:
         """
         slots = problem.batches.shape[1]
         room = 2**22 // (slots * slots + problem.num_points * problem.d)
-        lanes = int(np.clip(room, 1, min(starts, MOST_LANES)))
+        lanes = int(np.clip(room, 1, min(max(starts, FEWEST_LANES), MOST_LANES)))
         records = Schedule.records if math.isinf(self.max_seconds) else 1
         every = 1 if keep_H else Schedule.every
         return Schedule(lanes, records, every, self.max_steps, self.max_seconds, keep_H)
@@ -103,7 +106,7 @@ class Schedule:
 
     def used(self, starts: int) -> int:
         """Lanes in all for so many starts, equally many on each device."""
-        return devices.count() * min(self.lanes, -(-starts // devices.count()))
+        return devices.count() * min(self.lanes, max(FEWEST_LANES, -(-starts // devices.count())))
 
     @property
     def chunk(self) -> dict[str, int]:
