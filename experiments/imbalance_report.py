@@ -97,13 +97,16 @@ def judged(
 
 
 def unattained(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """What is proved, and what not, where fewer than k coordinates leave the bound unattained; empty elsewhere."""
+    """What is proved, and what not, of cells with d < k in which no start attains the bound; empty if there is none."""
     if "d" not in config or config["d"] >= config["k"]:
         return ""
-    above = max(float(row["best_excess"]) for row in rows)
+    above = [float(row["best_excess"]) for row in rows if int(row["certified"]) == 0]
+    if not above:
+        return ""
     return (
-        f" Proved: no point has a loss below the bound; the best start of each cell is at most {above:.2g} above. Not "
-        "proved: that it is a global minimiser, since the relaxation that the bound comes from knows no d."
+        " Proved: no point has a loss below the bound; where no start is certified, the best one is at most "
+        f"{max(above):.2g} above. Not proved: that it is a global minimiser, since the relaxation that the bound comes "
+        "from knows no d."
     )
 
 

@@ -143,7 +143,7 @@ def checked_cells(config: Config) -> tuple[Config, list[Families]]:
     engine.check(config.dask)
     config, given = given_family(config)
     if config.d < config.k:
-        raise InvalidInput("d", config.d, f"give at least k = {config.k}: below it the bound is not attained")
+        raise InvalidInput("d", config.d, f"give at least k = {config.k}: below it the bound need not be attained")
     families = []
     for R in dict.fromkeys(config.R):
         labels = np.repeat(np.arange(config.k), class_sizes(config, R)) if given is None else np.asarray(given.labels)

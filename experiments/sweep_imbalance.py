@@ -47,7 +47,7 @@ class Config:
     n_min: int = 5
     """Samples of the smallest class. 1 is allowed: such a class has no positives, and its norm is free."""
     d: int = 20
-    """Embedding dimension. d < k is allowed: the bound is then not attained."""
+    """Embedding dimension. d < k is allowed: the bound need not be attained then."""
     tau: tuple[float, ...] = (1.0,)
     """Temperatures of the loss: every R at each of them."""
     inits: int = 32
@@ -135,7 +135,7 @@ def warnings(config: Config) -> list[str]:
     if config.relu and config.d < config.k:
         said.append(
             f"d = {config.d} < k = {config.k}: {config.k} orthogonal nonnegative vectors do not fit, so Theorem 1 does "
-            "not apply. Its bound still holds but is not attained; starts are held against it and the best of them"
+            "not apply. Its bound still holds but need not be attained; starts are held against it and the best of them"
         )
     if config.relu and config.n_min == 1 and config.d >= config.k:
         said.append(

@@ -75,7 +75,7 @@ def balanced_cosine(k: int, d: int, floor: float) -> float:
     """A lower bound of the mean cosine of k vectors in K, attained by a code whose cosines are all equal where k
     divides d: with equal class sizes and in the full batch that is the minimiser (theory, 4.20 c).
 
-    -1/(k-1), UFM's own, from d = 1/((k-1) c^2) on.
+    -1/(k-1), UFM's own for d >= k - 1, from d = 1/((k-1) c^2) on.
     """
     k = whole_number("k", k, 2, "give at least 2 classes")
     d = whole_number("d", d, 1, "give a dimension of at least 1")

@@ -10,8 +10,9 @@ excess of the anchor, least over all its other values, is that of two atoms of m
 
 attained where the others lie in between: the derivative vanishes at e^y = cosh(r / 2 tau). Each of n_a anchors
 pays it, and orbits b, c of at least n' samples have mass n' p at least (`weakest_tie`, at r = 1). log cosh sqrt
-is concave, so a gap below epsilon^2 of this bounds the difference by epsilon. At a point of UFM p is the least
-softmax weight: the Bregman distance of the loss from there is that of a softmax with these masses.
+is concave, so a gap below epsilon^2 of this bounds the difference of two values of one anchor by epsilon, and that
+of any two values of the batch by sqrt(2) epsilon (theory, 5.14). At a point of UFM p is the least softmax weight: the
+Bregman distance of the loss from there is that of a softmax with these masses.
 
 **Chains.** What follows from several together (glued components, components orthogonal through a third, single-class
 batches glued because two of their samples are, values tied through a shared pair) has no price of its own: each
@@ -54,7 +55,7 @@ def weakest_of_samples(problem: OrbitProblem) -> arb | None:
 def weakest_pair(problem: OrbitProblem) -> arb | None:
     """UFM+: the least weight that one batch gives to one effective pair of orbits; None if there is no such pair.
 
-    The loss rises by at least this much times the mean cosine (or the mean of 1 - G_ij) of the pair, so
+    The loss rises by at least this much times the mean inner product (or the mean of 1 - G_ij) of the pair, so
     a gap must be small against it before it says anything about that pair (theory, 2.11).
     """
     weights = []

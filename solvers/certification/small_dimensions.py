@@ -1,7 +1,8 @@
 r"""Fewer coordinates than classes under the ReLU: a rigorous lower bound that knows d (theory, 4.21).
 
-The relaxation of theory, 4.2 knows no d, and for d < k its value, the loss of a frame, is not attained. But the Gram
-matrix of class means is G = sum_{j <= d} x_j x_j^T with x_j in [0, 1]^k, one for each coordinate: for a convex F,
+The relaxation of theory, 4.2 knows no d. For d < k its value, the loss of a frame, is not attained in the full batch if
+all classes have two samples or more, as here (theory, 4.21 c). But the Gram matrix of class means is
+G = sum_{j <= d} x_j x_j^T with x_j in [0, 1]^k, one for each coordinate: for a convex F,
 
     F(G) >= F(G0) + <C, G - G0>,    <C, G> >= d min_x x^T (C + Diag v) x - sum_c v_c G_cc,
 
