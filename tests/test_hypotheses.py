@@ -1,4 +1,4 @@
-"""What the hypotheses of the book's statements are for: a counterexample where one is left out, and the claim with it."""
+"""Hypotheses of the book's statements: a counterexample where one is left out, and the claim with it."""
 
 import math
 from itertools import product

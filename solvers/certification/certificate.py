@@ -36,7 +36,7 @@ class Proof(enum.StrEnum):
     - NOT_CERTIFIED: not a global minimiser. The certificate holds another feasible point whose loss is
       lower, in ball arithmetic, by more than that margin; by less if a chain is broken.
     - INCONCLUSIVE: neither was proved; of the point itself this says nothing. Typical reasons: d < k, where
-      the relaxation is not tight; H not collapsed, hence far from its orbit means; H not yet converged
+      the relaxation need not be tight; H not collapsed, hence far from its orbit means; H not yet converged
       in a model without a better point at hand.
     """
 

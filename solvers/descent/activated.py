@@ -31,9 +31,9 @@ class _State(NamedTuple):
 class Activated:
     """z <- z + update on the loss of h_i = sigma(z_i)/||sigma(z_i)||, z_i in R^d free, without any projection.
 
-    The least loss is that of a constraint set (theory, 1.6): UFM+'s where sigma >= 0, UFM's where sigma takes both signs,
-    if some minimiser there has rows of norm 1 only, as frames have. `problem.nonneg` should say the same, and is what
-    verdict and certificate are about. Whether descent gets there is another question (theory, 5.22).
+    The least loss is that of a constraint set (theory, 1.6): UFM+'s where sigma >= 0, UFM's where sigma takes both
+    signs, if some minimiser there has rows of norm 1 only, as frames have. `problem.nonneg` should say the same, and is
+    what verdict and certificate are about. Whether descent gets there is another question (theory, 5.22).
 
     - activation: a name of `ufm.activations.ACTIVATIONS`, or leaky-relu:SLOPE.
     - normalised: False cuts to the ball instead, h = sigma(z)/max(1, ||sigma(z)||): for GELU and SiLU a set between.
