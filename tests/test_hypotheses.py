@@ -92,6 +92,23 @@ def test_tied_values_without_a_common_anchor_are_bounded_by_the_root_of_two():
 
 
 @given(SEEDS)
+def test_tied_values_of_orbits(seed):
+    """Theory, 5.14 (a): any two values of a batch, at one row an orbit."""
+    rng = np.random.default_rng(seed)
+    sizes, tau = rng.integers(1, 5, int(rng.integers(3, 5))), float(rng.uniform(0.2, 2.0))
+    orbit = np.repeat(np.arange(len(sizes)), sizes)
+    n, alone = len(orbit), [np.flatnonzero(orbit == a).tolist() for a in range(len(sizes))]
+    batches = [list(range(n)), *alone]  # a batch of one orbit makes it one, and costs nothing
+    rows = np.abs(rng.normal(size=(len(sizes), 3)))
+    rows *= rng.uniform(0, 1, (len(sizes), 1)) / np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows[:1] + float(10.0 ** rng.uniform(-3, 0)) * (rows - rows[:1])
+    price = float(weakest(reduced(ufm.Problem([0] * n + [1, 1], 3, tau, batches=batches))))
+    eta = excess(rows[orbit], [0] * n, batches, tau) / price
+    values = [float(rows[orbit[i]] @ rows[orbit[j]]) for i, j in oracles.pairs(n)]
+    assert eta > 1 or max(values) - min(values) <= (2 * eta + 1e-13) ** 0.5 * (1 + 1e-9)
+
+
+@given(SEEDS)
 def test_tied_values_of_samples(seed):
     """Theory, 5.14 (b): any two values of a batch, by 2.12 (a) for one anchor."""
     rng = np.random.default_rng(seed)

@@ -116,6 +116,19 @@ def test_recursion_of_bound_samples_by_drawing():
     np.testing.assert_allclose(matrix @ start, total / draws, rtol=0.02)
 
 
+def test_recursion_beside_one_sample_that_is_not_bound():
+    """Theory, 5.20 (c), with f = 1, where V_F and its row are left out: exactly, by both batches that there are."""
+    tau, eta = 0.5, 0.4
+    law = class_laws(samplers.uniform(4).bound(2), (3, 5))[0]
+    rho, x = law.contraction(tau, eta), np.array([0.3, -1.1, 0.8])
+    expected = np.zeros(3)
+    for drawn, factor, probability in zip(law.drawn, rho, law.probability, strict=True):
+        y, members = x.copy(), slice(0, 2 + drawn)
+        y[members] = x[members].mean() + factor * (x[members] - x[members].mean())
+        expected += probability * _three(y, 2)
+    np.testing.assert_allclose(recursion(law, rho) @ _three(x, 2)[[0, 2]], expected[[0, 2]], rtol=1e-12)
+
+
 def _three(x, a):
     bound, free = x[:a], x[a:]
     apart = len(bound) * len(free) / len(x) * (bound.mean() - free.mean()) ** 2
