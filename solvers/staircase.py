@@ -72,7 +72,7 @@ class Staircase:
         """The solutions of problems of one d, k, tau and model, in compiled functions that they share.
 
         shape: what the orbit problems are padded to. given: starts of the one problem, feasible, in the place of
-        random ones; they go to their orbit means at once. Raises InvalidInput for a problem without orbits
+        random ones; they go to their orbit means at once and descend at the asked temperature alone. Raises InvalidInput for a problem without orbits
         (`ufm.orbits`).
         """
         symmetries = [orbits(problem) for problem in problems]
@@ -89,10 +89,14 @@ class Staircase:
             collapsed = collapsed_starts(quotients, symmetries, seeds, inits, most=limits.max_steps - 1)
         seconds = (time.perf_counter() - began - (compile_seconds() - compiling)) / len(collapsed)
         streams = [(seed, s) for seed in seeds for s in range(inits)]
-        by_newton = all(ends_by_newton(symmetry.quotient) for symmetry in symmetries)
+        cold = all(ends_by_newton(symmetry.quotient) for symmetry in symmetries)
+        allows_newton = all(takes_newton(symmetry.quotient) for symmetry in symmetries)
 
-        def ending(index: int, last: Outcome, most: int) -> Outcome:
-            """The last descent of a start, on the orbits without padding."""
+        def ending(index: int, last: Outcome, most: int) -> Outcome | None:
+            """The last descent of a start, on the orbits without padding: in the cold, or where rounding of the loss
+            ended the descent before the gradient vanished."""
+            if not cold and last.residual <= self.descent.tolerance:
+                return None
             quotient = symmetries[index // inits].quotient
             rng = np.random.default_rng(streams[index])
             own = last.H[: quotient.num_points, : quotient.d]
@@ -107,8 +111,8 @@ class Staircase:
             [Start(start.points, steps=start.steps, seconds=seconds) for start in collapsed],
             schedule,
             streams=streams,
-            ladder=ladder(problems[0], end_by_newton=by_newton),
-            ending=ending if by_newton else None,
+            ladder=ladder(problems[0], end_by_newton=cold) if given is None else (float(problems[0].tau),),
+            ending=ending if allows_newton else None,
             max_lifts=self.max_lifts,
             progress=tell,
         )
@@ -187,10 +191,14 @@ def _assembled(
     )
 
 
+def takes_newton(quotient: Problem) -> bool:
+    """Whether `newton` can descend on the problem: UFM with few orbits."""
+    return not quotient.nonneg and quotient.num_points * (quotient.d + 1) <= MOST_ENTRIES
+
+
 def ends_by_newton(quotient: Problem) -> bool:
-    """Whether the last descent is `newton`: cold UFM with few orbits."""
-    entries = quotient.num_points * (quotient.d + 1)
-    return not quotient.nonneg and quotient.coldest < COLD and entries <= MOST_ENTRIES
+    """Whether the last descent is always `newton`: that of cold UFM."""
+    return takes_newton(quotient) and quotient.coldest < COLD
 
 
 def ladder(problem: Problem, *, end_by_newton: bool = False) -> tuple[float, ...]:

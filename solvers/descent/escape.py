@@ -44,6 +44,9 @@ MOST_JOINING = 0.5
 # Inner product above which rows of two classes overlap.
 OVERLAP = 1e-6
 
+# From the index of a start, where it stands and the steps that are left to where another method takes it.
+Ending = Callable[[int, Outcome, int], Outcome | None]
+
 
 @dataclass
 class Climb:
@@ -132,7 +135,7 @@ def climb(
     *,
     streams: Sequence[tuple[int, int]],
     ladder: Sequence[float] = (),
-    ending: Callable[[int, Outcome, int], Outcome] | None = None,
+    ending: Ending | None = None,
     max_lifts: int = 50,
     progress: Callable[[int], None],
 ) -> list[Climb]:
@@ -142,7 +145,7 @@ def climb(
     - streams: seeds of the random numbers of each start.
     - ladder: temperatures to descend at one after the other, each from where the one before ended; the last is that of
       the problem, which is all there is by default.
-    - ending: a last descent from where a start ended, of at most so many steps, by another method.
+    - ending: a last descent from where a start ended, of at most so many steps, by another method; None if it needs none.
 
     Starts live in d + spare coordinates from the first; coordinates nobody uses stay exactly zero
     under projected gradient, so a start descends in R^d until it is first lifted.
@@ -166,22 +169,30 @@ def climb(
             return Start(outcome.H, ladder[this.rung])
         return None
 
+    def left_to(this: Climb) -> int:
+        return schedule.max_steps - this.steps - starts[this.index].steps
+
+    def end_of(this: Climb, outcome: Outcome, ending: Ending) -> None:
+        """The last descent of a start, and another one from wherever that leads to a saddle."""
+        last = ending(this.index, outcome, left_to(this)) if left_to(this) > 0 else None
+        while last is not None:
+            this.descents.append(last)
+            H = this.mended(last, streams[this.index], float(this.problem.tau))
+            if H is None or this.lifts == max_lifts or left_to(this) <= 0:
+                return
+            this.lifts += 1
+            last = ending(this.index, last._replace(H=H, residual=np.inf), left_to(this))
+
     def finished(outcome: Outcome) -> Start | None:
         this = climbs[outcome.key]
         this.descents.append(outcome)
         start = onward(this, outcome)
-        left = schedule.max_steps - this.steps - starts[this.index].steps
+        left = left_to(this)
         this.exhausted = start is not None and left <= 0
         if start is not None and left > 0:
             return start
-        while ending is not None and left > 0 and this.last.status in (Status.CONVERGED, Status.STALLED):
-            this.descents.append(ending(this.index, outcome, left))
-            left = schedule.max_steps - this.steps - starts[this.index].steps
-            H = this.mended(this.last, streams[this.index], float(this.problem.tau))
-            if H is None or this.lifts == max_lifts:
-                break
-            this.lifts += 1
-            outcome = this.last._replace(H=H)
+        if ending is not None and outcome.status in (Status.CONVERGED, Status.STALLED):
+            end_of(this, outcome, ending)
         progress(1)
         return None
 

@@ -57,22 +57,28 @@ def newton(
     shape = (len(H), H.shape[1] + 1)
     inside = np.sqrt(np.maximum(1.0 - np.sum(H**2, axis=1, keepdims=True), 0.0))
     u = np.concatenate([H, inside], axis=1) + STIR * rng.standard_normal(shape)
-    scale = float(_evaluated(u, problem)[2])
+    # Rows are scaled by the root of the force on them, so that a minority counts as much as a majority.
+    force = np.asarray(_evaluated(u, problem)[2])
+    scale = float(force.max())
+    root = np.broadcast_to(np.sqrt(np.where(force > 0, force / scale, 1.0))[:, None], shape).ravel()
     lines: list[Record] = []
     began, compiling = time.perf_counter(), compile_seconds()
 
     def spent() -> float:
         return time.perf_counter() - began - (compile_seconds() - compiling)
 
+    def rows(flat: np.ndarray) -> np.ndarray:
+        return (flat / root).reshape(shape)
+
     def measured(flat: np.ndarray) -> tuple[Iterate, Record]:
-        return jax.tree.map(np.asarray, _measured_at(np.int32(len(lines)), flat.reshape(shape), problem))
+        return jax.tree.map(np.asarray, _measured_at(np.int32(len(lines)), rows(flat), problem))
 
     def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        at, slope, _ = _evaluated(flat.reshape(shape), problem)
-        return float(at) / scale, np.asarray(slope).ravel() / scale
+        at, slope, _ = _evaluated(rows(flat), problem)
+        return float(at) / scale, np.asarray(slope).ravel() / (scale * root)
 
     def curvature(flat: np.ndarray) -> np.ndarray:
-        return np.asarray(_hessian(flat.reshape(shape), problem)) / scale
+        return np.asarray(_hessian(rows(flat), problem)) / (scale * root) / root[:, None]
 
     def recorded(flat: np.ndarray) -> None:
         lines.append(measured(flat)[1])
@@ -81,7 +87,7 @@ def newton(
 
     found = scipy.optimize.minimize(
         value,
-        u.ravel(),
+        u.ravel() * root,
         jac=True,
         hess=curvature,
         method="trust-exact",
@@ -128,12 +134,12 @@ def _front(u: Float[Array, "m w"]) -> tuple[Float[Array, "m w"], Float[Array, "m
 
 
 def _slope(u: Float[Array, "m w"], problem: Problem) -> tuple[Array, Array, Array]:
-    """Excess, its gradient in u, and the largest force on a point."""
+    """Excess, its gradient in u, and the forces on the points."""
     unit, norm = _front(u)
     at = evaluate(unit[:, :-1], problem)
     gradient = jnp.pad(at.gradient, ((0, 0), (0, 1)))
     radial = jnp.sum(gradient * unit, axis=1, keepdims=True)
-    return at.excess, (gradient - radial * unit) / norm, jnp.max(at.force)
+    return at.excess, (gradient - radial * unit) / norm, at.force
 
 
 def _second(u: Float[Array, "m w"], problem: Problem) -> Float[Array, "n n"]:
