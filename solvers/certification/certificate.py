@@ -30,11 +30,11 @@ class Proof(enum.StrEnum):
     """What a certificate proves of the certified point (the given H with every orbit at its mean).
 
     - CERTIFIED: upper - lower <= tolerance times the least that breaking one pair or tie costs
-      (`solvers.certification.constraints`) in balls; UFM+: every value that batches fix or tie, directly or in
-      chains, is met within the root of tolerance; and H lies within 1e-6 of the certified point: a global
-      minimiser to that accuracy.
+      (`solvers.certification.constraints`) in balls; UFM+: no value that batches fix or tie, directly or in chains
+      (theory, 3.17), between any two samples that they reach, is missed by more than the root of tolerance; and H lies
+      within 1e-6 of the certified point: a global minimiser to that accuracy.
     - NOT_CERTIFIED: not a global minimiser. The certificate holds another feasible point whose loss is
-      lower, in ball arithmetic, by more than that margin; by less if a chain is broken.
+      lower, in ball arithmetic, by more than that margin; by less where only a chain is not proved kept.
     - INCONCLUSIVE: neither was proved; of the point itself this says nothing. Typical reasons: d < k, where
       the relaxation need not be tight; H not collapsed, hence far from its orbit means; H not yet converged
       in a model without a better point at hand.

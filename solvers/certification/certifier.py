@@ -169,7 +169,7 @@ class Certifier:
             bound = self._implying(bound, upper, margin)
             lower = self._rigorous(bound)
             gap = max(upwards(upper - lower), 0.0)
-            status, reason, witness = self._judge(value, arb(gap), margin, moved, gram)
+            status, reason, witness = self._judge(value, arb(gap), margin, moved, point)
             if self.problem.nonneg:
                 consequences = implied(self.problem, upper - self._frame_loss, self._pair_weights)
             else:
@@ -279,7 +279,7 @@ class Certifier:
         """The ball of a bound, so that a gap is taken before rounding."""
         return arb(bound.value) if bound.ball is None else bound.ball
 
-    def _judge(self, value: arb, gap: arb, margin: arb, moved: float, gram: Table) -> tuple[Proof, str, Point | None]:
+    def _judge(self, value: arb, gap: arb, margin: arb, moved: float, point: Point) -> tuple[Proof, str, Point | None]:
         if moved > SNAP_TOLERANCE:
             return (
                 Proof.INCONCLUSIVE,
@@ -287,12 +287,12 @@ class Certifier:
                 None,
             )
         meet = bool(gap <= margin)
-        broken = largest_violation(self.problem, gram) if meet and self.problem.nonneg else 0.0
+        broken = largest_violation(self.problem, point) if meet and self.problem.nonneg else 0.0
         meet_but = "the bounds do not meet"
         if meet:
             if arb(broken) ** 2 <= self.tolerance:
                 return Proof.CERTIFIED, "the upper and the lower bound meet", None
-            meet_but = f"the bounds meet, but a value that batches fix or tie in a chain is {broken:.1e} off"
+            meet_but = f"the bounds meet, but a value that batches fix or tie in a chain may be {broken:.1e} off"
         if self.better is not None:
             below = value - loss(self.problem, self.better.gram())
             if below > (0 if meet else margin):

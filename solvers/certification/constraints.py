@@ -16,7 +16,8 @@ Bregman distance of the loss from there is that of a softmax with these masses.
 
 **Chains.** What follows from several together (glued components, components orthogonal through a third, single-class
 batches glued because two of their samples are, values tied through a shared pair) has no price of its own: each
-link may be broken by a little. It is therefore measured at the point itself (`largest_violation`).
+link may be broken by a little. It is therefore bounded at the point itself (`largest_violation`), for all pairs of
+samples that chains reach: the box of the rows of a component bounds all inner products of its rows at once.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from flint import arb
+from flint import arb, arb_mat
 
-from solvers.certification.balls import Table, upwards
-from solvers.certification.orbit_problem import OrbitProblem, Share
+from solvers.certification.balls import ZERO, Table, upwards
+from solvers.certification.orbit_problem import OrbitProblem, Point, Share
 from solvers.certification.rows import Row
 
 Pair = tuple[int, int]
@@ -195,24 +196,36 @@ def forces_frame(problem: OrbitProblem) -> bool:
     return whole and len(met) == problem.k * (problem.k - 1) // 2
 
 
-def largest_violation(problem: OrbitProblem, gram: Table) -> float:
-    """UFM+: how far, at most, a point is from the values that batches fix or tie, directly or in chains.
+def largest_violation(problem: OrbitProblem, point: Point) -> float:
+    """UFM+: how far, at most, a point is from any value that batches fix or tie, directly or in chains (theory, 3.17).
 
-    The largest of 1 - G over glued orbits, of G over glued components that share a cross edge, and of the spread of
-    the values that open single-class batches tie (see `ufm.interaction`), rounded up.
+    With l <= u the entrywise least and largest of the rows of a component (`ufm.interaction`): for any two rows of one,
+    1 - G <= 1 - (least norm)^2 + ||u - l||^2 / 2; for a row of either of two, l . l' <= G <= u . u', since H >= 0.
+    Call within `flint.ctx.workprec`.
     """
-    components = Components.of(problem)
-    root, open_batches = components.joined.root, components.open_batches
-    off = [1 - gram[a][root(a)] for a in components.unit]
-    off += [gram[a][b] for a, b in {(root(a), root(b)) for a, b in components.crossing}]
+    components, rows = Components.of(problem), point.balls()
+    root = components.joined.root
+    sets: dict[int, list[int]] = defaultdict(list)
+    for a in range(len(problem)):
+        sets[root(a)].append(a)
+    place = {a: i for i, a in enumerate(sets)}
+    columns = [list(zip(*(rows[a] for a in own), strict=True)) for own in sets.values()]
+    low, high = (arb_mat([[reduce(end, x) for x in of_set] for of_set in columns]) for end in (arb.min, arb.max))
+    least, largest, width = low * low.transpose(), high * high.transpose(), high - low
+    off = []
+    for a in {root(a) for a in components.unit}:
+        shortest = arb(min(float(point.norms[b]) for b in sets[a]))
+        sides = [width[place[a], j] for j in range(problem.d)]
+        off.append(1 - shortest * shortest + sum((x * x for x in sides), ZERO) / 2)  # x**2 is NaN of a ball around 0
+    off += [largest[place[a], place[b]] for a, b in {(root(a), root(b)) for a, b in components.crossing}]
     values = _Joined()
-    for batch in open_batches:
+    for batch in components.open_batches:
         roots = [root(a) for a in batch]
         own = [(a, a) for a, samples in batch.items() if samples > 1]
         values.union([(min(a, b), max(a, b)) for a in roots for b in roots if a < b] + own)
     for pairs in values.classes():
-        numbers = [gram[a][b] for a, b in pairs]
-        off.append(reduce(arb.max, numbers) - reduce(arb.min, numbers))
+        ends = [[table[place[a], place[b]] for a, b in pairs] for table in (least, largest)]
+        off.append(reduce(arb.max, ends[1]) - reduce(arb.min, ends[0]))
     return max((upwards(x) for x in off), default=0.0)
 
 

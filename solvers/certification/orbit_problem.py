@@ -188,6 +188,15 @@ class Point:
         lengths = np.linalg.norm(self.rows, axis=1)
         return self.rows * (self.norms / np.where(lengths > 0, lengths, 1.0))[:, None]
 
+    def balls(self) -> Table:
+        """The rows h_a in balls, (m, d). Call within `flint.ctx.workprec`."""
+        rows = []
+        for row, norm in zip(self.rows.tolist(), self.norms.tolist(), strict=True):
+            entries = [arb(x) for x in row]
+            scale = arb(norm) / sum((x * x for x in entries), ZERO).sqrt() if norm > 0 else ZERO
+            rows.append([x * scale for x in entries])
+        return rows
+
     def gram(self) -> Table:
         """G in balls. Call within `flint.ctx.workprec`."""
         rows = arb_mat(self.rows.tolist())

@@ -11,7 +11,10 @@ from flint import arb
 
 from solvers.checking.bounds import INFINITY, Edges
 from solvers.checking.losses import rows
-from solvers.checking.reading import Gram, Problem, doubles, items, prove, record, shown
+from solvers.checking.points import Point, Row
+from solvers.checking.reading import MOST_PRODUCTS, Problem, doubles, fits, items, prove, record, shown
+
+Box = dict[int, tuple[arb, arb]]
 
 
 class Joined(dict):
@@ -63,17 +66,44 @@ def components(
     return glued, unit, crossing, [batch for _, batch in waiting]
 
 
-def keeps(problem: Problem, gram: Gram, slack: arb) -> bool:
-    """UFM+: whether a point has within `slack` all values that batches fix or tie, directly or in chains."""
+def enclosed(rows: list[Row]) -> Box:
+    """The least and the largest entry of rows, by coordinate; 0 where none is named."""
+    entries = defaultdict(list)
+    for j, x in (entry for row in rows for entry in row.items()):
+        entries[j].append(x)
+    whole = {j: reduce(arb.min, x) for j, x in entries.items() if len(x) == len(rows)}
+    return {j: (whole.get(j, arb(0)), reduce(arb.max, x)) for j, x in entries.items()}
+
+
+def product(A: Box, B: Box, end: int) -> arb:
+    """Of the least entries of two boxes, end = 0, or of the largest, end = 1: no inner product of rows is beyond it."""
+    few, many = sorted((A, B), key=len)
+    return sum((few[j][end] * many[j][end] for j in few if j in many), arb(0))
+
+
+def most_missed(problem: Problem, point: Point) -> arb:
+    """UFM+: no value that batches fix or tie, directly or in chains, is missed by more (theory, 3.17)."""
     glued, unit, crossing, waiting = components(problem)
-    root, tied, values = glued.root, Joined(), defaultdict(list)
-    off = [1 - gram(a, root(a)) for a in unit] + [gram(a, b) for a, b in {(root(a), root(b)) for a, b in crossing}]
+    root, tied, values, sets = glued.root, Joined(), defaultdict(list), defaultdict(list)
     for own in waiting:
         pairs = [(a, b) for a in own for b in own if a < b or (a == b and own[a] > 1)]
         tied.join([tuple(sorted(map(root, pair))) for pair in pairs])
     for pair in list(tied):
-        values[tied.root(pair)].append(gram(*pair))
-    return all(x <= slack for x in [*off, *(reduce(arb.max, v) - reduce(arb.min, v) for v in values.values())])
+        values[tied.root(pair)].append(pair)
+    for a in range(len(problem.sizes)):
+        sets[root(a)].append(a)
+    box = {r: enclosed([point.rows[a] for a in own]) for r, own in sets.items()}
+    across, off = {(root(a), root(b)) for a, b in crossing}, [arb(0)]
+    work = sum(min(len(box[a]), len(box[b])) for a, b in [*across, *tied])
+    fits(work, problem.room * MOST_PRODUCTS, "entries of boxes")
+    for r in set(map(root, unit)):
+        shortest, wide = reduce(arb.min, (point(a, a) for a in sets[r])), [high - low for low, high in box[r].values()]
+        off.append(1 - shortest + sum((x * x for x in wide), arb(0)) / 2)  # x**2 is NaN of a ball around 0
+    off += [product(box[a], box[b], 1) for a, b in across]
+    for equal in values.values():
+        low, high = ([product(box[a], box[b], end) for a, b in equal] for end in (0, 1))
+        off.append(reduce(arb.max, high) - reduce(arb.min, low))
+    return reduce(arb.max, off)
 
 
 def forced(problem: Problem) -> bool:
@@ -84,12 +114,12 @@ def forced(problem: Problem) -> bool:
     return one and len(met) == problem.k * (problem.k - 1)
 
 
-def is_other_minimiser(problem: Problem, gram: Gram) -> bool:
+def is_other_minimiser(problem: Problem, point: Point) -> bool:
     """Whether a point, entries of its Gram matrix exact, attains the loss of the frame and has another Gram matrix."""
     first = {c: a for a, c in reversed(list(enumerate(problem.classes)))}
-    apart = any(gram(a, first[c]) != 1 for a, c in enumerate(problem.classes))
-    differs = apart or any(gram(a, b) != 0 for a in first.values() for b in first.values() if a < b)
-    return problem.nonneg and differs and keeps(problem, gram, arb(0))
+    apart = any(point(a, first[c]) != 1 for a, c in enumerate(problem.classes))
+    differs = apart or any(point(a, b) != 0 for a in first.values() for b in first.values() if a < b)
+    return problem.nonneg and differs and bool(most_missed(problem, point) <= 0)
 
 
 def norms_and_spreads(norms: list[arb], spreads: list[arb]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from decimal import ROUND_CEILING, Context, Decimal
 from functools import partial
 from itertools import pairwise
-from math import log
+from math import inf, log, nextafter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,8 +105,12 @@ def doubles(value: Any, name: str, length: int, low: float = -1e300, high: float
 
 
 def shown(value: Any, digits: int = 3, rounding: str = ROUND_CEILING) -> str:
-    """A double in decimal, rounded so that the sentence stays true."""
-    return str(Context(prec=digits, rounding=rounding).create_decimal(Decimal(float(value))))
+    """A double or the numbers of a ball in decimal, rounded so that the sentence stays true."""
+    up = rounding == ROUND_CEILING
+    bound = float(arb(value).upper() if up else arb(value).lower())
+    if not (arb(bound) >= value if up else arb(bound) <= value):
+        bound = nextafter(bound, inf if up else -inf)
+    return str(Context(prec=digits, rounding=rounding).create_decimal(Decimal(bound)))
 
 
 def digest(value: Any) -> str:
