@@ -147,11 +147,11 @@ def apart(found: Float[np.ndarray, "k k"], target: Float[np.ndarray, "k k"]) -> 
 
 
 def largest_cosine(found: Float[np.ndarray, "k k"]) -> float:
-    """Of two class means, in size; 1 where a mean is 0, which is no frame."""
+    """Of two class means; 1 where a mean is 0, which is no frame."""
     norms = np.sqrt(np.diagonal(found))
     if norms.min() == 0:
         return 1.0
-    return float(np.abs(found / np.outer(norms, norms) - np.eye(len(found))).max())
+    return float((found / np.outer(norms, norms))[~np.eye(len(found), dtype=bool)].max())
 
 
 def steps_left(history: Record, lowest: float, distance: float, steps: int) -> float:

@@ -60,7 +60,7 @@ def rendered(root: Path) -> str:
             good=good,
             verdict=verdict,
             note="Reached: by descent alone. Distances are between Gram matrices of class means, each over its norm; "
-            "the largest cosine is in size, after the staircase where it was needed. Steps more: extrapolated from the "
+            "the largest cosine is that after the staircase where it was needed. Steps more: extrapolated from the "
             "speed at which the loss fell, no bound.",
             drawings=DRAWINGS,
             certificates=certificates,

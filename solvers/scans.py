@@ -18,7 +18,7 @@ SLACK = 1e-12
 
 @dataclass(frozen=True)
 class Pair:
-    """Two samples by number and class, and what is measured between them."""
+    """Two samples by number and class, and what is measured between them; of one sample, named twice."""
 
     samples: tuple[int, int]
     classes: tuple[int, int]
@@ -26,6 +26,8 @@ class Pair:
 
     def __str__(self) -> str:
         (i, j), (c, e) = self.samples, self.classes
+        if i == j:
+            return f"sample {i} (class {c}): {self.value:.3g}"
         return f"samples {i} and {j} (classes {c} and {e}): {self.value:.3g}"
 
 
@@ -73,7 +75,10 @@ def worst_across(rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"], 
 
 
 def worst_within(rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"]) -> Pair:
-    """The sample furthest from its class mean, and the sample of its class furthest from that."""
+    """The sample furthest from its class mean, and the sample of its class furthest from that.
+
+    If every class is one row, sample 0 twice, at distance 0.
+    """
     worst = pair(labels, 0, 0, 0.0)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

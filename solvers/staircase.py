@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from solvers.descent.collapse import Collapsed
-from solvers.descent.escape import Climb, climb, spare_coordinates
+from solvers.descent.escape import Climb, Ending, climb, spare_coordinates
 from solvers.descent.lanes import Limits, Outcome, Schedule, Start, prepare_lanes
 from solvers.descent.method import Record, joined
 from solvers.descent.newton import MOST_ENTRIES, newton
@@ -92,11 +92,12 @@ class Staircase:
         cold = all(ends_by_newton(symmetry.quotient) for symmetry in symmetries)
         allows_newton = all(takes_newton(symmetry.quotient) for symmetry in symmetries)
 
-        def ending(index: int, last: Outcome, most: int) -> Outcome | None:
-            """The last descent of a start, on the orbits without padding: in the cold, or where rounding of the loss
-            ended the descent before the gradient vanished."""
-            if not cold and last.residual <= self.descent.tolerance:
-                return None
+        def due(last: Outcome) -> bool:
+            """In the cold, or where rounding of the loss ended the descent before the gradient vanished."""
+            return cold or last.residual > self.descent.tolerance
+
+        def descend(index: int, last: Outcome, most: int) -> Outcome:
+            """The last descent of a start, on the orbits without padding."""
             quotient = symmetries[index // inits].quotient
             rng = np.random.default_rng(streams[index])
             own = last.H[: quotient.num_points, : quotient.d]
@@ -112,7 +113,7 @@ class Staircase:
             schedule,
             streams=streams,
             ladder=ladder(problems[0], end_by_newton=cold) if given is None else (float(problems[0].tau),),
-            ending=ending if allows_newton else None,
+            ending=Ending(due, descend) if allows_newton else None,
             max_lifts=self.max_lifts,
             progress=tell,
         )

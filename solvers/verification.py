@@ -67,7 +67,8 @@ class Verification(Readable):
       by rounding only (`FEASIBLE`).
     - allowed: the largest gap to a lower bound that passes for a global minimiser.
     - across: the pair of samples of different classes with the largest |cosine|.
-    - within: the pair of samples of one class that are furthest apart, up to a factor of 2 (value: distance).
+    - within: the pair of samples of one class that are furthest apart, up to a factor of 2 (value: distance); sample 0
+      twice if every class is one row.
     - norm: the sample whose norm is furthest from 1 (value: its norm), named twice.
     - metrics: see `ufm.geometry_metrics`.
     - renormalised: rows of float32 numbers and of norm 1 as far as those go were scaled to norm 1 first, by at most
@@ -110,8 +111,8 @@ class Verification(Readable):
             "orthogonal frame": f"{frame} (delta_gm {delta_gm:.3g}; cosines, distances and norms to {FRAME:g})",
             "excess": f"{self.excess:.3g} (loss minus an orthogonal frame's); {self.allowed:.3g} over a bound may pass",
             "residual": f"{self.residual:.3g} {forces} (stationary: {STATIONARY:g})",
-            "largest cosine": str(self.across),
-            "largest distance within a class": str(self.within),
+            "cosine furthest from 0": str(self.across),
+            "largest distance within a class": str(self.within) if self.within.value else "0: every class is one row",
             "norm": f"sample {self.norm.samples[0]} (class {self.norm.classes[0]}): {self.norm.value:.6g}",
         }
         if self.renormalised > 0:

@@ -64,6 +64,31 @@ def test_ten_samples_in_four_cold_batches_need_few_steps():
     assert {str(certifier.certify(H).status) for H in solution.H} == {"certified"}
 
 
+@pytest.mark.parametrize("tau", [0.5, 1.0])
+def test_nothing_begins_after_the_last_second(tau):
+    problem = ufm.Problem.from_class_sizes([5, 5, 5], d=4, tau=tau)
+    solution = solvers.solve(problem, inits=2, max_seconds=1e-300)
+    assert set(solution.status) == {Status.OUT_OF_TIME}
+    assert np.isfinite(solution.H).all()
+    assert [history.iteration[-1] for history in solution.history] == solution.iterations.tolist()
+
+
+def test_what_converged_at_another_temperature_is_out_of_steps(monkeypatch):
+    """Cold UFM ends by Newton's method: a limit right before that leaves a point that is stationary where it is warmer."""
+    problem, left = ufm.Problem.from_class_sizes([5, 3], d=3, tau=0.1, nonneg=False), []
+
+    def newton(*given, max_steps, **named):
+        left.append(max_steps)
+        return solvers.descent.newton.newton(*given, max_steps=max_steps, **named)
+
+    monkeypatch.setattr("solvers.staircase.newton", newton)
+    solvers.solve(problem, inits=1, max_steps=1000)
+    solution = solvers.solve(problem, inits=1, max_steps=1000 - left[0])
+    assert solution.status == (Status.OUT_OF_STEPS,)
+    assert solution.iterations == 1000 - left[0]
+    assert len(left) == 1
+
+
 @pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), True, "5", None])
 def test_bad_seconds_are_named(seconds, untyped):
     with pytest.raises(ufm.InvalidInput, match=r"^max_seconds = "):

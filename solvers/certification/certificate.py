@@ -15,6 +15,7 @@ import numpy as np
 from flint import arb
 
 from solvers.certification.balls import upwards
+from solvers.certification.constraints import is_constrained
 from solvers.certification.lower_bounds import LowerBound, MatrixDual
 from solvers.certification.orbit_problem import OrbitProblem, Point
 from solvers.certification.stability import Implied
@@ -116,7 +117,7 @@ class Certificate(Readable):
             "reason": self.reason,
             "problem": f"{model}, tau = {problem.tau!r}, n = {sum(problem.sizes)}, {len(problem.batches)} batch(es)",
             "loss": f"at most {self.upper!r} at the certified point, at least {self.lower!r} everywhere",
-            "gap": f"at most {self.gap:.3g}; {self.tolerance:g} of what a broken constraint costs is allowed",
+            "gap": f"at most {self.gap:.3g}; {self.tolerance:g} of {self._scale} is allowed",
             "bound": f"{self.lower_bound.kind}, {self.lower_bound.source}",
             "minimisers": several,
             "moved": f"{self.moved:.3g} from H to the certified point",
@@ -125,6 +126,12 @@ class Certificate(Readable):
         rows, sizes = self.point.placed(), np.array(problem.sizes, float)
         gram = cosines_of_class_means(rows, np.array(problem.classes), sizes)
         return Summary(f"Certificate: {self.status}", lines, gram)
+
+    @property
+    def _scale(self) -> str:
+        """What the tolerance is a share of, in words."""
+        priced = is_constrained(self.problem)
+        return "what a broken constraint costs" if priced else "1e-8 (1 + a frame's loss), as nothing is constrained,"
 
     @property
     def relative_gap(self) -> float:

@@ -43,6 +43,19 @@ def weakest(problem: OrbitProblem) -> arb | None:
     return reduce(arb.min, prices) if prices else None
 
 
+def is_constrained(problem: OrbitProblem) -> bool:
+    """Whether a pair or a tie of orbits has a price, at the frame (UFM+) or at any point (UFM); no arithmetic."""
+    together = zip(problem.counts, problem.shares, strict=True)
+    pairs = any(
+        max(count.values()) >= 2
+        and (len(count) > 1 or (problem.loss.glues_alone and (problem.nonneg or len(share.samples) > 1)))
+        for count, share in together
+    )
+    return pairs or any(
+        sum(share.others(a, b) > 0 for b in batch) >= 2 for batch, _, share in _single_class(problem) for a in batch
+    )
+
+
 def weakest_of_samples(problem: OrbitProblem) -> arb | None:
     """UFM+: at most the least that one sample pays that leaves its orbit and breaks a pair or a tie; None as before."""
     pair, largest = weakest_pair(problem), max(problem.sizes)

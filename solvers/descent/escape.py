@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -44,8 +45,16 @@ MOST_JOINING = 0.5
 # Inner product above which rows of two classes overlap.
 OVERLAP = 1e-6
 
-# From the index of a start, where it stands and the steps that are left to where another method takes it.
-Ending = Callable[[int, Outcome, int], Outcome | None]
+
+class Ending(NamedTuple):
+    """A last descent by another method.
+
+    - due: whether a start needs it where it stands. descend: from the index of a start, where it stands and the most
+      steps it may take, to where the method takes it.
+    """
+
+    due: Callable[[Outcome], bool]
+    descend: Callable[[int, Outcome, int], Outcome]
 
 
 @dataclass
@@ -56,7 +65,7 @@ class Climb:
     - descents: outcomes so far. rung: the place of the temperature of the latest on the ladder of temperatures.
     - lifts: how many descents were followed by a lift, a compression or a gluing. gluings: those.
     - conflicted: whether the last one ended with classes in conflict or in too many coordinates.
-    - exhausted: whether it would have gone on, had there been steps left.
+    - limit: what kept it from going on, had there been steps and seconds left; None if nothing did.
     """
 
     index: int
@@ -67,7 +76,7 @@ class Climb:
     lifts: int = 0
     gluings: int = 0
     conflicted: bool = False
-    exhausted: bool = False
+    limit: Status | None = None
 
     @property
     def last(self) -> Outcome:
@@ -82,8 +91,8 @@ class Climb:
     @property
     def status(self) -> Status:
         """The status of the latest descent; settling in conflict is no convergence, nor is one on the way."""
-        if self.exhausted:
-            return Status.OUT_OF_STEPS
+        if self.limit is not None:
+            return self.limit
         in_conflict = self.conflicted and self.last.status is Status.CONVERGED
         return Status.CONFLICTED if in_conflict else self.last.status
 
@@ -145,7 +154,7 @@ def climb(
     - streams: seeds of the random numbers of each start.
     - ladder: temperatures to descend at one after the other, each from where the one before ended; the last is that of
       the problem, which is all there is by default.
-    - ending: a last descent from where a start ended, of at most so many steps, by another method; None if it needs none.
+    - ending: a last descent from where a start ended.
 
     Starts live in d + spare coordinates from the first; coordinates nobody uses stay exactly zero
     under projected gradient, so a start descends in R^d until it is first lifted.
@@ -172,27 +181,36 @@ def climb(
     def left_to(this: Climb) -> int:
         return schedule.max_steps - this.steps - starts[this.index].steps
 
-    def end_of(this: Climb, outcome: Outcome, ending: Ending) -> None:
+    def limit_of(this: Climb) -> Status | None:
+        """The limit that the start has come to."""
+        late = this.last.seconds >= schedule.max_seconds
+        return Status.OUT_OF_STEPS if left_to(this) <= 0 else Status.OUT_OF_TIME if late else None
+
+    def ended(this: Climb, ending: Ending) -> None:
         """The last descent of a start, and another one from wherever that leads to a saddle."""
-        last = ending(this.index, outcome, left_to(this)) if left_to(this) > 0 else None
-        while last is not None:
-            this.descents.append(last)
+        stands = this.last
+        while True:
+            this.limit = limit_of(this)
+            if this.limit is not None:
+                return
+            last = ending.descend(this.index, stands, left_to(this))
+            this.descents.append(last._replace(seconds=stands.seconds + last.seconds))
             H = this.mended(last, streams[this.index], float(this.problem.tau))
-            if H is None or this.lifts == max_lifts or left_to(this) <= 0:
+            if H is None or this.lifts == max_lifts:
                 return
             this.lifts += 1
-            last = ending(this.index, last._replace(H=H, residual=np.inf), left_to(this))
+            stands = this.last._replace(H=H)
 
     def finished(outcome: Outcome) -> Start | None:
         this = climbs[outcome.key]
         this.descents.append(outcome)
         start = onward(this, outcome)
-        left = left_to(this)
-        this.exhausted = start is not None and left <= 0
-        if start is not None and left > 0:
-            return start
-        if ending is not None and outcome.status in (Status.CONVERGED, Status.STALLED):
-            end_of(this, outcome, ending)
+        if start is not None:
+            this.limit = limit_of(this)
+            if this.limit is None:
+                return start
+        elif ending is not None and outcome.status in (Status.CONVERGED, Status.STALLED) and ending.due(outcome):
+            ended(this, ending)
         progress(1)
         return None
 

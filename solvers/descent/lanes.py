@@ -165,7 +165,8 @@ def run_lanes(
                 spent[key].seconds += start.seconds
                 entry.H[lane], entry.enters[lane] = start.H, True
                 entry.tau[lane] = float(present.tau) if start.tau is None else start.tau
-                entry.most[lane] = schedule.max_steps - spent[key].steps
+                late = spent[key].seconds >= schedule.max_seconds  # what came before it took all: no step is taken
+                entry.most[lane] = 0 if late else schedule.max_steps - spent[key].steps
         if entry.enters.any() and not isinstance(problem, Problem):
             present = stacked([problem[key or 0] for key in keys])
         began, compiling = time.perf_counter(), compile_seconds()

@@ -51,21 +51,21 @@ _SENTENCES = {
     Status.CONVERGED: "The projected gradient is as small as the method asks (its tolerance).",
     Status.CONFLICTED: "The projected gradient vanishes where classes still push each other, and no lift freed them.",
     Status.STALLED: "No step lowers the loss as far as rounding lets it be seen, and the projected gradient is not 0.",
-    Status.OUT_OF_TIME: "The time limit came before the projected gradient vanished; allow more seconds.",
-    Status.OUT_OF_STEPS: "The step limit came before the projected gradient vanished; allow more steps.",
+    Status.OUT_OF_TIME: "The time limit came before the projected gradient was found to vanish; allow more seconds.",
+    Status.OUT_OF_STEPS: "The step limit came before the projected gradient was found to vanish; allow more steps.",
     Status.ALL_STEPS: "All steps asked for were taken: random batches go on for ever, and no test stops them.",
     Status.NOT_FINITE: "A step overflowed; this is the last finite point. Take shorter steps.",
 }
 
 
 def status_of(residual: float, conflict: Float[np.ndarray, " m"], tolerance: float, lane: Any) -> Status:
-    """What stopped a lane (`solvers.descent.method.Lane`), or that its limit of seconds does."""
+    """What stopped a lane (`solvers.descent.method.Lane`), or that its limit of seconds does: one of 0 steps had none."""
     if lane.failed:
         return Status.NOT_FINITE
     if lane.done:
         settled = residual <= max(tolerance, STATIONARY) or bool(settles_in_conflict(residual, conflict))
         return Status.CONVERGED if settled else Status.STALLED
-    return Status.OUT_OF_STEPS if lane.steps >= lane.most else Status.OUT_OF_TIME
+    return Status.OUT_OF_STEPS if lane.steps >= lane.most > 0 else Status.OUT_OF_TIME
 
 
 def stationarity(
