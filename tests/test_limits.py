@@ -74,7 +74,7 @@ def test_nothing_begins_after_the_last_second(tau):
 
 
 def test_what_converged_at_another_temperature_is_out_of_steps(monkeypatch):
-    """Cold UFM ends by Newton's method: a limit right before that leaves a point that is stationary where it is warmer."""
+    """Cold UFM ends by Newton's method: a limit right before that leaves what is stationary where it is warmer."""
     problem, left = ufm.Problem.from_class_sizes([5, 3], d=3, tau=0.1, nonneg=False), []
 
     def newton(*given, max_steps, **named):

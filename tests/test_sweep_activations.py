@@ -132,4 +132,5 @@ def test_steps_left_are_those_of_a_loss_that_falls_at_one_speed():
 def test_a_mean_of_norm_0_is_no_frame():
     assert activation_cells.largest_cosine(np.diag([1.0, 0.0])) == 1.0
     assert activation_cells.largest_cosine(np.eye(3)) == 0.0
+    assert activation_cells.largest_cosine(np.array([[1.0, -0.9], [-0.9, 1.0]])) == -0.9
     assert activation_cells.apart(np.zeros((2, 2)), np.eye(2)) == math.inf

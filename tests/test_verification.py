@@ -79,6 +79,21 @@ def test_simplex_is_infeasible_with_relu_and_global_without():
     assert np.isclose(without.across.value, -0.25)
 
 
+def test_what_is_printed_of_pairs_is_what_they_are():
+    """Three unit vectors in the plane, their cosines -0.77, -0.5 and -0.17: -0.77 is not called the largest."""
+    angles = np.radians([0.0, 100.0, 240.0])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    found = solvers.verify(rows[[0, 0, 1, 1, 2, 2]], ufm.Problem.from_class_sizes([2, 2, 2], d=2, nonneg=False))
+    lines = found.summary().lines
+    assert not any(name.startswith("largest cosine") for name in lines)
+    assert lines["cosine furthest from 0"] == "samples 2 and 4 (classes 1 and 2): -0.766"
+    assert lines["largest distance within a class"] == "0: every class is one row"
+    alone = solvers.verify(rows, ufm.Problem([0, 1, 2], 2, nonneg=False)).summary().lines
+    assert alone["largest distance within a class"] == "0: every class is one row"
+    unmeasured = solvers.verify(np.full((3, 2), np.nan), ufm.Problem([0, 1, 2], 2)).summary().lines
+    assert unmeasured["largest distance within a class"] == "sample 0 (class 0): inf"
+
+
 def test_frame_without_relu_is_not_stationary():
     problem = PROBLEMS["five equal classes"](nonneg=False)
     assert solvers.verify(np.eye(6)[np.repeat(np.arange(5), 4)], problem).verdict is Verdict.NOT_CONVERGED

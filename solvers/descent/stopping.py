@@ -59,7 +59,7 @@ _SENTENCES = {
 
 
 def status_of(residual: float, conflict: Float[np.ndarray, " m"], tolerance: float, lane: Any) -> Status:
-    """What stopped a lane (`solvers.descent.method.Lane`), or that its limit of seconds does: one of 0 steps had none."""
+    """What stopped a lane (`solvers.descent.method.Lane`), or that its limit of seconds does (always if of 0 steps)."""
     if lane.failed:
         return Status.NOT_FINITE
     if lane.done:
