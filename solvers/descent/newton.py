@@ -36,8 +36,10 @@ TOLERANCE = 1e-13
 TRUST = {"gtol": TOLERANCE, "initial_trust_radius": 0.1, "max_trust_radius": 1.0}
 COLUMNS_AT_ONCE = 32
 MOST_SHARPENING = 5
-# Curvature, as a share of the largest, that is none: rotations leave the loss as it is.
+# Curvature that is none, as a share of the largest, and of the gradient over a move: rotations leave the loss as it is,
+# and beside a stationary point their curvature is of the size of the gradient.
 FLAT = 1e-13
+LONGEST_MOVE = 0.1
 
 
 def newton(
@@ -118,7 +120,7 @@ def _sharpened(
             bends, axes = np.linalg.eigh(curvature(flat))
         except np.linalg.LinAlgError:  # the point it stands at will do
             break
-        bent = np.abs(bends) > FLAT * np.abs(bends).max()
+        bent = np.abs(bends) > max(FLAT * np.abs(bends).max(), np.abs(slope).max() / LONGEST_MOVE)
         onward = flat - axes[:, bent] @ (axes[:, bent].T @ slope / bends[bent])
         next_slope = gradient(onward)
         if not np.abs(next_slope).max() < 0.5 * np.abs(slope).max():
