@@ -15,8 +15,9 @@ from jaxtyping import Float
 
 from experiments import command_line
 from figures import octant, style
-from solvers.descent.escape import climb, merge_parallel_columns
+from solvers.descent.escape import climb
 from solvers.descent.lanes import Limits, Start
+from solvers.descent.lifts import merge_parallel_columns
 from solvers.descent.projected_gradient import ProjectedGradient
 from solvers.files import write_atomically
 from solvers.multistart import solve

@@ -14,9 +14,11 @@ from jaxtyping import Float
 from solvers.descent.collapse import Collapsed
 from solvers.descent.escape import Climb, Ending, climb, spare_coordinates
 from solvers.descent.lanes import Limits, Outcome, Schedule, Start, prepare_lanes
+from solvers.descent.lifts import prepare_lifts
 from solvers.descent.method import Record, joined
 from solvers.descent.newton import MOST_ENTRIES, newton
 from solvers.descent.quasi_newton import QuasiNewton
+from solvers.descent.saddles import prepare_off_saddle
 from solvers.descent.starts import begins_on_orbits, collapsed_starts, prepare_starts, starts_on_orbits
 from solvers.measurement import Measurement, measure_all, prepare_measure
 from solvers.parallel.compiled import compile_seconds
@@ -72,8 +74,8 @@ class Staircase:
         """The solutions of problems of one d, k, tau and model, in compiled functions that they share.
 
         shape: what the orbit problems are padded to. given: starts of the one problem, feasible, in the place of
-        random ones; they go to their orbit means at once and descend at the asked temperature alone. Raises InvalidInput for a problem without orbits
-        (`ufm.orbits`).
+        random ones; they go to their orbit means at once and descend at the asked temperature alone. Raises
+        InvalidInput for a problem without orbits (`ufm.orbits`).
         """
         symmetries = [orbits(problem) for problem in problems]
         shape = common_shape([symmetry.quotient for symmetry in symmetries]) if shape is None else shape
@@ -141,9 +143,14 @@ class Staircase:
 
     def _compile(self, quotients: Sequence[Problem], inits: int, schedule: Schedule) -> None:
         """Compile, while starts collapse, what they go on to."""
-        method, width = self._descent(quotients[0]), quotients[0].d + spare_coordinates(quotients[0])
+        spare = spare_coordinates(quotients[0])
+        method, width = self._descent(quotients[0]), quotients[0].d + spare
         starts, shared = inits * len(quotients), len(quotients) == 1
         prepare_lanes(method, quotients[0], starts, schedule, width=width, shared=shared)
+        if spare > 0:
+            prepare_lifts(quotients[0], width)
+        elif not quotients[0].nonneg:
+            prepare_off_saddle(quotients[0])
         prepare_measure(quotients[0])
 
 

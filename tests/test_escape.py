@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import ufm
 from solvers.descent.batch_graph import BatchGraph, light_cover
-from solvers.descent.escape import _moving
+from solvers.descent.lifts import lighter_side
 from solvers.descent.stopping import relative_conflict
 from ufm.loss import evaluate
 
@@ -35,7 +35,7 @@ def moving(problem, axes):
     H = np.eye(problem.d)[axes]
     conflict = np.asarray(relative_conflict(evaluate(jnp.asarray(H), problem)))
     assert (conflict > 0).any()
-    return np.flatnonzero(_moving(H, conflict, BatchGraph.of(problem), problem)).tolist()
+    return np.flatnonzero(lighter_side(H, conflict > 1e-10, BatchGraph.of(problem), problem)).tolist()
 
 
 def test_a_stray_sample_is_lifted_not_the_class_that_it_meets():

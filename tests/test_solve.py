@@ -9,8 +9,8 @@ import pytest
 import solvers
 import ufm
 from solvers.descent.accelerated import Accelerated
-from solvers.descent.escape import merge_parallel_columns
 from solvers.descent.lanes import Schedule, Start, run_lanes
+from solvers.descent.lifts import merge_parallel_columns
 from solvers.descent.projected_gradient import ProjectedGradient
 from solvers.descent.quasi_newton import QuasiNewton
 from solvers.descent.random_starts import random_start

@@ -44,6 +44,9 @@ class Evaluation(NamedTuple):
       positives attract). With A = max(-C, 0), v = A 1, S = Laplacian(A) and N = max(C, 0),
       C = S - Diag(v) + N, so the total <C, G> + tr Diag(v) bounds loss(H) minus the minimum of
       UFM+ from above, by convexity in G. It uses H alone, not the theorem.
+    - lift: each point's share of what a lift changes (theory, 5.7): half the sum over l of C_il + C_li, times 1 - G_il
+      for points of its class and -G_il for others. Summed over all points of a class, or of an attraction component,
+      it is q: the loss changes by q s^2 + O(s^4) when they get mass s in a coordinate that no row uses.
     """
 
     loss: Float[Array, ""]
@@ -52,6 +55,7 @@ class Evaluation(NamedTuple):
     pair_weight: Float[Array, " m"]
     force: Float[Array, " m"]
     conflict: Float[Array, " m"]
+    lift: Float[Array, " m"]
 
 
 def norm_deficit(H: Float[Array, "m d"]) -> Float[Array, " m"]:
@@ -231,7 +235,7 @@ _compiled = eqx.filter_jit(evaluate)
 def _zeros(H: Float[Array, "m d"]) -> Evaluation:
     zero = jnp.zeros((), H.dtype)
     points = jnp.zeros(H.shape[0], H.dtype)
-    return Evaluation(zero, zero, jnp.zeros_like(H), points, points, points)
+    return Evaluation(zero, zero, jnp.zeros_like(H), points, points, points, points)
 
 
 class _Features(NamedTuple):
@@ -308,6 +312,7 @@ def _block(
     C = row.C
     magnitude = jnp.abs(C)
     mismatch = magnitude * jnp.where(C < 0, deficit, cosine)
+    lifted = C * jnp.where(same, deficit, -cosine)
     step = force = magnitude
     if row.both is not None:
         # In a batch of one class attraction and repulsion cancel at the minimiser; their curvature across a row,
@@ -328,6 +333,7 @@ def _block(
         at_slots(step.sum(axis=1), step.sum(axis=0)),
         at_slots(force.sum(axis=1), force.sum(axis=0)),
         0.5 * at_slots(mismatch.sum(axis=1), mismatch.sum(axis=0)),
+        0.5 * at_slots(lifted.sum(axis=1), lifted.sum(axis=0)),
     )
 
 

@@ -1,14 +1,11 @@
 """Out of spurious stationary points: lift where classes conflict, descend again, compress back to d.
 
 UFM+ has spurious stationary points (one class holds two coordinates while two others share one), and
-imbalance makes them common. In a space with unused coordinates those with collapsed classes are saddles. Let the rows
-of an attraction component (points of a class that chains of shared batches connect) be one unit vector u, and
-sum C_il G_il > 0 over its pairs with others: it is pushed. Replacing u by sqrt(1 - s^2) u + s e, e a fresh coordinate,
-leaves its inner products 1 and scales the others by sqrt(1 - s^2), so the loss changes by
--(s^2 / 2) sum C_il G_il + O(s^4) (i in the component, l not, both orders): it falls to second order (theory, 5.7). Of
-one whose rows differ this says nothing. So the staircase gives what is in conflict, or the lighter side of it, random
-mass there and descends again, as the Riemannian staircase of SE-Sync does for its relaxation. Neither the form of the
-optimum nor its value is used: a point without conflict has duality gap zero.
+imbalance makes them common. Where a coordinate is unused they are saddles, and some class can be lifted into it
+downhill (theory, 5.7; `solvers.descent.lifts`). So the staircase lifts what is in conflict, or the lighter side of it,
+and descends again, as the Riemannian staircase of SE-Sync does for its relaxation. Neither the form of the optimum nor
+its value is used: a point without conflict has duality gap zero. Without the ReLU saddles are left along
+eigenvectors of the dual matrix (`solvers.descent.saddles`).
 """
 
 from __future__ import annotations
@@ -19,11 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.sparse.csgraph import connected_components
 
-from solvers.descent.batch_graph import BatchGraph, light_cover
+from solvers.descent.batch_graph import BatchGraph
 from solvers.descent.lanes import Outcome, Schedule, Start, run_lanes
+from solvers.descent.lifts import lifted, merge_parallel_columns, normalised
 from solvers.descent.method import Method, Record, joined
 from solvers.descent.saddles import off_saddle
 from solvers.descent.stopping import Status
@@ -42,8 +40,6 @@ MOST_GLUINGS = 8
 # A conflict below this may be that of rows which are to be equal and come close too slowly: they are glued first.
 FAINT = 1e-6
 MOST_JOINING = 0.5
-# Inner product above which rows of two classes overlap.
-OVERLAP = 1e-6
 
 
 class Ending(NamedTuple):
@@ -119,7 +115,7 @@ class Climb:
         for patient in (True, False):
             if converged and not fits and not (patient and conflict <= FAINT):
                 rng = np.random.default_rng(stream)
-                H = next_point(outcome, self.problem, self.graph, self.lifts, rng, patient=patient)
+                H = next_point(outcome, self.problem, self.graph, self.lifts, rng, tau=tau, patient=patient)
                 self.conflicted = H is not None
                 if H is not None:
                     return H
@@ -133,7 +129,7 @@ class Climb:
     def point(self, d: int) -> Float[np.ndarray, "m d"]:
         """Where it ended, in d coordinates: those it uses most, if a limit stopped it in more."""
         H = self.last.H
-        return _normalised(merge_parallel_columns(H)[:, :d]) if H[:, d:].any() else H[:, :d]
+        return normalised(merge_parallel_columns(H)[:, :d]) if H[:, d:].any() else H[:, :d]
 
 
 def climb(
@@ -241,7 +237,7 @@ def glued(H: Float[np.ndarray, "m w"], problem: Problem) -> Float[np.ndarray, "m
     norm = np.bincount(cluster, weights=weight * np.linalg.norm(H, axis=1)) / total
     mean = np.zeros((len(total), H.shape[1]))
     np.add.at(mean, cluster, H * weight[:, None])
-    equal = (_normalised(mean) * norm[:, None])[cluster]
+    equal = (normalised(mean) * norm[:, None])[cluster]
     return equal if np.abs(equal - H).max() > APART else None
 
 
@@ -257,149 +253,59 @@ def next_point(
     lifts: int,
     rng: np.random.Generator,
     *,
+    tau: float,
     patient: bool = True,
 ) -> Float[np.ndarray, "m w"] | None:
-    """Where to go on from a stationary point, component by component; None if nothing is to be mended.
+    """Where to go on from a stationary point; None if nothing is to be mended.
+
+    What is in conflict is lifted (`solvers.descent.lifts`). Where nothing is, components that take more than d
+    coordinates are compressed.
 
     - lifts: how many came before. After PATIENCE of them the same few points may be circling among the
-      same coordinates, which others must leave first: those join the lift with a chance that grows.
+      same coordinates, which others must leave first: those start anew with a chance that grows.
     - patient: leave components whose conflict is no more than what they still move: the descent stopped for another
       one. If it stopped for none, that conflict is none, and they have to fit d coordinates all the same.
     """
-    H = outcome.H.copy()
-    changed = False
-    moving = _moving(H, outcome.conflict, graph, problem)
-    # Every other time on average: a crowd that joins would push those in conflict back to where they were.
-    chance = min(MOST_JOINING, max(0, lifts - PATIENCE) / (2 * PATIENCE)) * rng.integers(2)
+    in_conflict, wide = [], []
     for members in graph.components:
-        conflict = outcome.conflict[members]
-        if NO_CONFLICT < conflict.max() <= STILL_MOVING * outcome.residual:
-            if patient:
-                continue
-            conflict = np.zeros_like(conflict)
-        pushed = moving[members] & (conflict > NO_CONFLICT)
-        onward = _next_of_component(H[members], pushed, graph.attracted[members], problem, chance, rng)
-        if onward is not None:
-            H[members] = onward
-            changed = True
-    return H if changed else None
-
-
-def _moving(
-    H: Float[np.ndarray, "m w"], conflict: Float[np.ndarray, " m"], graph: BatchGraph, problem: Problem
-) -> Bool[np.ndarray, " m"]:
-    """Who is lifted where attraction components in conflict overlap: the lighter ones, so many that no overlap stays.
-
-    Each alone would go downhill (theory, 5.7); to lift a class for a few stray samples would undo what it has found.
-    """
-    labels, attracted, pushed = np.asarray(problem.labels), graph.attracted, conflict > NO_CONFLICT
-    overlaps: set[tuple[int, int]] = set()
-    for row in np.asarray(problem.batches):
-        members = row[row != PADDING]
-        members = members[pushed[members]]
-        overlap = (H[members] @ H[members].T > OVERLAP) & (labels[members, None] != labels[None, members])
-        pairs = np.sort(attracted[members][np.stack(np.nonzero(overlap))], axis=0)
-        overlaps.update(zip(*pairs.tolist(), strict=True))
-    apart = set(attracted[pushed].tolist()) - {component for pair in overlaps for component in pair}
-    weight = np.bincount(attracted, np.asarray(problem.multiplicity))
-    lifted = np.zeros(len(weight), bool)
-    lifted[[*apart, *light_cover(overlaps, weight)]] = True
-    return lifted[attracted]
-
-
-def _next_of_component(
-    H: Float[np.ndarray, "i w"],
-    pushed: Bool[np.ndarray, " i"],
-    attracted: Int[np.ndarray, " i"],
-    problem: Problem,
-    chance: float,
-    rng: np.random.Generator,
-) -> Float[np.ndarray, "i w"] | None:
-    """Lifted if in conflict, compressed if too wide, else None."""
-    if not pushed.any() and not H[:, problem.d :].any():
-        return None
-    merged = merge_parallel_columns(H)
-    used = int(np.count_nonzero(merged.any(axis=0)))
-    labels = int(attracted.max()) + 1
-    joining = rng.uniform(size=labels) < chance if chance else np.zeros(labels, bool)
-    if pushed.any():
-        lifted = joining.copy()
-        lifted[attracted[pushed]] = True
-        return lift(merged, used, lifted[attracted], attracted, problem, rng)
-    if used > problem.d:
-        return compressed(merged, joining, attracted, problem.d, rng)
-    return merged
+        strongest = outcome.conflict[members].max()
+        moves = NO_CONFLICT < strongest <= STILL_MOVING * outcome.residual
+        if strongest > NO_CONFLICT and not moves:
+            in_conflict.append(members)
+        elif not (moves and patient) and outcome.H[members, problem.d :].any():
+            wide.append(members)
+    if in_conflict:
+        return lifted(outcome.H, outcome.conflict > NO_CONFLICT, in_conflict, graph, problem, tau)
+    # Every other time on average: a crowd that starts anew would push the others back to where they were.
+    chance = min(MOST_JOINING, max(0, lifts - PATIENCE) / (2 * PATIENCE)) * rng.integers(2)
+    H = outcome.H.copy()
+    for members in wide:
+        merged = merge_parallel_columns(H[members])
+        if merged[:, problem.d :].any():
+            merged = compressed(merged, graph.attracted[members], problem.d, chance, rng)
+        H[members] = merged
+    return H if wide else None
 
 
 def compressed(
     H: Float[np.ndarray, "i w"],
-    joining: Bool[np.ndarray, " labels"],
     attracted: Int[np.ndarray, " i"],
     d: int,
+    chance: float,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "i w"]:
     """From a point without conflict in a wider space: drop what is least used; descent and lifts mend it.
 
-    Columns come in order of decreasing norm. Those joining, and with them those that are left with
-    nothing, start anew in a random direction of R^d, the same for all points that attract each other.
+    Columns come in order of decreasing norm. Attraction components start anew with the given chance, and so do those
+    that are left with nothing: in a random direction of R^d, the same for all points of one.
     """
+    labels = int(attracted.max()) + 1
+    joining = rng.uniform(size=labels) < chance
     kept = H * (np.arange(H.shape[1]) < d)
     lost = np.isin(attracted, attracted[~kept.any(axis=1)])
-    anew = np.pad(np.abs(rng.standard_normal((len(joining), d))), ((0, 0), (0, H.shape[1] - d)))
+    anew = np.pad(np.abs(rng.standard_normal((labels, d))), ((0, 0), (0, H.shape[1] - d)))
     kept = np.where((joining[attracted] | lost)[:, None], anew[attracted], kept)
-    return _normalised(kept)
-
-
-def lift(
-    H: Float[np.ndarray, "i w"],
-    used: int,
-    pushed: Bool[np.ndarray, " i"],
-    attracted: Int[np.ndarray, " i"],
-    problem: Problem,
-    rng: np.random.Generator,
-) -> Float[np.ndarray, "i w"]:
-    """Give the pushed points random mass in the unused columns, the same for all that attract each other."""
-    width = H.shape[1]
-    if used == width:
-        # Nothing is free: take the columns that carry least.
-        order = np.argsort(-np.linalg.norm(H, axis=0), kind="stable")
-        used = width - max(1, spare_coordinates(problem) // 2)
-        H = H[:, order] * (np.arange(width) < used)
-    labels, of_point = np.unique(attracted, return_inverse=True)
-    mass = rng.uniform(size=(len(labels), width - used)) ** 2
-    mass *= rng.uniform(0.3, 1.0, size=(len(labels), 1)) / np.linalg.norm(mass, axis=1, keepdims=True)
-    lifted = H.copy()
-    lifted[:, used:] = np.where(pushed[:, None], mass[of_point.reshape(-1)], 0.0)
-    return _normalised(lifted)
-
-
-def merge_parallel_columns(H: Float[np.ndarray, "m w"], tolerance: float = 1e-6) -> Float[np.ndarray, "m w"]:
-    """Merge columns with the same direction: [a u, b u] and sqrt(a^2 + b^2) u have the same Gram matrix.
-
-    Columns come out in order of decreasing norm, zeros last. Directions that differ by less than
-    `tolerance` count as the same; the descent that follows removes that error.
-    """
-    norms = np.linalg.norm(H, axis=0)
-    order = np.argsort(-norms, kind="stable")
-    order = order[norms[order] > tolerance**2]
-    directions = H[:, order] / norms[order]
-    # Of so near directions alone the entries are compared.
-    alike = np.triu(directions.T @ directions > 1 - len(H) * max(tolerance**2, 1e-15), 1)
-    head = np.arange(len(order))
-    for kept, other in np.argwhere(alike).tolist():
-        apart = np.abs(directions[:, kept] - directions[:, other]).max()
-        if head[kept] == kept and head[other] == other and apart <= tolerance:
-            head[other] = kept
-    squares = np.bincount(head, norms[order] ** 2)
-    first = np.flatnonzero(squares)
-    merged = np.zeros_like(H)
-    merged[:, : len(first)] = np.sqrt(squares[first]) * directions[:, first]
-    return merged
-
-
-def _normalised(H: Float[np.ndarray, "m w"]) -> Float[np.ndarray, "m w"]:
-    norms = np.linalg.norm(H, axis=1, keepdims=True)
-    return H / np.where(norms > 0, norms, 1.0)
+    return normalised(kept)
 
 
 def _widened(U: Float[np.ndarray, "m d"], width: int) -> Float[np.ndarray, "m w"]:

@@ -57,6 +57,12 @@ def dual_at(H: Float[Array, "m d"], tau: Float[Array, ""], problem: Problem) -> 
 _dual_at = Compiled(dual_at)
 
 
+def prepare_off_saddle(problem: Problem) -> None:
+    """Begin to compile, on another thread, what `off_saddle` calls."""
+    rows = jax.ShapeDtypeStruct((problem.num_points, problem.d), np.float64)
+    _dual_at.prepare(rows, jax.ShapeDtypeStruct((), np.float64), problem)
+
+
 def off_saddle(H: Float[np.ndarray, "m d"], problem: Problem, tau: float) -> Float[np.ndarray, "m d"] | None:
     """A feasible point of UFM with a lower loss than the stationary point H; None where no such direction is left.
 
