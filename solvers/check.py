@@ -26,6 +26,7 @@ from solvers.checking import bounds, implications, intervals, reading
 from solvers.checking.losses import in_words
 from solvers.checking.points import read_point
 from solvers.checking.reading import Problem, Refusal, digest, doubles, need, prove, record, shown
+from solvers.checking.shares import in_expectation
 
 FINEST_TOLERANCE, COARSEST_TOLERANCE, FARTHEST_MOVE, LARGE = 1e-30, 1e-2, 1e-6, 100
 PARTS = ("problem", "point", "lower_bound", "witness", "other_minimiser", "claims", "second_opinion", "checksum")
@@ -99,7 +100,7 @@ def check(content: dict[str, Any], room: int = 1) -> list[str]:
         said = [
             f"{given['model']}{in_words(problem.loss)}, {problem.k} classes, {sum(problem.sizes)} samples, d = "
             f"{problem.d}, tau = {float(problem.tau)!r}, {len(problem.batches)} "
-            f"{'count vectors of an expected loss' if problem.expected else 'batch(es)'}: the point's loss and the "
+            f"{in_expectation(problem.views) if problem.expected else 'batch(es)'}: the point's loss and the "
             "least of all feasible "
             f"points lie between {shown(lower, 17, ROUND_FLOOR)} and {shown(upper, 17)}, at most {shown(gap)} apart."
         ]

@@ -151,6 +151,7 @@ class Solution(Readable):
             "inits": len(self.status),
             "loss_bound": float(loss_bound(problem)),
             "loss": json.dumps(problem.loss.described()),
+            "views": problem.views,
             "seconds_compile": self.timings.compile,
             "seconds_solve": self.timings.solve,
         }
@@ -190,6 +191,7 @@ class Solution(Readable):
             multiplicity=stored["multiplicity"].values,
             counts=stored["counts"].values if "counts" in stored else None,
             weights=stored["weights"].values if "counts" in stored else None,
+            views=int(stored.attrs.get("views", 1)),
             # Files from before the family are of SCL.
             loss=Loss.of_description(json.loads(stored.attrs["loss"])) if "loss" in stored.attrs else None,
         )

@@ -221,13 +221,15 @@ def test_no_forged_file_is_proved(certified, change, status, tmp_path):
 
 
 @pytest.mark.thorough
-def test_solve_verify_and_files(tmp_path):
-    problem = ufm.Problem.expected((6, 6, 3), samplers.uniform(5), 4, 0.5)
+@pytest.mark.parametrize("sampler", [samplers.uniform(6), samplers.two_views(samplers.uniform(3))], ids=str)
+def test_solve_verify_and_files(sampler, tmp_path):
+    problem = ufm.Problem.expected((6, 6, 4), sampler, 4, 0.5)
     solution = solvers.solve(problem, inits=2, seed=0)
     solution.save(tmp_path / "solution.nc")
     loaded = solvers.Solution.load(tmp_path / "solution.nc").problem
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(problem), strict=True))
-    assert "count vectors, of 5 samples" in repr(problem)
+    assert loaded.views == problem.views
+    assert "count vectors, of 6 samples" in repr(problem)
     best = solution.H[solution.best]
     assert solvers.certify(best, problem).status == "certified"
     assert solvers.verify(best, problem).verdict is solvers.Verdict.GLOBAL_MINIMISER

@@ -6,6 +6,9 @@ UFM+ and by UFM, and there a batch is known by its counts: L(H) = sum_v P(v) L_v
 
 A bound sampler tells its m binding samples of each class from the others, and only among these two kinds samples can
 be exchanged: there the problem has two points a class, the binding samples first.
+
+Samples of two views are exchanged image by image. What a batch pays at class rows does not know of it, nor does the
+least value, but for UFM with a bound sampler; what a gap says of samples does (theory, 4.19 (e)).
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ class Mixture(NamedTuple):
     - members, counts: the points of each batch, in the order of their numbers, and how many samples of each it holds;
       of counts 0, no members.
     - weights: probability of each batch.
+    - views: samples of an image, which are in a batch all or none: 1 or 2.
     """
 
     labels: Int[np.ndarray, " m"]
@@ -46,6 +50,7 @@ class Mixture(NamedTuple):
     members: Int[np.ndarray, "v s"]
     counts: Int[np.ndarray, "v s"]
     weights: Float[np.ndarray, " v"]
+    views: int
 
 
 def mixture(sizes: Sequence[int] | Int[np.ndarray, " k"], sampler: HasLaw, vectors: int | None, seed: int) -> Mixture:
@@ -66,7 +71,8 @@ def mixture(sizes: Sequence[int] | Int[np.ndarray, " k"], sampler: HasLaw, vecto
     labels, multiplicity, held = _points(law, counts.drawn)
     width = int((held > 0).sum(axis=1).max())
     members = np.argsort(held == 0, axis=1, kind="stable")[:, :width]
-    return Mixture(labels, multiplicity, members, np.take_along_axis(held, members, axis=1), counts.probability)
+    inside = np.take_along_axis(held, members, axis=1)
+    return Mixture(labels, multiplicity, members, inside, counts.probability, law.views)
 
 
 def _points(

@@ -15,7 +15,7 @@ from ufm.display import Readable, Summary, between, in_runs
 from ufm.errors import InvalidInput, whole_number
 from ufm.losses import SHAPES, Loss
 from ufm.mixtures import HasLaw, mixture
-from ufm.shares import Batch, checked_counts
+from ufm.shares import Batch, checked_counts, checked_views
 from ufm.sums import grouped_sum
 
 PADDING = -1
@@ -40,7 +40,8 @@ class Problem(Readable, eqx.Module):
 
     **Expected losses.** With `counts` and `weights` the sum is sum_B weight_B L_B, and a batch holds only so many
     samples of each of its points, any so many equally likely: the expected loss of randomly drawn batches where the
-    samples of a point have one row (theory, 4.19; `Problem.expected`).
+    samples of a point have one row (theory, 4.19; `Problem.expected`). With `views` = 2 these are images of two views,
+    both in a batch or none.
 
     **Fields**
     - labels: class 0..k-1 of each point, every class present.
@@ -48,6 +49,7 @@ class Problem(Readable, eqx.Module):
     - batches: one row of point indices a batch, padded with -1 at the end.
     - counts: how many samples of each of its points a batch holds; None: all of them, as is usual.
     - weights: of each batch in the sum; None with counts: all 1.
+    - views: samples of an image, 1 or, of an expected loss, 2.
     - tau: temperature, a scalar array, so that a new value does not recompile.
     - d: embedding dimension. k: number of classes. nonneg: UFM+ if True, UFM if False.
     - loss: which loss of the family (`ufm.losses`, theory, 1.5).
@@ -68,6 +70,7 @@ class Problem(Readable, eqx.Module):
     d: int = eqx.field(static=True)
     k: int = eqx.field(static=True)
     nonneg: bool = eqx.field(static=True)
+    views: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -82,6 +85,7 @@ class Problem(Readable, eqx.Module):
         k: int | None = None,
         counts: Iterable[Sequence[int] | np.ndarray | Array] | np.ndarray | Array | None = None,
         weights: Sequence[float] | np.ndarray | Array | None = None,
+        views: int = 1,
     ) -> None:
         """Raises InvalidInput, naming the argument, for anything that is not a problem."""
         labels, self.k = _labels_of_classes(labels, k)
@@ -96,6 +100,7 @@ class Problem(Readable, eqx.Module):
         if not isinstance(nonneg, (bool, np.bool_)):
             raise InvalidInput("nonneg", nonneg, "give True (UFM+) or False (UFM)")
         self.nonneg = bool(nonneg)
+        self.views = checked_views(views, self.counts, self.multiplicity, self.nonneg or m == self.k)
         self.loss = _checked_loss(Loss() if loss is None else loss, self.k, self.tau)
 
     @classmethod
@@ -135,12 +140,16 @@ class Problem(Readable, eqx.Module):
         """The expected loss of a batch of a sampler, with collapsed classes: one point a class (theory, 4.19).
 
         sizes (k,): samples a class. A mixture of count vectors with their probabilities; `ufm.mixtures.mixture` says
-        what is listed, what is drawn, and where there are two points a class. Raises InvalidInput.
+        what is listed, what is drawn, and where there are two points a class. Raises InvalidInput, also for UFM with a
+        bound sampler of two views: there one row a point need not attain the least value.
         """
         of = mixture(sizes, sampler, vectors, seed)
+        if of.views > 1 and not nonneg and len(of.labels) > of.labels.max() + 1:
+            mend = "views of one image may part without the ReLU, so that one row a point does not do; bind no images"
+            raise InvalidInput("sampler", sampler, mend)
         batches = np.where(of.counts > 0, of.members, PADDING)
-        given = of.labels, d, tau, batches, nonneg
-        return cls(*given, multiplicity=of.multiplicity, loss=loss, counts=of.counts, weights=of.weights)
+        shares = {"counts": of.counts, "weights": of.weights, "views": of.views}
+        return cls(of.labels, d, tau, batches, nonneg, multiplicity=of.multiplicity, loss=loss, **shares)
 
     @property
     def rows(self) -> Batch:
@@ -214,7 +223,8 @@ class Problem(Readable, eqx.Module):
         }
         if self.is_expected:
             samples = np.asarray(self.samples_in(self.rows)).sum(axis=1)
-            lines["batches"] = f"an expected loss: {len(held)} count vectors, of {between(samples)} samples"
+            images = ", images with two views" if self.views > 1 else ""
+            lines["batches"] = f"an expected loss: {len(held)} count vectors, of {between(samples)} samples{images}"
         return Summary(f"Problem: {model}, tau = {float(self.tau):g}", lines | named)
 
 

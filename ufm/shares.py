@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from ufm.errors import InvalidInput, real_array
+from ufm.errors import InvalidInput, real_array, whole_number
 
 
 class Batch(NamedTuple):
@@ -51,3 +51,22 @@ def checked_counts(
     if share.shape != (len(batches),) or not ((share > 0) & np.isfinite(share)).all():
         raise InvalidInput("weights", share.tolist(), mend)
     return jnp.asarray(held), jnp.asarray(share)
+
+
+def checked_views(views: object, counts: Array | None, multiplicity: Array, one_point_a_class: bool) -> int:
+    """Samples of an image, if points and batches can be made of such; or InvalidInput.
+
+    one_point_a_class: of UFM, whether every class is one point; True of UFM+ (theory, 4.19 (e)).
+    """
+    views = whole_number("views", views, 1, "give 1, or 2 where samples are images with two views")
+    if views == 1:
+        return 1
+    if views > 2 or counts is None:
+        raise InvalidInput("views", views, "give 1, or 2 with counts, of images with two views")
+    if any((np.asarray(samples) % 2).any() for samples in (multiplicity, counts)):
+        raise InvalidInput(
+            "views", views, "an image has both its views in a batch or none: give even numbers of samples"
+        )
+    if not one_point_a_class:
+        raise InvalidInput("views", views, "without the ReLU give one point a class: views of one image may part")
+    return 2

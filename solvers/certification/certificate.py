@@ -251,6 +251,7 @@ def _certificate(content: dict[str, Any]) -> Certificate:
             loss=Loss.of_description(problem["loss"]),
             held=tuple(map(tuple, problem["counts"])) if "counts" in problem else None,
             weights=tuple(map(_double, problem["weights"])) if "counts" in problem else None,
+            views=problem.get("views", 1),
         ),
         point=_point(content["point"]),
         lower_bound=LowerBound(**_bound_fields(content["lower_bound"])),

@@ -345,9 +345,10 @@ def serialised_samples(problem: Problem) -> bytes:
     A line "MODEL d TAU LOSS m batches", tau as an exact hexadecimal double, the loss as compact JSON without spaces;
     then, as little-endian 64-bit whole numbers, m labels, m multiplicities, and of every batch its size and its members
     in increasing order. Of an expected loss LOSS is followed by " expected", and every batch by the number of samples
-    that it holds of each member, and by its weight, a little-endian double. Read from the front, every length is known
-    before what it counts, so that the problem can be read back: the map is injective. A batch is a set: padding and the
-    order of its members do not matter; the order of the batches does.
+    that it holds of each member, and by its weight, a little-endian double; with two views LOSS is followed by
+    " expected of two views". Read from the front, every length is known before what it counts, so that the problem can
+    be read back: the map is injective. A batch is a set: padding and the order of its members do not matter; the order
+    of the batches does.
     """
     batches = [np.sort(row[row != PADDING]) for row in np.asarray(problem.batches)]
     batches = [np.concatenate([[len(batch)], batch]) for batch in batches if len(batch)]
@@ -356,7 +357,7 @@ def serialised_samples(problem: Problem) -> bytes:
     model, tau = "UFM+" if problem.nonneg else "UFM", float(problem.tau).hex()
     loss = json.dumps(problem.loss.described(), sort_keys=True, separators=(",", ":"))
     if problem.is_expected:
-        loss += " expected"
+        loss += " expected of two views" if problem.views > 1 else " expected"
     head = f"{model} {problem.d} {tau} {loss} {problem.num_points} {len(batches)}\n".encode()
     columns = (np.asarray(problem.labels), np.asarray(problem.multiplicity), *batches)
     return head + b"".join(np.asarray(column).astype("<i8").tobytes() for column in columns)

@@ -22,6 +22,7 @@ samples that chains reach: the box of the rows of a component bounds all inner p
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,7 +82,9 @@ def weakest_pair(problem: OrbitProblem) -> arb | None:
         for c, row in rows.items():
             least = sorted(sizes[c])
             if row.negatives or problem.loss.glues_alone:
-                pairs = [n * (n - 1) for n in least if n >= 2][:1] + [2 * least[0] * least[1] for _ in least[1:2]]
+                # With two views the n pairs of one image: there are no fewer of any other kind.
+                within = [n if share.views > 1 else n * (n - 1) for n in least if n >= 2]
+                pairs = within[:1] + [2 * least[0] * least[1] for _ in least[1:2]]
                 weights.append(weight * min(pairs) * row.attraction)
             for other in row.negatives:
                 repulsion = row.repulsion(other) + (rows[other].repulsion(c) if other in rows else 0)
@@ -198,7 +201,7 @@ def forces_frame(problem: OrbitProblem) -> bool:
 
     d >= k, every class one glued component, by chains of batches (and for d = k of axes), and every two orthogonal.
     """
-    if problem.d < problem.k:
+    if problem.d < problem.k or not (problem.d == problem.k or _together(problem) == set(range(len(problem)))):
         return False
     components = Components.of(problem, crowded=problem.d == problem.k)
     classes = problem.classes
@@ -207,6 +210,19 @@ def forces_frame(problem: OrbitProblem) -> bool:
         len(components.unit) == len(problem) and len({components.joined.root(a) for a in components.unit}) == problem.k
     )
     return whole and len(met) == problem.k * (problem.k - 1) // 2
+
+
+def _together(problem: OrbitProblem) -> set[int]:
+    """Orbits whose samples are one vector once they are unit (theory, 6.9): those of one sample or image, and those of
+    which a batch that fixes or ties values holds a second one, or another orbit of the class."""
+    found = {a for a, size in enumerate(problem.sizes) if size == problem.views}
+    alone = 2 if problem.loss.glues_alone else 3 if problem.loss.ties_alone else math.inf
+    for batch, count, share in zip(problem.batches, problem.counts, problem.shares, strict=True):
+        orbits = Counter(problem.classes[a] for a in batch)
+        constrained = {c for c, n in count.items() if len(count) > 1 or n >= alone}
+        held = {a: problem.classes[a] for a in batch if problem.classes[a] in constrained}
+        found |= {a for a, c in held.items() if orbits[c] > 1 or share.samples[a] > problem.views}
+    return found
 
 
 def largest_violation(problem: OrbitProblem, point: Point) -> float:

@@ -33,6 +33,7 @@ class Share:
     sizes: tuple[int, ...]
     samples: dict[int, int]
     weight: float
+    views: int = 1
 
     def others(self, a: int, b: int) -> int:
         """Samples of orbit b that an anchor of orbit a meets in the batch."""
@@ -47,6 +48,14 @@ class Share:
         of = self.sizes[a] * (self.sizes[b] - (a == b))
         return ONE if self.pairs(a, b) == of and self.weight == 1 else arb(self.weight) * self.pairs(a, b) / of
 
+    def sure(self, a: int, b: int) -> arb:
+        """Weight times the probability that is had by every two given samples: of an orbit of several images with two
+        views that of two images, which is less than that of two views of one (theory, 4.19 (e))."""
+        n, held = self.sizes[a], self.samples[a]
+        if a != b or self.views == 1 or n == self.views:
+            return self.met(a, b)
+        return arb(self.weight) * held * (held - self.views) / (n * (n - self.views))
+
 
 @dataclass(frozen=True)
 class OrbitProblem:
@@ -57,6 +66,7 @@ class OrbitProblem:
     - tau, d, nonneg, loss: as `ufm.Problem`.
     - held, weights: of an expected loss, samples of each orbit of a batch that are in it, and its weight in the sum;
       any so many samples of an orbit are equally likely (theory, 4.19). None: all of them, with weight 1.
+    - views: of an expected loss, samples of an image; any so many images are equally likely then.
     """
 
     classes: tuple[int, ...]
@@ -68,6 +78,7 @@ class OrbitProblem:
     loss: Loss = field(default_factory=Loss)
     held: tuple[tuple[int, ...], ...] | None = None
     weights: tuple[float, ...] | None = None
+    views: int = 1
 
     @classmethod
     def of(cls, quotient: Problem) -> OrbitProblem:
@@ -90,6 +101,7 @@ class OrbitProblem:
             loss=quotient.loss,
             held=held,
             weights=weights,
+            views=quotient.views,
         )
 
     def __len__(self) -> int:
@@ -122,7 +134,9 @@ class OrbitProblem:
         if self.held is None or self.weights is None:
             return tuple(Share(self.sizes, {a: self.sizes[a] for a in batch}, 1.0) for batch in self.batches)
         together = zip(self.batches, self.held, self.weights, strict=True)
-        return tuple(Share(self.sizes, dict(zip(batch, held, strict=True)), w) for batch, held, w in together)
+        return tuple(
+            Share(self.sizes, dict(zip(batch, held, strict=True)), w, self.views) for batch, held, w in together
+        )
 
     @cached_property
     def totals(self) -> tuple[int, ...]:
@@ -153,9 +167,10 @@ class OrbitProblem:
 
     def describe(self) -> dict[str, object]:
         """The content of a certificate's "problem", without digests."""
-        expected = {}
+        expected: dict[str, object] = {}
         if self.held is not None and self.weights is not None:
             expected = {"counts": [list(held) for held in self.held], "weights": [w.hex() for w in self.weights]}
+            expected |= {"views": self.views} if self.views > 1 else {}
         return expected | {
             "model": self.model,
             "d": self.d,

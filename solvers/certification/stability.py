@@ -63,7 +63,10 @@ class Implied:
 
 
 def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:
-    """A and N of the head of this module on pairs a <= b of orbits that a batch really constrains."""
+    """A and N of the head of this module on pairs a <= b of orbits that a batch really constrains.
+
+    Where pairs within an orbit differ (two views), the least: more conductance only lowers resistances.
+    """
     within: Edges = defaultdict(arb)
     across: Edges = defaultdict(arb)
     for batch, count, share in zip(problem.batches, problem.counts, problem.shares, strict=True):
@@ -78,8 +81,8 @@ def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:
                     forces = [repulsion[pair] for pair in ((c, other), (other, c)) if pair in repulsion]
                     if forces:
                         across[a, b] += share.met(a, b) * sum(forces)
-                elif c in attraction and share.pairs(a, b):
-                    within[a, b] += share.met(a, b) * attraction[c]
+                elif c in attraction and share.pairs(a, b) and (met := share.sure(a, b)) > 0:
+                    within[a, b] += met * attraction[c]
     return within, across
 
 

@@ -79,11 +79,12 @@ def pair_weights(problem: Problem) -> tuple[Edges, Edges, arb]:
         for position, a in enumerate(batch):
             c = problem.classes[a]
             for b in batch[position:]:
-                e, pairs = problem.classes[b], share.pairs(a, b) * (1 if a == b else 2)
+                e, pairs = problem.classes[b], share.alike(a, b)
                 acting = [forces[i][j] for i, j in ((c, e), (e, c)) if i in forces]
                 if acting and pairs and (glues or c != e):
                     weight, edges = sum(acting, arb(0)) / 2, within if c == e else across
-                    edges[a, b] += share.met(a, b) * weight
+                    if share.sure(a, b) > 0:
+                        edges[a, b] += share.sure(a, b) * weight
                     weakest = weakest.min(share.weight * pairs * weight)
     return within, across, weakest
 

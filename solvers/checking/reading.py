@@ -62,6 +62,7 @@ class Problem(NamedTuple):
     batches: list[tuple[list[int], Counter[int]]]
     shares: list[Share]
     expected: bool
+    views: int
     room: int
     loss: Loss
     totals: Counter[int]
@@ -161,21 +162,23 @@ def read_bits(loss: Loss, tau: float, n: int) -> int:
 
 
 def read_shares(batches: list[list[int]], sizes: list[int], given: list[Any]) -> list[Share]:
-    """All samples of every orbit, or so many as are given, of each batch, and the weights of the batches."""
+    """All samples of every orbit, or so many as are given, of each batch; weights of batches, views of images."""
     if not given:
         return [Share(sizes, {a: sizes[a] for a in batch}, arb(1)) for batch in batches]
-    counts, weights = given
-    weighed = doubles(weights, "weights", len(batches), 1e-300, 1e300)
+    counts, weights, *views = given
+    weighed, two = doubles(weights, "weights", len(batches), 1e-300, 1e300), wholes(views, "views", 2, 2)
     shares = zip(batches, items(counts, "counts", len(batches)), weighed, strict=True)
-    held = [Share(sizes, dict(zip(b, wholes(n, "counts", 1, 2**53, len(b)), strict=True)), w) for b, n, w in shares]
+    held = [Share(sizes, dict(zip(b, wholes(n, "counts", 1, 2**53), strict=True)), w, *two) for b, n, w in shares]
     need(all(n <= sizes[a] for share in held for a, n in share.held.items()), "more samples of an orbit than it has")
+    need(not any(n % of.views for of in held for n in (*sizes, *of.held.values())), "views should be held all or none")
     return held
 
 
 def read_problem(value: Any, room: int) -> Problem:
     """The problem; its own digest must hold."""
     expected = isinstance(value, dict) and "counts" in value
-    fields = ("model", "d", "tau", "loss", "classes", "sizes", "batches", *(("counts", "weights") if expected else ()))
+    shared = ("counts", "weights", *(["views"] if "views" in value else [])) if expected else ()
+    fields = ("model", "d", "tau", "loss", "classes", "sizes", "batches", *shared)
     *known, own, _ = record(value, "problem", *fields, "digest", "samples_digest")
     model, d, tau, loss, classes, sizes, batches, *given = known
     m = len(items(classes, "classes"))
@@ -192,7 +195,9 @@ def read_problem(value: Any, room: int) -> Problem:
     bits = read_bits(of, float(temperature), sum(sizes))
     fits(pairs * bits, room * MOST_WORK, "pairs in batches")
     shares = read_shares(batches, sizes, given)
+    need("views" not in value or model == "UFM+" or m == k, "UFM of two views should have one orbit a class")
     prove(own == digest({field: value[field] for field in fields}), "the digest of the problem")
     counted = [sum((Counter({classes[a]: n}) for a, n in share.held.items()), Counter()) for share in shares]
     held = list(zip(batches, counted, strict=True))
-    return Problem(model == "UFM+", d, k, temperature, classes, sizes, held, shares, expected, room, of, totals, bits)
+    rest = expected, value.get("views", 1), room, of, totals, bits
+    return Problem(model == "UFM+", d, k, temperature, classes, sizes, held, shares, *rest)

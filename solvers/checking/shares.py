@@ -11,6 +11,7 @@ class Share(NamedTuple):
     sizes: list[int]
     held: dict[int, int]
     weight: arb
+    views: int = 1
 
     def pairs(self, a: int, b: int) -> int:
         """Ordered pairs of two samples that it holds, of orbits a and b."""
@@ -19,3 +20,19 @@ class Share(NamedTuple):
     def met(self, a: int, b: int) -> arb:
         """Weight times the probability that two given samples, of which there are, are such a pair."""
         return self.weight * self.pairs(a, b) / (self.sizes[a] * (self.sizes[b] - (a == b)))
+
+    def sure(self, a: int, b: int) -> arb:
+        """Weight times the least probability of two given samples; with two views that of two images (theory, 6.16)."""
+        n, held = self.sizes[a], self.held[a]
+        images = a == b and n > self.views > 1
+        return self.weight * held * (held - 2) / (n * (n - 2)) if images else self.met(a, b)
+
+    def alike(self, a: int, b: int) -> int:
+        """Pairs of samples that it holds, unordered across orbits; within an orbit of two views those of one image."""
+        return 2 * self.pairs(a, b) if a != b else self.held[a] if self.views > 1 else self.pairs(a, a)
+
+
+def in_expectation(views: int) -> str:
+    """What the batches of an expected loss are, in words."""
+    units = "images of two views" if views > 1 else "samples"
+    return f"count vectors of an expected loss, in which any so many {units} of an orbit are equally likely"
