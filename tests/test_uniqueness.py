@@ -12,7 +12,7 @@ from families import LOSSES
 from problems import PROBLEMS
 
 import ufm
-from ufm import batching
+from ufm import batching, losses
 
 excess = jax.jit(ufm.excess)
 metrics = jax.jit(ufm.geometry_metrics, static_argnames="k")
@@ -238,14 +238,37 @@ def test_undetermined_is_said():
     assert "d = 2 is less than k = 3" in found.reason
 
 
-def test_an_open_case_is_undetermined():
-    # Four pieces whose pairs all agree through four triples: no triple alone is more than the three
-    # coordinates left to it, so no rule applies, and no placement on axes is another minimiser.
+@pytest.mark.parametrize(("d", "unique"), [(2, True), (3, True), (4, False)])
+def test_classes_confine_each_other(d, unique):
+    """Two classes of three pairs that all repel, and one open batch a class: one pair leaves three the d - 1 others."""
+    labels, pairs = [0] * 6 + [1] * 6, np.arange(12).reshape(6, 2).tolist()
+    batches = [[*pairs[a], *pairs[b]] for a in range(3) for b in range(3, 6)] + [[0, 2, 4], [6, 8, 10]]
+    problem = ufm.Problem(labels, d, 1.0, batches)
+    found = ufm.uniqueness(problem)
+    assert found.unique is unique
+    if not unique:
+        assert_counterexample(problem, found.counterexample)
+
+
+def test_batches_that_share_pairs_have_one_value():
+    # Four pieces whose pairs all agree through four triples, in the three coordinates that are left to them.
     labels, batches = crowded_family(4)
     batches = [*batches[:-1], [0, 2, 4], [2, 4, 6], [0, 4, 6], [0, 2, 6]]
+    assert ufm.uniqueness(ufm.Problem(labels, 5, 1.0, batches)).unique is True
+    assert (
+        ufm.uniqueness(ufm.Problem(labels, 5, 1.0, batches[:-2])).unique is False
+    )  # the first and the last piece agree
+
+
+def test_an_open_case_is_undetermined():
+    # Seven pieces, any two in one triple: no triple alone is more than the three coordinates left to it, no two share
+    # a pair, and no placement on axes has every triple on one axis or on three.
+    labels, batches = crowded_family(7)
+    lines = [[i, (i + 1) % 7, (i + 3) % 7] for i in range(7)]
+    batches = [*batches[:-1], *([2 * p for p in line] for line in lines)]
     found = ufm.uniqueness(ufm.Problem(labels, 5, 1.0, batches))
     assert found.unique is None
-    assert found.reason.startswith("undetermined: class 0 falls into 4 components")
+    assert found.reason.startswith("undetermined: class 0 falls into 7 components")
     assert found.counterexample is None
 
 
@@ -448,3 +471,46 @@ def test_batches_of_one_class_differ_from_loss_to_loss():
         loss = LOSSES[name](np.random.default_rng(0), 2)
         found = [ufm.uniqueness(ufm.Problem(labels, 3, 1.0, family, loss=loss)) for family in (batches, pairs)]
         assert tuple(one.unique for one in found) == verdicts, name
+
+
+def family_of_pairs(seed):
+    """Glued pairs of two or three classes, most of which repel, with open batches: labels, batches, d."""
+    rng = np.random.default_rng([39, seed])
+    k = int(rng.integers(2, 4))
+    counts = rng.integers(1, 5, k)
+    while counts.sum() > 7:
+        counts[counts.argmax()] -= 1
+    of = np.repeat(np.arange(k), counts)
+    batches = [
+        [2 * p, 2 * p + 1, 2 * q, 2 * q + 1]
+        for p, q in oracles.pairs(len(of))
+        if of[p] != of[q] and rng.random() < rng.choice([0.8, 1.0])
+    ]
+    for c in np.flatnonzero(counts >= 3):
+        for _ in range(rng.integers(1, 4)):
+            own = rng.permutation(np.flatnonzero(of == c))[: rng.integers(3, counts[c] + 1)]
+            batches.append((2 * own).tolist())
+    return np.repeat(of, 2).tolist(), batches, k + int(rng.integers(0, 3))
+
+
+def other_placements(labels, batches, d):
+    """Whether some placement of glued pairs on axes has the loss of the frame and another Gram matrix."""
+    labels, G = np.array(labels), placements_on_axes(len(labels) // 2, d)
+    G = G.repeat(2, axis=1).repeat(2, axis=2)
+    values = loss_over_placements(G, labels, batches, losses.scl())
+    frame = np.equal(G, np.equal.outer(labels, labels)).all(axis=(1, 2))
+    return bool(((values - values[frame][0] < 1e-9) & ~frame).any())
+
+
+@pytest.mark.thorough
+def test_families_of_pairs_against_all_placements():
+    seen = {True: 0, False: 0, None: 0}
+    for seed in range(500):
+        labels, batches, d = family_of_pairs(seed)
+        if {i for batch in batches for i in batch} == set(range(len(labels))):
+            unique = ufm.uniqueness(ufm.Problem(labels, d, 1.0, batches)).unique
+            seen[unique] += 1
+            assert unique is None or unique is not other_placements(labels, batches, d), (labels, batches, d)
+    assert seen[True] > 180
+    assert seen[False] > 200
+    assert seen[None] < 5

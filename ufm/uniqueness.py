@@ -14,9 +14,9 @@ frame's Gram matrix, or names another H on coordinate axes that keeps them:
 5. *Two classes whose components fall apart* (by cross edges and open batches): one chain exchanges the
    two axes. Any d.
 6. *More than D equal-angled unit vectors in D dimensions coincide*: (1 - g) I + g J has full rank for g < 1.
-   If the other classes are k - 1 unit components, pairwise adjacent, their supports take k - 1
-   coordinates at least; unit vectors adjacent to all of them live in the D = d - k + 1 others. An open
-   batch with more than D of these is glued, and all rules are applied anew.
+   The supports of q pairwise adjacent unit components take q coordinates at least; unit vectors adjacent to all
+   of them live in the D = d - q others. An open batch, or a set that open batches give one value through
+   shared pairs, with more than D of these is glued, and all rules are applied anew.
 7. *d = k.* Adjacent unit components have disjoint supports (nonnegative and orthogonal), so any choice of
    one coordinate from each support is a proper k-colouring. If the classes are the only proper
    k-colouring, every choice gives them: components of one class cannot differ in support, nor have two
@@ -32,6 +32,7 @@ minimiser; if it does not, vectors off the axes might exist, and the answer is "
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +47,9 @@ from ufm.forcing import forcing_family
 from ufm.interaction import NO_LINKS, Interaction, Links, interaction
 from ufm.problem import Problem
 from ufm.samplers import Sampler
+
+# Pairs in open batches up to which values are followed from batch to batch.
+MOST_TIED = 100_000
 
 
 @dataclass(frozen=True, repr=False)
@@ -220,18 +224,46 @@ def _may_vanish(graph: Interaction, tied: Int[np.ndarray, " q"]) -> np.ndarray:
 
 def _crowded_batches(graph: Interaction, d: int) -> Links:
     """Pairs of components that open batches glue for want of dimensions: rule 6."""
-    k, components = len(graph.plain_cross), graph.components_of_class
-    links = []
-    for batch in graph.open_batches:
-        c = int(graph.component_class[batch[0]])
-        others = np.flatnonzero(graph.component_class != c)
-        if len(others) != k - 1 or (components[np.arange(k) != c] != 1).any():
-            continue
-        among = graph.cross[others][:, others].toarray() > 0
-        if not (among | np.eye(k - 1, dtype=bool)).all() or not graph.is_unit[others].all():
-            continue
-        members = np.array(batch)
-        confined = (graph.cross[members][:, others].toarray() > 0).all(axis=1) & graph.is_unit[members]
-        if confined.sum() > d - k + 1:
-            links.append(np.stack([np.full(len(members), members[0]), members]))
+    crowded = (members for members in _of_one_value(graph) if _is_crowded(graph, members, d))
+    links = [np.stack([np.full(len(members), members[0]), members]) for members in crowded]
     return np.concatenate(links, axis=1) if links else NO_LINKS
+
+
+def _of_one_value(graph: Interaction) -> list[Int[np.ndarray, " m"]]:
+    """The open batches, each with what others that share a pair, and so on, give one value with all its members."""
+    batches = graph.open_batches
+    if sum(len(batch) ** 2 for batch in batches) > MOST_TIED:
+        return [np.array(batch) for batch in batches]
+    number: dict[tuple[int, int], int] = {}
+    pairs = [[number.setdefault(pair, len(number)) for pair in combinations(batch, 2)] for batch in batches]
+    links = np.array([(own[0], other) for own in pairs for other in own]).reshape(-1, 2).T
+    tied = connected_components(sp.coo_array((np.ones(links.shape[1]), tuple(links)), shape=(len(number),) * 2))[1]
+    met: dict[tuple[int, int], set[int]] = {}  # by component and tie
+    for (x, y), at in number.items():
+        met.setdefault((x, tied[at]), set()).add(y)
+        met.setdefault((y, tied[at]), set()).add(x)
+    grown = []
+    for batch, own in zip(batches, pairs, strict=True):
+        tie, members = tied[own[0]], list(batch)
+        common = set.intersection(*(met[x, tie] for x in members))
+        while common:
+            members.append(min(common))
+            common &= met[members[-1], tie]
+        grown.append(np.array(members))
+    return grown
+
+
+def _is_crowded(graph: Interaction, members: Int[np.ndarray, " m"], d: int) -> bool:
+    """Whether q pairwise adjacent unit components, chosen greedily, leave those beside all of them too little room."""
+    room, least = d, d - len(graph.plain_cross) + 1
+    allowed = graph.is_unit
+    confined = members[allowed[members]]
+    while least < len(confined) <= room:
+        beside = np.bincount(graph.cross[confined].indices, minlength=len(allowed)) * allowed
+        if not beside.any():
+            return False
+        most = np.flatnonzero(beside == beside.max())
+        best = most[np.diff(graph.cross.indptr)[most].argmax()]
+        adjacent = graph.cross[[best]].toarray()[0] > 0
+        confined, allowed, room = confined[adjacent[confined]], allowed & adjacent, room - 1
+    return len(confined) > room
