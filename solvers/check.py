@@ -100,7 +100,7 @@ def check(content: dict[str, Any], room: int = 1) -> list[str]:
         said = [
             f"{given['model']}{in_words(problem.loss)}, {problem.k} classes, {sum(problem.sizes)} samples, d = "
             f"{problem.d}, tau = {float(problem.tau)!r}, {len(problem.batches)} "
-            f"{in_expectation(problem.views) if problem.expected else 'batch(es)'}: the point's loss and the "
+            f"{in_expectation(problem.shares) if problem.expected else 'batch(es)'}: the point's loss and the "
             "least of all feasible "
             f"points lie between {shown(lower, 17, ROUND_FLOOR)} and {shown(upper, 17)}, at most {shown(gap)} apart."
         ]

@@ -50,6 +50,8 @@ def matrix_bound(problem: Problem, gram: Any, v: Any, N: Any) -> tuple[arb, list
     """L(G0) - <C, G0> - sum_a n_a v_a, once S = C + Diag(v) - N is proved PSD; and G0 (its lower triangle), v and C."""
     m, sizes = len(problem.sizes), problem.sizes
     prove(problem.loss.kind != "supcon-in", "a dual: the loss is not convex")
+    alike = problem.nonneg or m == problem.k or all(share.views == 1 for share in problem.shares)
+    prove(alike, "a dual: the views of an image may part")
     need(m <= MOST_IN_A_MATRIX, f"more than {MOST_IN_A_MATRIX} orbits in a matrix")
     lower = [doubles(row, "gram", a + 1, -4.0, 4.0) for a, row in enumerate(items(gram, "gram", m))]
     held = [doubles(row, "N", a + 1, 0.0, 1e300 * problem.nonneg) for a, row in enumerate(items(N, "N", m))]

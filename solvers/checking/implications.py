@@ -111,18 +111,18 @@ def forced(problem: Problem) -> bool:
     glued, unit, crossing, _ = components(problem, problem.d == problem.k)
     met = {(problem.classes[a], problem.classes[b]) for a, b in crossing}
     one = len(unit) == len(problem.sizes) and len(set(map(glued.root, unit))) == problem.k
-    one = one and (problem.d == problem.k or together(problem) == unit)
-    return one and len(met) == problem.k * (problem.k - 1)
+    return one and len(met) == problem.k * (problem.k - 1) and (problem.d == problem.k or together(problem) == unit)
 
 
 def together(problem: Problem) -> set[int]:
     """Orbits whose samples are one vector once they are unit: those of one sample or image, and those of which a batch
     that fixes or ties values holds a second one, or another orbit of the class."""
-    classes, found = problem.classes, {a for a, n in enumerate(problem.sizes) if n == problem.views}
+    classes, found = problem.classes, set()
     for (batch, count), share in zip(problem.batches, problem.shares, strict=True):
         orbits = Counter(classes[a] for a in batch)
         acting = (a for a in batch if len(count) > 1 or count[classes[a]] >= problem.loss.alone)
-        found |= {a for a in acting if orbits[classes[a]] > 1 or share.held[a] > problem.views}
+        found |= {a for a in acting if orbits[classes[a]] > 1 or share.held[a] > share.views}
+        found |= {a for a in batch if problem.sizes[a] == share.views}
     return found
 
 

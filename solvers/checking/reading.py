@@ -62,7 +62,6 @@ class Problem(NamedTuple):
     batches: list[tuple[list[int], Counter[int]]]
     shares: list[Share]
     expected: bool
-    views: int
     room: int
     loss: Loss
     totals: Counter[int]
@@ -169,15 +168,14 @@ def read_shares(batches: list[list[int]], sizes: list[int], given: list[Any]) ->
     weighed, two = doubles(weights, "weights", len(batches), 1e-300, 1e300), wholes(views, "views", 2, 2)
     shares = zip(batches, items(counts, "counts", len(batches)), weighed, strict=True)
     held = [Share(sizes, dict(zip(b, wholes(n, "counts", 1, 2**53), strict=True)), w, *two) for b, n, w in shares]
-    need(all(n <= sizes[a] for share in held for a, n in share.held.items()), "more samples of an orbit than it has")
-    need(not any(n % of.views for of in held for n in (*sizes, *of.held.values())), "views should be held all or none")
+    fit = all(n <= sizes[a] and n % of.views == sizes[a] % of.views == 0 for of in held for a, n in of.held.items())
+    need(fit, "more samples of an orbit than it has, or one view of an image")
     return held
 
 
 def read_problem(value: Any, room: int) -> Problem:
     """The problem; its own digest must hold."""
-    expected = isinstance(value, dict) and "counts" in value
-    shared = ("counts", "weights", *(["views"] if "views" in value else [])) if expected else ()
+    shared = [name for name in ("counts", "weights", "views") if isinstance(value, dict) and name in value]
     fields = ("model", "d", "tau", "loss", "classes", "sizes", "batches", *shared)
     *known, own, _ = record(value, "problem", *fields, "digest", "samples_digest")
     model, d, tau, loss, classes, sizes, batches, *given = known
@@ -186,18 +184,16 @@ def read_problem(value: Any, room: int) -> Problem:
     k = len(set(wholes(classes, "classes", 0, m - 1)))
     need(k == max(classes, default=0) + 1 >= 2, "every class 0..k-1 should have an orbit, k >= 2")
     wholes([d], "d", 1, room * MOST_ENTRIES // m)
-    (temperature,) = doubles([tau], "tau", 1, 0.01, 1e4)
+    (heat,) = doubles([tau], "tau", 1, 0.01, 1e4)
     wholes(sizes, "sizes", 1, 2**53, m)
     for batch in items(batches, "batches"):
         need(batch != [] and all(a < b for a, b in pairwise(wholes(batch, "a batch", 0, m - 1))), "batches increase")
     pairs = sum((len(batch) + 5) ** 2 for batch in batches)
     totals, of = sum((Counter({c: n}) for c, n in zip(classes, sizes, strict=True)), Counter()), read_loss(loss, k)
-    bits = read_bits(of, float(temperature), sum(sizes))
+    bits = read_bits(of, float(heat), sum(sizes))
     fits(pairs * bits, room * MOST_WORK, "pairs in batches")
     shares = read_shares(batches, sizes, given)
-    need("views" not in value or model == "UFM+" or m == k, "UFM of two views should have one orbit a class")
     prove(own == digest({field: value[field] for field in fields}), "the digest of the problem")
     counted = [sum((Counter({classes[a]: n}) for a, n in share.held.items()), Counter()) for share in shares]
     held = list(zip(batches, counted, strict=True))
-    rest = expected, value.get("views", 1), room, of, totals, bits
-    return Problem(model == "UFM+", d, k, temperature, classes, sizes, held, shares, *rest)
+    return Problem(model == "UFM+", d, k, heat, classes, sizes, held, shares, bool(given), room, of, totals, bits)

@@ -32,7 +32,7 @@ class Share(NamedTuple):
         return 2 * self.pairs(a, b) if a != b else self.held[a] if self.views > 1 else self.pairs(a, a)
 
 
-def in_expectation(views: int) -> str:
+def in_expectation(shares: list[Share]) -> str:
     """What the batches of an expected loss are, in words."""
-    units = "images of two views" if views > 1 else "samples"
+    units = "images of two views" if any(share.views > 1 for share in shares) else "samples"
     return f"count vectors of an expected loss, in which any so many {units} of an orbit are equally likely"
