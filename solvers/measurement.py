@@ -18,6 +18,7 @@ from solvers.parallel.padding import Shape, common_shape, padded
 from solvers.progress import Tell, followed
 from ufm.geometry import GeometryMetrics, geometry_metrics
 from ufm.loss import Evaluation, anchor_blocks, evaluate
+from ufm.precision import in_64_bits
 from ufm.problem import PADDING, Problem
 
 # Pairs of samples swept at once: seconds.
@@ -64,6 +65,7 @@ def measure_points(H: Float[Array, "p m d"], spread: Float[Array, "p r"], proble
 _compiled = Compiled(measure_points)
 
 
+@in_64_bits
 def measure(
     H: Float[Array, "m d"] | Float[np.ndarray, "m d"],
     problem: Problem,
@@ -80,6 +82,7 @@ def measure(
     return jax.tree.map(lambda leaf: leaf[0], measure_all(np.asarray(H)[None], problem, shape))
 
 
+@in_64_bits
 def measure_all(
     points: Float[np.ndarray, "s m d"],
     problem: Problem,

@@ -24,6 +24,7 @@ from solvers.parallel import devices
 from solvers.parallel.compiled import compile_seconds
 from solvers.solution import Solution
 from ufm.errors import LARGEST_COUNT, InvalidInput, real_number, whole_number
+from ufm.precision import in_64_bits
 from ufm.problem import Problem
 from ufm.samplers import Population, Sampler
 
@@ -72,6 +73,7 @@ class StochasticProjectedGradient:
     every: int = 500
     keep: Path | str | None = None
 
+    @in_64_bits
     def __post_init__(self) -> None:
         if isinstance(self.sampler, type) or not isinstance(self.sampler, Sampler):
             raise InvalidInput("sampler", self.sampler, "give one of ufm.samplers, such as ufm.samplers.uniform(128)")
@@ -82,6 +84,7 @@ class StochasticProjectedGradient:
         if self.keep is not None and not isinstance(self.keep, (str, Path)):
             raise InvalidInput("keep", self.keep, "give the path of a file, or leave it out")
 
+    @in_64_bits
     def solve(
         self,
         problem: Problem,
@@ -110,6 +113,7 @@ class StochasticProjectedGradient:
             history=ended.history,
         )
 
+    @in_64_bits
     def walk(
         self,
         problem: Problem,

@@ -24,6 +24,7 @@ from ufm.display import Readable, Summary
 from ufm.errors import LARGEST_ENTRY, InvalidInput, Rows, real_array
 from ufm.geometry import GeometryMetrics
 from ufm.orbits import Orbits
+from ufm.precision import in_64_bits
 from ufm.problem import Problem
 
 FEASIBLE = 1e-9  # how far outside the feasible set rounding may leave a row
@@ -126,6 +127,7 @@ class Verifier:
     - certifier: what it judges by; it may have been told of other points (`Certifier.consider`).
     """
 
+    @in_64_bits
     def __init__(self, problem: Problem, shape: Shape | None = None, *, certifier: Certifier | None = None) -> None:
         """shape: pad the orbit problem to this (`solvers.parallel.padding`), to share what is compiled with others.
         certifier: of the same problem; by default one of its own that asks no conic solver."""
@@ -148,6 +150,7 @@ class Verifier:
             least = weakest_of_samples(self.certifier.problem)
         return 0.0 if least is None else float(least)
 
+    @in_64_bits
     def verify(self, H: Rows, certificate: Certificate | None = None, tell: Tell | None = None) -> Verification:
         """Verdict and evidence for one H (n, d). certificate: of this H by `certifier`, if it was already made.
 
@@ -197,6 +200,7 @@ class Verifier:
             renormalised=scaled,
         )
 
+    @in_64_bits
     def excess(self, H: Float[np.ndarray, "n d"]) -> float:
         """The excess alone, recomputed from H moved into the feasible set."""
         rows, problem, _ = self._distinct(np.asarray(H, dtype=np.float64))
@@ -284,6 +288,7 @@ class Verifier:
         )
 
 
+@in_64_bits
 def verify(H: Rows, problem: Problem, *, tell: Tell | None = None) -> Verification:
     """Verdict and evidence for one H (n, d): is it a global minimiser, and is it an orthogonal frame?
 

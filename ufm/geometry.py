@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
 from ufm.errors import InvalidInput, Rows, real_rows, whole_number
+from ufm.precision import in_64_bits
 from ufm.sums import grouped_sum
 
 
@@ -34,6 +35,7 @@ class GeometryMetrics(NamedTuple):
     gram: Float[Array, "k k"]
 
 
+@in_64_bits
 def geometry_metrics(
     H: Rows,
     labels: Int[Array, " m"] | Int[np.ndarray, " m"] | Sequence[int],

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ufm.errors import InvalidInput, Rows, real_rows
+from ufm.precision import in_64_bits
 from ufm.problem import PADDING, Problem
 from ufm.rows import ROWS, AnchorTerms, Pairs, anchor_terms
 from ufm.shares import Batch
@@ -69,6 +70,7 @@ def norm_deficit(H: Float[Array, "m d"]) -> Float[Array, " m"]:
     return (1.0 - jnp.sum(coarse * coarse, axis=-1)) - jnp.sum(fine * (coarse + H), axis=-1)
 
 
+@in_64_bits
 @eqx.filter_jit
 def loss_bound(problem: Problem) -> Float[Array, ""]:
     """The lower bound of Theorems 1 and 2: sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log Z_{B,c} (the family: theory, 2.14).
@@ -86,6 +88,7 @@ def loss_bound(problem: Problem) -> Float[Array, ""]:
     return jnp.sum(jax.lax.map(of_batch, problem.rows))
 
 
+@in_64_bits
 def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:
     """The supervised contrastive loss, or the problem's own, summed over batches and active anchors, at the
     problem's tau (theory, 1.1, 1.5).
@@ -99,6 +102,7 @@ def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:
     return _loss(_rows_of(H, problem), problem)
 
 
+@in_64_bits
 def excess(H: Rows, problem: Problem) -> Float[Array, ""]:
     """`scl_loss` minus `loss_bound`, without cancellation (theory, 2.4; `ufm.rows`).
 
@@ -125,13 +129,16 @@ def _excess(H: Float[Array, "m d"], problem: Problem) -> Float[Array, ""]:
     return _compiled(H, problem, with_gradient=False).excess
 
 
+# JAX calls both after `scl_loss` has returned, where the setting is the user's again.
 def _forward(quantity: str, perturbed: object, H: Float[Array, "m d"], problem: Problem):  # noqa: ANN202
-    at = _compiled(H, problem)
+    with jax.enable_x64(True):
+        at = _compiled(H, problem)
     return getattr(at, quantity), at.gradient
 
 
 def _backward(residual: Array, cotangent: Array, perturbed: object, H: Array, problem: Problem) -> Array:
-    return cotangent * residual
+    with jax.enable_x64(True):
+        return cotangent * residual
 
 
 _loss.def_fwd(partial(_forward, "loss"))
@@ -301,7 +308,7 @@ def _block(
     met = (own.weight[:, None] > 0) & (others > 0)
     deficit = _deficits(anchor, batch, itself)
     mean_deficit = jnp.sum(jnp.where(same, others * deficit, 0.0), axis=1) / own.positives
-    cosine = anchor.row @ batch.row.T
+    cosine = jax.lax.dot(anchor.row, batch.row.T)
     alone = jnp.sum(jnp.where(same, 0.0, batch.weight[None, :]), axis=1, keepdims=True) == 0
     pairs = Pairs(same, others, met, deficit, mean_deficit, cosine, batch.label)
     row = ROWS[problem.loss.kind](pairs, own, problem, with_gradient)
@@ -329,7 +336,7 @@ def _block(
     return Evaluation(
         loss,
         gap,
-        at_slots(C @ batch.acted_on, C.T @ anchor.acted_on),
+        at_slots(jax.lax.dot(C, batch.acted_on), jax.lax.dot(C.T, anchor.acted_on)),
         at_slots(step.sum(axis=1), step.sum(axis=0)),
         at_slots(force.sum(axis=1), force.sum(axis=0)),
         0.5 * at_slots(mismatch.sum(axis=1), mismatch.sum(axis=0)),
@@ -343,5 +350,5 @@ def _deficits(anchor: _Features, batch: _Features, itself: Bool[Array, "r s"]) -
     The distance is taken between offsets from the batch's class mean: exact where the rows have collapsed.
     """
     squared = jnp.sum(anchor.offset**2, axis=-1)[:, None] + jnp.sum(batch.offset**2, axis=-1)[None, :]
-    distance = jnp.where(itself, 0.0, jnp.maximum(squared - 2 * anchor.offset @ batch.offset.T, 0.0))
+    distance = jnp.where(itself, 0.0, jnp.maximum(squared - 2 * jax.lax.dot(anchor.offset, batch.offset.T), 0.0))
     return 0.5 * (anchor.norm_deficit[:, None] + batch.norm_deficit[None, :] + distance)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ufm.errors import InvalidInput
+from ufm.precision import in_64_bits
 from ufm.problem import PADDING, Problem
 
 # Rows compared at once: few enough that they stay in cache.
@@ -69,6 +70,7 @@ class Orbits:
         return rows if all(np.array_equal(H[block], rows[self.index[block]]) for block in blocks) else None
 
 
+@in_64_bits
 def orbits(problem: Problem) -> Orbits:
     """Group the points of a problem into orbits and build the quotient problem.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -16,4 +17,4 @@ def grouped_sum(values: Float[Array, "m ..."], group: Int[Array, " m"], groups: 
         outside = jnp.where(group < 0, groups, group)
         return jnp.zeros((groups, *values.shape[1:]), values.dtype).at[outside].add(values, mode="drop")
     belongs = (group == jnp.arange(groups)[:, None]).astype(values.dtype)
-    return (belongs @ values.reshape(len(group), -1)).reshape(groups, *values.shape[1:])
+    return jax.lax.dot(belongs, values.reshape(len(group), -1)).reshape(groups, *values.shape[1:])

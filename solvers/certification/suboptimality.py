@@ -32,6 +32,7 @@ from solvers.features import unit_rows
 from ufm.display import Readable, Summary, cosines_of_class_means
 from ufm.errors import InvalidInput, Rows, real_rows
 from ufm.orbits import Orbits, orbits
+from ufm.precision import in_64_bits
 from ufm.problem import PADDING, Problem
 
 ROUNDOFF = 2.0**-53
@@ -136,6 +137,7 @@ class Suboptimality(Readable):
         )
 
 
+@in_64_bits
 def suboptimality(H: Rows, problem: Problem, *, certifier: Certifier | None = None) -> Suboptimality:
     """Rigorous loss and excess of one raw H (n, d), float32 too, and who is to blame. See `Suboptimality`.
 

@@ -17,6 +17,7 @@ from solvers.descent.stopping import check_tolerances, relative_conflict, statio
 from ufm.activations import activation
 from ufm.errors import InvalidInput, real_number
 from ufm.loss import evaluate
+from ufm.precision import in_64_bits
 from ufm.problem import Problem
 
 
@@ -64,6 +65,7 @@ class Activated:
         """Of the constraint set, see `ufm.activations`."""
         return activation(self.activation).floor(normalised=self.normalised)
 
+    @in_64_bits
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
         """Evaluate at z = scale H."""
         if problem.nonneg and self.floor < 0:
@@ -72,6 +74,7 @@ class Activated:
         z = self.scale * H
         return self._at(z, made(self.transformation).init(z), problem)
 
+    @in_64_bits
     def step(self, state: _State, problem: Problem) -> _State:
         """One update of z, one evaluation at the new point."""
         update, optimiser = made(self.transformation).update(state.gradient, state.optimiser, state.z)
@@ -81,6 +84,7 @@ class Activated:
         """The features of the current z."""
         return state.now
 
+    @in_64_bits
     def converged(self, state: _State) -> Bool[Array, ""]:
         """The residual at the current point."""
         return state.now.residual <= self.tolerance

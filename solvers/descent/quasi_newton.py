@@ -14,6 +14,7 @@ from solvers.descent.method import Iterate
 from solvers.descent.stopping import check_tolerances, relative_conflict, settles_in_conflict, stationarity
 from ufm.errors import whole_number
 from ufm.loss import Evaluation, evaluate
+from ufm.precision import in_64_bits
 from ufm.problem import Problem
 from ufm.projections import project
 
@@ -87,6 +88,7 @@ class QuasiNewton:
         check_tolerances(self)
         whole_number("memory", self.memory, 1, f"give a whole number from 1 to {LONGEST_MEMORY}", LONGEST_MEMORY)
 
+    @in_64_bits
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
         """No evaluation yet: the first step does it, and takes the point as it is."""
         del problem
@@ -96,6 +98,7 @@ class QuasiNewton:
         nowhere = jnp.zeros(m, H.dtype)
         return _State(start, nothing, nowhere, nowhere > 0, H, nothing, one, one, no, no, past)
 
+    @in_64_bits
     def step(self, state: _State, problem: Problem) -> _State:
         """Evaluate the trial; take it and aim anew, or shorten the step."""
         # A row of the sphere that lost all its entries is at 0, and far from norm 1.
@@ -139,6 +142,7 @@ class QuasiNewton:
         """The last point taken."""
         return state.now
 
+    @in_64_bits
     def converged(self, state: _State) -> Bool[Array, ""]:
         """Stationary, or settled in conflict, or no step goes down any more."""
         now = state.now

@@ -133,7 +133,7 @@ def _surroundings() -> str:
             sources.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     versions = [version(name) for name in ("jax", "jaxlib", "equinox", "numpy")]
     set_to = jax.config.values
-    settings = [jax.default_backend(), set_to["jax_enable_x64"], set_to["jax_default_matmul_precision"]]
+    settings = [jax.default_backend(), set_to["jax_default_matmul_precision"]]
     return repr((sources.hexdigest(), versions, settings))
 
 
