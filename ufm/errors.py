@@ -90,4 +90,4 @@ def real_rows(argument: str, value: Any, shape: tuple[int, ...] | None = None) -
         raise InvalidInput(argument, f"array of shape {rows.shape}", mend)
     if not isinstance(rows, Tracer) and rows.size and float(np.max(np.abs(rows))) > LARGEST_ENTRY:
         raise InvalidInput(argument, "array with entries above 1e100", "give rows near the unit ball")
-    return jnp.asarray(rows, dtype=jnp.float64)
+    return jnp.asarray(rows, dtype=float)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ class GeometryMetrics(NamedTuple):
     gram: Float[Array, "k k"]
 
 
-@in_64_bits
+@partial(in_64_bits, traced=False)
 def geometry_metrics(
     H: Rows,
     labels: Int[Array, " m"] | Int[np.ndarray, " m"] | Sequence[int],

@@ -97,7 +97,9 @@ def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:
     every shape of problem.
     Finite for every feasible H; rows of norm r > 1 overflow once (1 + 2 r^2) / tau exceeds 700.
     H in other real numbers is taken in doubles, and its gradient comes in its own; in training float32 features and
-    traced labels make a `Problem` with k given. Raises InvalidInput for a wrong shape.
+    traced labels make a `Problem` with k given. Also where `jax_enable_x64` is off; in a trace JAX then rounds what it
+    traces (H, and a traced problem) to float32, the loss is float32, and only the first derivative exists. Raises
+    InvalidInput for a wrong shape.
     """
     return _loss(_rows_of(H, problem), problem)
 
@@ -129,7 +131,8 @@ def _excess(H: Float[Array, "m d"], problem: Problem) -> Float[Array, ""]:
     return _compiled(H, problem, with_gradient=False).excess
 
 
-# JAX calls both after `scl_loss` has returned, where the setting is the user's again.
+# JAX calls both after `scl_loss` has returned, where the setting is the user's again. Products are `jax.lax.dot`: those
+# of jax.numpy ask for their type again where JAX maps what was traced, and get float32.
 def _forward(quantity: str, perturbed: object, H: Float[Array, "m d"], problem: Problem):  # noqa: ANN202
     with jax.enable_x64(True):
         at = _compiled(H, problem)
