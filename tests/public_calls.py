@@ -33,6 +33,12 @@ def row_function(cosines, samples, positive, tau):
     return jnp.sum(samples * jnp.where(positive, 1 - cosines, cosines) ** 2) / tau
 
 
+def doubles(rows):
+    """On the device, whatever the setting."""
+    with jax.enable_x64(True):
+        return jnp.asarray(rows)
+
+
 def world(folder):
     """Problems, points, and what comes of solving and judging them, made under the setting that is now."""
     w = SimpleNamespace(folder=folder)
@@ -42,7 +48,7 @@ def world(folder):
     w.frame = np.eye(3)[LABELS]
     w.H = np.abs(np.random.default_rng(0).standard_normal((9, 3)))
     w.H /= np.linalg.norm(w.H, axis=1, keepdims=True) * (1 + 2.0**-50)
-    w.point = ufm.project(w.H, True)
+    w.point = doubles(w.H)
     w.states = {}
     w.merged = np.eye(3)[np.minimum(LABELS, 1)]
     w.signed = w.H * np.where(np.arange(3) == 1, -1.0, 1.0)
@@ -167,9 +173,9 @@ def of_ufm():
         "scl_loss": lambda w: [ufm.scl_loss(w.H, w.problem), ufm.scl_loss(w.H[:2], w.expected)],
         "excess": lambda w: [ufm.excess(H, w.problem) for H in (w.H, w.frame, w.merged)],
         "loss_bound": lambda w: [ufm.loss_bound(p) for p in (w.problem, w.expected)],
-        "project": lambda w: ufm.project(3 * w.signed, True),
-        "project_ball": lambda w: ufm.project_ball(3 * w.signed),
-        "project_nonnegative_ball": lambda w: ufm.project_nonnegative_ball(3 * w.signed),
+        "project": lambda w: ufm.project(doubles(3 * w.signed), True),
+        "project_ball": lambda w: ufm.project_ball(doubles(3 * w.signed)),
+        "project_nonnegative_ball": lambda w: ufm.project_nonnegative_ball(doubles(3 * w.signed)),
         "step_imbalance": lambda w: ufm.step_imbalance(4, 5, 10 * TAU),
         "long_tail_imbalance": lambda w: ufm.long_tail_imbalance(4, 5, 10 * TAU),
     }
@@ -290,14 +296,14 @@ def of_modules():
         "bind": lambda w: batching.bind(batching.partition(9, 4, 0), LABELS, 1, SEED),
     }
     of_activations = {
-        "Activation": lambda w: activations.activation("gelu").function(w.signed.astype(np.float32)),
+        "Activation": lambda w: activations.activation("gelu").function(jnp.asarray(w.signed, jnp.float32)),
         "Activation.floor": lambda w: activations.activation("gelu").floor(normalised=False),
         "Activation.embedding": lambda w: [
-            activations.activation(name).embedding(w.signed, normalised=normalised)
+            activations.activation(name).embedding(doubles(w.signed), normalised=normalised)
             for name in activations.ACTIVATIONS
             for normalised in (True, False)
         ],
-        "activation": lambda w: activations.activation("leaky-relu:0.3").embedding(w.signed, normalised=True),
+        "activation": lambda w: activations.activation("leaky-relu:0.3").embedding(doubles(w.signed), normalised=True),
     }
     made = {
         "class_balanced": lambda w: samplers.class_balanced(4).draw(LABELS, SEED, 3),

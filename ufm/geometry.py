@@ -111,7 +111,7 @@ def _labels(given: Array | np.ndarray | Sequence[int], rows: int) -> Int[Array, 
     labels = given if isinstance(given, Array) else np.asarray(given)
     if labels.shape != (rows,) or rows == 0 or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise InvalidInput("labels", f"array of shape {labels.shape}", f"give a whole number 0..k-1 a row, {rows}")
-    return jnp.asarray(labels)
+    return jnp.asarray(labels, dtype=jnp.int32)
 
 
 class Between(NamedTuple):
