@@ -1,4 +1,4 @@
-(** Chapter 5, why a lift escapes: one coordinate that no sample uses leaves no spurious local minimum.
+(** Theory, 5.7: one coordinate that no sample uses leaves no spurious local minimum.
     No second derivative is taken: the loss lies above its tangent at the lifted point, whose slopes depend
     continuously on the lift. *)
 

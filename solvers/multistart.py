@@ -57,9 +57,12 @@ def solve(
       transformation)` ("projected-gradient": the reference, optax SGD 0.1 / 0.9 and the projection), `Activated(...)`
       (through an activation, no projection), a `solvers.descent.method.Method` of your own, or
       `StochasticProjectedGradient(sampler, ...)`: random batches.
-    - inits: how many starts; 32 by default. seed: start s depends on (seed, s) and the problem's shape alone.
+    - inits: how many starts; 32 by default. seed: start s depends on (seed, s) and the problem's shape alone. Where it
+      ends does not depend on the others: to the last bit in the full batch, on one kind of device. With several batches
+      the order of sums depends on how many starts run side by side, so that ends agree up to what the descent makes
+      of rounding.
     - H0: your own start (n, d), or several (inits, n, d), in the place of random ones; moved into the feasible set.
-      The staircase takes the mean of each orbit.
+      The staircase takes the mean of each orbit, and descends at the problem's temperature alone.
     - max_steps: all steps of one start, evaluations of the loss; 20,000 by default.
     - max_seconds: of one start, compilation apart. A start shares its seconds with those that run beside it; it is
       stopped where it then is, soon after (a collapse on all samples is not interrupted), with a status that says so.

@@ -23,8 +23,9 @@ from ufm.problem import Problem
 
 # More lanes wait longer for the slowest among them than they save in calls.
 MOST_LANES = 8
-# The compiler sums in another order for one lane than for several, for which the order is the same however many there
-# are. So that a start ends the same whatever runs beside it there are two at least, of which one may stand still.
+# In the full batch the compiler sums in another order for one lane than for several, for which the order is the same
+# however many there are. So there are two at least, of which one may stand still: a start then ends the same, to the
+# last bit, whatever runs beside it.
 FEWEST_LANES = 2
 
 
@@ -140,7 +141,7 @@ def run_lanes(
 ) -> None:
     """Run every start to its end. `finished` gets each outcome and may return where to go on from.
 
-    The result of a start does not depend on the others: lanes share a compiled function, not state.
+    The result of a start does not depend on the others, but for rounding: lanes share a compiled function, not state.
     problem: of all starts, or a sequence with the problem of each key, all of one shape and temperature.
     """
     waiting = deque(starts)
