@@ -32,8 +32,8 @@ class Config:
     """Draw octant.gif and octant.png: embeddings of three classes in d = 3, caught by a spurious point of UFM+.
 
     The first random start that plain projected gradient leaves in a spurious point, sample by sample; then the lift of
-    the staircase out of it into d + 4 coordinates, and the same projected gradient there. The fresh coordinates are
-    drawn as the one axis that they come to when parallel columns are merged: all inner products are kept.
+    the staircase out of it into a fresh coordinate, and the same projected gradient there. The columns that one class
+    alone uses are merged before, so that three axes show all inner products.
 
     Exit status: 0 if drawn, 2 for bad input or if no start gets stuck.
     """
