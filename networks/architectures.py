@@ -14,7 +14,7 @@ from jaxtyping import Array, Float32, PRNGKeyArray
 from networks.layers import BatchNorm, Conv, Images, Linear, Norms, Running, halved, pooled
 from ufm import activations
 from ufm.errors import InvalidInput, checked_seed, whole_number
-from ufm.precision import in_64_bits
+from ufm.settings import in_own_settings
 
 Activation = Callable[[Array], Array]
 # The last activation decides the feasible set of features (`ufm.activations`); those inside are ReLUs.
@@ -193,7 +193,7 @@ def checked_options(
     return width, own
 
 
-@in_64_bits
+@in_own_settings
 def build(
     name: str,
     shape: tuple[int, int, int],

@@ -18,8 +18,8 @@ from solvers.parallel.padding import Shape, common_shape, padded
 from solvers.progress import Tell, followed
 from ufm.geometry import GeometryMetrics, geometry_metrics
 from ufm.loss import Evaluation, anchor_blocks, evaluate
-from ufm.precision import in_64_bits
 from ufm.problem import PADDING, Problem
+from ufm.settings import in_own_settings
 
 # Pairs of samples swept at once: seconds.
 PIECE = 2**28
@@ -65,7 +65,7 @@ def measure_points(H: Float[Array, "p m d"], spread: Float[Array, "p r"], proble
 _compiled = Compiled(measure_points)
 
 
-@in_64_bits
+@in_own_settings
 def measure(
     H: Float[Array, "m d"] | Float[np.ndarray, "m d"],
     problem: Problem,
@@ -82,7 +82,7 @@ def measure(
     return jax.tree.map(lambda leaf: leaf[0], measure_all(np.asarray(H)[None], problem, shape))
 
 
-@in_64_bits
+@in_own_settings
 def measure_all(
     points: Float[np.ndarray, "s m d"],
     problem: Problem,

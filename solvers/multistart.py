@@ -24,9 +24,9 @@ from solvers.solution import Solution, Timings
 from solvers.staircase import Staircase
 from solvers.stochastic import StochasticProjectedGradient
 from ufm.errors import LARGEST_COUNT, InvalidInput, Rows, Stack, checked_seed, real_array, real_number, whole_number
-from ufm.precision import in_64_bits
 from ufm.problem import Problem
 from ufm.projections import project
+from ufm.settings import in_own_settings
 
 # The names of methods; all but the staircase run on all samples.
 METHODS: dict[str, Staircase | Method] = {
@@ -37,7 +37,7 @@ METHODS: dict[str, Staircase | Method] = {
 }
 
 
-@in_64_bits
+@in_own_settings
 def solve(
     problem: Problem,
     inits: int | None = None,
@@ -99,7 +99,7 @@ def solve(
     return replace(solution, timings=clock.timings())
 
 
-@in_64_bits
+@in_own_settings
 def solve_each(
     problems: Sequence[Problem],
     inits: int = 32,
@@ -141,7 +141,7 @@ def solve_each(
     return [replace(solution, timings=share) for solution in solutions]
 
 
-@in_64_bits
+@in_own_settings
 def prepare(
     problem: Problem, inits: int = 32, method: str | Staircase | Method | StochasticProjectedGradient = "staircase"
 ) -> None:

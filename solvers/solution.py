@@ -21,8 +21,8 @@ from ufm.errors import InvalidInput
 from ufm.loss import loss_bound
 from ufm.losses import Loss
 from ufm.orbits import SharedRows
-from ufm.precision import in_64_bits
 from ufm.problem import Problem
+from ufm.settings import in_own_settings
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -111,7 +111,7 @@ class Solution(Readable):
         }
         return Summary(f"Solution: {inits} start{'s' * (inits > 1)}", lines, self.gram(self.best))
 
-    @in_64_bits
+    @in_own_settings
     def to_xarray(self) -> xr.Dataset:
         """All of it as a dataset: dimensions init, row, coordinate, sample, record (histories, last line repeated)."""
         import xarray as xr
@@ -165,7 +165,7 @@ class Solution(Readable):
         write_atomically(Path(path), content + _seal(content))
 
     @classmethod
-    @in_64_bits
+    @in_own_settings
     def load(cls, path: str | Path) -> Solution:
         """Read what `save` wrote. Raises InvalidInput if it is not a solution, or not as it was written."""
         import xarray as xr

@@ -26,8 +26,8 @@ from solvers.parallel.padding import Shape, common_shape, padded
 from solvers.solution import Solution
 from ufm.errors import LARGEST_COUNT, InvalidInput, whole_number
 from ufm.orbits import Orbits, orbits
-from ufm.precision import in_64_bits
 from ufm.problem import Problem
+from ufm.settings import in_own_settings
 
 # The temperature at which UFM+ is descended first: curvatures within classes and the forces between them are of one
 # size there, where they differ by 1/tau e^{1/tau} in the cold and by tau in the heat.
@@ -62,7 +62,7 @@ class Staircase:
             raise InvalidInput("descent", self.descent, "give a solvers.QuasiNewton")
         whole_number("max_lifts", self.max_lifts, 0, "give a whole number of at least 0", LARGEST_COUNT)
 
-    @in_64_bits
+    @in_own_settings
     def solve(
         self,
         problems: Sequence[Problem],
@@ -129,7 +129,7 @@ class Staircase:
             )
         ]
 
-    @in_64_bits
+    @in_own_settings
     def prepare(self, problem: Problem, inits: int) -> None:
         """Begin to compile, on other threads, what `solve` of such a problem will call; returns at once.
 

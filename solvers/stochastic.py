@@ -24,9 +24,9 @@ from solvers.parallel import devices
 from solvers.parallel.compiled import compile_seconds
 from solvers.solution import Solution
 from ufm.errors import LARGEST_COUNT, InvalidInput, real_number, whole_number
-from ufm.precision import in_64_bits
 from ufm.problem import Problem
 from ufm.samplers import Population, Sampler
+from ufm.settings import in_own_settings
 
 # Entries of the embeddings that are on their way together on a device.
 GROUP_ENTRIES = 2**25
@@ -73,7 +73,7 @@ class StochasticProjectedGradient:
     every: int = 500
     keep: Path | str | None = None
 
-    @in_64_bits
+    @in_own_settings
     def __post_init__(self) -> None:
         if isinstance(self.sampler, type) or not isinstance(self.sampler, Sampler):
             raise InvalidInput("sampler", self.sampler, "give one of ufm.samplers, such as ufm.samplers.uniform(128)")
@@ -84,7 +84,7 @@ class StochasticProjectedGradient:
         if self.keep is not None and not isinstance(self.keep, (str, Path)):
             raise InvalidInput("keep", self.keep, "give the path of a file, or leave it out")
 
-    @in_64_bits
+    @in_own_settings
     def solve(
         self,
         problem: Problem,
@@ -113,7 +113,7 @@ class StochasticProjectedGradient:
             history=ended.history,
         )
 
-    @in_64_bits
+    @in_own_settings
     def walk(
         self,
         problem: Problem,

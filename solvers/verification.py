@@ -24,8 +24,8 @@ from ufm.display import Readable, Summary
 from ufm.errors import LARGEST_ENTRY, InvalidInput, Rows, real_array
 from ufm.geometry import GeometryMetrics
 from ufm.orbits import Orbits
-from ufm.precision import in_64_bits
 from ufm.problem import Problem
+from ufm.settings import in_own_settings
 
 FEASIBLE = 1e-9  # how far outside the feasible set rounding may leave a row
 FRAME = 1e-6  # cosines, norms and distances of an orthogonal frame
@@ -127,7 +127,7 @@ class Verifier:
     - certifier: what it judges by; it may have been told of other points (`Certifier.consider`).
     """
 
-    @in_64_bits
+    @in_own_settings
     def __init__(self, problem: Problem, shape: Shape | None = None, *, certifier: Certifier | None = None) -> None:
         """shape: pad the orbit problem to this (`solvers.parallel.padding`), to share what is compiled with others.
         certifier: of the same problem; by default one of its own that asks no conic solver."""
@@ -150,7 +150,7 @@ class Verifier:
             least = weakest_of_samples(self.certifier.problem)
         return 0.0 if least is None else float(least)
 
-    @in_64_bits
+    @in_own_settings
     def verify(self, H: Rows, certificate: Certificate | None = None, tell: Tell | None = None) -> Verification:
         """Verdict and evidence for one H (n, d). certificate: of this H by `certifier`, if it was already made.
 
@@ -200,7 +200,7 @@ class Verifier:
             renormalised=scaled,
         )
 
-    @in_64_bits
+    @in_own_settings
     def excess(self, H: Float[np.ndarray, "n d"]) -> float:
         """The excess alone, recomputed from H moved into the feasible set."""
         rows, problem, _ = self._distinct(np.asarray(H, dtype=np.float64))
@@ -288,7 +288,7 @@ class Verifier:
         )
 
 
-@in_64_bits
+@in_own_settings
 def verify(H: Rows, problem: Problem, *, tell: Tell | None = None) -> Verification:
     """Verdict and evidence for one H (n, d): is it a global minimiser, and is it an orthogonal frame?
 

@@ -12,12 +12,12 @@ from jaxtyping import Array, Float
 
 from ufm.errors import InvalidInput, Rows, real_rows, whole_number
 from ufm.loss import evaluate
-from ufm.precision import in_64_bits
 from ufm.problem import Problem
+from ufm.settings import in_own_settings
 from ufm.shares import Batch
 
 
-@in_64_bits
+@in_own_settings
 def standard_error(H: Rows, problem: Problem, vectors: int) -> float:
     """The Monte-Carlo standard error of the loss at H, of a problem from so many drawn count vectors.
 

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
 from ufm.errors import InvalidInput, Rows, real_rows, whole_number
-from ufm.precision import in_64_bits
+from ufm.settings import in_own_settings
 from ufm.sums import grouped_sum
 
 
@@ -36,7 +36,7 @@ class GeometryMetrics(NamedTuple):
     gram: Float[Array, "k k"]
 
 
-@partial(in_64_bits, traced=False)
+@partial(in_own_settings, traced=False)
 def geometry_metrics(
     H: Rows,
     labels: Int[Array, " m"] | Int[np.ndarray, " m"] | Sequence[int],

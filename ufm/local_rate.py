@@ -47,11 +47,11 @@ from jaxtyping import Array, Float, Int
 from scipy.special import lambertw
 
 from ufm.errors import InvalidInput, real_number
-from ufm.precision import in_64_bits
 from ufm.problem import Problem
+from ufm.settings import in_own_settings
 
 
-@in_64_bits
+@in_own_settings
 def attraction(problem: Problem) -> Float[Array, " k"]:
     """w_c: minus the derivative of the loss in one pair G_ij of class c, at an orthogonal frame.
 
@@ -67,7 +67,7 @@ def attraction(problem: Problem) -> Float[Array, " k"]:
     return jnp.where(sizes > 1, repelled / (positives * (positives + repelled) * problem.tau), 0.0)
 
 
-@in_64_bits
+@in_own_settings
 def repulsion(problem: Problem) -> Float[Array, "k k"]:
     """F_ab: the force on a sample of class a at an orthogonal frame along the vector of class b, b != a: minus the
     derivative of the summed loss in that entry (theory, 5.22).
@@ -83,7 +83,7 @@ def repulsion(problem: Problem) -> Float[Array, "k k"]:
     return off * sizes[None, :] * s * jnp.exp(-s) * (share[:, None] + share[None, :])
 
 
-@in_64_bits
+@in_own_settings
 def leaving_time(problem: Problem, slope: float, cosine: float) -> float:
     """Time after which gradient flow through LeakyReLU, from a frame with ||z|| = 1, has a pair of class means at
     -cosine, with the forces of the frame (theory, 5.22); n steps eta of one sample of each class are a time n eta.
@@ -119,7 +119,7 @@ def _angle(u: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
     return (least + most) / 2
 
 
-@in_64_bits
+@in_own_settings
 def contraction(problem: Problem, eta: float) -> Float[Array, " k"]:
     """rho_c: factor a step of the within-class deviations of each class, under plain projected gradient.
 
@@ -133,7 +133,7 @@ def contraction(problem: Problem, eta: float) -> Float[Array, " k"]:
     return jnp.where(sizes > 1, (1.0 - moved) / (1.0 + moved * (sizes - 1.0)), 0.0)
 
 
-@in_64_bits
+@in_own_settings
 def slowest_contraction(problem: Problem, eta: float) -> float:
     """rho = max_c |rho_c|: in the end deviations fall by rho a step, the excess by rho^2. Raises as `contraction`."""
     return float(jnp.max(jnp.abs(contraction(problem, eta))))

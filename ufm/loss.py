@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ufm.errors import InvalidInput, Rows, real_rows
-from ufm.precision import in_64_bits
 from ufm.problem import PADDING, Problem
 from ufm.rows import ROWS, AnchorTerms, Pairs, anchor_terms
+from ufm.settings import in_own_settings, own_settings
 from ufm.shares import Batch
 from ufm.sums import grouped_sum
 
@@ -70,7 +70,7 @@ def norm_deficit(H: Float[Array, "m d"]) -> Float[Array, " m"]:
     return (1.0 - jnp.sum(coarse * coarse, axis=-1)) - jnp.sum(fine * (coarse + H), axis=-1)
 
 
-@in_64_bits
+@in_own_settings
 @eqx.filter_jit
 def loss_bound(problem: Problem) -> Float[Array, ""]:
     """The lower bound of Theorems 1 and 2: sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log Z_{B,c} (the family: theory, 2.14).
@@ -88,7 +88,7 @@ def loss_bound(problem: Problem) -> Float[Array, ""]:
     return jnp.sum(jax.lax.map(of_batch, problem.rows))
 
 
-@in_64_bits
+@in_own_settings
 def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:
     """The supervised contrastive loss, or the problem's own, summed over batches and active anchors, at the
     problem's tau (theory, 1.1, 1.5).
@@ -104,7 +104,7 @@ def scl_loss(H: Rows, problem: Problem) -> Float[Array, ""]:
     return _loss(_rows_of(H, problem), problem)
 
 
-@in_64_bits
+@in_own_settings
 def excess(H: Rows, problem: Problem) -> Float[Array, ""]:
     """`scl_loss` minus `loss_bound`, without cancellation (theory, 2.4; `ufm.rows`).
 
@@ -134,13 +134,13 @@ def _excess(H: Float[Array, "m d"], problem: Problem) -> Float[Array, ""]:
 # JAX calls both after `scl_loss` has returned, where the setting is the user's again. Products are `jax.lax.dot`: those
 # of jax.numpy ask for their type again where JAX maps what was traced, and get float32.
 def _forward(quantity: str, perturbed: object, H: Float[Array, "m d"], problem: Problem):  # noqa: ANN202
-    with jax.enable_x64(True):
+    with own_settings():
         at = _compiled(H, problem)
     return getattr(at, quantity), at.gradient
 
 
 def _backward(residual: Array, cotangent: Array, perturbed: object, H: Array, problem: Problem) -> Array:
-    with jax.enable_x64(True):
+    with own_settings():
         return cotangent * residual
 
 

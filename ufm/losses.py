@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float
 
 from ufm.display import Readable, Summary, between
 from ufm.errors import InvalidInput, real_array
-from ufm.precision import in_64_bits
+from ufm.settings import in_own_settings
 
 Kind = Literal["log-sum-exp", "sigmoid", "supcon-in", "own"]
 # Beyond these, exponentials of margins would leave the doubles together with those of cosines.
@@ -281,7 +281,7 @@ def _given(name: str, value: Any) -> Any:
     return value
 
 
-@in_64_bits
+@in_own_settings
 def _numbers(name: str, value: Any, low: float, high: float) -> Float[Array, ...] | None:
     """The value as an array of doubles in [low, high] with the axes that it should have, or InvalidInput."""
     if value is None:

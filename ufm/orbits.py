@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ufm.errors import InvalidInput
-from ufm.precision import in_64_bits
 from ufm.problem import PADDING, Problem
+from ufm.settings import in_own_settings
 
 # Rows compared at once: few enough that they stay in cache.
 BLOCK = 2**14
@@ -70,7 +70,7 @@ class Orbits:
         return rows if all(np.array_equal(H[block], rows[self.index[block]]) for block in blocks) else None
 
 
-@in_64_bits
+@in_own_settings
 def orbits(problem: Problem) -> Orbits:
     """Group the points of a problem into orbits and build the quotient problem.
 

@@ -15,7 +15,7 @@ from ufm.display import Readable, Summary, between, in_runs
 from ufm.errors import InvalidInput, whole_number
 from ufm.losses import SHAPES, Loss
 from ufm.mixtures import HasLaw, mixture
-from ufm.precision import in_64_bits
+from ufm.settings import in_own_settings
 from ufm.shares import Batch, checked_counts, checked_views
 from ufm.sums import grouped_sum
 
@@ -73,7 +73,7 @@ class Problem(Readable, eqx.Module):
     nonneg: bool = eqx.field(static=True)
     views: int = eqx.field(static=True)
 
-    @in_64_bits
+    @in_own_settings
     def __init__(
         self,
         labels: Sequence[int] | np.ndarray | Array,
@@ -158,7 +158,7 @@ class Problem(Readable, eqx.Module):
         """All batches, with what else is known of them."""
         return Batch(self.batches, self.counts, self.weights)
 
-    @in_64_bits
+    @in_own_settings
     def samples_in(self, batch: Batch) -> Float[Array, "*batches s"]:
         """How many samples stand in each slot of a batch, or of several; 0 in padding."""
         held = self.multiplicity[batch.members] if batch.counts is None else batch.counts
@@ -175,7 +175,7 @@ class Problem(Readable, eqx.Module):
         return self.labels.shape[0]
 
     @property
-    @in_64_bits
+    @in_own_settings
     def class_sizes(self) -> Float[Array, " k"]:
         """Samples a class (the paper's n_c)."""
         if isinstance(self.labels, Tracer) or isinstance(self.multiplicity, Tracer):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ufm.precision import in_64_bits
+from ufm.settings import in_own_settings
 
 
-@in_64_bits
+@in_own_settings
 def project_ball(H: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
     r"""The feasible set of UFM: argmin_X ||X - H|| subject to ||x_i|| <= 1 for every row.
 
@@ -25,7 +25,7 @@ def project_ball(H: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
     return jnp.where(norm <= shrink, H, rows / (norm * (1.0 + 2.0**-50)))
 
 
-@in_64_bits
+@in_own_settings
 def project_nonnegative_ball(H: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
     r"""The feasible set of UFM+: argmin_X ||X - H|| subject to X >= 0 and ||x_i|| <= 1.
 
@@ -35,7 +35,7 @@ def project_nonnegative_ball(H: Float[Array, "*rows d"]) -> Float[Array, "*rows 
     return project_ball(jnp.maximum(H, 0.0))
 
 
-@in_64_bits
+@in_own_settings
 def project_floored_ball(H: Float[Array, "*rows d"], floor: float | Float[Array, ""]) -> Float[Array, "*rows d"]:
     r"""The ball above a floor, of an activation that is not normalised: argmin_X ||X - H|| subject to
     X >= floor and ||x_i|| <= 1, for a floor from -1 to 0 (theory, 1.6).
@@ -58,7 +58,7 @@ def project_floored_ball(H: Float[Array, "*rows d"], floor: float | Float[Array,
     return project_ball(jnp.maximum(H * jnp.minimum(1.0, t / largest), floor))
 
 
-@in_64_bits
+@in_own_settings
 def project(H: Float[Array, "*rows d"], nonneg: bool, floor: float | None = None) -> Float[Array, "*rows d"]:
     """The projection that belongs to a problem: UFM+ if nonneg, else UFM, if wanted with a floor in the place of 0."""
     if floor is not None:

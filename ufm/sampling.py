@@ -15,8 +15,8 @@ from jaxtyping import Array, Int
 
 from ufm.errors import InvalidInput, checked_seed, whole_number
 from ufm.laws import Law
-from ufm.precision import in_64_bits
 from ufm.problem import PADDING, checked_labels
+from ufm.settings import in_own_settings
 from ufm.strata import Population, among, of_classes
 
 # What fits a machine: samples of all batches of one draw together.
@@ -68,7 +68,7 @@ class Sampler:
         self.check(np.asarray(population.sizes))
         return population
 
-    @in_64_bits
+    @in_own_settings
     def draw(self, labels: Sequence[int] | np.ndarray | Array, seed: int, batches: int) -> Int[np.ndarray, "batches s"]:
         """So many batches from labels (n,), on the host: a row each, padded at the end with -1, as `Problem` has them.
 

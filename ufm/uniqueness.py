@@ -45,9 +45,9 @@ from ufm.display import Readable, Summary
 from ufm.errors import InvalidInput
 from ufm.forcing import forcing_family
 from ufm.interaction import NO_LINKS, Interaction, Links, interaction
-from ufm.precision import in_64_bits
 from ufm.problem import Problem
 from ufm.samplers import Sampler
+from ufm.settings import in_own_settings
 
 # Pairs in open batches up to which values are followed from batch to batch.
 MOST_TIED = 100_000
@@ -89,7 +89,7 @@ class _Answer:
     colour: Int[np.ndarray, " q"] | None = None
 
 
-@in_64_bits
+@in_own_settings
 def uniqueness(problem: Problem, sampler: Sampler | None = None) -> Uniqueness:
     """Decide whether NC + OF is the only minimiser of UFM+ for a batch family and a loss; tau plays no part.
 

@@ -37,8 +37,8 @@ from solvers.certification.stability import Edges, implied, may_imply, pair_weig
 from solvers.certification.stability_ufm import implied_ufm
 from ufm import InvalidInput, Problem, SharedRows, orbits, uniqueness
 from ufm.errors import Rows, real_array
-from ufm.precision import in_64_bits
 from ufm.problem import PADDING
+from ufm.settings import in_own_settings
 
 TOLERANCE = 1e-4
 COARSEST_TOLERANCE = 1e-2
@@ -70,7 +70,7 @@ class Certifier:
     - second_opinion: see `SecondOpinion`.
     """
 
-    @in_64_bits
+    @in_own_settings
     def __init__(self, problem: Problem, *, conic: bool = True, tolerance: float = TOLERANCE) -> None:
         """conic: ask Clarabel too, up to 32 orbits for UFM+ and 64 for UFM (None beyond that).
 
@@ -113,7 +113,7 @@ class Certifier:
             self.lower_bound = max([elementary(self.problem), *matrices], key=lambda bound: bound.value)
             self._matrix = max(matrices, key=lambda bound: bound.value, default=None)
 
-    @in_64_bits
+    @in_own_settings
     def consider(self, embeddings: Iterable[Rows | SharedRows]) -> None:
         """Take up other points of the problem, such as all starts of a solution: the best becomes the witness `better`
         if it is, and for UFM a lower bound is read off it. Changes nothing where frames attain the bound."""
@@ -147,7 +147,7 @@ class Certifier:
             if points:
                 self.better = min(known, key=lambda point: float(loss(self.problem, point.gram())))
 
-    @in_64_bits
+    @in_own_settings
     def certify(self, H: Rows | SharedRows) -> Certificate:
         """The certificate of one H (n, d), a row a sample. Raises InvalidInput if it is not finite or misshapen.
 
@@ -229,7 +229,7 @@ class Certifier:
         )
 
     @cached_property
-    @in_64_bits
+    @in_own_settings
     def other_minimiser(self) -> Point | None:
         """A minimiser whose Gram matrix is not the frame's, if `ufm.uniqueness` names one with one row an orbit."""
         several = self.given.is_expected or (np.asarray(self.given.multiplicity) != 1).any()
@@ -319,7 +319,7 @@ class Certifier:
         return Proof.INCONCLUSIVE, f"{meet_but}, and no better point is known", None
 
 
-@in_64_bits
+@in_own_settings
 def certify(
     H: Rows | SharedRows,
     problem: Problem,

@@ -25,8 +25,8 @@ from scipy.optimize import linprog, minimize
 from solvers.certification.balls import downwards, upwards
 from solvers.multistart import solve
 from ufm.errors import InvalidInput, real_number, whole_number
-from ufm.precision import in_64_bits
 from ufm.problem import Problem
+from ufm.settings import in_own_settings
 
 MOST_CLASSES = 6  # 2^k corners, and boxes in k norms
 BITS = 128
@@ -101,7 +101,7 @@ class _Loss:
         return value, [[(rows[a][b] + rows[b][a]) / 2 for b in range(k)] for a in range(k)]
 
 
-@in_64_bits
+@in_own_settings
 def bracket(problem: Problem, *, inits: int = 32, boxes: int = 400, tolerance: float = 1e-3, seed: int = 0) -> Bracket:
     """The minimum of UFM+ with d < k between a rigorous lower bound and the best of `inits` starts of `solvers.solve`
     and of all points with every class on an axis or at 0.

@@ -32,8 +32,8 @@ from solvers.features import unit_rows
 from ufm.display import Readable, Summary, cosines_of_class_means
 from ufm.errors import InvalidInput, Rows, real_rows
 from ufm.orbits import Orbits, orbits
-from ufm.precision import in_64_bits
 from ufm.problem import PADDING, Problem
+from ufm.settings import in_own_settings
 
 ROUNDOFF = 2.0**-53
 # The proof of theory, 5.19, asks for no more coordinates, nor samples in a batch.
@@ -137,7 +137,7 @@ class Suboptimality(Readable):
         )
 
 
-@in_64_bits
+@in_own_settings
 def suboptimality(H: Rows, problem: Problem, *, certifier: Certifier | None = None) -> Suboptimality:
     """Rigorous loss and excess of one raw H (n, d), float32 too, and who is to blame. See `Suboptimality`.
 

@@ -12,9 +12,9 @@ from solvers.descent.method import Iterate
 from solvers.descent.stopping import STATIONARY, check_tolerances, relative_conflict, settles_in_conflict, stationarity
 from ufm.errors import real_number
 from ufm.loss import Evaluation, evaluate
-from ufm.precision import in_64_bits
 from ufm.problem import Problem
 from ufm.projections import project
+from ufm.settings import in_own_settings
 
 # Share of the forces at which a pair weight says that rows are within about 1e-7 of each other.
 GLUED = 1e-13
@@ -125,7 +125,7 @@ class Accelerated:
         if self.floor is not None:
             real_number("floor", self.floor, -1.0, 0.0)
 
-    @in_64_bits
+    @in_own_settings
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
         """No evaluation yet: the first step does it."""
         H = H if self.floor is None else project(H, problem.nonneg, self.floor)
@@ -134,7 +134,7 @@ class Accelerated:
         scale = jnp.asarray(self.longest, H.dtype)
         return _State(start, H, jnp.ones((), H.dtype), scale, jnp.asarray(False), H, jnp.zeros_like(H))
 
-    @in_64_bits
+    @in_own_settings
     def step(self, state: _State, problem: Problem) -> _State:
         """One evaluation at the extrapolated point and one projected step from there."""
         H, Y = state.now.H, state.extrapolated
@@ -171,7 +171,7 @@ class Accelerated:
         """The last projected point; excess, residual and conflict are of the point it was stepped from."""
         return state.now
 
-    @in_64_bits
+    @in_own_settings
     def converged(self, state: _State) -> Bool[Array, ""]:
         """Stationary and standing still (momentum alone does not count), or settled in conflict, or creeping."""
         now = state.now

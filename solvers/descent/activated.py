@@ -17,8 +17,8 @@ from solvers.descent.stopping import check_tolerances, relative_conflict, statio
 from ufm.activations import activation
 from ufm.errors import InvalidInput, real_number
 from ufm.loss import evaluate
-from ufm.precision import in_64_bits
 from ufm.problem import Problem
+from ufm.settings import in_own_settings
 
 
 class _State(NamedTuple):
@@ -65,7 +65,7 @@ class Activated:
         """Of the constraint set, see `ufm.activations`."""
         return activation(self.activation).floor(normalised=self.normalised)
 
-    @in_64_bits
+    @in_own_settings
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
         """Evaluate at z = scale H."""
         if problem.nonneg and self.floor < 0:
@@ -74,7 +74,7 @@ class Activated:
         z = self.scale * H
         return self._at(z, made(self.transformation).init(z), problem)
 
-    @in_64_bits
+    @in_own_settings
     def step(self, state: _State, problem: Problem) -> _State:
         """One update of z, one evaluation at the new point."""
         update, optimiser = made(self.transformation).update(state.gradient, state.optimiser, state.z)
@@ -84,7 +84,7 @@ class Activated:
         """The features of the current z."""
         return state.now
 
-    @in_64_bits
+    @in_own_settings
     def converged(self, state: _State) -> Bool[Array, ""]:
         """The residual at the current point."""
         return state.now.residual <= self.tolerance

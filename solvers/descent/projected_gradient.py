@@ -14,9 +14,9 @@ from solvers.descent.method import Iterate
 from solvers.descent.stopping import check_tolerances, relative_conflict, stationarity
 from ufm.errors import InvalidInput
 from ufm.loss import evaluate
-from ufm.precision import in_64_bits
 from ufm.problem import Problem
 from ufm.projections import project
+from ufm.settings import in_own_settings
 
 
 def sgd() -> optax.GradientTransformation:
@@ -63,12 +63,12 @@ class ProjectedGradient:
         made(self.transformation)
         check_tolerances(self)
 
-    @in_64_bits
+    @in_own_settings
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
         """Evaluate at H."""
         return self._at(H, made(self.transformation).init(H), problem)
 
-    @in_64_bits
+    @in_own_settings
     def step(self, state: _State, problem: Problem) -> _State:
         """One update, one projection, one evaluation at the new point."""
         update, optimiser = made(self.transformation).update(state.gradient, state.optimiser, state.now.H)
@@ -79,7 +79,7 @@ class ProjectedGradient:
         """The current point."""
         return state.now
 
-    @in_64_bits
+    @in_own_settings
     def converged(self, state: _State) -> Bool[Array, ""]:
         """The residual at the current point."""
         return state.now.residual <= self.tolerance

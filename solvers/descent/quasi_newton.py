@@ -14,9 +14,9 @@ from solvers.descent.method import Iterate
 from solvers.descent.stopping import check_tolerances, relative_conflict, settles_in_conflict, stationarity
 from ufm.errors import whole_number
 from ufm.loss import Evaluation, evaluate
-from ufm.precision import in_64_bits
 from ufm.problem import Problem
 from ufm.projections import project
+from ufm.settings import in_own_settings
 
 # Share of the decrease that the gradient promises which a step must bring (Armijo), and of the slope that a step
 # may leave before the next one reaches further (Wolfe).
@@ -88,7 +88,7 @@ class QuasiNewton:
         check_tolerances(self)
         whole_number("memory", self.memory, 1, f"give a whole number from 1 to {LONGEST_MEMORY}", LONGEST_MEMORY)
 
-    @in_64_bits
+    @in_own_settings
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
         """No evaluation yet: the first step does it, and takes the point as it is."""
         del problem
@@ -98,7 +98,7 @@ class QuasiNewton:
         nowhere = jnp.zeros(m, H.dtype)
         return _State(start, nothing, nowhere, nowhere > 0, H, nothing, one, one, no, no, past)
 
-    @in_64_bits
+    @in_own_settings
     def step(self, state: _State, problem: Problem) -> _State:
         """Evaluate the trial; take it and aim anew, or shorten the step."""
         # A row of the sphere that lost all its entries is at 0, and far from norm 1.
@@ -142,7 +142,7 @@ class QuasiNewton:
         """The last point taken."""
         return state.now
 
-    @in_64_bits
+    @in_own_settings
     def converged(self, state: _State) -> Bool[Array, ""]:
         """Stationary, or settled in conflict, or no step goes down any more."""
         now = state.now

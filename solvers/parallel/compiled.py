@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from solvers.parallel import kept
-from ufm.precision import in_64_bits
+from ufm.settings import in_own_settings
 
 # The structure of the arguments, the shapes and dtypes of their leaves, the static keyword arguments.
 Signature = tuple[Hashable, Hashable, Hashable]
@@ -60,7 +60,7 @@ class Compiled:
         ended = {signature: future for signature, future in self.begun.items() if future.done()}
         return {s: f.result() for s, f in ended.items() if not f.cancelled() and f.exception() is None}
 
-    @in_64_bits
+    @in_own_settings
     def __call__(self, *arguments: Any, **static: Hashable) -> Any:
         """Run on arrays; static keyword arguments are part of the signature."""
         global _waited
@@ -77,7 +77,7 @@ class Compiled:
                 _waited += time.perf_counter() - began
         return executable.result()(*leaves)
 
-    @in_64_bits
+    @in_own_settings
     def returned(self, *arguments: Any, **static: Hashable) -> Any:
         """The shapes and dtypes of what a call would return, traced once a signature."""
         _, signature = _signed(arguments, static)
@@ -85,7 +85,7 @@ class Compiled:
             self.shapes[signature] = jax.eval_shape(partial(self.function, **static), *arguments)
         return self.shapes[signature]
 
-    @in_64_bits
+    @in_own_settings
     def prepare(self, *arguments: Any, **static: Hashable) -> None:
         """Compile on another thread, for a call to come with arrays of these shapes; `jax.ShapeDtypeStruct`s will do.
 
@@ -107,7 +107,7 @@ class Compiled:
             function.begun.pop(oldest, None)
         return self.begun.get(signature)
 
-    @in_64_bits
+    @in_own_settings
     def _compile(self, signature: Signature, leaves: list[Any], static: dict[str, Hashable]) -> Any:
         """The executable, of the leaves of the arguments: kept by an earlier process, or compiled and kept."""
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Doubles whatever the user's setting: every public function gives, to the last bit, what it gives with 64 bits on."""
+"""Whatever the user's settings: every public function gives, to the last bit, what it gives without them."""
 
 import os
 import subprocess
@@ -39,6 +39,46 @@ def test_what_is_switched_off_changes_no_bit(names, switch, tmp_path):
         wrong = [name for name in names if plain(CALLS[name](made)) != expected[name]]
         assert wrong == []
     assert not jax.config.jax_enable_x64
+
+
+STRICT = {
+    "promotion": lambda: jax.numpy_dtype_promotion("strict"),
+    "ranks": lambda: jax.numpy_rank_promotion("raise"),
+    "NaN": lambda: jax.debug_nans(True),
+    "infinities": lambda: jax.debug_infs(True),
+    "not compiled": lambda: jax.disable_jit(),
+    "NumPy": lambda: np.errstate(all="raise"),
+}
+
+
+def _strict():
+    some = [(setting, OWN) for setting in STRICT]
+    return some + [pytest.param(setting, tuple(CALLS), marks=pytest.mark.thorough) for setting in STRICT]
+
+
+@pytest.mark.parametrize(("setting", "names"), _strict())
+def test_what_users_switch_on_for_their_own_code_changes_no_bit(setting, names, tmp_path):
+    before = world(tmp_path)
+    expected = {name: plain(CALLS[name](before)) for name in names}
+    wrong = []
+    with STRICT[setting]():
+        made = world(tmp_path)
+        for name in names:
+            if plain(CALLS[name](made)) != expected[name]:
+                wrong.append(name)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("setting", STRICT)
+def test_a_loss_in_training_code_of_strict_settings(setting):
+    problem = ufm.Problem([0, 0, 1, 1, 2, 2], 3, 0.5)
+    H = np.eye(3)[[0, 0, 1, 1, 2, 1]]
+    step = jax.jit(jax.value_and_grad(lambda H: ufm.scl_loss(H, problem)))
+    loss, gradient = ufm.scl_loss(H, problem), jax.grad(lambda H: ufm.scl_loss(H, problem))(H)
+    with STRICT[setting]():
+        found, slope = step(H)
+    np.testing.assert_allclose(found, loss, rtol=1e-14)
+    np.testing.assert_allclose(slope, gradient, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.thorough
