@@ -1,5 +1,7 @@
 """Without the ReLU every start leaves the saddles on its way, and what is lifted goes down."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -168,3 +170,30 @@ def test_every_lift_lowers_the_loss(name, monkeypatch):
     solvers.solve(make(), inits=8, seed=1)
     assert len(falls) > 0
     assert min(falls) > 0
+
+
+def test_more_points_than_eigenvectors_are_worth_are_left_alone():
+    n = 2 * saddles.MOST_POINTS
+    problem = ufm.Problem(np.arange(n) % 4, 6, 0.5, [np.arange(n)[b::8] for b in range(8)] + [np.arange(n)], False)
+    H = np.zeros((n, 6))
+    H[:, 0] = 1.0
+    assert saddles.off_saddle(H, problem, 0.5) is None
+
+
+def test_expected_losses_without_the_relu_are_compiled():
+    """XLA's quick emitters aborted the process over this one."""
+    sampler = ufm.samplers.uniform(4)
+    problem = ufm.Problem.expected([9, 5, 3], sampler, 4, 0.1, False, loss=ufm.losses.decoupled())
+    solution = solvers.solve(problem, inits=3, seed=1)
+    assert set(solution.status) == {Status.CONVERGED}
+
+
+def test_what_is_lifted_between_descents_counts_in_the_seconds_of_a_start(monkeypatch):
+    def slowly(*given):
+        time.sleep(0.3)
+        return saddles.off_saddle(*given)
+
+    monkeypatch.setattr(escape, "off_saddle", slowly)
+    problem = posed("class-weights", 1000, 0.2)
+    (status,) = solvers.solve(problem, inits=1, seed=6, max_seconds=0.25).status
+    assert status is Status.OUT_OF_TIME

@@ -184,7 +184,9 @@ def run_lanes(
             outcome = _outcome(key, lane, now, method, histories[lane])._replace(seconds=spent[key].seconds)
             spent[key].steps += outcome.steps
             keys[lane] = None
+            began, compiling = time.perf_counter(), compile_seconds()
             onward = finished(outcome)
+            spent[key].seconds += time.perf_counter() - began - (compile_seconds() - compiling)
             if onward is not None:
                 waiting.append((key, onward))
 

@@ -25,7 +25,7 @@ from ufm.problem import PADDING, Problem
 # Inner product above which rows of two classes overlap.
 OVERLAP = 1e-6
 # The first s^2, how often it may be halved, and the share of the promised decrease that a lift must bring.
-LONGEST, HALVINGS, SUFFICIENT = 0.5, 60, 0.5
+LONGEST, HALVINGS, SUFFICIENT = 0.5, 12, 0.5
 
 
 class Slope(NamedTuple):

@@ -22,6 +22,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Float
 
+from solvers.descent.lifts import slope_at
 from solvers.parallel.compiled import Compiled
 from ufm.loss import evaluate
 from ufm.problem import Problem
@@ -32,6 +33,8 @@ ON_SPHERE = 1e-9
 UNUSED = 1e-6
 # Eigenvalues of the dual matrix, relative to the forces on the points, from which on a point is a saddle.
 SADDLE = -1e-7
+# Points of a problem whose saddles are looked for: eigenvectors of more take longer than the descents.
+MOST_POINTS = 512
 # Share of the promised decrease that a lift must bring; the longest lift, and how often it may be halved.
 SUFFICIENT, LONGEST, HALVINGS = 0.25, 0.5, 12
 # Share of the excess below which a decrease of it is rounding.
@@ -54,13 +57,15 @@ def dual_at(H: Float[Array, "m d"], tau: Float[Array, ""], problem: Problem) -> 
     return Dual(at.excess, at.force, at.gradient + jnp.diag(jnp.where(outwards, radial, 0.0)))
 
 
-_dual_at = Compiled(dual_at)
+# Not quick: LLVM aborts the process over what XLA's quick emitters make of some expected losses.
+_dual_at, _slope_at = Compiled(dual_at, quick=False), Compiled(slope_at)
 
 
 def prepare_off_saddle(problem: Problem) -> None:
-    """Begin to compile, on another thread, what `off_saddle` calls."""
-    rows = jax.ShapeDtypeStruct((problem.num_points, problem.d), np.float64)
-    _dual_at.prepare(rows, jax.ShapeDtypeStruct((), np.float64), problem)
+    """Begin to compile, on another thread, what `off_saddle` calls first."""
+    m, d = problem.num_points, problem.d
+    if m <= MOST_POINTS:
+        _dual_at.prepare(*(jax.ShapeDtypeStruct(shape, np.float64) for shape in ((m, d), ())), problem)
 
 
 def off_saddle(H: Float[np.ndarray, "m d"], problem: Problem, tau: float) -> Float[np.ndarray, "m d"] | None:
@@ -68,15 +73,17 @@ def off_saddle(H: Float[np.ndarray, "m d"], problem: Problem, tau: float) -> Flo
 
     As many negative eigenvectors are followed at once as there are unused coordinates: to second order their effects
     add up. Eigenvalues are taken relative to the forces on the points, so that those of minorities count as much.
-    Takes O(m^3) operations.
+    Takes O(m^3) operations; more than MOST_POINTS points are not looked at.
     """
-    _, sizes, axes = np.linalg.svd(H)
-    used = int(np.count_nonzero(sizes > UNUSED * max(float(sizes.max(initial=0.0)), 1e-300)))
+    if len(H) > MOST_POINTS:
+        return None
+    squares, axes = np.linalg.eigh(H.T @ H)
+    used = int(np.count_nonzero(squares > UNUSED**2 * max(float(squares[-1]), 1e-300)))
     free = H.shape[1] - used
     if not free:
         return None
-    H = np.where(np.arange(H.shape[1]) < used, H @ axes.T, 0.0)
-    at = _at(H, problem, tau)
+    H = np.where(np.arange(H.shape[1]) < used, H @ axes[:, ::-1], 0.0)
+    at = jax.tree.map(np.asarray, _dual_at(H, np.float64(tau), problem))
     directions, curvature = _descents(at, free)
     if curvature >= 0:
         return None
@@ -88,14 +95,10 @@ def off_saddle(H: Float[np.ndarray, "m d"], problem: Problem, tau: float) -> Flo
         if -promised <= ROUNDING * abs(float(at.excess)):
             return None
         lifted = _lifted(H, length * V)
-        if float(_at(lifted, problem, tau).excess) <= float(at.excess) + promised:
+        if float(_slope_at(lifted, np.float64(tau), problem).excess) <= float(at.excess) + promised:
             return lifted
         length /= 2
     return None
-
-
-def _at(H: Float[np.ndarray, "m d"], problem: Problem, tau: float) -> Dual:
-    return jax.tree.map(np.asarray, _dual_at(H, np.float64(tau), problem))
 
 
 def _descents(at: Dual, most: int) -> tuple[Float[np.ndarray, "m q"], float]:
