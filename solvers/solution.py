@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from jaxtyping import Float, Int
 
 from solvers.descent.method import COLUMNS, Record
 from solvers.descent.stopping import STATIONARY, Status
-from solvers.files import write_atomically
+from solvers.files import sealed, unsealed, write_atomically
 from ufm.display import Readable, Summary, between, cosines_of_class_means, counted
 from ufm.errors import InvalidInput
 from ufm.loss import loss_bound
@@ -162,7 +161,7 @@ class Solution(Readable):
     def save(self, path: str | Path) -> None:
         """Write `to_xarray` as netCDF and, behind its end, its SHA-256, in one atomic step; `load` reads it back."""
         content = bytes(self.to_xarray().to_netcdf(engine="h5netcdf"))
-        write_atomically(Path(path), content + _seal(content))
+        write_atomically(Path(path), sealed(content))
 
     @classmethod
     @in_own_settings
@@ -171,9 +170,8 @@ class Solution(Readable):
         import xarray as xr
 
         try:
-            sealed = Path(path).read_bytes()
-            content = sealed[: -hashlib.sha256().digest_size]
-            if sealed != content + _seal(content):  # no damaged file reaches the HDF5 library
+            content = unsealed(Path(path).read_bytes())
+            if content is None:  # no damaged file reaches the HDF5 library
                 raise ValueError(DAMAGED)
             with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as stored:
                 return cls._of(stored.load())
@@ -232,10 +230,6 @@ def _expected_columns(problem: Problem) -> dict[str, tuple]:
         "counts": (("batch", "slot"), np.asarray(problem.counts), {"long_name": "samples of a point in a batch"}),
         "weights": ("batch", np.asarray(problem.weights), {"long_name": "weight of a batch in the sum"}),
     }
-
-
-def _seal(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
 
 
 def histories(of_starts: Sequence[Record]) -> dict[str, np.ndarray]:

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from damage import damages
 
 import ufm
 from solvers import ProjectedGradient, QuasiNewton
+from solvers.files import unsealed
 from solvers.parallel import kept
 from ufm.loss import evaluate
 
@@ -73,14 +75,46 @@ def test_another_process_calls_lapack(tmp_path):
     assert runs[0].stdout.split()[-1] == "1"
 
 
-@pytest.mark.parametrize("damaged", [b"", b"no pickle", None], ids=["empty", "text", "truncated"])
-def test_a_damaged_file_is_written_anew(directory, arguments, damaged):
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "bit"])
+def test_a_damaged_file_is_written_anew(directory, arguments, kind, caplog):
     first = kept.executable(evaluate, *arguments, {})(*arguments[1])
     (path,) = directory.iterdir()
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2] if damaged is None else damaged)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    damaged = {"empty": b"", "text": b"no pickle", "truncated": content[: len(content) // 2], "bit": content}[kind]
+    path.write_bytes(damaged)
     assert bits(kept.executable(evaluate, *arguments, {})(*arguments[1])) == bits(first)
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: a kept function, made anew (damaged)"]
     assert kept._load(path) is not None
+
+
+def test_no_damage_reaches_what_reads_a_function(directory, arguments):
+    """Of 2,000 single bits, truncations and zeroed blocks: no seal holds of what is not as it was."""
+    kept.executable(evaluate, *arguments, {})
+    (path,) = directory.iterdir()
+    content = path.read_bytes()
+    for damaged in damages(content, 2000):
+        assert unsealed(damaged) is None
+    assert unsealed(content) is not None
+
+
+def test_settings_of_jax_are_part_of_the_name(arguments, directory):
+    """All of them, as this thread has them: what they change is another function."""
+
+    def name():
+        return kept._file_of(evaluate, *arguments, {})
+
+    names = {name()}
+    for setting in (jax.threefry_partitionable(False), jax.default_prng_impl("rbg"), jax.numpy_rank_promotion("warn")):
+        with setting:
+            names.add(name())
+    assert len(names) == 4
+    jax.config.update("jax_softmax_custom_jvp", not jax.config.jax_softmax_custom_jvp)
+    try:
+        assert name() not in names
+    finally:
+        jax.config.update("jax_softmax_custom_jvp", not jax.config.jax_softmax_custom_jvp)
+    assert name() in names
 
 
 def test_sources_are_part_of_the_name(directory, arguments, monkeypatch):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
+import logging
 import pickle
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
+from solvers.files import sealed, unsealed, write_atomically
 from ufm.losses import Loss
 
 # Packages whose sources are part of a file's name: what is traced is theirs alone.
@@ -123,28 +124,39 @@ def _knows(option: dict[str, Any]) -> bool:
     return True
 
 
-@cache
 def _surroundings() -> str:
-    """What else it depends on: our sources, versions, the device's kind and jax's settings."""
+    """What else it depends on: our sources, versions, the device's kind and all of jax's settings on this thread.
+
+    Many settings change what is lowered, and others are no harm in a name but that of lowering once more.
+    """
+    settings = {name: getattr(jax.config, name, value) for name, value in jax.config.values.items()}
+    return repr((_sources(), jax.default_backend(), jax.devices()[0].device_kind, sorted(settings.items())))
+
+
+@cache
+def _sources() -> str:
+    """A sum of our sources, and the versions of what they call."""
     sources = hashlib.sha256()
     for name in OWN:
         root = Path(__file__).parents[2] / name
         for path in sorted(root.rglob("*.py")):
             sources.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
-    versions = [version(name) for name in ("jax", "jaxlib", "equinox", "numpy")]
-    set_to = jax.config.values
-    settings = [jax.default_backend(), set_to["jax_default_matmul_precision"]]
-    return repr((sources.hexdigest(), versions, settings))
+    versions = [version(name) for name in ("jax", "jaxlib", "equinox", "numpy", "optax")]
+    return repr((sources.hexdigest(), versions))
 
 
 def _load(path: Path) -> _Lowered | None:
-    """What a file holds; None if there is none that can be read."""
+    """What a file holds; None if there is none, or, in a line of the log, none that is as it was written."""
     if not path.is_file():
         return None
     try:
-        returned, content = pickle.loads(path.read_bytes())
+        written = unsealed(path.read_bytes())  # what is damaged reaches neither pickle nor XLA
+        if written is None:
+            raise ValueError("damaged")
+        returned, content = pickle.loads(written)
         lowered = _Lowered(export.deserialize(bytearray(content)), returned)
-    except Exception:  # damaged, or by what differs in a way that its name does not tell: traced anew
+    except Exception as error:  # or by what differs in a way that its name does not tell
+        logging.getLogger(__name__).warning("%s: a kept function, made anew (%s)", path, error or type(error).__name__)
         return None
     _register_lapack()
     return lowered
@@ -153,9 +165,7 @@ def _load(path: Path) -> _Lowered | None:
 def _save(path: Path, lowered: _Lowered) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
-        part.write_bytes(pickle.dumps((lowered.returned, bytes(lowered.exported.serialize()))))
-        part.replace(path)
+        write_atomically(path, sealed(pickle.dumps((lowered.returned, bytes(lowered.exported.serialize())))))
     except OSError:
         return  # costs the next process time, not this one its run
 
