@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cvxpy as cp
 import numpy as np
 from jaxtyping import Float
 
+from solvers.imports import import_whole
 from ufm.errors import InvalidInput, real_number
 from ufm.problem import Problem
 
@@ -21,6 +21,9 @@ def floored_relaxation(problem: Problem, floor: float, dimensions: Sequence[int]
     (s: sums of the entries of each vector). Plain SCL in the full batch, every class of two samples or more. A conic
     solver's values: an opinion and no proof. NaN where it fails. Raises InvalidInput for another problem.
     """
+    import_whole("cvxpy")
+    import cvxpy as cp
+
     sizes = np.asarray(problem.class_sizes)
     if not problem.loss.is_plain or not problem.is_full_batch or sizes.min() < 2:
         raise InvalidInput("problem", problem.loss.name, "give plain SCL, the full batch, 2 samples a class or more")

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 
 from solvers.certification.lower_bounds import LowerBound, MatrixDual, evaluated, kkt_dual, repaired
 from solvers.certification.orbit_problem import OrbitProblem
+from solvers.imports import import_whole
 from ufm import InvalidInput
 
 OPTIONS: dict[str, dict[str, float]] = {
@@ -55,7 +56,8 @@ def solve_relaxation(problem: OrbitProblem, solver: str = "CLARABEL") -> ConicSo
     """
     if solver not in OPTIONS:
         raise InvalidInput("solver", solver, f"give one of {', '.join(OPTIONS)}")
-    import cvxpy as cp  # takes most of a second: only who asks a conic solver waits for it
+    import_whole("cvxpy")  # takes most of a second: only who asks a conic solver waits for it
+    import cvxpy as cp
 
     start = perf_counter()
     m = len(problem)
