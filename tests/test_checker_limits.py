@@ -34,7 +34,9 @@ def signed(content):
     return {**content, "checksum": digest(content)}
 
 
-def forged(honest, m=4, batches=None, d=1, tau=0.01, model="UFM+", kind="laplacian", witness=False, opinion=None):
+def forged(
+    honest, m=4, batches=None, d=1, tau=0.01, model="UFM+", kind="laplacian", witness=False, opinion=None, sizes=None
+):
     """A well-formed certificate whose sums all have to be done before it is seen that it proves nothing."""
     content = copy.deepcopy(honest)
     content["problem"] |= {
@@ -42,7 +44,7 @@ def forged(honest, m=4, batches=None, d=1, tau=0.01, model="UFM+", kind="laplaci
         "d": d,
         "tau": tau.hex(),
         "classes": [a % 2 for a in range(m)],
-        "sizes": [2] * m,
+        "sizes": sizes or [2] * m,
         "batches": [list(range(m))] if batches is None else batches,
     }
     point = {"rows": [[THIRD] * d] * m, "norms": ["0x1.fffffffffffffp-1"] * m}
@@ -62,6 +64,13 @@ def within(tau):
     return int((reading.MOST_WORK / reading.read_bits(reading.Loss("log-sum-exp", True, False, {}), tau, 1)) ** 0.5) - 5
 
 
+def in_reverse(links):
+    """Three orbits a batch of one class, each tied by the one after it, the last by a mixed batch: glued one by one."""
+    m = 2 * (links + 2)
+    chain = [[2 * j, 2 * j + 2, 2 * j + 4] for j in reversed(range(links))]
+    return {"m": m, "tau": 1e4, "sizes": [1] * m, "batches": [*chain, [0, 1, 2]]}
+
+
 HOSTILE = {
     "a batch of 1,448 orbits": ({"m": 1448}, True),
     "the same for UFM": ({"m": 1448, "model": "UFM", "kind": "elementary"}, True),
@@ -75,6 +84,7 @@ HOSTILE = {
     "a matrix of UFM": ({"m": 256, "kind": "matrix", "model": "UFM"}, False),
     "the most batches": ({"batches": [[0, 1]] * 7_500, "tau": 1.0}, False),
     "1,300,000 empty lists": ({"opinion": [[]] * 1_300_000}, False),
+    "the longest chain in reverse order": (in_reverse(6_000), False),
     "the longest rows": ({"m": 20, "batches": [[0, 1]], "d": 9000}, False),
 }
 MEASURED = """import resource, sys
