@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from ufm import InvalidInput, Problem
 FIELDS = ("class_counts", "labels", "batches", "tau", "d", "loss")
 MOST_SAMPLES = 50_000_000
 MOST_COORDINATES = 100_000
+WHOLE = re.compile(r"\s*[+-]?[0-9]{1,20}\s*", re.ASCII)
 
 
 class InvalidFile(InvalidInput):
@@ -71,11 +73,22 @@ def read_problem(path: Path, *, d: int, tau: float, nonneg: bool, loss: str = PL
 
 def _from_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_pairs_hook=_each_once)
+    except InvalidInput:
+        raise
     except (ValueError, RecursionError) as error:
         raise InvalidInput("content", path.name, f"not JSON ({_one_line(error)})") from None
     if not isinstance(content, dict):
         raise InvalidInput("content", content, f"give one object with the fields {', '.join(FIELDS)}")
+    return content
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, which may name a field twice; of which the last would be taken in silence."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise InvalidInput("field", next(name for name in names if names.count(name) > 1), "name every field once")
     return content
 
 
@@ -85,8 +98,8 @@ def _from_npz(path: Path) -> dict[str, Any]:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("error")
             with np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name].tolist() for name in arrays}
-    except OSError:
+                return _each_once([(name, arrays[name].tolist()) for name in arrays.files])
+    except (OSError, InvalidInput):
         raise
     except Exception as error:
         raise InvalidInput("content", path.name, f"not an NPZ archive of numbers ({_one_line(error)})") from None
@@ -124,7 +137,12 @@ def _labels(fields: dict[str, Any]) -> np.ndarray:
     if ("class_counts" in fields) == ("labels" in fields):
         raise InvalidInput("class_counts", fields.get("class_counts"), "give either class_counts or labels")
     if "labels" in fields:
-        return _whole_numbers("labels", fields["labels"], 0)
+        labels = _whole_numbers("labels", fields["labels"], 0)
+        found = set(labels.tolist())
+        if len(found) <= labels.max():
+            absent = next(c for c in range(len(found)) if c not in found)
+            raise InvalidInput("labels", absent, "no sample is of this class; number the classes 0..k-1")
+        return labels
     counts = _whole_numbers("class_counts", fields["class_counts"], 1)
     if len(counts) < 2:
         raise InvalidInput("class_counts", counts.tolist(), "give at least 2 classes")
@@ -167,10 +185,9 @@ def _temperature(value: Any) -> float:
 
 
 def _parsed(field: str, word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise InvalidInput(field, word, "give a whole number") from None
+    if not WHOLE.fullmatch(word):  # `int` takes 1_0 too, and digits of any script
+        raise InvalidInput(field, word, "give a whole number")
+    return int(word)
 
 
 def _one_line(error: Exception) -> str:
