@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ import numpy as np
 
 from solvers.descent.method import COLUMNS, Record
 from solvers.descent.walks import Walks
-from solvers.files import write_atomically
+from solvers.files import sealed, unsealed, write_atomically
 from ufm.errors import InvalidInput
 
 TOLD = "of"
+# At both ends of every such file, so that a damaged one is told from a file of another kind.
+MARK = b"ufm-scl starts 1"
 
 
 @dataclass(frozen=True)
@@ -34,29 +36,42 @@ class Kept:
         leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
         named: dict[str, Any] = {TOLD: np.array(self._digest()), **columns, **leaves}
         np.savez(content, **named)
-        write_atomically(self.path, content.getvalue())
+        write_atomically(self.path, MARK + sealed(content.getvalue()) + MARK)
 
     def read(self, begun: Walks) -> tuple[Walks, list[Record]]:
         """The starts as they were, and the lines so far; those given, and none, if there is no file.
 
-        Raises InvalidInput for a file that is damaged, or of another call.
+        A damaged file counts as none, in a line of the log. Raises InvalidInput for a file of another call or kind,
+        and for one that cannot be read.
         """
         if not self.path.exists():
             return begun, []
+        content = self._content()
+        if content is None:
+            logging.getLogger(__name__).warning("%s: kept starts, begun anew (damaged)", self.path)
+            return begun, []
         leaves, structure = jax.tree.flatten(begun)
-        try:
-            with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as stored:
-                told, columns = str(stored[TOLD]), {name: stored[name] for name in COLUMNS}
-                found = [stored[f"leaf{i}"] for i in range(len(leaves))]
-                more = f"leaf{len(leaves)}" in stored
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            raise InvalidInput("keep", str(self.path), "it is damaged, or no such file; remove it") from None
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            told, columns = str(stored[TOLD]), {name: stored[name] for name in COLUMNS}
+            found = [stored[name] for name in (f"leaf{i}" for i in range(len(leaves))) if name in stored]
+            more = f"leaf{len(leaves)}" in stored
         alike = [(np.shape(leaf), leaf.dtype) for leaf in leaves] == [(leaf.shape, leaf.dtype) for leaf in found]
         if told != self._digest() or more or not alike:
             mend = "it is kept of another problem, method, seed or start; name another file, or remove it"
             raise InvalidInput("keep", str(self.path), mend)
         lines = [Record(**{name: columns[name][at] for name in COLUMNS}) for at in range(len(columns[COLUMNS[0]]))]
         return jax.tree.unflatten(structure, found), lines
+
+    def _content(self) -> bytes | None:
+        """What was written; None if it is damaged. Nothing, and zeros alone, are what is left of a file."""
+        try:
+            given = self.path.read_bytes()
+        except OSError as error:
+            raise InvalidInput("keep", str(self.path), f"cannot be read ({error.strerror})") from None
+        ours = given.startswith(MARK) or given.endswith(MARK) or MARK.startswith(given) or not given.strip(b"\0")
+        if not ours:
+            raise InvalidInput("keep", str(self.path), "no file of kept starts; name another file, or remove it")
+        return unsealed(given[len(MARK) : -len(MARK)])
 
     def _digest(self) -> str:
         digest = hashlib.sha256()

@@ -55,8 +55,8 @@ class StochasticProjectedGradient:
     - every: steps from one line of the history to the next.
     - keep: a file in which all starts are kept, every ten seconds, when a limit is reached and on Ctrl-C (of starts
       that do not fit a device together, files beside it). Where it is there, the same call goes on from it, to the
-      result that it would have come to without a stop, bit for bit; with larger limits, further. Functions, those of
-      transformation and schedule, are taken to be the same.
+      result that it would have come to without a stop, bit for bit; with larger limits, further. A damaged file is
+      begun anew. Functions, those of transformation and schedule, are taken to be the same.
 
     Of the problem labels, d, tau, loss and model count; its batches are what the end is judged by (`Solution.excess`:
     of the full batch O(n^2), unless others are given). A line of the history holds the geometry of the class means, and

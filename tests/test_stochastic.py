@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from damage import damages
 
 from solvers import Status, StochasticProjectedGradient, solve
 from solvers.descent.lanes import Limits
+from solvers.kept_walks import Kept
 from ufm import InvalidInput, Problem, geometry_metrics, losses, project, samplers, scl_loss
 from ufm.loss import batch_gradient
 from ufm.problem import PADDING
@@ -210,7 +212,7 @@ def test_until():
     assert (walked.status, walked.steps.tolist()) == ((Status.OUT_OF_TIME,), [10])
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "problem", "step", "seed"])
+@pytest.mark.parametrize("damage", ["text", "folder", "problem", "step", "seed"])
 def test_a_file_of_another_call_is_refused(tmp_path, damage):
     path = tmp_path / "walks.npz"
     kept = method(keep=path)
@@ -218,12 +220,43 @@ def test_a_file_of_another_call_is_refused(tmp_path, damage):
     problem = problem_of(tau=0.6) if damage == "problem" else problem_of()
     if damage == "step":
         kept = method(keep=path, schedule=0.2)
-    if damage == "cut":
-        path.write_bytes(path.read_bytes()[:-200])
-    elif damage == "text":
+    if damage == "text":
         path.write_text("not a file of arrays")
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
     with pytest.raises(InvalidInput, match=r"^keep = "):
         solve(problem, 1, int(damage == "seed"), kept, max_steps=20)
+
+
+@pytest.mark.few(1)
+def test_a_damaged_file_is_begun_anew_and_said_so(tmp_path, caplog):
+    path = tmp_path / "walks.npz"
+    straight = solve(problem_of(), 1, method=method(keep=path), max_steps=20)
+    content = path.read_bytes()
+    for damaged in (content[:-200], content[:5], b"", bytes(len(content)), content[:900] + b"!" + content[901:]):
+        path.write_bytes(damaged)
+        again = solve(problem_of(), 1, method=method(keep=path), max_steps=20)
+        np.testing.assert_array_equal(again.H, straight.H)
+        assert [record.getMessage() for record in caplog.records] == [f"{path}: kept starts, begun anew (damaged)"]
+        caplog.clear()
+        assert path.read_bytes()[-16:] == content[-16:]
+
+
+def test_no_damage_to_kept_starts_is_overlooked(tmp_path):
+    """2,000 single bits, truncations and zeroed blocks: as it was, damaged, or in one line no such file."""
+    path = tmp_path / "walks.npz"
+    solve(problem_of(), 1, method=method(keep=path), max_steps=10)
+    content, found = path.read_bytes(), Kept(path, None)
+    whole, refused = found._content(), []
+    for damaged in damages(content, 2000):
+        path.write_bytes(damaged)
+        try:
+            assert found._content() in (None, whole)
+        except InvalidInput as error:
+            refused.append(str(error).splitlines())
+    assert len(refused) < 20
+    assert all(len(lines) == 1 for lines in refused)
 
 
 @pytest.mark.parametrize(
