@@ -3,8 +3,9 @@ r"""Check certificates without trusting their maker: `python -m solvers.check [-
 Needs the standard library, python-flint (ball arithmetic) and the rules in solvers/checking, no code of the solver;
 redoes every inequality from the raw numbers, in balls, and prints what it proved. Exit status: 0 proved (a global
 minimiser within the stated gap, and all that is printed holds), 1 not proved (less is claimed, or some claim does not
-follow), 2 unreadable, or so large that it takes more than seconds and 300 MiB: with --large a file of an origin you
-trust may take a hundred times.
+follow), 2 unreadable, or so large that it may take more than 120 seconds, 2 GiB of memory or 40 MiB of the disk: with
+--large a file of an origin you trust may take a hundred times. Where a folder `solvers` of your own is in the way, the
+console command `ufm-check` does the same.
 
 The loss of the point, claimed feasible by construction, is an upper bound. The lower bound is of a kind: laplacian
 (UFM+) is the loss of the orthogonal frame, elementary its counterpart without the ReLU, matrix that of a dual.
@@ -135,7 +136,7 @@ def main(paths: list[str]) -> int:
         print(__doc__)
         return 0
     room, paths = LARGE if "--large" in paths else 1, [path for path in paths if path != "--large"]
-    worst = 0 if paths else print("usage: python -m solvers.check [--large] FILE.json [FILE.json ...]") or 2
+    worst = 0 if paths else print("usage: ufm-check [--large] FILE.json [FILE.json ...]") or 2
     for path in paths:
         try:
             code, sentences = 0, check(reading.read(path, room), room)

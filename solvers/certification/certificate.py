@@ -121,7 +121,7 @@ class Certificate(Readable):
             "bound": f"{self.lower_bound.kind}, {self.lower_bound.source}",
             "minimisers": several,
             "moved": f"{self.moved:.3g} from H to the certified point",
-            "check": "certificate.save(path), then: python -m solvers.check path",
+            "check": "certificate.save(path), then: ufm-check path",
         }
         rows, sizes = self.point.placed(), np.array(problem.sizes, float)
         gram = cosines_of_class_means(rows, np.array(problem.classes), sizes)

@@ -16,8 +16,8 @@ from flint import arb
 
 from solvers.checking.shares import Share
 
-# What a file of unknown origin may take: seconds, and 300 MiB. MOST_WORK: pairs in batches times bits of precision.
-MOST_BYTES, MOST_ENTRIES, MOST_WORK, MOST_PRODUCTS, MOST_IN_A_MATRIX = 2**22, 2**22, 10**8, 2**22, 256
+# What a file of unknown origin may hold, for the limits of `solvers.check`. MOST_WORK: pairs times 600 plus bits.
+MOST_BYTES, MOST_ENTRIES, MOST_WORK, MOST_PRODUCTS, MOST_IN_A_MATRIX = 40 * 2**20, 2**22, 1_500_000_000, 2**23, 256
 FORMAT = "ufm-scl certificate 3"
 HEX_DIGEST = re.compile("[0-9a-f]{64}")
 HEX_DOUBLE = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}")
@@ -120,7 +120,7 @@ def digest(value: Any) -> str:
 
 def fits(load: int, room: int, what: str) -> None:
     """Refuse what takes longer than a file of unknown origin may."""
-    need(load <= room, f"too many {what} to check in seconds; if you trust its origin, check it with --large")
+    need(load <= room, f"too many {what} to check within the limits; if you trust its origin, check it with --large")
 
 
 def read(path: str, room: int = 1) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def read_problem(value: Any, room: int) -> Problem:
     pairs = sum((len(batch) + 5) ** 2 for batch in batches)
     totals, of = sum((Counter({c: n}) for c, n in zip(classes, sizes, strict=True)), Counter()), read_loss(loss, k)
     bits = read_bits(of, float(heat), sum(sizes))
-    fits(pairs * bits, room * MOST_WORK, "pairs in batches")
+    fits(pairs * (600 + bits), room * MOST_WORK, "pairs in batches")
     shares = read_shares(batches, sizes, given)
     prove(own == digest({field: value[field] for field in fields}), "the digest of the problem")
     counted = [sum((Counter({classes[a]: n}) for a, n in share.held.items()), Counter()) for share in shares]
