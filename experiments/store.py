@@ -9,14 +9,14 @@ import io
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from experiments.lock import locked
-from solvers.files import remove_temporaries, write_atomically
+from solvers.files import write_atomically
 from ufm.errors import InvalidInput
 
 # Attributes of a stored cell: its own name, and the digests of the files that belong to it.
@@ -28,6 +28,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._note: Callable[[Path], None] | None = None
         try:
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=root):
@@ -37,13 +38,15 @@ class Store:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes out, and remove the temporary files that killed ones left.
+        """Keep other processes out, and remove the temporary file that a killed one left.
 
         Raises InvalidInput, naming the owner, if another process is in.
         """
-        with locked(self.root):
-            remove_temporaries(self.root)
-            yield
+        with locked(self.root) as self._note:
+            try:
+                yield
+            finally:
+                self._note = None
 
     def path(self, name: str) -> Path:
         """Where a file of this name belongs; its directory exists."""
@@ -54,7 +57,7 @@ class Store:
     def write_bytes(self, name: str, content: bytes) -> Path:
         """A reader sees all of it or nothing. Raises OSError, naming the file, if it cannot be written."""
         path = self.path(name)
-        write_atomically(path, content)
+        write_atomically(path, content, self._note)
         return path
 
     def write_json(self, name: str, content: Any) -> Path:

@@ -6,9 +6,9 @@ import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
-# A file of this suffix, hidden by a leading dot, is what a killed process was writing: safe to remove.
 TEMPORARY = ".part"
 
 
@@ -16,12 +16,13 @@ TEMPORARY = ".part"
 LONGEST = 200
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, note: Callable[[Path], None] | None = None) -> None:
     """Write beside `path` under a temporary name, flush to disk, rename: readers see the old file or the new one.
 
     As an ordinary write does, it leaves links and a file's permissions as they are, and gives a new file those that
-    the umask allows; what is no regular file, such as a terminal, is written to. Raises OSError with the name of the
-    file and the reason; nothing is left behind.
+    the umask allows; what is no regular file, such as a terminal, is written to. note: told the temporary name before
+    there is such a file, so that what a kill leaves can be found. Raises OSError with the name of the file and the
+    reason; nothing is left behind.
     """
     temporary = None
     try:
@@ -32,6 +33,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             return
         beginning = os.fsdecode(os.fsencode(target.name)[:LONGEST])
         hidden = target.with_name(f".{beginning}.{secrets.token_hex(4)}{TEMPORARY}")
+        if note is not None:
+            note(hidden)
         handle = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         temporary = hidden
         with os.fdopen(handle, "wb") as file:
@@ -66,11 +69,3 @@ def unsealed(given: bytes) -> bytes | None:
     """The content of what `sealed` gave; None if it is not as it was."""
     content = given[: -hashlib.sha256().digest_size]
     return content if given == sealed(content) else None
-
-
-def remove_temporaries(root: Path) -> int:
-    """Remove what killed processes left in a directory and below; how many files that were."""
-    left = list(root.rglob(f".*{TEMPORARY}"))
-    for path in left:
-        path.unlink(missing_ok=True)
-    return len(left)

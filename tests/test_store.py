@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -106,11 +107,50 @@ def test_one_process_at_a_time(tmp_path):
             pass
     assert list(tmp_path.iterdir()) == []
     (tmp_path / ".lock").write_text('{"pid": 1, "host": "elsewhere"}')  # left by a killed process
-    (tmp_path / "cells").mkdir()
-    (tmp_path / "cells" / ".a.nc.x7.part").write_bytes(b"half")
     with store.alone():
-        assert not list((tmp_path / "cells").iterdir())
+        pass
     assert not (tmp_path / ".lock").exists()
+
+
+KILLED = """
+import os, signal, sys; from pathlib import Path
+from experiments.store import Store
+os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+store = Store(Path(sys.argv[1]))
+with store.alone():
+    store.write_bytes("cells/a.nc", b"half")
+"""
+
+
+def test_only_what_a_killed_process_was_writing_is_removed(tmp_path):
+    """A folder full of look-alikes: of strangers, of earlier kills elsewhere, of a sweep in a directory below."""
+    root = tmp_path / "[runs] a"
+    alike = [".photos.zip.part", ".a.nc.x7.part", "cells/.a.nc.0123abcd.part", "cells/.b.part", "x/y/.z.part", "b.part"]
+    alike += ["checkpoints/.c.npz.01234567.part", "child/cells/.a.nc.01234567.part", "child/.lock", ".lock.part"]
+    for name in alike:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    assert subprocess.run([sys.executable, "-c", KILLED, root], check=False).returncode == -signal.SIGKILL
+    left = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()} - {*alike, ".lock"}
+    assert len(left) == 1
+    moved = root.rename(tmp_path / "moved")
+    with Store(moved).alone():
+        assert not (moved / left.pop()).exists()
+    assert {str(path.relative_to(moved)): path.read_bytes() for path in moved.rglob("*") if path.is_file()} == {
+        name: name.encode() for name in alike
+    }
+
+
+NONSENSE = ["", "[]", "{", "[" * 100_000, '{"writing": 3}', '{"writing": "a.txt"}', '{"writing": "\\u0000.part"}', "\0"]
+
+
+@pytest.mark.parametrize("said", NONSENSE)
+def test_a_lock_file_that_says_nonsense(tmp_path, said):
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / ".lock").write_text(said)
+    with Store(tmp_path).alone(), pytest.raises(InvalidInput, match="process"), Store(tmp_path).alone():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 @pytest.mark.parametrize(
