@@ -20,7 +20,8 @@ _LOCAL = re.compile(r"local:([1-9]\d{0,3})")
 _ADDRESS = re.compile(r"(?!local:)(?:[a-z]+://)?[^\s:/]+:\d{1,5}")
 # Jobs prepared before the first of them runs.
 AHEAD = 4
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_worker = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Ended:
     error: Exception | None = None
 
 
+def is_worker() -> bool:
+    """Whether this process computes for a command that runs elsewhere."""
+    return _worker
+
+
 def check(engine: str | None) -> None:
     """Raises InvalidInput unless the engine is None (this process), "local:WORKERS" or a scheduler's address."""
     if engine is not None and not _LOCAL.fullmatch(engine) and not _ADDRESS.fullmatch(engine):
@@ -65,7 +71,7 @@ def run(jobs: Sequence[Job], engine: str | None = None) -> Generator[Ended]:
     """
     check(engine)
     for ended in _here(jobs) if engine is None or not jobs else _on_dask(jobs, engine):
-        if isinstance(ended.error, OSError) and ended.error.errno in _FULL:
+        if isinstance(ended.error, OSError) and ended.error.errno in FULL:
             raise ended.error
         yield ended
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 
 from experiments.cells import cell_name, certificate_file
 from experiments.drawing import Drawing, drawn_by

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
+import sys
 import time
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +16,13 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 import ufm
+from experiments import engine
 from experiments.cells import Computed, Tell
 from networks import Dataset, Samples, Schedule, State, Training, build, epoch_of
 from networks.training import restored, serialised
 from solvers.certification.suboptimality import suboptimality
 from solvers.features import renormalised
-from solvers.files import write_atomically
+from solvers.files import sealed, unsealed, write_atomically
 from ufm import activations
 from ufm.geometry import class_means
 
@@ -78,8 +78,8 @@ def train_cell(
     """Train, record and judge one network; the dataset, and its final state as a file.
 
     planted: training samples of a wrong label, to be found by their shares in the excess.
-    kept: where the state is kept while it trains, on the machine that trains it; the same call goes on from there, with
-    the same result to the last bit. It is left there: who has stored the result removes it.
+    kept: where the state is kept while it trains, if the machine that trains has such a directory; the same call goes
+    on from there, with the same result to the last bit. It is left there: who has stored the result removes it.
     """
     own = {"depth": recipe.depth, "d": recipe.d, "batch_norm": recipe.batch_norm}
     network, running = build(recipe.net, data.train.shape, recipe.activation, recipe.width, recipe.seed, **own)
@@ -97,8 +97,8 @@ def train_cell(
         if last or ended % recipe.record == 0 or ended == 1:
             for column, value in _measured(training, state, data, problem, ended, loss, planted).items():
                 history.setdefault(column, []).append(value)
-        if path is not None and (last or ended % recipe.checkpoint == 0):
-            _keep(path, ended, state, history)
+        if path is not None and (last or ended % recipe.checkpoint == 0) and not _keep(path, ended, state, history):
+            path = None
         progress(1)
     trained = time.perf_counter() - began
     return _dataset(recipe, training, state, data, problem, history, trained), {
@@ -209,24 +209,46 @@ def _parameters(state: State) -> int:
     return sum(int(leaf.size) for leaf in jax.tree.leaves(eqx.filter((state.network, state.head), eqx.is_array)))
 
 
-def _keep(path: Path, epoch: int, state: State, history: Mapping[str, list[float]]) -> None:
+def _keep(path: Path, epoch: int, state: State, history: Mapping[str, list[float]]) -> bool:
+    """Whether it could be kept. A worker elsewhere may have no such directory, or may not write there: it trains on.
+
+    Raises OSError if the disk of the command itself is full.
+    """
     buffer = io.BytesIO()
     columns = {f"{_HISTORY}{name}": np.array(values, np.float64) for name, values in history.items()}
-    np.savez(buffer, epoch=epoch, state=np.frombuffer(serialised(state), np.uint8), **columns)  # type: ignore[arg-type]
-    with contextlib.suppress(PermissionError):  # a worker elsewhere may have no such directory: it trains without
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, buffer.getvalue())
+    named: dict[str, Any] = {"of": np.array(path.name), "epoch": epoch, **columns}
+    np.savez(buffer, state=np.frombuffer(serialised(state), np.uint8), **named)
+    if not path.parent.is_dir():  # is that of another machine, not to be made on this one
+        return False
+    try:
+        write_atomically(path, sealed(buffer.getvalue()))
+    except OSError as error:
+        if error.errno in engine.FULL and not engine.is_worker():
+            raise
+        print(f"{path}: {error.strerror}; training goes on and is not kept", file=sys.stderr)
+        return False
+    return True
 
 
 def _taken_up(path: Path | None, like: State) -> tuple[int, State, History]:
-    """Epochs that have ended, the state after them, and what was recorded; the beginning if none was kept."""
-    if path is None or not path.is_file():
+    """Epochs that have ended, the state after them, and what was recorded; the beginning if none was kept.
+
+    Whatever a kept file raises, it is damaged: that is said, and training begins anew.
+    """
+    if path is None or not path.exists():
         return 0, like, {}
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+        content = unsealed(path.read_bytes())
+        if content is None:
+            raise ValueError("its checksum does not hold")
+        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
+            if str(kept["of"]) != path.name:
+                raise ValueError("it was kept of another network")
             history = {name.removeprefix(_HISTORY): kept[name].tolist() for name in kept if name.startswith(_HISTORY)}
             return int(kept["epoch"]), restored(kept["state"].tobytes(), like), history
-    except (ufm.InvalidInput, ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"{path} is not used and training begins anew: {reason}", file=sys.stderr)
         return 0, like, {}
 
 

@@ -103,8 +103,9 @@ class Store:
             for file, stated in json.loads(cell.attrs.pop(FILES)).items():
                 if _sha256((self.root / file).read_bytes()) != stated:
                     raise _UnusableError(f"{file} is not the one written with it")
-        except (_UnusableError, OSError) as error:
-            print(f"{path} is not used and made again: {error}", file=sys.stderr)
+        except Exception as error:  # whatever a damaged file raises
+            reason = " ".join(str(error).split()) or type(error).__name__
+            print(f"{path} is not used and made again: {reason}", file=sys.stderr)
             return None
         return cell
 
@@ -123,7 +124,7 @@ def _opened(path: Path, seal: Path, name: str) -> xr.Dataset:
     try:
         with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as cell:
             cell.load()
-    except (OSError, ValueError):
+    except Exception:
         raise _UnusableError("it is no netCDF file") from None
     if cell.attrs.get(NAME) != name:
         raise _UnusableError(f"it was stored as {cell.attrs.get(NAME, 'something else')}")

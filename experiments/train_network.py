@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -22,11 +23,14 @@ from experiments.training_report import judged
 from networks import ACTIVATIONS, ARCHITECTURES, Dataset, Schedule, imbalanced, law_of, mislabelled, read, synthetic
 from networks.architectures import checked_options
 from networks.data import CLASSES
+from solvers.files import TEMPORARY
 from ufm import InvalidInput
 from ufm.errors import checked_seed, real_number, whole_number
 
 MODULE = "experiments.train_network"
 SYNTHETIC = "synthetic"
+# Made here: workers keep a state where they find this directory, and make none of this name on another machine.
+CHECKPOINTS = "checkpoints"
 # Of the history, what summary.csv has no column of: excess is there as its proved interval.
 _CHANGING = ("epoch", "loss", "excess")
 MOST_IMAGES, MOST_EPOCHS, MOST_SEEDS = 100_000, 100_000, 1000
@@ -131,10 +135,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def forget_checkpoints(cells: Sequence[Cell], store: Store) -> None:
-    """Remove those of cells that are stored."""
+    """Remove those of cells that are stored, and what a killed process was writing of them."""
     for cell in cells:
         if (store.root / f"{cell.file}.sha256").is_file():
-            Path(cell.arguments["kept"]).unlink(missing_ok=True)
+            kept = Path(cell.arguments["kept"])
+            kept.unlink(missing_ok=True)
+            for path in list(kept.parent.iterdir()) if kept.parent.is_dir() else ():
+                if path.name.startswith(f".{kept.name}.") and path.suffix == TEMPORARY:
+                    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is not empty, or not there
+        (store.root / CHECKPOINTS).rmdir()
 
 
 def check(config: Config) -> None:
@@ -222,7 +232,7 @@ def cells_of(config: Config, data: Images, store: Store | None) -> list[Cell]:
             )  # fmt: skip
             kept = None
             if store is not None:
-                kept = (store.root / "checkpoints" / Path(cell.file).with_suffix(".npz").name).absolute()
+                kept = store.path(f"{CHECKPOINTS}/{Path(cell.file).with_suffix('.npz').name}").absolute()
                 if config.fresh:
                     kept.unlink(missing_ok=True)
             arguments = {**cell.arguments, "kept": None if kept is None else str(kept)}

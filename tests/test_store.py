@@ -99,6 +99,19 @@ def test_a_sealed_file_that_is_no_cell_is_refused(store, capfd):
         assert len(capfd.readouterr().err.splitlines()) == 1
 
 
+def test_whatever_reading_a_cell_raises_it_is_made_again(store, monkeypatch, capfd):
+    for error in (KeyError("x"), RuntimeError("two\nlines"), MemoryError(), RecursionError()):
+
+        def fails(*_, error=error, **__):
+            raise error
+
+        for of, name in ((xr, "open_dataset"), (json, "loads")):
+            with monkeypatch.context() as patched:
+                patched.setattr(of, name, fails)
+                assert store.read_cell(NAMES[0]) is None
+            assert len(capfd.readouterr().err.splitlines()) == 1
+
+
 def test_one_process_at_a_time(tmp_path):
     store = Store(tmp_path)
     with store.alone():

@@ -1,5 +1,6 @@
 """Trained networks as cells: what they leave, that a kill changes no bit, and what cannot be trained."""
 
+import errno
 import html
 import os
 import shlex
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -17,11 +19,12 @@ import xarray as xr
 
 import networks
 import ufm
-from experiments import command_line, train_network
+from experiments import command_line, engine, network_cells, train_network
 from experiments.network_cells import NONNEGATIVE, RECORDED, Recipe, accuracies, autopsy, class_sizes, train_cell
 from experiments.store import Store
 from experiments.training_report import judged
 from networks import Samples, Schedule
+from solvers.files import sealed
 
 SMALL = ["--n-maj", 24, "--k", 4, "--width", 64, "--batch-size", 20, "--epochs", 6, "--record", 2, "--checkpoint", 2]
 ROOT = Path(__file__).parents[1]
@@ -50,7 +53,7 @@ def test_what_a_run_leaves(trained):
     assert float(none["gap"]) > float(none["excess_upper"])
     assert {path.suffix for path in (out / "figures").iterdir()} == {".png", ".pdf"}
     assert len(list((out / "networks").glob("*.eqx"))) == 2
-    assert not list((out / "checkpoints").iterdir())
+    assert not (out / "checkpoints").exists()
     page = (out / "report.html").read_text()
     assert "final activation" in page
     assert "networks with nonnegative features ended in an orthogonal frame" in page
@@ -110,7 +113,7 @@ def test_a_run_that_is_stopped_at_ten_moments_changes_no_bit(tmp_path):
     data = networks.synthetic([12, 12, 4])
     whole, files = train_cell(recipe(), data, "whole", None, lambda ended: None)
     moments = [1, 2, 3, 4, 4, 6, 8, 10, 11, 12]
-    kept = str(tmp_path / "checkpoints" / "state.npz")
+    kept = str(tmp_path / "state.npz")
     started = []
     for moment in moments:
         ended = []
@@ -129,19 +132,73 @@ def test_a_run_that_is_stopped_at_ten_moments_changes_no_bit(tmp_path):
     assert again == files
 
 
-@pytest.mark.few(1)
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", "cut", "of another network"])
-def test_a_checkpoint_that_cannot_be_used_is_begun_anew(tmp_path, content):
-    data, kept = networks.synthetic([8, 8, 4]), tmp_path / "state.npz"
-    small = recipe(schedule=Schedule(epochs=4), checkpoint=2)
-    whole, _ = train_cell(small, data, "one", None, lambda ended: None)
-    if isinstance(content, str):
-        other = small._replace(width=8) if content == "of another network" else small
-        train_cell(other, data, "one", str(kept), lambda ended: None)
-        content = kept.read_bytes() if content == "of another network" else kept.read_bytes()[:-9]
-    kept.write_bytes(content)
-    found, _ = train_cell(small, data, "one", str(kept), lambda ended: None)
-    assert same(found, whole)
+SHORT = {"schedule": Schedule(epochs=4), "checkpoint": 2}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """What is kept of a network, its state and the images."""
+    kept, data = tmp_path_factory.mktemp("kept") / "state.npz", networks.synthetic([8, 8, 4])
+    train_cell(recipe(**SHORT), data, "one", str(kept), lambda ended: None)
+    network, running = networks.build("mlp", data.train.shape, "relu", 32, 1)
+    options = {"tau": 0.2, "schedule": Schedule(epochs=4), "seed": 1, "loss": "scl"}
+    return kept.read_bytes(), networks.Training(network, running, data.train, **options, augment="crop", views=2).start
+
+
+@pytest.mark.parametrize("times", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_every_damage_of_a_checkpoint_is_said_and_training_begins_anew(tmp_path, checkpoint, times, capsys):
+    content, start = checkpoint
+    path, generator = tmp_path / "state.npz", np.random.default_rng(5)
+    path.write_bytes(content)
+    assert network_cells._taken_up(path, start)[0] == 4
+    path.rename(tmp_path / "other.npz")  # of another network of the same shape
+    assert network_cells._taken_up(tmp_path / "other.npz", start) == (0, start, {})
+    for number in range(times):
+        damaged, place = bytearray(content), int(generator.integers(len(content)))
+        if number % 3 == 0:
+            damaged[place] ^= 1 << int(generator.integers(8))
+        elif number % 3 == 1:
+            del damaged[place:]
+        else:
+            damaged[place] ^= 1
+            damaged[place : place + 1000] = bytes(len(damaged[place : place + 1000]))
+        path.write_bytes(damaged)
+        assert network_cells._taken_up(path, start) == (0, start, {}) or damaged == content
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == times + 1
+    assert all(line.endswith((": its checksum does not hold", ": it was kept of another network")) for line in said)
+
+
+@pytest.mark.parametrize("content", ["of another network", "no archive", "a directory"])
+def test_a_sealed_checkpoint_that_is_none_begins_anew(tmp_path, checkpoint, content, capsys):
+    (whole, start), path = checkpoint, tmp_path / "state.npz"
+    if content == "of another network":
+        train_cell(recipe(width=8, **SHORT), networks.synthetic([8, 8, 4]), "one", str(path), lambda ended: None)
+    elif content == "no archive":
+        path.write_bytes(sealed(whole[:-90]))
+    else:
+        path.mkdir()
+    assert network_cells._taken_up(path, start) == (0, start, {})
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EIO])
+def test_a_network_is_trained_where_nothing_can_be_kept(tmp_path, monkeypatch, number, capsys):
+    def fails(*_):
+        raise OSError(number, "cannot")
+
+    data = networks.synthetic([8, 8, 4])
+    run = partial(train_cell, recipe(**SHORT), data, "one", progress=lambda ended: None)
+    whole, _ = run(str(tmp_path / "nowhere" / "state.npz"))  # another machine's path is not made on this one
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(network_cells, "write_atomically", fails)
+    if number == errno.ENOSPC:
+        with pytest.raises(OSError, match="cannot"):
+            run(str(tmp_path / "state.npz"))
+        monkeypatch.setattr(engine, "_worker", True)
+    capsys.readouterr()
+    assert same(run(str(tmp_path / "state.npz"))[0], whole)
+    assert capsys.readouterr().err == f"{tmp_path / 'state.npz'}: cannot; training goes on and is not kept\n"
 
 
 @pytest.mark.slow
