@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from experiments import engine
 from experiments.store import Store, digest
@@ -94,7 +94,7 @@ def run_cells(
     found = {file: dataset for file, dataset in stored.items() if dataset is not None}
     waiting = {file: cell for file, cell in asked.items() if file not in found}
     done = {file: asked[file].parts for file in found}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(what))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(what))
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=not console.is_terminal
     ) as bar:
@@ -126,8 +126,13 @@ def run_cells(
 def print_failure(cell: Cell, error: Exception, console: Console) -> None:
     """Two lines: why the cell is not there, and the command that computes it alone."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
-    console.print(f"[red]failed[/]  {cell.title or cell.name}: {escape(reason)}")
-    console.print(f"        alone: {escape(cell.alone)}", highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("failed", "red"), f"  {cell.title or cell.name}: {reason}"))
+    say(console, f"        alone: {cell.alone}")
+
+
+def say(console: Console, line: str) -> None:
+    """A line as it is: whatever a path or a message holds is no markup, is not coloured and not broken."""
+    console.out(line, highlight=False)
 
 
 def log_console() -> Console:

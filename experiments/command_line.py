@@ -41,8 +41,12 @@ def run(main: Callable[[], int]) -> NoReturn:
     """Exit with main's status.
 
     A bad input anywhere becomes one line and status 2, and so does a file that cannot be written. Ctrl-C and
-    SIGTERM stop cleanly, with status 130 and 143. What to do next is said.
+    SIGTERM stop cleanly, with status 130 and 143. What to do next is said. What cannot be encoded where it is said, as
+    in a path, is said with a backslash.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with _terminable():
         try:
             compile_cache.enable()

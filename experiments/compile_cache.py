@@ -20,7 +20,7 @@ HELP = (
 
 
 def enable() -> Path | None:
-    """Keep compiled functions in `directory()`, for this process and those it starts; None if switched off."""
+    """Keep compiled functions in `directory()`, for this process and those it starts; None if there is none."""
     path = directory()
     if path is None:
         return None
@@ -41,17 +41,22 @@ def enable() -> Path | None:
 
 
 def directory() -> Path | None:
-    """Where: one directory for each kind of processor, whose machine code another might not run."""
+    """Where: one directory for each kind of processor, whose machine code another might not run; None: nowhere."""
     chosen = os.environ.get(VARIABLE, "")
     if chosen.lower() == "off":
         return None
-    return (Path(chosen) if chosen else _users() / "ufm-scl") / f"jax-{jax.__version__}-{_processor()}"
+    parent = Path(chosen) if chosen else _users()
+    return None if parent is None else parent / f"jax-{jax.__version__}-{_processor()}"
 
 
-def _users() -> Path:
+def _users() -> Path | None:
+    """The package's directory in the user's cache; None for a user without a home."""
     if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given)
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+        return Path(given) / "ufm-scl"
+    try:
+        return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "ufm-scl"
+    except RuntimeError:  # a number without an entry in passwd, as in containers
+        return None
 
 
 def _processor() -> str:

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from experiments import command_line, engine
-from experiments.cells import log_console, run_cells
+from experiments.cells import log_console, run_cells, say
 from experiments.drawing import Drawing, write_drawing
 from experiments.gallery_table import FIGURES
 from experiments.store import Store
@@ -81,11 +81,10 @@ def draw_all(config: Config, chosen: Mapping[str, Drawing], drawn: Store, store:
         table.add_row(_number(name), drawing.title, str(len(files) - lacking), size)
     drawn.write_bytes("README.md", gallery_page(FIGURES).encode())
     console.print(table)
-    console.print(
+    say(
+        console,
         f"{len(chosen) - missing} figures in {config.out}, {computed} of {len(cells)} results computed, "
         f"{time.perf_counter() - began:.0f} s. Captions: {config.out / 'README.md'}",
-        highlight=False,
-        soft_wrap=True,
     )
     return NOT_DRAWN if missing else DRAWN
 

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -17,6 +17,9 @@ from experiments.losses import in_names
 from experiments.measuring import KINDS, cosines_by_kind
 from experiments.report import Page, in_words, read_as, read_csv, render
 from experiments.thresholds import APART, MERGED
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 THRESHOLDS = "thresholds.csv"
 

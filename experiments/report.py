@@ -139,7 +139,7 @@ def write_report(store: Store, page_of: Callable[[Path], str]) -> Path:
     Those are config.json, summary.csv, inits.csv, figures/*.png and certificates/*.json. A certificate that cannot
     be read is said so, never left out. page_of: makes the page of this kind of sweep.
     """
-    return store.write_bytes(NAME, page_of(store.root).encode())
+    return store.write_bytes(NAME, page_of(store.root).encode(errors="backslashreplace"))
 
 
 def render(root: Path, page: Page) -> str:
@@ -166,7 +166,7 @@ def render(root: Path, page: Page) -> str:
             if (root / "figures" / f"{name}.png").is_file()
         ],
         certificates={label: [_proof(root / name) for name in names] for label, names in page.certificates.items()},
-        out=shlex.quote(str(root)),
+        check=check_all(root),
         versions=recorded["versions"],
         seconds={
             words: f"{sum(float(row[f'seconds_{name}']) for row in rows):.1f}"
@@ -174,6 +174,21 @@ def render(root: Path, page: Page) -> str:
             if f"seconds_{name}" in rows[0]
         },
     )
+
+
+def check_command(path: Path) -> str:
+    """The command that checks a certificate."""
+    return f"ufm-check {_word(path)}"
+
+
+def check_all(out: Path) -> str:
+    """The command that checks every certificate of a directory of results."""
+    return f"ufm-check {_word(out / 'certificates')}/*.json"
+
+
+def _word(path: Path) -> str:
+    """A path as a word of a command: no flag, whatever it begins with."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def in_words(value: Any) -> str:
@@ -229,7 +244,7 @@ def _base64(path: Path) -> str:
 
 
 def _proof(path: Path) -> dict[str, Any]:
-    line = {"name": path.stem, "command": f"python -m solvers.check {shlex.quote(str(path))}"}
+    line = {"name": path.stem, "command": check_command(path)}
     try:
         proof = Certificate.load(path)
     except InvalidInput as bad:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import report
-from experiments.cells import Cell, run_cells, versions
+from experiments.cells import Cell, run_cells, say, versions
 from experiments.drawing import Drawing, import_ahead, write_drawing
 from experiments.losses import PLAIN
 from experiments.problem_file import MOST_COORDINATES, MOST_SAMPLES, read_problem
@@ -105,17 +105,12 @@ def worst(relu: bool) -> dict[str, Callable[[xr.Dataset], str]]:
 
 def print_verdict(sentence: str, out: Path, console: Console, *, certificates: bool = True) -> None:
     """The verdict in a sentence, and where the results are. certificates: whether there are such files."""
-    console.print(f"[bold]{sentence}[/]")
+    console.print(sentence, style="bold", markup=False)
     page = f", all on one page in {out / report.NAME}" if (out / report.NAME).is_file() else ""
     files = "certificates and figures" if certificates else "networks and figures"
-    console.print(f"Tables, cells, {files} are in {out}{page}", highlight=False, soft_wrap=True)
-    if not certificates:
-        return
-    console.print(
-        f"Check a certificate without this package's solver: python -m solvers.check {out}/certificates/*.json",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(console, f"Tables, cells, {files} are in {out}{page}")
+    if certificates:
+        say(console, f"Check a certificate without this package's solver: {report.check_all(out)}")
 
 
 def profile(imbalance: str, k: int, n_min: int, d: int) -> Callable[[float], np.ndarray]:

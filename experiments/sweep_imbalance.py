@@ -12,9 +12,10 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 from rich.console import Console
+from rich.text import Text
 
 from experiments import command_line, engine, imbalance_report, sweep
-from experiments.cells import Cell, cell_name, log_console
+from experiments.cells import Cell, cell_name, log_console, say
 from experiments.imbalance_report import judged
 from experiments.losses import PLAIN, in_names, loss_of
 from experiments.measuring import measure_problem
@@ -96,7 +97,7 @@ def run_sweep(config: Config, problems: Problems, store: Store) -> int:
     """Compute, write and say; the exit status."""
     console = log_console()
     for warning in warnings(config):
-        console.print(f"[yellow]note[/]  {warning}")
+        console.print(Text.assemble(("note", "yellow"), f"  {warning}"))
     batched = not all(problem.is_full_batch for problem in problems.values())
     cells = [cell_of(config, R, tau, problem) for (R, tau), problem in problems.items()]
     found = sweep.run_and_write(KIND, config, cells, store, console, batched=batched)
@@ -223,9 +224,9 @@ def print_summary(
         seen = collections.Counter(str(phrase) for phrase in cell["evidence"].values if phrase and cell.attrs["nonneg"])
         name = f"R = {cell.attrs['R']:g}" + (f", tau = {cell.attrs['tau']:g}" if several else "")
         for phrase, count in seen.most_common(3):
-            console.print(f"  {name}: {count} x {phrase}", highlight=False)
+            say(console, f"  {name}: {count} x {phrase}")
         if len(seen) > 3:
-            console.print(f"  {name}: {len(seen) - 3} more kinds, see the evidence in the cell")
+            say(console, f"  {name}: {len(seen) - 3} more kinds, see the evidence in the cell")
     _, sentence = judged(sweep.plain(config), [summary_row(cell) for cell in cells], failed, batched)
     sweep.print_verdict(sentence, config.out, console)
 

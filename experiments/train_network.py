@@ -15,7 +15,7 @@ import xarray as xr
 from rich.console import Console
 
 from experiments import command_line, engine, sweep, training_report
-from experiments.cells import Cell, log_console
+from experiments.cells import Cell, log_console, say
 from experiments.network_cells import AUTOPSY, NONNEGATIVE, RECORDED, Recipe, class_sizes, train_cell
 from experiments.report import in_words
 from experiments.store import Store, digest
@@ -292,10 +292,10 @@ def print_summary(config: Config, cells: list[xr.Dataset], failed: int, console:
         worst = max(blamed, key=lambda cell: cell.attrs["excess_upper"])
         share = float(worst["blamed_sample_share"].values.sum() / worst.attrs["excess_upper"])
         pair = str(worst["blamed_pair"].values[0]) if worst["blamed_pair"].size else ""
-        console.print(
-            f"  largest excess, {worst.attrs['excess_upper']:.3g}: {worst['blamed_sample'].size} samples are to blame "
-            f"for {share:.0%} of it; {pair}",
-            highlight=False,
+        largest, blamed_samples = worst.attrs["excess_upper"], worst["blamed_sample"].size
+        say(
+            console,
+            f"  largest excess, {largest:.3g}: {blamed_samples} samples are to blame for {share:.0%} of it; {pair}",
         )
     _, sentence = judged([summary_row(cell) for cell in cells], failed)
     sweep.print_verdict(sentence, config.out, console, certificates=False)

@@ -3,6 +3,19 @@
 `draw` draws those that one problem suffices for, from a Solution or from H.
 """
 
+import contextlib
+import os
+import sys
+
+if "matplotlib" not in sys.modules:  # whose import ends where MPLBACKEND does not exist: figures need no window
+    _named = os.environ.pop("MPLBACKEND", None)
+    import matplotlib as mpl
+
+    if _named is not None:
+        os.environ["MPLBACKEND"] = _named
+        with contextlib.suppress(ValueError):
+            mpl.rcParams["backend"] = _named
+
 from figures.one_problem import draw
 
 __all__ = ["draw"]

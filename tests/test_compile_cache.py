@@ -1,8 +1,10 @@
 """Compiled functions survive the process, where the user wants them to."""
 
 import os
+import pwd
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,17 @@ def test_off_and_unwritable(tmp_path):
     assert started(UFM_SCL_COMPILE_CACHE="off")[0] == 0
     (tmp_path / "file").write_text("")
     assert started(UFM_SCL_COMPILE_CACHE=str(tmp_path / "file"))[0] == 0
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch):
+    """As in containers, whose users have a number and neither a name nor HOME."""
+    for name in ("HOME", "XDG_CACHE_HOME", "UFM_SCL_COMPILE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])
+    with pytest.raises(RuntimeError):
+        Path.home()
+    assert compile_cache.directory() is None
+    assert compile_cache.enable() is None
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_certificates_have_a_status_and_a_command(swept):
     words = " ".join(Page(rendered(swept.root)).words)
     assert words.count("1 of 1 certified") == 2
     for R in (2, 10):
-        assert f"python -m solvers.check {swept.root}/certificates/R{R}-tau1-start000.json" in words
+        assert f"ufm-check {swept.root}/certificates/R{R}-tau1-start000.json" in words
     assert "compilation 3.0, solving 0.5, verifying and certifying 0.2" in re.sub(r"\s*([,.])\s+", r"\1 ", words)
     assert "0.1.0" in words
 

@@ -131,7 +131,7 @@ def test_the_report_shows_the_summary_the_figure_and_every_certificate(swept):
     assert "Confirmed: 24 of 24 starts" in words
     assert "12 of 12 are frames" in words
     assert "for 6 of 6 families" in words
-    assert words.count("python -m solvers.check") == 1 + len(list((swept / "certificates").glob("*.json")))
+    assert words.count("ufm-check") == 1 + len(list((swept / "certificates").glob("*.json")))
     assert "not a readable certificate" not in words
 
 
