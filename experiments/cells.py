@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.metadata
-import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +23,7 @@ from rich.text import Text
 
 from experiments import engine
 from experiments.store import Store, digest
+from experiments.workers import surroundings
 
 # Part of every cell's file name: a change of what a cell holds makes a new cell.
 SCHEMA = 5
@@ -146,11 +145,4 @@ def log_console() -> Console:
 @functools.cache
 def versions() -> dict[str, str]:
     """Of this package, Python, the machine's kind, and the libraries that compute."""
-    names = ("ufm-scl", "jax", "jaxlib", "optax", "numpy", "cvxpy", "clarabel", "scs", "python-flint")
-    found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return {name: value for name, value in surroundings().items() if name != "sources"}

@@ -8,20 +8,16 @@ import importlib.util
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from experiments import workers
 from solvers.parallel.compiled import abandon
 from ufm.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from distributed import Client
-
-_LOCAL = re.compile(r"local:([1-9]\d{0,3})")
 _ADDRESS = re.compile(r"(?!local:)(?:[a-z]+://)?[^\s:/]+:\d{1,5}")
 # Jobs prepared before the first of them runs.
 AHEAD = 4
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_worker = False
 
 
 @dataclass(frozen=True)
@@ -50,14 +46,9 @@ class Ended:
     error: Exception | None = None
 
 
-def is_worker() -> bool:
-    """Whether this process computes for a command that runs elsewhere."""
-    return _worker
-
-
 def check(engine: str | None) -> None:
     """Raises InvalidInput unless the engine is None (this process), "local:WORKERS" or a scheduler's address."""
-    if engine is not None and not _LOCAL.fullmatch(engine) and not _ADDRESS.fullmatch(engine):
+    if engine is not None and not workers.LOCAL.fullmatch(engine) and not _ADDRESS.fullmatch(engine):
         raise InvalidInput("dask", engine, "give local:4 for 4 worker processes, or a scheduler's address, HOST:PORT")
     if engine is not None and importlib.util.find_spec("distributed") is None:
         raise InvalidInput("dask", engine, "dask is not installed; pip install 'ufm-scl[dask]'")
@@ -67,13 +58,10 @@ def run(jobs: Sequence[Job], engine: str | None = None) -> Generator[Ended]:
     """Every job, in the order in which they end. One that raises is reported and stops no other.
 
     With dask the jobs of a lost worker run again on another. Raises InvalidInput if the engine cannot be
-    reached, OSError if a disk is full.
+    reached, or a worker there has other sources or versions; OSError if a disk here is full, or the engine is lost.
     """
     check(engine)
-    for ended in _here(jobs) if engine is None or not jobs else _on_dask(jobs, engine):
-        if isinstance(ended.error, OSError) and ended.error.errno in FULL:
-            raise ended.error
-        yield ended
+    yield from _here(jobs) if engine is None or not jobs else _on_dask(jobs, engine)
 
 
 def _here(jobs: Sequence[Job]) -> Generator[Ended]:
@@ -87,6 +75,8 @@ def _here(jobs: Sequence[Job]) -> Generator[Ended]:
             try:
                 value = job.compute(**job.arguments, progress=job.tell)
             except Exception as error:
+                if isinstance(error, OSError) and error.errno in FULL:
+                    raise
                 yield Ended(job, error=error)
             else:
                 yield Ended(job, value)
@@ -95,36 +85,11 @@ def _here(jobs: Sequence[Job]) -> Generator[Ended]:
 
 
 def _on_dask(jobs: Sequence[Job], engine: str) -> Generator[Ended]:
-    with _connected(engine) as client:
-        from distributed import as_completed
-
-        futures = {
-            client.submit(job.compute, **job.arguments, progress=_untold, key=job.name, pure=False): job for job in jobs
-        }
-        for future in as_completed(futures, loop=client.loop):
-            job, error = futures[future], future.exception()
+    by_name = {job.name: job for job in jobs}
+    tasks = [workers.Task(job.name, job.compute, job.arguments) for job in jobs]
+    with contextlib.closing(workers.run(tasks, engine)) as results:
+        for task, value, error in results:
+            job = by_name[task.name]
             if error is None:
                 job.tell(job.parts)
-                yield Ended(job, future.result())
-            else:
-                yield Ended(job, error=error)
-            future.release()
-
-
-def _connected(engine: str) -> Client:
-    from distributed import Client
-
-    local = _LOCAL.fullmatch(engine)
-    try:
-        # Not the default client: xarray would send its own locks through it.
-        if local:
-            workers = {"n_workers": int(local[1]), "threads_per_worker": 1, "processes": True}
-            return Client(**workers, dashboard_address=None, set_as_default=False)
-        return Client(engine, timeout="10s", set_as_default=False)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InvalidInput("dask", engine, f"no scheduler answers there ({reason})") from None
-
-
-def _untold(ended: int) -> None:
-    """Progress within a job stays on its worker."""
+            yield Ended(job, value, error)

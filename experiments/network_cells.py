@@ -16,7 +16,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 import ufm
-from experiments import engine
+from experiments import engine, workers
 from experiments.cells import Computed, Tell
 from networks import Dataset, Samples, Schedule, State, Training, build, epoch_of
 from networks.training import restored, serialised
@@ -223,7 +223,7 @@ def _keep(path: Path, epoch: int, state: State, history: Mapping[str, list[float
     try:
         write_atomically(path, sealed(buffer.getvalue()))
     except OSError as error:
-        if error.errno in engine.FULL and not engine.is_worker():
+        if error.errno in engine.FULL and not workers.is_worker():
             raise
         print(f"{path}: {error.strerror}; training goes on and is not kept", file=sys.stderr)
         return False

@@ -19,7 +19,7 @@ import xarray as xr
 
 import networks
 import ufm
-from experiments import command_line, engine, network_cells, train_network
+from experiments import command_line, network_cells, train_network, workers
 from experiments.network_cells import NONNEGATIVE, RECORDED, Recipe, accuracies, autopsy, class_sizes, train_cell
 from experiments.store import Store
 from experiments.training_report import judged
@@ -195,7 +195,7 @@ def test_a_network_is_trained_where_nothing_can_be_kept(tmp_path, monkeypatch, n
     if number == errno.ENOSPC:
         with pytest.raises(OSError, match="cannot"):
             run(str(tmp_path / "state.npz"))
-        monkeypatch.setattr(engine, "_worker", True)
+        monkeypatch.setattr(workers, "_serving", True)
     capsys.readouterr()
     assert same(run(str(tmp_path / "state.npz"))[0], whole)
     assert capsys.readouterr().err == f"{tmp_path / 'state.npz'}: cannot; training goes on and is not kept\n"
