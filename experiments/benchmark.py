@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import resource
 import time
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -14,12 +14,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from experiments import command_line
-from experiments.cells import Cell, Computed, Tell, log_console
-from experiments.peers import PEERS, Run, Test
+from experiments import command_line, engine
+from experiments.cells import Cell, Computed, Tell, log_console, run_cells, say
+from experiments.peers import PEERS, Test
 from experiments.store import Store
 from experiments.throughput import throughput
 from solvers.certification.certifier import Certifier
@@ -33,6 +32,7 @@ from ufm import InvalidInput, Problem, step_imbalance
 SEPARATION = 1e-3
 # Of the table of stochastic steps.
 BATCH, STARTS = 128, 8
+MODULE = "experiments.benchmark"
 Rows = list[dict[str, object]]
 
 
@@ -43,6 +43,8 @@ class Config:
 
     Reported: the share of starts that reach the optimum, the time to it per start (over those that do), and the
     ratio to this project's default. Compilation and the test are off the clock. Needs the extra "bench".
+
+    A cell is one peer at one R. Whatever stopped it, finished cells are kept: the same command goes on from them.
     """
 
     R: tuple[float, ...] = (10.0, 100.0)
@@ -57,8 +59,8 @@ class Config:
     """Temperature."""
     starts: int = 4
     """Random starts; the same for every peer."""
-    limit: float = 60.0
-    """Seconds a start of a peer may take."""
+    limit: float = 15.0
+    """Seconds that a peer may take at one R, the same for each of its starts."""
     peers: tuple[str, ...] = tuple(PEERS)
     """Which peers to run; the ratios are to staircase."""
     growth: tuple[float, ...] = (1e3, 1e4, 4e4)
@@ -67,6 +69,8 @@ class Config:
     """Imbalance ratios of the table of stochastic steps: batches of 128, 8 starts, beside PyTorch's SGD."""
     out: Path = Path("runs/benchmark")
     """Directory of the results. In runs/gallery the gallery draws its figure of them."""
+    fresh: bool = False
+    """Measure every cell again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,20 +83,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InvalidInput("starts", config.starts, "give at least 1 random start")
     if not config.limit > 0:
         raise InvalidInput("limit", config.limit, "give a positive number of seconds")
-    problems = {R: _problem(config, R) for R in config.R}
-    large = {R: _problem(config, R) for R in config.growth}
-    stepped = {R: _problem(config, R) for R in config.stochastic}
+    cells = cells_of(config)
     store, console = Store(config.out), log_console()
     with store.alone():
-        rows, grown = measure(config, problems, large, console)
-        stochastic = stochastic_steps(stepped, console)
-        for name, lines in (("benchmark", rows), ("growth", grown), ("stochastic", stochastic)):
+        found = run_cells(cells, store, console, "cells", fresh=config.fresh, dask=None).datasets.values()
+        tables = {name: _rows(found, name) for name in TABLES}
+        for name, lines in tables.items():
             if lines:
+                console.print(table(config, lines) if name == "benchmark" else _plain_table(TABLES[name], lines))
                 store.write_csv(f"{name}.csv", lines)
-        if rows and grown:
-            store.write_cell(benchmark_cell().file, _dataset(rows, grown))
-        console.print(f"Tables are in {config.out}", highlight=False)
+        if tables["benchmark"] and tables["growth"]:
+            store.write_cell(benchmark_cell().file, _dataset(tables["benchmark"], tables["growth"]))
+        say(console, f"Tables are in {config.out}")
     return 0
+
+
+def cells_of(config: Config) -> list[Cell]:
+    """Every peer at every R, then the rows of the other tables. Raises InvalidInput for what is no problem."""
+    shared = {name: getattr(config, name) for name in ("k", "n_min", "d", "tau")}
+    cells = []
+    asked = [("benchmark", R, peer) for R in config.R for peer in config.peers]
+    asked += [("growth", R, None) for R in config.growth] + [("stochastic", R, None) for R in config.stochastic]
+    for name, R, peer in asked:
+        _problem(**shared, R=R)
+        own = {} if peer is None else {"peer": peer, "starts": config.starts, "limit": config.limit}
+        only = {"R": (), "growth": (), "stochastic": (), "R" if name == "benchmark" else name: (R,)}
+        cells.append(
+            Cell(
+                "-".join(filter(None, (name, peer, f"R{R:g}"))),
+                MEASURED[name],
+                {**shared, "R": R, **own},
+                title=f"R = {R:g}: {peer or name}",
+                alone=command_line.command(
+                    MODULE, config, peers=(peer,) if peer else config.peers, fresh=False, **only
+                ),
+                attrs={"table": name},
+            )
+        )
+    return cells
 
 
 def benchmark_cell() -> Cell:
@@ -101,9 +129,11 @@ def benchmark_cell() -> Cell:
 
 
 def _small(*, progress: Tell) -> Computed:
-    config = Config(R=(10.0, 100.0), starts=2, limit=5.0, growth=(10.0, 100.0, 1e3, 1e4))
-    problems, large = ({R: _problem(config, R) for R in ratios} for ratios in (config.R, config.growth))
-    return _dataset(*measure(config, problems, large, Console(quiet=True))), {}
+    config = Config(R=(10.0, 100.0), starts=2, limit=10.0, growth=(10.0, 100.0, 1e3, 1e4), stochastic=())
+    cells = {cell.name: cell for cell in cells_of(config)}
+    ended = engine.run([engine.Job(name, cell.compute, cell.arguments) for name, cell in cells.items()])
+    measured = [one.value[0].assign_attrs(cells[one.job.name].attrs) for one in ended if one.error is None]
+    return _dataset(_rows(measured, "benchmark"), _rows(measured, "growth")), {}
 
 
 def _dataset(rows: Rows, grown: Rows) -> xr.Dataset:
@@ -112,87 +142,80 @@ def _dataset(rows: Rows, grown: Rows) -> xr.Dataset:
     return xr.Dataset(data | {f"growth_{name}": ("size", np.array([row[name] for row in grown])) for name in grown[0]})
 
 
-def measure(
-    config: Config, problems: dict[float, Problem], large: dict[float, Problem], console: Console
-) -> tuple[Rows, Rows]:
-    """The lines of both tables, shown as well."""
-    rows = [row for R, problem in problems.items() for row in compare(config, R, problem, console)]
-    if rows:
-        console.print(table(config, rows))
-    grown = growth(large, console)
-    if grown:
-        console.print(_plain_table("growth: one start, compile apart", grown))
-    return rows, grown
+def _cell(rows: Rows) -> Computed:
+    """The lines of a table, over the dimension row."""
+    return xr.Dataset({name: ("row", np.array([row[name] for row in rows])) for name in rows[0]}), {}
 
 
-def compare(config: Config, R: float, problem: Problem, console: Console) -> Rows:
-    """One line of benchmark.csv a peer and start."""
+def _rows(cells: Iterable[xr.Dataset], table: str) -> Rows:
+    """The lines of all cells of a table."""
+    return [
+        {str(name): column.values[row].item() for name, column in cell.data_vars.items()}
+        for cell in cells
+        if cell.attrs["table"] == table
+        for row in range(cell.sizes["row"])
+    ]
+
+
+@functools.lru_cache(maxsize=1)
+def _tested(k: int, n_min: int, d: int, tau: float, R: float) -> tuple[Problem, Test]:
+    """A problem, and whether an embedding has reached its optimum, compiled: the same for all peers."""
+    problem = _problem(k, n_min, d, tau, R)
     verifier = Verifier(problem)
     threshold = SEPARATION * verifier.weakest
 
     def reached(H: Float[np.ndarray, "n d"]) -> bool:
         return verifier.excess(H) <= threshold
 
-    reached(_starts(problem, 1)[0])  # compiles
-    rows = []
-    for name in config.peers:
-        console.print(f"R = {R:g}, n = {problem.num_samples:,}: {name}", highlight=False)
-        for run in _guarded(name, problem, _starts(problem, config.starts), reached, config.limit, console):
-            rows.append({"peer": name, "R": R, "n": problem.num_samples, **dataclasses.asdict(run)})
-    return rows
+    reached(_starts(problem, 1)[0])
+    return problem, reached
 
 
-def _guarded(
-    name: str, problem: Problem, starts: Float[np.ndarray, "s n d"], reached: Test, limit: float, console: Console
-) -> list[Run]:
-    """A peer that is not installed or fails is said so, and takes no other with it."""
-    try:
-        return PEERS[name](problem, starts, reached, limit)
-    except Exception as error:
-        console.print(f"  {name} did not run: {type(error).__name__}: {error}", highlight=False)
-        return []
+def compare(
+    *, k: int, n_min: int, d: int, tau: float, R: float, peer: str, starts: int, limit: float, progress: Tell
+) -> Computed:
+    """One line of benchmark.csv a start."""
+    problem, reached = _tested(k=k, n_min=n_min, d=d, tau=tau, R=R)
+    runs = PEERS[peer](problem, _starts(problem, starts), reached, limit / starts)
+    return _cell([{"peer": peer, "R": R, "n": problem.num_samples, **dataclasses.asdict(run)} for run in runs])
 
 
-def growth(problems: dict[float, Problem], console: Console) -> Rows:
-    """One start of the default method at each n, solved, verified and certified; the second run of each counts.
+def growth(*, k: int, n_min: int, d: int, tau: float, R: float, progress: Tell) -> Computed:
+    """One start of the default method, solved, verified and certified; the second run counts.
 
     seconds_copy: the limit of memory, one copy of H.
     """
-    rows = []
-    for R, problem in problems.items():
-        console.print(f"R = {R:g}, n = {problem.num_samples:,}: growth", highlight=False)
-        solve(problem, 1)
-        solution = solve(problem, 1)
-        H = solution.embedding(0)
-        began = time.perf_counter()
-        certificate = Certifier(problem).certify(H)
-        rows.append(
-            {
-                "R": R,
-                "n": problem.num_samples,
-                "seconds_solve": round(solution.timings.solve, 4),
-                "seconds_certify": round(time.perf_counter() - began, 4),
-                "seconds_copy": float(f"{_seconds_to_copy(H):.3g}"),
-                "certified": str(certificate.status),
-                "orthogonal_frame": Verifier(problem).verify(H).is_orthogonal_frame,
-                "peak_GiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-            }
-        )
-    return rows
+    problem = _problem(k, n_min, d, tau, R)
+    solve(problem, 1)
+    solution = solve(problem, 1)
+    H = solution.embedding(0)
+    began = time.perf_counter()
+    certificate = Certifier(problem).certify(H)
+    row = {
+        "R": R,
+        "n": problem.num_samples,
+        "seconds_solve": round(solution.timings.solve, 4),
+        "seconds_certify": round(time.perf_counter() - began, 4),
+        "seconds_copy": float(f"{_seconds_to_copy(H):.3g}"),
+        "certified": str(certificate.status),
+        "orthogonal_frame": Verifier(problem).verify(H).is_orthogonal_frame,
+        "peak_GiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+    }
+    return _cell([row])
 
 
-def stochastic_steps(problems: dict[float, Problem], console: Console) -> Rows:
-    """One line of stochastic.csv a problem and peer."""
-    rows: Rows = []
-    for R, problem in problems.items():
-        console.print(f"R = {R:g}, n = {problem.num_samples:,}: stochastic steps", highlight=False)
-        try:
-            rows += [{"R": R, **row} for row in throughput(problem, _starts(problem, STARTS), BATCH)]
-        except ImportError as error:
-            console.print(f"  PyTorch did not run: {error}", highlight=False)
-    if rows:
-        console.print(_plain_table("stochastic steps, uniform batches, same loss", rows))
-    return rows
+def stochastic_steps(*, k: int, n_min: int, d: int, tau: float, R: float, progress: Tell) -> Computed:
+    """One line of stochastic.csv a peer. Raises ImportError without PyTorch."""
+    problem = _problem(k, n_min, d, tau, R)
+    return _cell([{"R": R, **row} for row in throughput(problem, _starts(problem, STARTS), BATCH)])
+
+
+MEASURED = {"benchmark": compare, "growth": growth, "stochastic": stochastic_steps}
+TABLES = {
+    "benchmark": "time to the optimum, same starts, same stop",
+    "growth": "growth: one start, compile apart",
+    "stochastic": "stochastic steps, uniform batches, same loss",
+}
 
 
 def _seconds_to_copy(H: Float[np.ndarray, "n d"]) -> float:
@@ -227,7 +250,7 @@ def table(config: Config, rows: Rows) -> Table:
                     "ratio": _ratio(seconds, given, ours),
                 }
             )
-    return _plain_table("time to the optimum, same starts, same stop", shown)
+    return _plain_table(TABLES["benchmark"], shown)
 
 
 def _ratio(seconds: float | None, given: float, ours: float | None) -> str:
@@ -250,8 +273,8 @@ def _plain_table(title: str, rows: Rows) -> Table:
     return shown
 
 
-def _problem(config: Config, R: float) -> Problem:
-    return Problem.from_class_sizes(step_imbalance(config.k, config.n_min, R), d=config.d, tau=config.tau)
+def _problem(k: int, n_min: int, d: int, tau: float, R: float) -> Problem:
+    return Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, tau=tau)
 
 
 def _starts(problem: Problem, count: int) -> Float[np.ndarray, "s n d"]:
@@ -262,7 +285,7 @@ def _starts(problem: Problem, count: int) -> Float[np.ndarray, "s n d"]:
     )
 
 
-script = partial(command_line.run, main)
+script = functools.partial(command_line.run, main)
 
 if __name__ == "__main__":
     script()
