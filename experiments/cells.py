@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -134,9 +136,19 @@ def say(console: Console, line: str) -> None:
     console.out(line, highlight=False)
 
 
+class _Log(Console):
+    """Nothing is concluded from an output that nobody reads: the status is that of a program which SIGPIPE ended."""
+
+    def on_broken_pipe(self) -> None:
+        try:
+            super().on_broken_pipe()
+        except SystemExit:
+            sys.exit(128 + signal.SIGPIPE)
+
+
 def log_console() -> Console:
     """Where a command speaks; a log file has no narrow window."""
-    made = Console()
+    made = _Log()
     if not made.is_terminal:
         made.width = max(made.width, 100)
     return made

@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import os
+import select
 import shlex
 import signal
 import sys
@@ -53,12 +55,30 @@ def run(main: Callable[[], int]) -> NoReturn:
             status = main()
         except InvalidInput as bad:
             refuse(str(bad))
+        except MemoryError:
+            refuse(f"not enough memory; {_GO_ON}: {invocation()}")
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and not _is_read():
+                sys.exit(128 + signal.SIGPIPE)
             refuse(f"{error.filename or 'a file'}: {error.strerror or error}; {_GO_ON}: {invocation()}")
         except KeyboardInterrupt as stop:
             print(f"stopped; {_GO_ON}: {invocation()}", file=sys.stderr)
             status = 128 + (signal.SIGTERM if isinstance(stop, _TerminatedError) else signal.SIGINT)
     sys.exit(status)
+
+
+def _is_read() -> bool:
+    """Whether what is printed is still read; if not, as after `| head`, nothing more is printed."""
+    try:
+        place = sys.stdout.fileno()
+    except OSError:
+        return True
+    asked = select.poll()
+    asked.register(place, select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), place)  # the buffer is written once more at the end
+    return False
 
 
 def invocation() -> str:

@@ -64,6 +64,18 @@ class Store:
         """Indented JSON, keys in the order given."""
         return self.write_bytes(name, (json.dumps(content, indent=2) + "\n").encode())
 
+    def read_json(self, name: str) -> Any:
+        """What `write_json` wrote; None if there is none, or it cannot be read."""
+        try:
+            return json.loads((self.root / name).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return None
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove those of these files that are there."""
+        for name in names:
+            (self.root / name).unlink(missing_ok=True)
+
     def write_csv(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """One line a row; the columns are those of the first row. Floats are written to round-trip."""
         rows = list(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,10 +56,14 @@ def run_and_write(
 ) -> list[xr.Dataset]:
     """Compute what is missing of the cells, and write all that a sweep leaves; the cells that did not fail.
 
-    recorded: goes into config.json beside the configuration. Of no cells, nothing but config.json is written.
+    recorded: goes into config.json beside the configuration. Of no cells, nothing but config.json is written. Tables,
+    figures and page of another configuration do not stay beside it; cells and certificates do.
     """
-    asked = {"config": plain(config), "versions": versions(), "cells": len(cells)}
-    store.write_json("config.json", {**asked, **recorded})
+    asked = {"config": plain(config), "versions": versions(), "cells": len(cells), **recorded}
+    if store.read_json("config.json") not in (None, json.loads(json.dumps(asked))):
+        drawn = [f"figures/{name}.{suffix}" for name in kind.drawings for suffix in ("png", "pdf")]
+        store.remove([report.NAME, "summary.csv", kind.table, *kind.more, *drawn])
+    store.write_json("config.json", asked)
     import_ahead()
     found = list(run_cells(cells, store, console, kind.parts, fresh=config.fresh, dask=config.dask).datasets.values())
     if found:

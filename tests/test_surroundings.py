@@ -13,7 +13,7 @@ import sweeps
 from rich.console import Console
 from stub_sweep import stub
 
-from experiments import cells, report, sweep, sweep_imbalance
+from experiments import cells, command_line, report, sweep, sweep_imbalance
 
 SMALL = ["--R", "1", "--k", "3", "--n-min", "2", "--d", "4", "--inits", "2"]
 PATHS = ["[tau=0.1]", "a[/b]", "[red]", "my runs", "it's [@click=x] \\[bold]", ":smile:", "-x", "http:"]
@@ -75,3 +75,54 @@ def test_an_environment_that_fits_nothing(tmp_path):
     assert {b"report.html", b"config.json", b"summary.csv", b"inits.csv", b"cells", b"certificates", b"figures"} == set(
         os.listdir(out)
     )
+
+
+@pytest.mark.thorough
+def test_an_output_that_nobody_reads_ends_the_command_without_a_word(tmp_path):
+    """As `--help | head` does: neither a traceback nor a file that is called broken."""
+    for arguments in (["--help"], [*SMALL, "--out", tmp_path / "out"]):
+        read, write = os.pipe()
+        os.close(read)
+        command = [sys.executable, "-c", PROGRAM, tmp_path / "log", *arguments]
+        path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False, env=path)
+        os.close(write)
+        assert (done.returncode, done.stderr) == (141, b"")
+    assert sorted(path.suffix for path in (tmp_path / "out" / "cells").iterdir()) == [".nc", ".sha256"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "not enough memory; finished"),
+        (BrokenPipeError(32, "Broken pipe", "a:1"), "a:1: Broken pipe; fin"),
+    ],
+)
+def test_other_errors_of_the_system_are_one_line(error, said, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        command_line.run(main)
+    assert stopped.value.code == command_line.BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_nothing_of_another_configuration_stays_beside_the_new_one(stubbed, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert sweeps.run(sweep_imbalance, *SMALL, "--out", out) == 0
+    (out / "notes.txt").write_text("mine")
+    before = {path.name for path in out.iterdir()}
+    report_of_one = (out / "report.html").read_bytes()
+    assert sweeps.run(sweep_imbalance, *SMALL, "--out", out) == 0
+    assert (out / "report.html").read_bytes() == report_of_one
+
+    def fails(*_, **__):
+        raise ArithmeticError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sweep_imbalance, "measure_problem", fails)
+        assert sweeps.run(sweep_imbalance, *SMALL, "--tau", "2", "--out", out) == 1
+    assert before - {path.name for path in out.iterdir()} == {"report.html", "summary.csv", "inits.csv"}
+    assert (out / "notes.txt").read_text() == "mine"
