@@ -73,6 +73,7 @@ class Figure(MatplotlibFigure):
 
     def savefig(self, fname: Any, **options: Any) -> None:
         """As Matplotlib's."""
+        logging.getLogger("fontTools").setLevel(logging.ERROR)  # it remarks on dates of fonts
         with applied():
             super().savefig(fname, **options)
 
@@ -166,7 +167,6 @@ def rendered(figure: MatplotlibFigure) -> dict[str, bytes]:
     """The figure as PNG and PDF, without dates: the same figure gives the same bytes."""
     FigureCanvasAgg(figure)
     content = {}
-    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it remarks on the absence of dates
     with applied():
         for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
             buffer = io.BytesIO()

@@ -1,6 +1,7 @@
 """Figures from small results: nothing clipped, the same bytes again, and the command that draws the gallery."""
 
 import functools
+import logging
 import re
 import struct
 from pathlib import Path
@@ -672,3 +673,25 @@ def test_the_benchmark_leaves_what_its_figure_is_drawn_from(tmp_path, monkeypatc
     assert gallery.main(["--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "F9_benchmark.png").exists()
     assert Store(tmp_path).read_cell(benchmarks.benchmark_cell().file).identical(data)
+
+
+def test_a_pdf_is_saved_without_remarks_on_dates_of_fonts(tmp_path, monkeypatch, caplog):
+    """fontTools takes a date before 1970 for one of another epoch, and says so for every font it reads."""
+    from fontTools.ttLib.tables._h_e_a_d import table__h_e_a_d as head
+
+    decompiled, logger = head.decompile, logging.getLogger("fontTools.ttLib.tables._h_e_a_d")
+
+    def low(self, data, font):
+        decompiled(self, data, font)
+        logger.warning("'created' timestamp seems very low")
+        read.append(1)
+
+    read = []
+    monkeypatch.setattr(head, "decompile", low)
+    monkeypatch.setattr(logging.getLogger("fontTools"), "level", logging.NOTSET)
+    logger.manager._clear_cache()
+    figure = style.Figure()
+    figure.gca().set_title("a")
+    figure.savefig(tmp_path / "a.pdf")
+    assert read
+    assert not [record for record in caplog.records if record.name.startswith("fontTools")]
