@@ -167,12 +167,13 @@ def factor(problem: OrbitProblem, gram: Float[np.ndarray, "m m"], r: int) -> Flo
 
 
 def of_numerical_rank(U: Float[np.ndarray, "m r"]) -> Float[np.ndarray, "m s"]:
-    """The rows in the coordinates of their principal axes, those of next to no extent left out.
+    """The rows in the coordinates of their principal axes, those of next to no extent left out but for the first.
 
     A column on its way to zero goes there slowly: the loss has no curvature in it at zero.
     """
     left, extent, _ = np.linalg.svd(U, full_matrices=False)
     kept = extent > NO_EXTENT * extent.max()
+    kept[0] = True  # rows that are all 0 are rows too
     return (left * extent)[:, kept]
 
 

@@ -61,7 +61,7 @@ def newton(
     u = np.concatenate([H, inside], axis=1) + STIR * rng.standard_normal(shape)
     # Rows are scaled by the root of the force on them, so that a minority counts as much as a majority.
     force = np.asarray(_evaluated(u, problem)[2])
-    scale = float(force.max())
+    scale = float(force.max()) or 1.0  # no force where no anchor is active, or none has anything to choose
     root = np.broadcast_to(np.sqrt(np.where(force > 0, force / scale, 1.0))[:, None], shape).ravel()
     lines: list[Record] = []
     began, compiling = time.perf_counter(), compile_seconds()
