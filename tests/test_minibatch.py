@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import oracles
 import pytest
+from families import LOSSES
 
 import ufm
 
@@ -95,6 +97,45 @@ def test_the_family_takes_traced_batches(loss_of):
     labels, H = BATCHES["all classes"], rows(5, "float64")
     traced = jax.jit(lambda H, y: ufm.scl_loss(H, ufm.Problem(y, D, 0.5, k=K, loss=loss_of)))(H, jnp.asarray(labels))
     assert float(traced) == pytest.approx(float(ufm.scl_loss(H, ufm.Problem(labels, D, 0.5, loss=loss_of))), rel=1e-12)
+
+
+ADJUSTED = {
+    f"decoupled, logit adjustment of strength {strength:g}": lambda rng, k, strength=strength: ufm.losses.log_sum_exp(
+        strength=strength, positives_in_denominator=False
+    )
+    for strength in (-1.0, 0.0, 0.5)
+}
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *ADJUSTED])
+def test_every_loss_of_a_batch_in_which_classes_are_absent(name):
+    """Class 1 has no point, class 2 a point of no sample, a class may be missing from a batch or alone in one."""
+    rng = np.random.default_rng(2)
+    of = {**LOSSES, **ADJUSTED}[name](rng, 5)
+    labels, samples, batches = (
+        [0, 0, 3, 3, 3, 4, 2],
+        [2, 1, 1, 1, 0, 1, 0],
+        [range(7), [0, 1, 4, 6], [2, 5], [4], [3, 5, 6]],
+    )
+    H = oracles.random_rows(rng, "ufm", labels, 4)
+    known = ufm.Problem(labels, 4, 0.3, batches, k=5, multiplicity=samples, loss=of)
+    traced = jax.jit(
+        lambda H, y, m: jax.value_and_grad(ufm.scl_loss)(
+            H, ufm.Problem(y, 4, 0.3, batches, k=5, multiplicity=m, loss=of)
+        )
+    )
+    with mpmath.workdps(40):
+        right, least = (float(x) for x in oracles.family(H, known))
+    size = abs(right) + abs(least)
+    value, gradient = traced(jnp.asarray(H), jnp.asarray(labels), jnp.asarray(samples, float))
+    assert float(value) == pytest.approx(right, abs=1e-12 * size)
+    assert float(ufm.scl_loss(H, known)) == pytest.approx(right, abs=1e-12 * size)
+    assert float(ufm.loss_bound(known)) == pytest.approx(least, abs=1e-12 * size)
+    assert float(ufm.excess(H, known)) == pytest.approx(right - least, abs=1e-12 * size)
+    moved = rng.normal(size=H.shape)
+    ahead, behind = (float(ufm.scl_loss(H + step * moved, known)) for step in (1e-5, -1e-5))
+    assert np.isfinite(np.asarray(gradient)).all()
+    assert float(np.sum(np.asarray(gradient) * moved)) == pytest.approx((ahead - behind) / 2e-5, abs=1e-7 * (size + 1))
 
 
 @pytest.mark.parametrize(

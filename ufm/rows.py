@@ -144,7 +144,8 @@ def _margins(problem: Problem, counts: Float[Array, " k"]) -> Float[Array, "k k"
     loss = problem.loss
     margins = jnp.zeros((problem.k, problem.k)) if loss.margins is None else loss.margins
     if loss.strength is not None:
-        margins = margins + loss.strength * jnp.log(problem.class_sizes)
+        # Of a class that is absent nobody asks for a margin; log 0 times 0 would be none.
+        margins = margins + loss.strength * jnp.log(jnp.maximum(problem.class_sizes, 1.0))
     if loss.averaged:
         margins = margins - jnp.log(jnp.maximum(counts - jnp.eye(problem.k), 1.0))
     return margins
