@@ -11,9 +11,11 @@ from tests.docstrings import ROOMS, ROOT, Tree, faults, packages, public_modules
 
 # Raised by what is called for other callers' sake; here it cannot be, and why.
 _MADE = "the transformation was made once already, when the method was"
+_ROWS = "its rows are an array of JAX already"
 NEVER = {
     "solvers.Solution.shared_rows": "rows and index of a Solution fit each other",
     **{f"solvers.{name}.{step}": _MADE for name in ("Activated", "ProjectedGradient") for step in ("init", "step")},
+    **{name: _ROWS for name in ("solvers.Accelerated.init", "solvers.Accelerated.step", "solvers.QuasiNewton.step")},
 }
 
 

@@ -108,3 +108,42 @@ def test_batches_of_starts(nonneg):
     stacked = ufm.project(H, nonneg)
     for one, many in zip(H, stacked, strict=True):
         np.testing.assert_allclose(many, ufm.project(one, nonneg), rtol=1e-15)
+
+
+SHORT = {"float16": jnp.float16, "bfloat16": jnp.bfloat16, "float32": jnp.float32}
+
+
+@pytest.mark.parametrize("floor", [None, -0.17])
+@pytest.mark.parametrize("nonneg", SETS)
+@pytest.mark.parametrize("name", SHORT)
+def test_shorter_numbers_are_projected_as_doubles_are_and_stay_inside(name, nonneg, floor):
+    dtype = SHORT[name]
+    largest, unit = float(jnp.finfo(dtype).max), float(jnp.finfo(dtype).eps)
+    rng = np.random.default_rng(0)
+    H = rng.normal(size=(5000, 7)) * 10 ** rng.uniform(-4, 1, (5000, 1)) * 10 ** rng.uniform(-2, 0, (5000, 7))
+    H = jnp.asarray(np.concatenate([H, [[0.6 * largest, -0.8 * largest, *[0] * 5], [0] * 7]]), dtype)
+    X = ufm.project(H, nonneg, floor)
+    assert X.dtype == dtype
+    assert (ufm.project(X, nonneg, floor) == X).all()
+    x, right = (np.asarray(of.astype(jnp.float64)) for of in (X, ufm.project(H.astype(jnp.float64), nonneg, floor)))
+    assert (np.linalg.norm(x, axis=1) <= 1).all()
+    assert x.min() >= (-np.inf if floor is None and not nonneg else floor or 0.0)
+    assert (np.abs(x - right) <= unit * np.abs(right) + float(jnp.finfo(dtype).smallest_normal)).all()
+    slope = jax.grad(lambda H: ufm.project(H, False).astype(jnp.float64).sum())(jnp.asarray([[3.0, 4.0]], dtype))
+    np.testing.assert_allclose(slope.astype(jnp.float64), [[0.032, -0.024]], rtol=4 * unit)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint64, ">f4", ">f8", ">i4", np.longdouble, bool, list])
+def test_rows_of_other_numbers_are_projected(dtype):
+    given = [[1, 0], [0, 1]] if dtype is list else np.array([[1, 0], [0, 1]], dtype)
+    assert (np.asarray(ufm.project(given, False)) == np.eye(2)).all()
+    least = np.array([[-128, 0]], np.int8)  # it has no absolute value
+    np.testing.assert_allclose(ufm.project(least, False), [[-1.0, 0.0]], rtol=1e-14)
+    assert (ufm.project(least, True) == 0).all()
+
+
+@pytest.mark.parametrize("bad", [3.0, "H", None, [[1], [1, 2]], 1j * np.eye(2), np.zeros((2, 0))])
+def test_what_is_no_row_is_named(bad, untyped):
+    for function in (ufm.project_ball, ufm.project_nonnegative_ball, lambda H: ufm.project(H, True, -0.1)):
+        with pytest.raises(ufm.InvalidInput, match=r"^H = .*: give a real array"):
+            function(bad)

@@ -54,7 +54,7 @@ class Activation:
         """sigma(z)/||sigma(z)||, or sigma(z)/max(1, ||sigma(z)||), row by row; a row of zeros stays one.
 
         The image of the latter is {sigma(z) : ||sigma(z)|| <= 1}: a longer row, divided by its norm, is in the image
-        of sigma too. Differentiable; inside the ball with all rounding.
+        of sigma too. Differentiable; inside the ball with all rounding. Raises InvalidInput as `ufm.project_ball`.
         """
         x = self.function(z)
         if not normalised:
