@@ -281,6 +281,18 @@ KNOWN = {"multiplicity": [3, 2], "batches": [[0, 1], [0]]}
         (lambda: ufm.Problem([0, 1], 2, counts=[[2, 1], [1, 0]], weights=[1.0], **KNOWN), "weights"),
         (lambda: ufm.Problem([0, 1], 2, counts=[[2, 1], [1, 0]], weights=[1.0, 0.0], **KNOWN), "weights"),
         (lambda: ufm.Problem([0, 1], 2, counts=[[2, 1], [1, 0]], weights=[1.0, np.inf], **KNOWN), "weights"),
+        *[
+            (lambda bad=bad: ufm.Problem([0, 1], 2, counts=[[2, 1], [1, 0]], weights=bad, **KNOWN), "weights")
+            for bad in (
+                [1.0, 1e-310],
+                [1e308, 1e308],
+                [1.0, 1e101],
+                [1e-31, 1e-305],
+                [9e-31, 9e-31],
+                1.0,
+                [1.0, 5e-324],
+            )
+        ],
         (lambda: ufm.Problem.expected(SIZES, "uniform", 4), "sampler"),
         (lambda: ufm.Problem.expected(SIZES, samplers.uniform(10), 4), "batch_size = 10"),
         (lambda: ufm.Problem.expected(SIZES, samplers.m_per_class(3, 2), 4), "m = 3: class 2 has only 2"),
@@ -342,3 +354,30 @@ def test_a_long_stochastic_run_ends_at_the_certified_minimiser(sampler, nonneg):
     cosines, ends = stochastic_cosines(sampler, np.repeat(np.arange(4), sizes), d, tau, nonneg)
     lowest = int(np.argmin([float(ufm.scl_loss(end, problem)) for end in ends]))
     np.testing.assert_allclose(np.asarray(cosines[lowest]), rows @ rows.T, atol=0.02)
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize("weights", [[1e100, 1e100], [1e-30, 1e-300], [1e-30, 1e-30], [1.0, 1e-300]])
+@pytest.mark.parametrize("nonneg", [True, False])
+def test_weights_at_the_ends_of_their_range_are_solved_certified_and_read(weights, nonneg, tmp_path):
+    """Of UFM+ a batch of weight 1e-300 beside another may be more than a certificate can speak of, and it says so."""
+    parts = {"counts": [[3, 2, 2], [2, 2, 4]], "weights": weights, "multiplicity": [4, 4, 4]}
+    problem = ufm.Problem([0, 1, 2], 3, 0.1, [[0, 1, 2]] * 2, nonneg, **parts)
+    solution = solvers.solve(problem, inits=1)
+    assert solution.status == (solvers.Status.CONVERGED,)
+    proof = solvers.certify(solution.H[0], problem)
+    certified = weights[0] == weights[1] or not nonneg
+    assert (proof.status is solvers.Proof.CERTIFIED) is certified
+    proof.save(tmp_path / "proof.json")
+    assert check.main([str(tmp_path / "proof.json")]) == (0 if certified else 1)
+
+
+@pytest.mark.parametrize("size", [520, 1000])
+def test_count_vectors_that_no_double_knows_are_left_out(size):
+    """All of a batch from one class: of probability 3e-312, or 0 to a double."""
+    problem = ufm.Problem.expected([size, size], ufm.samplers.uniform(size), 2)
+    assert len(problem.batches) < size + 1
+    assert float(problem.weights.sum()) == pytest.approx(1, abs=1e-12)
+    H = np.eye(2)
+    assert abs(float(ufm.excess(H, problem))) < 1e-12
+    assert np.isfinite(float(ufm.scl_loss(H, problem)))

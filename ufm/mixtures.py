@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 
 from ufm.errors import InvalidInput
 from ufm.laws import Law
+from ufm.shares import SMALLEST_WEIGHT
 
 # Count vectors that are listed without being asked for, and how many are drawn where there are more.
 LISTED = 4096
@@ -58,6 +59,7 @@ def mixture(sizes: Sequence[int] | Int[np.ndarray, " k"], sampler: HasLaw, vecto
 
     sizes: samples of each class. vectors: so many count vectors are drawn, with `seed`, and their frequencies take the
     place of probabilities; by default all are listed, or 4096 drawn if there are more (`ufm.expected.standard_error`).
+    Vectors of probability below 1e-300 are left out.
     Points: classes, of all their samples; of a bound sampler binding samples by class, and then the others of each
     class that has others. Raises InvalidInput if the sampler cannot draw from such classes.
     """
@@ -68,11 +70,12 @@ def mixture(sizes: Sequence[int] | Int[np.ndarray, " k"], sampler: HasLaw, vecto
         counts = law.counts()
     else:
         counts = law.sampled(LISTED if vectors is None else vectors, seed)
-    labels, multiplicity, held = _points(law, counts.drawn)
+    likely = counts.probability >= SMALLEST_WEIGHT
+    labels, multiplicity, held = _points(law, counts.drawn[likely])
     width = int((held > 0).sum(axis=1).max())
     members = np.argsort(held == 0, axis=1, kind="stable")[:, :width]
     inside = np.take_along_axis(held, members, axis=1)
-    return Mixture(labels, multiplicity, members, inside, counts.probability, law.views)
+    return Mixture(labels, multiplicity, members, inside, counts.probability[likely], law.views)
 
 
 def _points(

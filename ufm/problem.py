@@ -49,7 +49,7 @@ class Problem(Readable, eqx.Module):
     - multiplicity: how many samples a point stands for.
     - batches: one row of point indices a batch, padded with -1 at the end.
     - counts: how many samples of each of its points a batch holds; None: all of them, as is usual.
-    - weights: of each batch in the sum; None with counts: all 1.
+    - weights: of each batch in the sum, from 1e-300 to 1e100, the largest at least 1e-30; None with counts: all 1.
     - views: samples of an image, 1 or, of an expected loss, 2.
     - tau: temperature, a scalar array, so that a new value does not recompile.
     - d: embedding dimension. k: number of classes. nonneg: UFM+ if True, UFM if False.

@@ -11,6 +11,10 @@ from jaxtyping import Array, Float, Int
 
 from ufm.errors import InvalidInput, real_array, whole_number
 
+# Weights of batches: squares of forces stay doubles, the strongest is seen in the digits that certificates hold, and
+# the weakest are numbers of their files.
+SMALLEST_WEIGHT, LARGEST_WEIGHT, LEAST_STRONGEST = 1e-300, 1e100, 1e-30
+
 
 class Batch(NamedTuple):
     """One batch of a problem, or all of them with an axis more: see `ufm.Problem`.
@@ -46,10 +50,13 @@ def checked_counts(
     fits = (held == np.rint(held)) & (held <= most) & (held >= inside)
     if not fits.all():  # a NaN fits nowhere
         raise InvalidInput("counts", float(held[~fits][0]), mend)
-    mend = f"give one finite number above 0 for each of {len(batches)} batches"
+    mend = f"give one number from {SMALLEST_WEIGHT:g} to {LARGEST_WEIGHT:g} for each of {len(batches)} batches"
     share = real_array("weights", np.ones(len(batches)) if weights is None else weights, mend)
-    if share.shape != (len(batches),) or not ((share > 0) & np.isfinite(share)).all():
-        raise InvalidInput("weights", share.tolist(), mend)
+    fits = (share >= SMALLEST_WEIGHT) & (share <= LARGEST_WEIGHT)
+    if share.shape != (len(batches),) or not fits.all():
+        raise InvalidInput("weights", share[~fits].tolist() or share.tolist(), mend)
+    if share.max() < LEAST_STRONGEST:
+        raise InvalidInput("weights", share.tolist(), f"multiply all, so that one is at least {LEAST_STRONGEST:g}")
     return jnp.asarray(held), jnp.asarray(share)
 
 
