@@ -722,7 +722,7 @@ def test_a_number_is_shown_no_smaller_than_it_is():
 def test_it_can_be_read_in_one_sitting():
     lengths = [len(path.read_text().splitlines()) for path in [SOURCE, *(SOURCE.parent / "checking").glob("*.py")]]
     assert max(lengths) < 200
-    assert sum(lengths) < 900
+    assert sum(lengths) < 950
 
 
 def test_a_problem_without_batches_determines_no_gram_matrix(tmp_path, capsys):

@@ -155,13 +155,15 @@ def test_the_verdict(relu, certified, frames, good, says):
 
 
 def test_the_verdict_where_the_theorem_does_not_apply():
-    rows = [{"certified": "1", "orthogonal_frames": "0", "inits": "4", "worst_excess": "3.5", "best_excess": "1.25"}]
-    judgement, sentence = judged({"relu": True, "k": 4, "d": 3}, rows)
-    assert judgement is False
-    assert "Theorem 1 is not about this problem (d = 3 < k = 4" in sentence
-    assert "at most 1.2 above" in sentence
-    assert "1 of 4 starts are certified" in sentence
-    assert "reproduced" not in sentence
+    row = {"orthogonal_frames": "0", "inits": "4", "worst_excess": "3.5", "best_excess": "1.25"}
+    for certified in (0, 1):
+        judgement, sentence = judged({"relu": True, "k": 4, "d": 3}, [row | {"certified": str(certified)}])
+        assert judgement is False
+        assert "Theorem 1 is not about this problem (d = 3 < k = 4" in sentence
+        assert f"{certified} of 4 starts are certified" in sentence
+        assert "reproduced" not in sentence
+        # Of a certified point it would be false.
+        assert ("at most 1.2 above. Not proved: that it is a global minimiser" in sentence) is (certified == 0)
 
 
 @pytest.mark.thorough
