@@ -95,22 +95,6 @@ class Staircase:
         seconds = (time.perf_counter() - began - (compile_seconds() - compiling)) / len(collapsed)
         streams = [(seed, s) for seed in seeds for s in range(inits)]
         cold = all(ends_by_newton(symmetry.quotient) for symmetry in symmetries)
-        allows_newton = all(takes_newton(symmetry.quotient) for symmetry in symmetries)
-
-        def due(last: Outcome) -> bool:
-            """In the cold, or where rounding of the loss ended the descent before the gradient vanished."""
-            return cold or last.residual > self.descent.tolerance
-
-        def descend(index: int, last: Outcome, most: int) -> Outcome:
-            """The last descent of a start, on the orbits without padding."""
-            quotient = symmetries[index // inits].quotient
-            rng = np.random.default_rng(streams[index])
-            own = last.H[: quotient.num_points, : quotient.d]
-            left = limits.max_seconds - last.seconds
-            end = newton(own, quotient, rng, key=index, max_steps=most, max_seconds=left)
-            padding = [(0, len(last.H) - len(own)), (0, 0)]
-            return end._replace(H=np.pad(end.H, padding), conflict=np.pad(end.conflict, padding[:1]))
-
         climbs = climb(
             self._descent(quotients[0]),
             quotients[0] if len(quotients) == 1 else [quotient for quotient in quotients for _ in range(inits)],
@@ -118,7 +102,7 @@ class Staircase:
             schedule,
             streams=streams,
             ladder=ladder(problems[0], end_by_newton=cold) if given is None else (float(problems[0].tau),),
-            ending=Ending(due, descend) if allows_newton else None,
+            ending=self._ending(symmetries, streams, limits.max_seconds),
             max_lifts=self.max_lifts,
             progress=tell,
         )
@@ -140,6 +124,29 @@ class Staircase:
         self._compile([quotient], inits, Limits().schedule(quotient, inits))
         if not begins_on_orbits(problem, symmetry):
             prepare_starts(quotient, symmetry)
+
+    def _ending(
+        self, symmetries: Sequence[Orbits], streams: Sequence[tuple[int, int]], max_seconds: float
+    ) -> Ending | None:
+        """Newton's method on the orbits without padding, where it can be had: in the cold, or where rounding of the
+        loss ended the descent before the gradient vanished."""
+        quotients = [symmetry.quotient for symmetry in symmetries]
+        if not all(map(takes_newton, quotients)):
+            return None
+        cold, inits = all(map(ends_by_newton, quotients)), len(streams) // len(quotients)
+
+        def due(last: Outcome) -> bool:
+            return cold or last.residual > self.descent.tolerance
+
+        def descend(last: Outcome, most: int) -> Outcome:
+            quotient, rng = quotients[last.key // inits], np.random.default_rng(streams[last.key])
+            own = last.H[: quotient.num_points, : quotient.d]
+            left = max_seconds - last.seconds
+            end = newton(own, quotient, rng, key=last.key, max_steps=most, max_seconds=left)
+            padding = [(0, len(last.H) - len(own)), (0, 0)]
+            return end._replace(H=np.pad(end.H, padding), conflict=np.pad(end.conflict, padding[:1]))
+
+        return Ending(due, descend)
 
     def _descent(self, quotient: Problem) -> QuasiNewton:
         """Points in conflict are left early where a lift can free them."""

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ufm.errors import InvalidInput, Rows, real_rows
 from ufm.problem import PADDING, Problem
-from ufm.rows import ROWS, AnchorTerms, Pairs, anchor_terms
+from ufm.rows import ROWS, AnchorTerms, Pairs, RowTerms, anchor_terms
 from ufm.settings import in_own_settings, own_settings
 from ufm.shares import Batch
 from ufm.sums import grouped_sum
@@ -323,13 +323,7 @@ def _block(
     magnitude = jnp.abs(C)
     mismatch = magnitude * jnp.where(C < 0, deficit, cosine)
     lifted = C * jnp.where(same, deficit, -cosine)
-    step = force = magnitude
-    if row.both is not None:
-        # In a batch of one class attraction and repulsion cancel at the minimiser; their curvature across a row,
-        # about its share of the deficit, vanishes only as equal rows are approached.
-        tau = jnp.minimum(own.tau if own.tau.ndim == 0 else own.tau[:, None], 1.0)
-        step = magnitude + jnp.where(alone, row.both * 2.0 * deficit / tau, 0.0)
-        force = jnp.where(alone, row.both, magnitude)
+    step, force = _scales(magnitude, deficit, alone, row, own)
 
     def at_slots(of_anchors: Array, of_members: Array) -> Array:
         if rows == slots:
@@ -345,6 +339,25 @@ def _block(
         0.5 * at_slots(mismatch.sum(axis=1), mismatch.sum(axis=0)),
         0.5 * at_slots(lifted.sum(axis=1), lifted.sum(axis=0)),
     )
+
+
+def _scales(
+    magnitude: Float[Array, "r s"],
+    deficit: Float[Array, "r s"],
+    alone: Bool[Array, "r 1"],
+    row: RowTerms,
+    own: AnchorTerms,
+) -> tuple[Float[Array, "r s"], Float[Array, "r s"]]:
+    """Of each pair, what a step and what a gradient is small against: |C|, but for batches of one class.
+
+    There attraction and repulsion cancel at the minimiser; their curvature across a row, about its share of the
+    deficit, vanishes only as equal rows are approached.
+    """
+    if row.both is None:
+        return magnitude, magnitude
+    tau = jnp.minimum(own.tau if own.tau.ndim == 0 else own.tau[:, None], 1.0)
+    step = magnitude + jnp.where(alone, row.both * 2.0 * deficit / tau, 0.0)
+    return step, jnp.where(alone, row.both, magnitude)
 
 
 def _deficits(anchor: _Features, batch: _Features, itself: Bool[Array, "r s"]) -> Float[Array, "r s"]:

@@ -45,28 +45,33 @@ MOST_JOINING = 0.5
 class Ending(NamedTuple):
     """A last descent by another method.
 
-    - due: whether a start needs it where it stands. descend: from the index of a start, where it stands and the most
-      steps it may take, to where the method takes it.
+    - due: whether a start needs it where it stands. descend: from where a start stands and the most steps it may take
+      to where the method takes it.
     """
 
     due: Callable[[Outcome], bool]
-    descend: Callable[[int, Outcome, int], Outcome]
+    descend: Callable[[Outcome, int], Outcome]
 
 
 @dataclass
 class Climb:
     """One start on the staircase.
 
-    - problem, graph: its own, and who acts on whom there; None where points are not lifted.
+    - problem, graph: its own, and who acts on whom there; None where points are not lifted. stream: its seeds.
+    - ladder: of temperatures. max_lifts, schedule: its limits. before: steps that were taken before the first descent.
     - descents: outcomes so far. rung: the place of the temperature of the latest on the ladder of temperatures.
     - lifts: how many descents were followed by a lift, a compression or a gluing. gluings: those.
     - conflicted: whether the last one ended with classes in conflict or in too many coordinates.
     - limit: what kept it from going on, had there been steps and seconds left; None if nothing did.
     """
 
-    index: int
     problem: Problem
     graph: BatchGraph | None
+    stream: tuple[int, int]
+    ladder: Sequence[float]
+    max_lifts: int
+    schedule: Schedule
+    before: int
     descents: list[Outcome] = field(default_factory=list)
     rung: int = 0
     lifts: int = 0
@@ -97,11 +102,49 @@ class Climb:
         """The histories of all descents, iterations counted through."""
         return joined([(descent.history, descent.steps) for descent in self.descents])
 
-    def mended(self, outcome: Outcome, stream: Sequence[int], tau: float) -> Float[np.ndarray, "m w"] | None:
-        """Where to go on from there: lifted, compressed or glued; None if nothing is to be mended.
+    @property
+    def steps_left(self) -> int:
+        """Steps that the limit leaves it."""
+        return self.schedule.max_steps - self.steps - self.before
 
-        stream: seeds. tau: the temperature that the descent was at.
+    @property
+    def reached_limit(self) -> Status | None:
+        """The limit that it has come to."""
+        late = self.last.seconds >= self.schedule.max_seconds
+        return Status.OUT_OF_STEPS if self.steps_left <= 0 else Status.OUT_OF_TIME if late else None
+
+    def onward(self) -> Start | None:
+        """Where to descend next: mended, or at the next temperature; None if nothing is left to do."""
+        if self.last.status not in (Status.CONVERGED, Status.STALLED):
+            return None
+        H = self.mended(self.ladder[self.rung])
+        if H is not None and self.lifts < self.max_lifts:
+            self.lifts += 1
+            return Start(H, self.ladder[self.rung])
+        if self.rung + 1 < len(self.ladder):
+            self.rung += 1
+            return Start(self.last.H, self.ladder[self.rung])
+        return None
+
+    def end(self, ending: Ending) -> None:
+        """The last descent by another method, and another one from wherever that leads to a saddle."""
+        stands = self.last
+        while (limit := self.reached_limit) is None:
+            last = ending.descend(stands, self.steps_left)
+            self.descents.append(last._replace(seconds=stands.seconds + last.seconds))
+            H = self.mended(float(self.problem.tau))
+            if H is None or self.lifts == self.max_lifts:
+                return
+            self.lifts += 1
+            stands = self.last._replace(H=H)
+        self.limit = limit
+
+    def mended(self, tau: float) -> Float[np.ndarray, "m w"] | None:
+        """Where to go on from the latest descent, lifted, compressed or glued; None if nothing is to be mended.
+
+        tau: the temperature that the descent was at.
         """
+        outcome = self.last
         if not self.problem.nonneg:
             H = off_saddle(outcome.H, self.problem, tau)
             self.conflicted = H is not None
@@ -114,7 +157,7 @@ class Climb:
             self.conflicted = False
         for patient in (True, False):
             if converged and not fits and not (patient and conflict <= FAINT):
-                rng = np.random.default_rng(stream)
+                rng = np.random.default_rng([*self.stream, self.lifts])
                 H = next_point(outcome, self.problem, self.graph, self.lifts, rng, tau=tau, patient=patient)
                 self.conflicted = H is not None
                 if H is not None:
@@ -160,53 +203,21 @@ def climb(
     width = of_start[0].d + spare_coordinates(of_start[0])
     lifted = {id(own): own for own in of_start if width > own.d}
     graphs = {key: BatchGraph.of(own) for key, own in lifted.items()}
-    climbs = [Climb(index, own, graphs.get(id(own))) for index, own in enumerate(of_start)]
-
-    def onward(this: Climb, outcome: Outcome) -> Start | None:
-        if outcome.status not in (Status.CONVERGED, Status.STALLED):
-            return None
-        H = this.mended(outcome, [*streams[this.index], this.lifts], ladder[this.rung])
-        if H is not None and this.lifts < max_lifts:
-            this.lifts += 1
-            return Start(H, ladder[this.rung])
-        if this.rung + 1 < len(ladder):
-            this.rung += 1
-            return Start(outcome.H, ladder[this.rung])
-        return None
-
-    def left_to(this: Climb) -> int:
-        return schedule.max_steps - this.steps - starts[this.index].steps
-
-    def limit_of(this: Climb) -> Status | None:
-        """The limit that the start has come to."""
-        late = this.last.seconds >= schedule.max_seconds
-        return Status.OUT_OF_STEPS if left_to(this) <= 0 else Status.OUT_OF_TIME if late else None
-
-    def ended(this: Climb, ending: Ending) -> None:
-        """The last descent of a start, and another one from wherever that leads to a saddle."""
-        stands = this.last
-        while True:
-            this.limit = limit_of(this)
-            if this.limit is not None:
-                return
-            last = ending.descend(this.index, stands, left_to(this))
-            this.descents.append(last._replace(seconds=stands.seconds + last.seconds))
-            H = this.mended(last, streams[this.index], float(this.problem.tau))
-            if H is None or this.lifts == max_lifts:
-                return
-            this.lifts += 1
-            stands = this.last._replace(H=H)
+    climbs = [
+        Climb(own, graphs.get(id(own)), stream, ladder, max_lifts, schedule, start.steps)
+        for own, stream, start in zip(of_start, streams, starts, strict=True)
+    ]
 
     def finished(outcome: Outcome) -> Start | None:
         this = climbs[outcome.key]
         this.descents.append(outcome)
-        start = onward(this, outcome)
+        start = this.onward()
         if start is not None:
-            this.limit = limit_of(this)
+            this.limit = this.reached_limit
             if this.limit is None:
                 return start
         elif ending is not None and outcome.status in (Status.CONVERGED, Status.STALLED) and ending.due(outcome):
-            ended(this, ending)
+            this.end(ending)
         progress(1)
         return None
 

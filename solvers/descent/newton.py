@@ -97,12 +97,9 @@ def newton(
         options=TRUST | {"maxiter": max_steps},
     )
     end, last = measured(_sharpened(found.x, lambda flat: value(flat)[1], curvature))
-    if end.residual <= STATIONARY:
-        status = Status.CONVERGED
-    elif spent() >= max_seconds:
-        status = Status.OUT_OF_TIME
-    else:
-        status = Status.OUT_OF_STEPS if len(lines) >= max_steps else Status.STALLED
+    status = Status.OUT_OF_STEPS if len(lines) >= max_steps else Status.STALLED
+    status = Status.OUT_OF_TIME if spent() >= max_seconds else status
+    status = Status.CONVERGED if end.residual <= STATIONARY else status
     history = jax.tree.map(lambda *column: np.stack(column), *lines, last)
     H, conflict = np.asarray(end.H), np.asarray(end.conflict)
     return Outcome(key, status, len(lines), H, float(end.excess), float(end.residual), conflict, history, spent())
