@@ -225,6 +225,7 @@ def build(
     return network, jax.jit(recorded)(jnp.zeros((1, *shape), jnp.float32))
 
 
+@in_own_settings
 def features(
     network: Network, running: Running, images: Images, *, training: bool = False
 ) -> tuple[Float32[Array, "b d"], Running]:

@@ -66,7 +66,7 @@ def solve(
     - max_steps: all steps of one start, evaluations of the loss; 20,000 by default.
     - max_seconds: of one start, compilation apart. A start shares its seconds with those that run beside it; it is
       stopped where it then is, soon after (a collapse on all samples is not interrupted), with a status that says so.
-      What has converged before the clock is read says that.
+      A start that converged before the clock was read is reported as converged.
     - record_H: keep the path, `Solution.history[s].H` (lines, n, d): the start, then the point after every step. Not
       for the staircase, whose path leads through other coordinates, nor for random batches.
     - progress: called with 1 whenever a start has ended.

@@ -24,6 +24,7 @@ from ufm.errors import InvalidInput, whole_number
 from ufm.laws import Law, Urn
 from ufm.problem import PADDING
 from ufm.sampling import Bound, Sampler, State, TwoViews, checked_sizes
+from ufm.settings import in_own_settings
 from ufm.strata import Population, among, distinct, of_classes
 
 __all__ = [
@@ -107,10 +108,12 @@ class Uniform(Sampler):
         """Length of a batch."""
         return self.batch_size
 
+    @in_own_settings
     def begin(self, key: Array, population: Population) -> Array:
         """The key."""
         return key
 
+    @in_own_settings
     def next(self, state: Array, population: Population) -> tuple[Int[Array, " s"], Array]:
         """Samples are numbered 0..n-1: no table is needed."""
         key, own = jax.random.split(state)
@@ -140,10 +143,12 @@ class _Epoch(NamedTuple):
 class Reshuffled(Uniform):
     """`reshuffled`: every batch is uniform in what is left of the epoch, so that the epoch is a uniform partition."""
 
+    @in_own_settings
     def begin(self, key: Array, population: Population) -> _Epoch:
         """Any order will do: a uniform choice from what is left does not know it."""
         return _Epoch(key, jnp.arange(len(population.members), dtype=jnp.int32), jnp.int32(0))
 
+    @in_own_settings
     def next(self, state: _Epoch, population: Population) -> tuple[Int[Array, " s"], _Epoch]:
         """The chosen change places with the first of what is left."""
         key, own = jax.random.split(state.key)
@@ -190,6 +195,7 @@ class _Balance(NamedTuple):
     able: Int[Array, ""]
 
 
+@in_own_settings
 def water_level(sizes: Int[np.ndarray, " k"] | Int[Array, " k"], batch_size: int) -> Any:
     """The largest t <= batch_size with sum_c min(n_c, t) <= batch_size, an array of no axes."""
     filled = jnp.sum(jnp.minimum(jnp.asarray(sizes), jnp.arange(1, batch_size + 1)[:, None]), axis=1)
@@ -200,6 +206,7 @@ def water_level(sizes: Int[np.ndarray, " k"] | Int[Array, " k"], batch_size: int
 class ClassBalanced(Uniform):
     """`class_balanced`."""
 
+    @in_own_settings
     def begin(self, key: Array, population: Population) -> _Balance:
         """Who gives how much."""
         level = water_level(population.sizes, self.batch_size)
@@ -210,6 +217,7 @@ class ClassBalanced(Uniform):
             key, base, self.batch_size - jnp.sum(base, dtype=jnp.int32), order, jnp.sum(able, dtype=jnp.int32)
         )
 
+    @in_own_settings
     def next(self, state: _Balance, population: Population) -> tuple[Int[Array, " s"], _Balance]:
         """First the classes that give one more, then the samples."""
         key, for_classes, for_samples = jax.random.split(state.key, 3)
@@ -244,10 +252,12 @@ class MPerClass(Sampler):
         """Length of a batch."""
         return self.m * self.p
 
+    @in_own_settings
     def begin(self, key: Array, population: Population) -> Array:
         """The key."""
         return key
 
+    @in_own_settings
     def next(self, state: Array, population: Population) -> tuple[Int[Array, " s"], Array]:
         """First the classes, then their samples."""
         key, for_classes, for_samples = jax.random.split(state, 3)

@@ -34,6 +34,7 @@ class Sampler:
         """Length of a batch, padding counted, for k classes."""
 
     @abstractmethod
+    @in_own_settings
     def begin(self, key: Array, population: Population) -> State:
         """The state before the first batch, of a random key, a scalar. Pure; the population is taken to be checked.
 
@@ -41,6 +42,7 @@ class Sampler:
         """
 
     @abstractmethod
+    @in_own_settings
     def next(self, state: State, population: Population) -> tuple[Int[Array, " s"], State]:
         """A batch (s,), and the state before the next one. Pure: for `jax.lax.scan`, `jax.jit`, `jax.vmap`.
 
@@ -114,6 +116,7 @@ class Bound(Sampler):
         """Length of a batch."""
         return self.inner.slots(k) + self.m * k
 
+    @in_own_settings
     def begin(self, key: Array, population: Population) -> tuple[State, Int[Array, " binding"]]:
         """The binding samples are drawn."""
         own, inner = jax.random.split(key)
@@ -122,6 +125,7 @@ class Bound(Sampler):
         binding = of_classes(own, population, label, jnp.int32(self.m), rank)
         return self.inner.begin(inner, population), binding
 
+    @in_own_settings
     def next(self, state: tuple[State, Int[Array, " binding"]], population: Population) -> tuple[Int[Array, " s"], Any]:
         """What is drawn, and then the binding samples that are not among it."""
         drawn, inner = self.inner.next(state[0], population)
@@ -155,10 +159,12 @@ class TwoViews(Sampler):
         """Length of a batch."""
         return 2 * self.inner.slots(k)
 
+    @in_own_settings
     def begin(self, key: Array, population: Population) -> State:
         """Of the images."""
         return self.inner.begin(key, population.images)
 
+    @in_own_settings
     def next(self, state: State, population: Population) -> tuple[Int[Array, " s"], State]:
         """First views, then second views."""
         images, state = self.inner.next(state, population.images)

@@ -21,7 +21,10 @@ T = TypeVar("T")
 
 @contextmanager
 def own_settings(*, doubles: bool = True) -> Iterator[None]:
-    """The settings of the package, in this thread, until the end of the block; doubles: those of precision too."""
+    """The settings of the package, in this thread, until the end of the block.
+
+    doubles: whether double precision is among them.
+    """
     with (
         jax.enable_x64(doubles or jax.config.read("jax_enable_x64")),
         jax.numpy_dtype_promotion("standard"),

@@ -1,10 +1,10 @@
-r"""Lifts of UFM+: who is in conflict gets mass in coordinates that no row uses, as far as that lowers the loss.
+r"""Lifts of UFM+: points in conflict are given mass in coordinates that no row uses, as much as lowers the loss.
 
 Let no row use the coordinate e, and let I be an attraction component: points of one class that chains of shared batches
 connect. Replacing h_i by sqrt(1 - s^2) h_i + s e for all i in I changes the loss by q_I s^2 + O(s^4), and the sum of
 all q_I is at most minus the excess of the point over the bound (theory, 5.7). So above the bound some component goes
 downhill. Several that are lifted at once, each into a coordinate of its own, add up to that order. How far is
-decided by the loss: s is halved until the lift brings half of what the q_I promise.
+decided by the loss: s^2 is halved, HALVINGS times at most, until the loss falls by half of what the q_I promise.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def lifted(
     problem: Problem,
     tau: float,
 ) -> Float[np.ndarray, "m w"] | None:
-    """A point with a lower loss, components in conflict lifted; None where no q_I is below 0.
+    """The point with components in conflict lifted; None if no lift of them lowers the loss enough.
+
+    Its loss is below that of H once parallel columns are merged and, where all are in use, some are emptied.
 
     pushed: which points are in conflict. components: the components of the batch graph that are looked at; each has
     coordinates of its own, and those that carry least are emptied first where all are in use.
@@ -143,7 +145,7 @@ def merge_parallel_columns(H: Float[np.ndarray, "m w"], tolerance: float = 1e-6)
     order = np.argsort(-norms, kind="stable")
     order = order[norms[order] > tolerance**2]
     directions = H[:, order] / norms[order]
-    # Of so near directions alone the entries are compared.
+    # Only directions this close are compared entry by entry.
     alike = np.triu(directions.T @ directions > 1 - len(H) * max(tolerance**2, 1e-15), 1)
     head = np.arange(len(order))
     for kept, other in np.argwhere(alike).tolist():

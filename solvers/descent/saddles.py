@@ -6,9 +6,9 @@ the others. At a stationary point S H = 0. Let V be supported on coordinates tha
 
     h_a -> sqrt(1 - t^2 ||v_a||^2) h_a + t v_a   (rows of norm 1; the others are not scaled)
 
-changes the loss by t^2 / 2 <S, V V^T> + O(t^4) (theory, 5.23). If S is positive semidefinite on rows that are equal
-within orbits, and on differences within an orbit, a point is a global minimiser wherever the loss is convex in the
-Gram matrix (4.6). So a stationary point that leaves a coordinate unused is left downhill or needs no leaving.
+changes the loss by t^2 / 2 <S, V V^T> + O(t^4) (theory, 5.23). Where the loss is convex in the Gram matrix and S is
+positive semidefinite, a point is a global minimiser among points with equal rows within orbits (4.10). So a stationary
+point that leaves a coordinate unused is left downhill, or is such a minimiser; but for eigenvalues that rounding hides.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Dual(NamedTuple):
 
 
 def dual_at(H: Float[Array, "m d"], tau: Float[Array, ""], problem: Problem) -> Dual:
-    """What the head of this module says, at the temperature tau in the place of the problem's."""
+    """The excess, the forces and S of this module's head, at the temperature tau instead of the problem's."""
     at = evaluate(H, eqx.tree_at(lambda p: p.tau, problem, tau), along=jnp.eye(len(H)))
     radial = -jnp.sum((at.gradient @ H) * H, axis=1)
     outwards = (jnp.linalg.norm(H, axis=1) > 1 - ON_SPHERE) & (radial > 0)
@@ -69,11 +69,14 @@ def prepare_off_saddle(problem: Problem) -> None:
 
 
 def off_saddle(H: Float[np.ndarray, "m d"], problem: Problem, tau: float) -> Float[np.ndarray, "m d"] | None:
-    """A feasible point of UFM with a lower loss than the stationary point H; None where no such direction is left.
+    """A feasible point of UFM with a lower loss than the stationary point H; None if none is found.
+
+    None is found where all coordinates are in use, where no eigenvalue is below SADDLE, where HALVINGS of the lift do
+    not bring enough of the promised decrease, and where there are more than MOST_POINTS points.
 
     As many negative eigenvectors are followed at once as there are unused coordinates: to second order their effects
     add up. Eigenvalues are taken relative to the forces on the points, so that those of minorities count as much.
-    Takes O(m^3) operations; more than MOST_POINTS points are not looked at.
+    Takes O(m^3) operations.
     """
     if len(H) > MOST_POINTS:
         return None
