@@ -78,7 +78,11 @@ def _few(*rows):
 
 
 @pytest.mark.parametrize(
-    ("R", "tau"), _few((30, 0.7), *((R, tau) for R in (3, 10, 100, 300, 1000) for tau in (0.1, 0.3, 0.7, 1.0, 3.0)))
+    ("R", "tau"),
+    _few(
+        (30, 0.7),
+        *((R, tau) for R in (3, 10, 30, 100, 300, 1000) for tau in (0.1, 0.3, 0.7, 1.0, 3.0) if (R, tau) != (30, 0.7)),
+    ),
 )
 def test_supcon_in_ends_where_a_second_order_search_finds_nothing_lower(R, tau):
     """The search: the whole Hessian over directions of the rows, scaled by the forces, and a walk along its axes."""
