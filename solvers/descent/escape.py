@@ -201,8 +201,8 @@ def climb(
     of_start = [problem] * len(starts) if isinstance(problem, Problem) else problem
     ladder = ladder or (float(of_start[0].tau),)
     width = of_start[0].d + spare_coordinates(of_start[0])
-    lifted = {id(own): own for own in of_start if width > own.d}
-    graphs = {key: BatchGraph.of(own) for key, own in lifted.items()}
+    widening = {id(own): own for own in of_start if width > own.d}
+    graphs = {key: BatchGraph.of(own) for key, own in widening.items()}
     climbs = [
         Climb(own, graphs.get(id(own)), stream, ladder, max_lifts, schedule, start.steps)
         for own, stream, start in zip(of_start, streams, starts, strict=True)

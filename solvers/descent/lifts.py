@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from solvers.descent.batch_graph import BatchGraph, light_cover
+from solvers.descent.method import at_temperature
 from solvers.parallel.compiled import Compiled
 from ufm.loss import evaluate
 from ufm.problem import PADDING, Problem
@@ -37,7 +37,7 @@ class Slope(NamedTuple):
 
 def slope_at(H: Float[Array, "m w"], tau: Float[Array, ""], problem: Problem) -> Slope:
     """At the temperature tau in the place of the problem's."""
-    at = evaluate(H, eqx.tree_at(lambda p: p.tau, problem, tau))
+    at = evaluate(H, at_temperature(problem, tau))
     return Slope(at.excess, at.lift)
 
 
@@ -68,7 +68,7 @@ def lifted(
     H, free = H.copy(), {}
     for c, members in enumerate(components):
         H[members], free[c] = _with_free_columns(merge_parallel_columns(H[members]), problem)
-    at = _at(H, problem, tau)
+    at = slope_of(H, problem, tau)
     size = int(graph.attracted.max()) + 1
     q = np.bincount(graph.attracted, at.share, size)
     goes_down = pushed & (q < 0)[graph.attracted]
@@ -82,7 +82,7 @@ def lifted(
     square = LONGEST
     for _ in range(HALVINGS if promised < 0 else 0):
         trial = _lifted(H, into[graph.attracted], square)
-        if float(_at(trial, problem, tau).excess) <= float(at.excess) + SUFFICIENT * square * promised:
+        if float(slope_of(trial, problem, tau).excess) <= float(at.excess) + SUFFICIENT * square * promised:
             return trial
         square /= 2
     return None
@@ -110,7 +110,8 @@ def lighter_side(
     return of_component[attracted]
 
 
-def _at(H: Float[np.ndarray, "m w"], problem: Problem, tau: float) -> Slope:
+def slope_of(H: Float[np.ndarray, "m w"], problem: Problem, tau: float) -> Slope:
+    """`slope_at`, compiled once a shape; on the host."""
     return jax.tree.map(np.asarray, _slope_at(H, np.float64(tau), problem))
 
 

@@ -139,7 +139,7 @@ def begin_lanes(
 
     def one(H: Array, tau: Array, most: Array, problem: Problem) -> Lane:
         no = jnp.asarray(False)
-        return Lane(method.init(H, _at_temperature(problem, tau)), tau, jnp.zeros((), jnp.int32), most, no, no)
+        return Lane(method.init(H, at_temperature(problem, tau)), tau, jnp.zeros((), jnp.int32), most, no, no)
 
     return jax.vmap(one, in_axes=(0, 0, 0, None if shared else axes(problem)))(H, tau, most, problem)
 
@@ -171,7 +171,7 @@ def advance_lanes(
     in_axes = (0, None if shared else axes(problem))
 
     def advance(lane: Lane, problem: Problem) -> Lane:
-        inner = method.step(lane.inner, _at_temperature(problem, lane.tau))
+        inner = method.step(lane.inner, at_temperature(problem, lane.tau))
         finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in method.iterate(inner)]))
         moves = ~lane.stopped & finite
         inner = jax.tree.map(lambda new, old: jnp.where(moves, new, old), inner, lane.inner)
@@ -201,5 +201,6 @@ def advance_lanes(
     return lanes, jax.tree.map(lambda column: jnp.swapaxes(column, 0, 1), records_by_time)
 
 
-def _at_temperature(problem: Problem, tau: Float[Array, ""]) -> Problem:
+def at_temperature(problem: Problem, tau: Float[Array, ""]) -> Problem:
+    """The problem with another temperature."""
     return eqx.tree_at(lambda p: p.tau, problem, tau)

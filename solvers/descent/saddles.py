@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Float
 
-from solvers.descent.lifts import slope_at
+from solvers.descent.lifts import slope_of
+from solvers.descent.method import at_temperature
 from solvers.parallel.compiled import Compiled
 from ufm.loss import evaluate
 from ufm.problem import Problem
@@ -51,14 +51,14 @@ class Dual(NamedTuple):
 
 def dual_at(H: Float[Array, "m d"], tau: Float[Array, ""], problem: Problem) -> Dual:
     """The excess, the forces and S of this module's head, at the temperature tau instead of the problem's."""
-    at = evaluate(H, eqx.tree_at(lambda p: p.tau, problem, tau), along=jnp.eye(len(H)))
+    at = evaluate(H, at_temperature(problem, tau), along=jnp.eye(len(H)))
     radial = -jnp.sum((at.gradient @ H) * H, axis=1)
     outwards = (jnp.linalg.norm(H, axis=1) > 1 - ON_SPHERE) & (radial > 0)
     return Dual(at.excess, at.force, at.gradient + jnp.diag(jnp.where(outwards, radial, 0.0)))
 
 
 # Not quick: LLVM aborts the process over what XLA's quick emitters make of some expected losses.
-_dual_at, _slope_at = Compiled(dual_at, quick=False), Compiled(slope_at)
+_dual_at = Compiled(dual_at, quick=False)
 
 
 def prepare_off_saddle(problem: Problem) -> None:
@@ -98,7 +98,7 @@ def off_saddle(H: Float[np.ndarray, "m d"], problem: Problem, tau: float) -> Flo
         if -promised <= ROUNDING * abs(float(at.excess)):
             return None
         lifted = _lifted(H, length * V)
-        if float(_slope_at(lifted, np.float64(tau), problem).excess) <= float(at.excess) + promised:
+        if float(slope_of(lifted, problem, tau).excess) <= float(at.excess) + promised:
             return lifted
         length /= 2
     return None
