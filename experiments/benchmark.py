@@ -16,15 +16,15 @@ from jaxtyping import Float
 from rich import box
 from rich.table import Table
 
-from experiments import command_line, engine
-from experiments.cells import Cell, Computed, Tell, log_console, run_cells, say
-from experiments.peers import PEERS, Test
-from experiments.store import Store
-from experiments.throughput import throughput
+from experiments.harness import command_line, engine
+from experiments.harness.cells import Cell, Computed, ProgressCallback, log_console, run_cells, say
+from experiments.harness.store import Store
+from experiments.measurements.peers import PEERS, Test
+from experiments.measurements.throughput import throughput
 from solvers.certification.certifier import Certifier
-from solvers.descent.random_starts import random_start
+from solvers.certification.verification import Verifier
 from solvers.multistart import solve
-from solvers.verification import Verifier
+from solvers.starts.random_starts import random_start
 from ufm import InvalidInput, Problem, step_imbalance
 
 # Average cosine that a point may leave between any two classes and still count as the optimum: a
@@ -33,7 +33,7 @@ SEPARATION = 1e-3
 # Of the table of stochastic steps.
 BATCH, STARTS = 128, 8
 MODULE = "experiments.benchmark"
-Rows = list[dict[str, object]]
+TableRows = list[dict[str, object]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +128,7 @@ def benchmark_cell() -> Cell:
     return Cell("benchmark", _small, {})
 
 
-def _small(*, progress: Tell) -> Computed:
+def _small(*, progress: ProgressCallback) -> Computed:
     config = Config(R=(10.0, 100.0), starts=2, limit=10.0, growth=(10.0, 100.0, 1e3, 1e4), stochastic=())
     cells = {cell.name: cell for cell in cells_of(config)}
     ended = engine.run([engine.Job(name, cell.compute, cell.arguments) for name, cell in cells.items()])
@@ -136,18 +136,18 @@ def _small(*, progress: Tell) -> Computed:
     return _dataset(_rows(measured, "benchmark"), _rows(measured, "growth")), {}
 
 
-def _dataset(rows: Rows, grown: Rows) -> xr.Dataset:
+def _dataset(rows: TableRows, grown: TableRows) -> xr.Dataset:
     """The lines over the dimension run, and those of growth, growth_NAME, over the dimension size."""
     data = {name: ("run", np.array([row[name] for row in rows])) for name in rows[0]}
     return xr.Dataset(data | {f"growth_{name}": ("size", np.array([row[name] for row in grown])) for name in grown[0]})
 
 
-def _cell(rows: Rows) -> Computed:
+def _cell(rows: TableRows) -> Computed:
     """The lines of a table, over the dimension row."""
     return xr.Dataset({name: ("row", np.array([row[name] for row in rows])) for name in rows[0]}), {}
 
 
-def _rows(cells: Iterable[xr.Dataset], table: str) -> Rows:
+def _rows(cells: Iterable[xr.Dataset], table: str) -> TableRows:
     """The lines of all cells of a table."""
     return [
         {str(name): column.values[row].item() for name, column in cell.data_vars.items()}
@@ -162,7 +162,7 @@ def _tested(k: int, n_min: int, d: int, tau: float, R: float) -> tuple[Problem, 
     """A problem, and whether an embedding has reached its optimum, compiled: the same for all peers."""
     problem = _problem(k, n_min, d, tau, R)
     verifier = Verifier(problem)
-    threshold = SEPARATION * verifier.weakest
+    threshold = SEPARATION * verifier.smallest_weight
 
     def reached(H: Float[np.ndarray, "n d"]) -> bool:
         return verifier.excess(H) <= threshold
@@ -172,7 +172,16 @@ def _tested(k: int, n_min: int, d: int, tau: float, R: float) -> tuple[Problem, 
 
 
 def compare(
-    *, k: int, n_min: int, d: int, tau: float, R: float, peer: str, starts: int, limit: float, progress: Tell
+    *,
+    k: int,
+    n_min: int,
+    d: int,
+    tau: float,
+    R: float,
+    peer: str,
+    starts: int,
+    limit: float,
+    progress: ProgressCallback,
 ) -> Computed:
     """One line of benchmark.csv a start."""
     problem, reached = _tested(k=k, n_min=n_min, d=d, tau=tau, R=R)
@@ -180,7 +189,7 @@ def compare(
     return _cell([{"peer": peer, "R": R, "n": problem.num_samples, **dataclasses.asdict(run)} for run in runs])
 
 
-def growth(*, k: int, n_min: int, d: int, tau: float, R: float, progress: Tell) -> Computed:
+def growth(*, k: int, n_min: int, d: int, tau: float, R: float, progress: ProgressCallback) -> Computed:
     """One start of the default method, solved, verified and certified; the second run counts.
 
     seconds_copy: the limit of memory, one copy of H.
@@ -204,7 +213,7 @@ def growth(*, k: int, n_min: int, d: int, tau: float, R: float, progress: Tell) 
     return _cell([row])
 
 
-def stochastic_steps(*, k: int, n_min: int, d: int, tau: float, R: float, progress: Tell) -> Computed:
+def stochastic_steps(*, k: int, n_min: int, d: int, tau: float, R: float, progress: ProgressCallback) -> Computed:
     """One line of stochastic.csv a peer. Raises ImportError without PyTorch."""
     problem = _problem(k, n_min, d, tau, R)
     return _cell([{"R": R, **row} for row in throughput(problem, _starts(problem, STARTS), BATCH)])
@@ -228,7 +237,7 @@ def _seconds_to_copy(H: Float[np.ndarray, "n d"]) -> float:
     return min(seconds)
 
 
-def table(config: Config, rows: Rows) -> Table:
+def table(config: Config, rows: TableRows) -> Table:
     """Per peer and R: share of starts, median seconds over those that reached the optimum, ratio to staircase."""
     shown = []
     for R in config.R:
@@ -259,12 +268,12 @@ def _ratio(seconds: float | None, given: float, ours: float | None) -> str:
     return f"{seconds / ours:.1f}" if seconds else f"> {given / ours:.0f}"
 
 
-def _median_seconds(runs: Rows) -> float | None:
+def _median_seconds(runs: TableRows) -> float | None:
     seconds = [float(row["seconds"]) for row in runs if row["reached"]]  # type: ignore[arg-type]
     return float(np.median(seconds)) if seconds else None
 
 
-def _plain_table(title: str, rows: Rows) -> Table:
+def _plain_table(title: str, rows: TableRows) -> Table:
     shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for name in rows[0]:
         shown.add_column(name, justify="right")

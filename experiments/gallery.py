@@ -11,11 +11,11 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from experiments import command_line, engine
-from experiments.cells import log_console, run_cells, say
-from experiments.drawing import Drawing, write_drawing
-from experiments.gallery_table import FIGURES
-from experiments.store import Store
+from experiments.gallery_figures.table import FIGURES
+from experiments.harness import command_line, engine
+from experiments.harness.cells import log_console, run_cells, say
+from experiments.harness.drawing import Drawing, write_drawing
+from experiments.harness.store import Store
 from ufm import InvalidInput
 
 DRAWN, NOT_DRAWN = 0, 1

@@ -11,10 +11,12 @@ from typing import Any, Literal
 import xarray as xr
 from rich.console import Console
 
-from experiments import command_line, questions_report, sweep, train_network
-from experiments.cells import Cell, log_console
-from experiments.question_cells import MOST_RELEASED, asked_cell
-from experiments.store import Store
+from experiments import train_network
+from experiments.harness import command_line, sweep
+from experiments.harness.cells import Cell, log_console
+from experiments.harness.store import Store
+from experiments.measurements.questions import MOST_RELEASED, asked_cell
+from experiments.reports import questions as questions_report
 from figures.settings import VARIED, settings
 from networks.data import CLASSES
 from ufm import InvalidInput

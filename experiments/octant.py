@@ -13,15 +13,15 @@ import optax
 import xarray as xr
 from jaxtyping import Float
 
-from experiments import command_line
+from experiments.harness import command_line
 from figures import octant, style
-from solvers.descent.escape import climb
-from solvers.descent.lanes import Limits, Start
-from solvers.descent.lifts import merge_parallel_columns
-from solvers.descent.projected_gradient import ProjectedGradient
+from solvers.certification.verification import Verdict, verify
 from solvers.files import write_atomically
+from solvers.loop.slots import Limits, Start
+from solvers.methods.projected_gradient import ProjectedGradient
 from solvers.multistart import solve
-from solvers.verification import Verdict, verify
+from solvers.staircase.escape import continuation
+from solvers.staircase.lifts import merge_parallel_columns
 from ufm import InvalidInput, Problem
 
 ROUNDING = 1e-9  # of inner products, where a picture in R^3 stands for a point in more coordinates
@@ -75,9 +75,11 @@ def stuck_and_lifted(config: Config) -> xr.Dataset:
     if not stuck:
         raise InvalidInput("seed", config.seed, f"none of {config.inits} starts ends in a spurious point; try another")
     caught, before = found.embedding(stuck[0]), found.history[stuck[0]]
-    schedule = Limits().schedule(problem, 1, keep_H=True)
+    run_options = Limits().run_options(problem, 1, keep_H=True)
     streams = [(config.seed, stuck[0])]
-    (escape,) = climb(method, problem, [Start(caught)], schedule, streams=streams, progress=lambda ended: None)
+    (escape,) = continuation(
+        method, problem, [Start(caught)], run_options, streams=streams, progress=lambda ended: None
+    )
     if len(escape.descents) < 2:
         raise InvalidInput("seed", config.seed, "the spurious point was not lifted; try another")
     after = escape.descents[1].history

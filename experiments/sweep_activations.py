@@ -11,12 +11,13 @@ import numpy as np
 import xarray as xr
 from rich.console import Console
 
-from experiments import activations_report, command_line, engine, sweep
-from experiments.activation_cells import measure_activation
-from experiments.activations_report import judged
-from experiments.cells import Cell, cell_name, log_console
-from experiments.report import in_words
-from experiments.store import Store
+from experiments.harness import command_line, engine, sweep
+from experiments.harness.cells import Cell, cell_name, log_console
+from experiments.harness.store import Store
+from experiments.measurements.activations import measure_activation
+from experiments.reports import activations as activations_report
+from experiments.reports.activations import judged
+from experiments.reports.page import in_words
 from ufm import InvalidInput, Problem
 from ufm.activations import UFM_PLUS, activation
 from ufm.errors import LARGEST_COUNT, checked_seed, real_number, whole_number

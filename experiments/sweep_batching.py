@@ -12,13 +12,14 @@ import numpy as np
 import xarray as xr
 from rich.console import Console
 
-from experiments import batching_report, command_line, engine, sweep
-from experiments.batching_report import judged, name_of
-from experiments.cells import Cell, log_console
-from experiments.losses import PLAIN, loss_of
-from experiments.measuring import measure_families
-from experiments.report import in_words
-from experiments.store import Store, digest
+from experiments.harness import command_line, engine, sweep
+from experiments.harness.cells import Cell, log_console
+from experiments.harness.loss_names import PLAIN, loss_of
+from experiments.harness.store import Store, digest
+from experiments.measurements.solutions import measure_families
+from experiments.reports import batching as batching_report
+from experiments.reports.batching import judged, name_of
+from experiments.reports.page import in_words
 from solvers.parallel.padding import Shape, common_shape
 from ufm import InvalidInput, Problem, batching, orbits
 from ufm.errors import checked_seed, whole_number
@@ -174,7 +175,7 @@ def given_family(config: Config) -> tuple[Config, Problem | None]:
     own: dict[str, Any] = {"n": None}
     if not problem.is_full_batch:
         own |= {"family": sweep.GIVEN, "batch_size": (problem.batches.shape[1],), "epochs": 1, "partitions": 1}
-    return sweep.described(config, problems, **own), problem
+    return sweep.to_dict(config, problems, **own), problem
 
 
 def class_sizes(config: Config, R: float) -> np.ndarray:
@@ -224,7 +225,7 @@ def cell_of(config: Config, families: Families, shape: Shape) -> Cell:
     first = families.problems[0]
     if config.problem is not None:  # what the file holds, not where it lies
         key["problem"] = [digest(np.asarray(part).tolist()) for part in (first.labels, first.batches)]
-        key["problem"] += [] if first.loss.is_plain else [digest(first.loss.described())]
+        key["problem"] += [] if first.loss.is_plain else [digest(first.loss.to_dict())]
     seeds = [_seed(config, p) for p in range(config.partitions)]
     arguments = {"problems": families.problems, "inits": config.inits, "seeds": seeds, "shape": shape}
     return Cell(

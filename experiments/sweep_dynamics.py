@@ -11,14 +11,15 @@ import numpy as np
 import xarray as xr
 from rich.console import Console
 
-from experiments import command_line, dynamics_report, engine, sweep
-from experiments.cells import Cell, cell_name, log_console
-from experiments.dynamics_report import exponents, judged
-from experiments.emergence import EMERGED, FULL, emergence, sampler_of
-from experiments.store import Store
+from experiments.harness import command_line, engine, sweep
+from experiments.harness.cells import Cell, cell_name, log_console
+from experiments.harness.store import Store
+from experiments.measurements.emergence import EMERGED, FULL, emergence, sampler_of
+from experiments.reports import dynamics as dynamics_report
+from experiments.reports.dynamics import exponents, judged
 from ufm import InvalidInput
 from ufm.errors import LARGEST_COUNT, checked_seed, real_number, whole_number
-from ufm.problem import LARGEST_TAU, SMALLEST_TAU
+from ufm.model.problem import LARGEST_TAU, SMALLEST_TAU
 
 DONE, NOT_DONE = 0, 1
 MODULE = "experiments.sweep_dynamics"
@@ -35,7 +36,7 @@ class Config:
     Medians are over the starts whose frame emerged. The others are stuck (a descent from where they are ends at no
     frame) or not there yet. Theory: steps in which deviations within a class fall by a thousand, by the rate near a
     frame (theory, 5.10 and 5.20), and steps in which two of the smallest classes turn from the angle of random starts
-    to a right angle (ufm.separation). Of growth with R that neither explains the exponent is fitted, and called so.
+    to a right angle (ufm.theory.separation). Of growth with R that neither explains the exponent is fitted, and called so.
 
     full is the full batch: it is run on class means, since classes collapse in a few steps and then move as one; any R
     is as cheap as another. Random batches move free embeddings, one row a sample, R n-min k/2 of them: the steps of one

@@ -14,15 +14,16 @@ import xarray as xr
 from rich.console import Console
 from rich.text import Text
 
-from experiments import command_line, engine, imbalance_report, sweep
-from experiments.cells import Cell, cell_name, log_console, say
-from experiments.imbalance_report import judged
-from experiments.losses import PLAIN, in_names, loss_of
-from experiments.measuring import measure_problem
-from experiments.report import in_words
-from experiments.store import Store, digest
+from experiments.harness import command_line, engine, sweep
+from experiments.harness.cells import Cell, cell_name, log_console, say
+from experiments.harness.loss_names import PLAIN, in_names, loss_of
+from experiments.harness.store import Store, digest
+from experiments.measurements.solutions import measure_problem
+from experiments.reports import imbalance as imbalance_report
+from experiments.reports.imbalance import judged
+from experiments.reports.page import in_words
+from solvers.certification.verification import Verdict
 from solvers.multistart import METHODS, prepare
-from solvers.verification import Verdict
 from ufm import InvalidInput, Problem
 from ufm.errors import checked_seed, whole_number
 
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = command_line.parse(Config, arguments)
     problems = checked_problems(config)
     if config.problem is not None:
-        config = sweep.described(config, problems)
+        config = sweep.to_dict(config, problems)
     store = Store(config.out)
     with store.alone():
         return run_sweep(config, problems, store)
@@ -155,7 +156,7 @@ def cell_of(config: Config, R: float, tau: float, problem: Problem) -> Cell:
     key = sweep.keyed(config)
     if config.problem is not None:  # what the file holds, not where it lies
         key["problem"] = [digest(np.asarray(part).tolist()) for part in (problem.labels, problem.batches)]
-        key["problem"] += [] if problem.loss.is_plain else [digest(problem.loss.described())]
+        key["problem"] += [] if problem.loss.is_plain else [digest(problem.loss.to_dict())]
     return Cell(
         name,
         measure_problem,

@@ -11,15 +11,17 @@ from typing import Literal
 import xarray as xr
 from rich.console import Console
 
-from experiments import command_line, engine, losses_report, sweep, sweep_imbalance
-from experiments.cells import Cell, log_console, run_cells
-from experiments.drawing import write_drawing
-from experiments.losses import NAMES, loss_of
-from experiments.losses_report import judged
-from experiments.measuring import KINDS, cosines_by_kind, measure_problem
-from experiments.report import in_words
-from experiments.store import Store
-from experiments.thresholds import APART, MERGED, threshold
+from experiments import sweep_imbalance
+from experiments.harness import command_line, engine, sweep
+from experiments.harness.cells import Cell, log_console, run_cells
+from experiments.harness.drawing import write_drawing
+from experiments.harness.loss_names import NAMES, loss_of
+from experiments.harness.store import Store
+from experiments.measurements.solutions import KINDS, cosines_by_kind, measure_problem
+from experiments.measurements.thresholds import APART, MERGED, threshold
+from experiments.reports import losses as losses_report
+from experiments.reports.losses import judged
+from experiments.reports.page import in_words
 from solvers.multistart import prepare
 from ufm import InvalidInput, Problem
 from ufm.errors import checked_seed, real_number, whole_number

@@ -14,12 +14,13 @@ from typing import Any, Literal
 import xarray as xr
 from rich.console import Console
 
-from experiments import command_line, engine, sweep, training_report
-from experiments.cells import Cell, log_console, say
-from experiments.network_cells import AUTOPSY, NONNEGATIVE, RECORDED, Recipe, class_sizes, train_cell
-from experiments.report import in_words
-from experiments.store import Store, digest
-from experiments.training_report import judged
+from experiments.harness import command_line, engine, sweep
+from experiments.harness.cells import Cell, log_console, say
+from experiments.harness.store import Store, digest
+from experiments.measurements.networks import AUTOPSY, NONNEGATIVE, RECORDED, Recipe, class_sizes, train_cell
+from experiments.reports import training as training_report
+from experiments.reports.page import in_words
+from experiments.reports.training import judged
 from networks import ACTIVATIONS, ARCHITECTURES, Dataset, Schedule, imbalanced, law_of, mislabelled, read, synthetic
 from networks.architectures import checked_options
 from networks.data import CLASSES

@@ -22,7 +22,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         axis = figure.subplots()
         for cell in data:
             index = ratios.index(float(cell.attrs["R"]))
-            distance = np.maximum(cell["distance"].values, style.FLOOR)
+            distance = np.maximum(cell["distance"].values, style.SMALLEST_DRAWN)
             lifted = cell["lifted"].values.astype(bool)
             within = np.linspace(-0.09, 0.09, len(distance)) if len(distance) > 1 else np.zeros(1)
             at = names.index(str(cell.attrs["activation"])) + 0.26 * (index - (len(ratios) - 1) / 2) + within

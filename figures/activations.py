@@ -33,7 +33,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
 def _approach(axis: Axes, cell: xr.Dataset) -> None:
     slopes = cell["slope"].values
     for index, slope in enumerate(slopes):
-        values = np.maximum(cell["delta_gm"].values[index], style.FLOOR)
+        values = np.maximum(cell["delta_gm"].values[index], style.SMALLEST_DRAWN)
         style.draw_band(axis, cell["record"].values, values, style.line(index, len(slopes)), f"slope {slope:g}")
     axis.set_xscale("log")
     axis.set_yscale("log")

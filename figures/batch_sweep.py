@@ -36,7 +36,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         left.set_xlabel("iteration")
         left.set_xscale("log")
         left.set_yscale("log")
-        left.set_ylim(style.FLOOR / 3, 3)
+        left.set_ylim(style.SMALLEST_DRAWN / 3, 3)
         of_names = {name: [c for c, own in zip(cells, names, strict=True) if own == name] for name in looks}
         of_taus = {tau: [c for c in cells if c.attrs["tau"] == tau] for tau in {c.attrs["tau"] for c in cells}}
         for name, of_line in of_names.items() if len(sizes) > 1 else of_taus.items():
@@ -62,7 +62,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 def _history(axis: Axes, cell: xr.Dataset, look: dict[str, Any]) -> None:
     grid, values = style.history(cell, "delta_gm" if cell.attrs["nonneg"] else "excess")
     relative = values if cell.attrs["nonneg"] else values / style.bound(cell, "lower_bound")
-    style.draw_band(axis, grid, np.clip(relative, style.FLOOR, None), look)
+    style.draw_band(axis, grid, np.clip(relative, style.SMALLEST_DRAWN, None), look)
 
 
 def _ends(axis: Axes, cells: Sequence[xr.Dataset], along: str, colour: Any) -> None:

@@ -36,7 +36,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         right.set_title("where each start ends; filled: proved unique")
         for axis in (left, right):
             axis.set_yscale("log")
-            axis.set_ylim(style.FLOOR / 3, 3)
+            axis.set_ylim(style.SMALLEST_DRAWN / 3, 3)
             axis.set_yticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
             axis.set_ylabel(r"$\Delta_{G_M}$")
         handles, labels = left.get_legend_handles_labels()
@@ -56,7 +56,7 @@ def _history(axis: Axes, cell: xr.Dataset, look: dict[str, Any], longest: int) -
     """From the first record on; a start that has ended stays where it is."""
     iterations = cell["history_iteration"].values
     grid = np.arange(max(1, iterations[:, 0].max()), longest + 1)
-    values = np.clip(style.carried(iterations, cell["history_delta_gm"].values, grid), style.FLOOR, None)
+    values = np.clip(style.carried(iterations, cell["history_delta_gm"].values, grid), style.SMALLEST_DRAWN, None)
     attrs = cell.attrs
     names = {
         "fixed": "fixed partition",
@@ -71,7 +71,7 @@ def _history(axis: Axes, cell: xr.Dataset, look: dict[str, Any], longest: int) -
 def _endpoints(axis: Axes, cells: Sequence[xr.Dataset], index: int, count: int, sizes: Sequence[int]) -> None:
     colour = style.line(index, count)["color"]
     for cell in cells:
-        values = np.clip(cell["delta_gm"].values, style.FLOOR, None)
+        values = np.clip(cell["delta_gm"].values, style.SMALLEST_DRAWN, None)
         at = sizes.index(int(cell.attrs["batch_size"])) + 0.24 * (index - (count - 1) / 2)
         places = at + 0.07 * np.linspace(-1, 1, len(values))
         face = colour if cell.attrs["unique"] == "True" else "none"

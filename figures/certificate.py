@@ -31,12 +31,12 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             R = of_model["R"].values
             loss = of_model["lower"].values
             optimum = of_model["theoretical"].values if model == "UFM+" else loss
-            weakest = of_model["weakest"].values
+            smallest_weight = of_model["weakest"].values
             certified = of_model["status"].values == "certified"
             gap = of_model["gap"].values
             axis.plot(R, LOSS_TOLERANCE * loss, color="0.45", lw=1, ls=(0, (1, 1)), label=r"$10^{-6}$ of the loss")
-            axis.plot(R, weakest, label="cost of the cheapest pair", **style.line(2, 3))
-            axis.plot(R, of_model["tolerance"].values * weakest, label="certified below", **style.line(1, 3))
+            axis.plot(R, smallest_weight, label="cost of the cheapest pair", **style.line(2, 3))
+            axis.plot(R, of_model["tolerance"].values * smallest_weight, label="certified below", **style.line(1, 3))
             error = np.abs(of_model["conic"].values - optimum)
             axis.plot(R, error, "x", color="0.3", ms=4.5, mew=1, label="error of a conic solver's value")
             look = style.line(0, 3)

@@ -40,12 +40,12 @@ def draw(cells: Sequence[xr.Dataset], width: float = style.TWO_COLUMNS) -> Figur
                 elif name == "excess":
                     label = style.above_bound(cell)
                     values = np.where(values > 0, values / style.bound(cell, "lower_bound"), np.nan)
-                values = np.clip(values, style.FLOOR, 1e3)
+                values = np.clip(values, style.SMALLEST_DRAWN, 1e3)
                 look = style.line(index, len(cells))
                 style.draw_band(axis, grid, values, look, names[index])
             style.steps_axis(axis, max(int(cell["history_iteration"].max()) for cell in cells))
             axis.set_yscale("log")
-            axis.set_ylim(style.FLOOR / 2, None)
+            axis.set_ylim(style.SMALLEST_DRAWN / 2, None)
             axis.set_ylabel(label)
         for axis in axes[-1:] if narrow else axes:
             axis.set_xlabel("iteration")

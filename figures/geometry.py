@@ -35,11 +35,11 @@ def draw(cells: Sequence[xr.Dataset], width: float = style.TWO_COLUMNS) -> Figur
                     grid, values = style.history(cell, name)
                     if name == "mean_cosine" and not cell.attrs["nonneg"]:
                         label, values = NEGATIVE, -values
-                    values = np.clip(values, style.FLOOR, None)
+                    values = np.clip(values, style.SMALLEST_DRAWN, None)
                     style.draw_band(axis, grid, values, look, f"R = {cell.attrs['R']:g}")
                 style.steps_axis(axis, max(int(cell["history_iteration"].max()) for cell in cells))
                 axis.set_yscale("log")
-                axis.set_ylim(style.FLOOR / 2, 1e3 if name == "beta_nc" else 10)
+                axis.set_ylim(style.SMALLEST_DRAWN / 2, 1e3 if name == "beta_nc" else 10)
                 axis.set_yticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
                 axis.set_title(f"{profile} imbalance" if axis is row[0 if narrow else 1] else "")
                 axis.set_ylabel(label)

@@ -14,7 +14,7 @@ from figures import style
 from figures.style import Figure
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
-GLUE: dict[str, Any] = {"color": "0.1", "lw": 1.5, "ls": "-"}
+MERGED: dict[str, Any] = {"color": "0.1", "lw": 1.5, "ls": "-"}
 CROSS: dict[str, Any] = {"color": "0.55", "lw": 0.7, "ls": (0, (4, 2))}
 
 
@@ -38,7 +38,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             row[0].set_title(f"{family}: plain graph\n{claim}")
             truth = {"True": "unique", "False": "not unique", "None": "open"}[str(of_family["unique"].values)]
             row[1].set_title(f"{family}: effective graph\nproved {truth}")
-        entries = [Line2D([], [], label="same class", **GLUE), Line2D([], [], label="two classes", **CROSS)]
+        entries = [Line2D([], [], label="same class", **MERGED), Line2D([], [], label="two classes", **CROSS)]
         entries += [
             Line2D([], [], ls="", marker=MARKERS[c], color=_colour(c, k), ms=5, label=f"class {c}") for c in range(k)
         ]
@@ -59,7 +59,7 @@ def _graph(axis: Axes, edges: np.ndarray, labels: np.ndarray) -> None:
     angle = np.pi / 2 - 2 * np.pi * place / (len(labels) + 0.5 * k)
     x, y = np.cos(angle), np.sin(angle)
     for i, j in np.argwhere(np.triu(edges, 1)):
-        look = GLUE if labels[i] == labels[j] else CROSS
+        look = MERGED if labels[i] == labels[j] else CROSS
         axis.plot(x[[i, j]], y[[i, j]], zorder=2 if labels[i] == labels[j] else 1, **look)
     for c in range(k):
         of_class = labels == c

@@ -34,7 +34,9 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             for place, cell in enumerate(group):
                 above = (cell["plain_excess"].values - cell.attrs["minimum"]) / cell.attrs["loss_bound"]
                 steps, look = cell["plain_iteration"].values, style.line(index, len(groups))
-                right.plot(steps, np.maximum(above, style.FLOOR), lw=0.9, label=said if place == 0 else None, **look)
+                right.plot(
+                    steps, np.maximum(above, style.SMALLEST_DRAWN), lw=0.9, label=said if place == 0 else None, **look
+                )
         right.set_xscale("log")
         right.set_yscale("log")
         right.set_xlabel("steps of projected gradient")
@@ -53,7 +55,7 @@ def _ends(axis: Axes, row: int, cells: Sequence[xr.Dataset], *, labelled: bool) 
         for number, (place, cell) in enumerate(zip(places, cells, strict=True)):
             method = name.removesuffix("_gap")
             filled = name == "gap" or cell.attrs[f"{method}_verdict"] == MINIMISER
-            value = max(float(cell.attrs[name]) / float(cell.attrs["loss_bound"]), style.FLOOR)
+            value = max(float(cell.attrs[name]) / float(cell.attrs["loss_bound"]), style.SMALLEST_DRAWN)
             axis.plot(
                 value, place, style.MARKERS[index], color=shade, ms=4, mew=0.8, mfc=shade if filled else "none",
                 label=said if labelled and number == 0 else None,

@@ -15,7 +15,7 @@ from figures.style import Figure
 def draw(data: Sequence[xr.Dataset]) -> Figure:
     """Left: every random start of the first dataset. Right: the others, starts near a frame, one for each R.
 
-    All relative to the bound. Thin theory over thick measurement: excess proportional to rho^{2t} (`ufm.local_rate`),
+    All relative to the bound. Thin theory over thick measurement: excess proportional to rho^{2t} (`ufm.theory.local_rate`),
     through the measured excess of step 20; in the legend rho predicted, and measured as the median over starts.
     """
     random, near = data[0], data[1:]
@@ -43,11 +43,11 @@ def _random_starts(axis: Axes, data: xr.Dataset) -> None:
     names = {"projected-gradient": "plain projected gradient", "staircase": "staircase"}
     for method, look in looks.items():
         steps, excess = data[f"{method}_iteration"].values, style.positive(data[f"{method}_excess"].values)
-        excess = np.clip(excess / data.attrs["loss_bound"], style.FLOOR, None)
+        excess = np.clip(excess / data.attrs["loss_bound"], style.SMALLEST_DRAWN, None)
         for start in range(len(steps)):
             axis.plot(np.maximum(steps[start], 1), excess[start], label=names[method] if start == 0 else None, **look)
     axis.set_xscale("log")
-    axis.set_ylim(style.FLOOR, 1e3)
+    axis.set_ylim(style.SMALLEST_DRAWN, 1e3)
     axis.set_title(f"{data.attrs['inits']} random starts, R = {data.attrs['R']:g}, n = {data.attrs['n']}")
     axis.legend(loc="upper right", handlelength=2.8)
 
@@ -64,7 +64,7 @@ def _near_frame(axis: Axes, near: Sequence[xr.Dataset]) -> None:
         shown = predicted > 3e-17
         label = f"R = {run.attrs['R']:g}: $\\rho$ = {rho:.5f} ({measured:.5f})"
         axis.plot(steps[shown], predicted[shown], label=label, **look)
-    axis.set_ylim(style.FLOOR, 1e-1)
+    axis.set_ylim(style.SMALLEST_DRAWN, 1e-1)
     axis.set_xlim(0, 160)
     axis.set_title(f"near a frame, plain step $\\eta$ = {near[0].attrs['eta']:g}")
     axis.legend(title="thin: predicted, thick: (measured)", title_fontsize=7, loc="upper right", handlelength=2.8)

@@ -26,7 +26,7 @@ FASTEST = 0.03  # from one picture to the next no sample moves further, but for 
 TURN = 12  # pictures of the turn between the two points that merging columns connects
 TRAIL = 14  # pictures that a sample leaves a line of
 MILLISECONDS, PAUSE, DPI, COLOURS = 60, 2000, 120, 64
-FLOOR = 1e-15
+SMALLEST_DRAWN = 1e-15
 
 
 class Scene(NamedTuple):
@@ -113,7 +113,7 @@ def _between(start: Float[np.ndarray, "n 3"], end: Float[np.ndarray, "n 3"], sha
 
 
 def _excess(cell: xr.Dataset, scene: Scene) -> float:
-    return max(float(cell["excess"].values[scene.line]), FLOOR)
+    return max(float(cell["excess"].values[scene.line]), SMALLEST_DRAWN)
 
 
 def _legend(cell: xr.Dataset) -> list[Line2D]:
@@ -153,7 +153,7 @@ def _picture(cell: xr.Dataset, every: Sequence[Scene], place: int) -> Image.Imag
         below.plot(excess, color="0.8", lw=1)
         below.plot(excess[: place + 1], color="0.2")
         below.plot(place, excess[place], "o", color="0.2", ms=4)
-        below.set(yscale="log", ylabel="excess", ylim=(FLOOR / 3, 100), xlim=(0, len(every)), xticks=[])
+        below.set(yscale="log", ylabel="excess", ylim=(SMALLEST_DRAWN / 3, 100), xlim=(0, len(every)), xticks=[])
         below.set_xlabel(f"step {scene.step}: excess {style.scientific(excess[place])}")
         below.set_yticks([1e-12, 1e-6, 1])
         below.minorticks_off()

@@ -11,8 +11,8 @@ import xarray as xr
 from jaxtyping import Float
 
 from ufm import InvalidInput, Problem, excess, geometry_metrics, loss_bound
-from ufm.errors import Rows, Stack, real_array, real_number
-from ufm.geometry import class_means
+from ufm.errors import Embedding, Stack, real_array, real_number
+from ufm.model.geometry import class_means
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ class Solved(Protocol):
 
 
 def draw(
-    name: str, solution: Solved | Rows | Stack, problem: Problem | None = None, width: float | None = None
+    name: str, solution: Solved | Embedding | Stack, problem: Problem | None = None, width: float | None = None
 ) -> Figure:
     """The figure `figures.NAME` of one problem, of every start: "class_mean_gram", "convergence", "geometry", "path".
 
@@ -64,10 +64,10 @@ def draw(
     """
     if name not in FIGURES:
         others = {path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__", "one_problem", "style"}
-        mend = (
+        fix = (
             f"it compares several problems: give their cells to figures.{name}.draw" if name in others else "no figure"
         )
-        raise InvalidInput("name", name, f"{mend}; of one problem there are {', '.join(FIGURES)}")
+        raise InvalidInput("name", name, f"{fix}; of one problem there are {', '.join(FIGURES)}")
     cell = cell_of(solution, problem)
     for variable in FIGURES[name]:
         if variable not in cell:
@@ -80,7 +80,7 @@ def draw(
     return importlib.import_module(f"figures.{name}").draw([cell], **own_width)
 
 
-def cell_of(solution: Solved | Rows | Stack, problem: Problem | None = None) -> xr.Dataset:
+def cell_of(solution: Solved | Embedding | Stack, problem: Problem | None = None) -> xr.Dataset:
     """A solution, or points H of a problem, as the dataset that the figures of a sweep take.
 
     `Solution.to_xarray`, or the excess of each point; with the geometry of where each start ended: gram (init, class,

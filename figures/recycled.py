@@ -53,7 +53,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 
 def _markers(axis: Axes, cells: Sequence[xr.Dataset], values: Sequence[float], marker: str, colour: object) -> None:
     """One a cell, seeds beside each other; values of 0 at the floor."""
-    pools, heights = np.array([float(cell.attrs["pool"]) for cell in cells]), np.maximum(values, style.FLOOR)
+    pools, heights = np.array([float(cell.attrs["pool"]) for cell in cells]), np.maximum(values, style.SMALLEST_DRAWN)
     seeds = np.array([int(cell.attrs["seed"]) for cell in cells])
     beside = 1.06 ** (seeds - seeds.mean())
     for pool, shift, height, cell in zip(pools, beside, heights, cells, strict=True):

@@ -14,7 +14,7 @@ from figures.style import Figure
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Share of random families whose only minimiser is the frame, over batch size and number of reshuffles.
 
-    Line: where the first-moment prediction (`ufm.reshuffling`) is one half, between the rows by interpolation.
+    Line: where the first-moment prediction (`ufm.theory.reshuffling`) is one half, between the rows by interpolation.
     """
     (data,) = cells
     sizes, epochs = data["batch_size"].values, data["epochs"].values

@@ -16,7 +16,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
     """Steps in which squares of within-class deviations fall by a factor e, of the slowest class.
 
     Left against the temperature at one step, right against the step at one temperature. Lines predicted
-    (`ufm.stochastic_rate`), open markers measured, stars the best step, grey the rate that no step beats.
+    (`ufm.theory.stochastic_rate`), open markers measured, stars the best step, grey the rate that no step beats.
     """
     with style.applied():
         figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")

@@ -23,7 +23,7 @@ NARROW = 5.0  # of less, panels stand one above the other
 SEQUENTIAL = "cividis"
 DIVERGING = "RdBu_r"  # of what has a sign, centred on 0
 MARKERS = ("o", "s", "^", "D")
-FLOOR = 1e-17  # of what a float64 geometry can show; smaller values, exact zeros included, are drawn there
+SMALLEST_DRAWN = 1e-17  # of what a float64 geometry can show; smaller values, exact zeros included, are drawn there
 
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8,

@@ -44,7 +44,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
                 if name == "excess":
                     values = values / np.array([[cell.attrs["loss_bound"]] for cell in group])
                 if name in LOGARITHMIC:
-                    values = np.where(values > style.FLOOR, values, np.nan)
+                    values = np.where(values > style.SMALLEST_DRAWN, values, np.nan)
                 style.draw_band(axis, epochs, values, style.line(index, len(groups)), said, outside=0.0)
             if name in LOGARITHMIC:
                 axis.set_yscale("log")

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float32, PRNGKeyArray
 from networks.layers import BatchNorm, Conv, Images, Linear, Norms, Running, halved, pooled
 from ufm import activations
 from ufm.errors import InvalidInput, checked_seed, whole_number
-from ufm.settings import in_own_settings
+from ufm.settings import in_fixed_settings
 
 Activation = Callable[[Array], Array]
 # The last activation decides the feasible set of features (`ufm.activations`); those inside are ReLUs.
@@ -193,7 +193,7 @@ def checked_options(
     return width, own
 
 
-@in_own_settings
+@in_fixed_settings
 def build(
     name: str,
     shape: tuple[int, int, int],
@@ -225,7 +225,7 @@ def build(
     return network, jax.jit(recorded)(jnp.zeros((1, *shape), jnp.float32))
 
 
-@in_own_settings
+@in_fixed_settings
 def features(
     network: Network, running: Running, images: Images, *, training: bool = False
 ) -> tuple[Float32[Array, "b d"], Running]:

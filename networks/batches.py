@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 
 from ufm import batching
 from ufm.errors import InvalidInput, checked_seed, whole_number
-from ufm.problem import PADDING
+from ufm.model.problem import PADDING
 
 POOL = 10  # partitions that are recycled, if no number is given
 

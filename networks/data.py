@@ -142,8 +142,8 @@ def _idx_array(path: Path, magic: int, shape: tuple[int, ...]) -> UInt8[np.ndarr
         raise InvalidInput("data", path.name, "its header promises no item")
     promised = numbers[1] * int(np.prod(shape, dtype=np.int64))
     if len(content) - head != promised:
-        mend = f"{len(content) - head:,} bytes follow a header that promises {promised:,}; get it again"
-        raise InvalidInput("data", path.name, mend)
+        fix = f"{len(content) - head:,} bytes follow a header that promises {promised:,}; get it again"
+        raise InvalidInput("data", path.name, fix)
     return np.frombuffer(content, np.uint8, offset=head).reshape(numbers[1], *shape)
 
 
@@ -156,8 +156,8 @@ def _cifar(name: str, directory: Path) -> Dataset:
             path = _found(name, directory, file)
             content, record = _content(path), 1 + 3 * CIFAR_SIDE**2
             if len(content) != CIFAR_RECORDS * record:
-                mend = f"{len(content):,} bytes are not {CIFAR_RECORDS:,} records of {record:,}; get it again"
-                raise InvalidInput("data", path.name, mend)
+                fix = f"{len(content):,} bytes are not {CIFAR_RECORDS:,} records of {record:,}; get it again"
+                raise InvalidInput("data", path.name, fix)
             rows = np.frombuffer(content, np.uint8).reshape(-1, record)
             images = rows[:, 1:].reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE).transpose(0, 2, 3, 1)
             parts.append(_checked(path, images, rows[:, 0]))

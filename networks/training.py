@@ -18,7 +18,7 @@ from networks.batches import Epoch
 from networks.data import Samples
 from networks.layers import Linear, Running
 from ufm.errors import InvalidInput
-from ufm.settings import in_own_settings
+from ufm.settings import in_fixed_settings
 
 # Images whose features are computed at once, outside training.
 CHUNK = 250
@@ -64,7 +64,7 @@ class _Data(eqx.Module):
 class Training:
     """One network on one set of samples. Compiled at the first epoch and at the first features."""
 
-    @in_own_settings
+    @in_fixed_settings
     def __init__(
         self,
         network: Network,
@@ -101,7 +101,7 @@ class Training:
         self._static = eqx.partition(self.start, eqx.is_array)[1]
         self._epoch = jax.jit(self._scan)
 
-    @in_own_settings
+    @in_fixed_settings
     def epoch(self, state: State, number: int, batches: Epoch) -> tuple[State, float]:
         """After one epoch, and its mean loss a sample. number: of the epoch, from 0."""
         key = jax.random.fold_in(jax.random.key(self.seed), number)
@@ -111,7 +111,7 @@ class Training:
         )
         return eqx.combine(arrays, self._static), float(np.mean(losses))
 
-    @in_own_settings
+    @in_fixed_settings
     def features(self, state: State, images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n d"]:
         """Features of norm 1 to float32, by the running moments."""
         n = len(images)

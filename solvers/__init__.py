@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from solvers.certification.certificate import Certificate, Proof
     from solvers.certification.certifier import Certifier, certify
     from solvers.certification.suboptimality import Suboptimality, suboptimality
-    from solvers.descent.accelerated import Accelerated
-    from solvers.descent.activated import Activated
-    from solvers.descent.projected_gradient import ProjectedGradient
-    from solvers.descent.quasi_newton import QuasiNewton
-    from solvers.descent.stopping import Status
+    from solvers.certification.verification import Verdict, Verification, verify
+    from solvers.loop.stopping import Status
+    from solvers.methods.accelerated import Accelerated
+    from solvers.methods.activated import Activated
+    from solvers.methods.projected_gradient import ProjectedGradient
+    from solvers.methods.quasi_newton import QuasiNewton
     from solvers.multistart import solve
     from solvers.solution import Solution
-    from solvers.staircase import Staircase
-    from solvers.stochastic import StochasticProjectedGradient
-    from solvers.verification import Verdict, Verification, verify
+    from solvers.staircase.staircase import Staircase
+    from solvers.stochastic.projected_gradient import StochasticProjectedGradient
 
 __all__ = [
     "Accelerated",

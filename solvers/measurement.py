@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from solvers.descent.method import Record
-from solvers.descent.stopping import stationarity
-from solvers.parallel.compiled import Compiled
+from solvers.compilation.compiled import Compiled
+from solvers.loop.method import Record
+from solvers.loop.stopping import stationarity
 from solvers.parallel.padding import Shape, common_shape, padded
-from solvers.progress import Tell, followed
-from ufm.geometry import GeometryMetrics, geometry_metrics
-from ufm.loss import Evaluation, anchor_blocks, evaluate
-from ufm.problem import PADDING, Problem
-from ufm.settings import in_own_settings
+from solvers.progress import ProgressCallback, followed
+from ufm.model.evaluation import Evaluation, anchor_blocks, evaluate
+from ufm.model.geometry import GeometryMetrics, geometry_metrics
+from ufm.model.problem import PADDING, Problem
+from ufm.settings import in_fixed_settings
 
 # Pairs of samples swept at once: seconds.
 PIECE = 2**28
@@ -30,8 +30,8 @@ TOGETHER, MOST_TOGETHER = 2**15, 16
 class Measurement(NamedTuple):
     """Of one H (m, d), by the exact objective; or of several, with an axis more.
 
-    - loss, excess: see `ufm.loss.Evaluation`.
-    - residuals: `solvers.descent.stopping.stationarity` of every point.
+    - loss, excess: see `ufm.model.evaluation.Evaluation`.
+    - residuals: `solvers.loop.stopping.stationarity` of every point.
     - metrics: see `ufm.geometry_metrics`.
     """
 
@@ -65,12 +65,12 @@ def measure_points(H: Float[Array, "p m d"], spread: Float[Array, "p r"], proble
 _compiled = Compiled(measure_points)
 
 
-@in_own_settings
+@in_fixed_settings
 def measure(
     H: Float[Array, "m d"] | Float[np.ndarray, "m d"],
     problem: Problem,
     shape: Shape | None = None,
-    tell: Tell | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Measurement:
     """Measure one point; the result is on the host. Compiled once a shape, by default the problem's size class.
 
@@ -78,11 +78,11 @@ def measure(
     """
     pairs = _pairs(problem)
     if pairs > PIECE:
-        return _in_pieces(jnp.asarray(H), problem, pairs, tell)
+        return _in_pieces(jnp.asarray(H), problem, pairs, progress)
     return jax.tree.map(lambda leaf: leaf[0], measure_all(np.asarray(H)[None], problem, shape))
 
 
-@in_own_settings
+@in_fixed_settings
 def measure_all(
     points: Float[np.ndarray, "s m d"],
     problem: Problem,
@@ -126,7 +126,7 @@ def _in_pieces(
     H: Float[Array, "m d"],
     problem: Problem,
     pairs: float,
-    tell: Tell | None,
+    progress: ProgressCallback | None,
     spread: Float[np.ndarray, " r"] | None = None,
 ) -> Measurement:
     """`measure` by the sums of parts of the sweep: some whole batches, or some blocks of anchors of one batch."""
@@ -156,7 +156,7 @@ def _in_pieces(
         part = jax.block_until_ready(_part(H, part_of, np.int32(first), blocks=width))
         parts[:] = [jax.tree.map(jnp.add, parts[0], part) if parts else part]
 
-    followed(sweep, pieces(), f"verifying: {pairs:.1e} pairs of samples", pairs, tell)
+    followed(sweep, pieces(), f"verifying: {pairs:.1e} pairs of samples", pairs, progress)
     (at,) = parts
     own = None if spread is None else jnp.asarray(spread)
     metrics = geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity, spread=own)
@@ -165,7 +165,7 @@ def _in_pieces(
 
 
 def evaluate_part(H: Float[Array, "m d"], problem: Problem, first: Int[Array, ""], *, blocks: int) -> Evaluation:
-    """Some blocks of the sweep of `ufm.loss.evaluate`."""
+    """Some blocks of the sweep of `ufm.model.evaluation.evaluate`."""
     return evaluate(H, problem, first=first, blocks=blocks)
 
 

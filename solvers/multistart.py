@@ -11,22 +11,31 @@ import numpy as np
 import optax
 from jaxtyping import Float
 
-from solvers.descent.accelerated import Accelerated
-from solvers.descent.lanes import Limits, Outcome, Start, prepare_lanes, run_lanes
-from solvers.descent.method import Method, Record, joined
-from solvers.descent.projected_gradient import ProjectedGradient
-from solvers.descent.quasi_newton import QuasiNewton
-from solvers.descent.random_starts import random_starts
+from solvers.compilation.compiled import compile_seconds
+from solvers.loop.method import Method, Record, joined
+from solvers.loop.slots import Limits, Outcome, Start, prepare_slots, run_slots
 from solvers.measurement import measure_all, prepare_measure
-from solvers.parallel.compiled import compile_seconds
+from solvers.methods.accelerated import Accelerated
+from solvers.methods.projected_gradient import ProjectedGradient
+from solvers.methods.quasi_newton import QuasiNewton
 from solvers.parallel.padding import Shape
 from solvers.solution import Solution, Timings
-from solvers.staircase import Staircase
-from solvers.stochastic import StochasticProjectedGradient
-from ufm.errors import LARGEST_COUNT, InvalidInput, Rows, Stack, checked_seed, real_array, real_number, whole_number
-from ufm.problem import Problem
-from ufm.projections import project
-from ufm.settings import in_own_settings
+from solvers.staircase.staircase import Staircase
+from solvers.starts.random_starts import random_starts
+from solvers.stochastic.projected_gradient import StochasticProjectedGradient
+from ufm.errors import (
+    LARGEST_COUNT,
+    Embedding,
+    InvalidInput,
+    Stack,
+    checked_seed,
+    real_array,
+    real_number,
+    whole_number,
+)
+from ufm.model.problem import Problem
+from ufm.model.projections import project
+from ufm.settings import in_fixed_settings
 
 # The names of methods; all but the staircase run on all samples.
 METHODS: dict[str, Staircase | Method] = {
@@ -37,14 +46,14 @@ METHODS: dict[str, Staircase | Method] = {
 }
 
 
-@in_own_settings
+@in_fixed_settings
 def solve(
     problem: Problem,
     inits: int | None = None,
     seed: int = 0,
     method: str | Staircase | Method | StochasticProjectedGradient = "staircase",
     *,
-    H0: Rows | Stack | None = None,
+    H0: Embedding | Stack | None = None,
     max_steps: int = Limits.max_steps,
     max_seconds: float = Limits.max_seconds,
     record_H: bool = False,
@@ -55,7 +64,7 @@ def solve(
     - method: `Staircase(...)`, the default ("staircase"), or a descent on all n samples, exact sums throughout, no
       lifts: `QuasiNewton(...)` ("quasi-newton"), `Accelerated(...)` ("accelerated"), `ProjectedGradient(optax
       transformation)` ("projected-gradient": the reference, optax SGD 0.1 / 0.9 and the projection), `Activated(...)`
-      (through an activation, no projection), a `solvers.descent.method.Method` of your own, or
+      (through an activation, no projection), a `solvers.loop.method.Method` of your own, or
       `StochasticProjectedGradient(sampler, ...)`: random batches.
     - inits: how many starts; 32 by default. seed: start s depends on (seed, s) and the problem's shape alone. Where it
       ends does not depend on the others: to the last bit in the full batch, on one kind of device. With several batches
@@ -84,22 +93,22 @@ def solve(
     if progress is not None and not callable(progress):
         raise InvalidInput("progress", progress, "give a function of one number, or leave it out")
     if record_H and not isinstance(chosen, Method):
-        mend = "the staircase and random batches keep no path of H; give another method, or leave it out"
-        raise InvalidInput("record_H", True, mend)
-    tell = progress or (lambda ended: None)
+        fix = "the staircase and random batches keep no path of H; give another method, or leave it out"
+        raise InvalidInput("record_H", True, fix)
+    progress = progress or (lambda ended: None)
     clock = _Clock()
     if isinstance(chosen, Staircase):
-        (solution,) = chosen.solve([problem], [seed], starts, limits, tell, given=given)
+        (solution,) = chosen.solve([problem], [seed], starts, limits, progress, given=given)
     else:
         own = random_starts(problem, starts, seed) if given is None else iter(given)
         if isinstance(chosen, StochasticProjectedGradient):
-            solution = chosen.solve(problem, list(own), seed, limits, tell)
+            solution = chosen.solve(problem, list(own), seed, limits, progress)
         else:
-            solution = _on_all_samples(chosen, problem, starts, own, limits, tell, record_H)
+            solution = _on_all_samples(chosen, problem, starts, own, limits, progress, record_H)
     return replace(solution, timings=clock.timings())
 
 
-@in_own_settings
+@in_fixed_settings
 def solve_each(
     problems: Sequence[Problem],
     inits: int = 32,
@@ -135,13 +144,13 @@ def solve_each(
         raise InvalidInput("seeds", list(seeds), f"give {len(problems)} seeds, one a problem")
     limits = _checked_limits(inits, seeds, max_steps, max_seconds)
     clock = _Clock()
-    tell = progress or (lambda ended: None)
-    solutions = (method or Staircase()).solve(problems, seeds, inits, limits, tell, shape=shape)
+    progress = progress or (lambda ended: None)
+    solutions = (method or Staircase()).solve(problems, seeds, inits, limits, progress, shape=shape)
     share = clock.timings(len(solutions))
     return [replace(solution, timings=share) for solution in solutions]
 
 
-@in_own_settings
+@in_fixed_settings
 def prepare(
     problem: Problem, inits: int = 32, method: str | Staircase | Method | StochasticProjectedGradient = "staircase"
 ) -> None:
@@ -153,7 +162,7 @@ def prepare(
     if isinstance(chosen, Staircase):
         chosen.prepare(problem, inits)
     elif isinstance(chosen, Method):
-        prepare_lanes(chosen, problem, inits, Limits().schedule(problem, inits), width=problem.d)
+        prepare_slots(chosen, problem, inits, Limits().run_options(problem, inits), width=problem.d)
         prepare_measure(problem)
 
 
@@ -163,7 +172,7 @@ def _on_all_samples(
     inits: int,
     starts: Iterator[Float[np.ndarray, "n d"]],
     limits: Limits,
-    tell: Callable[[int], None],
+    progress: Callable[[int], None],
     record_H: bool,
 ) -> Solution:
     outcomes: dict[int, Outcome] = {}
@@ -177,9 +186,9 @@ def _on_all_samples(
 
     def finished(outcome: Outcome) -> None:
         outcomes[outcome.key] = outcome
-        tell(1)
+        progress(1)
 
-    run_lanes(method, problem, started(), limits.schedule(problem, inits, keep_H=record_H), finished)
+    run_slots(method, problem, started(), limits.run_options(problem, inits, keep_H=record_H), finished)
     ended = [outcomes[start] for start in range(inits)]
     points = np.stack([outcome.H for outcome in ended])
     at = measure_all(points, problem)
@@ -228,7 +237,7 @@ def _checked_method(method: object) -> Staircase | Method | StochasticProjectedG
     return chosen
 
 
-def _checked_starts(H0: Rows | Stack, problem: Problem, inits: int | None) -> Float[np.ndarray, "s n d"]:
+def _checked_starts(H0: Embedding | Stack, problem: Problem, inits: int | None) -> Float[np.ndarray, "s n d"]:
     """Own starts, feasible."""
     own, shape = real_array("H0", H0, "give a real array (n, d) or (inits, n, d)"), (problem.num_points, problem.d)
     own = own[None] if own.ndim == 2 else own

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 Piece = TypeVar("Piece")
 # Called with the name of the scan, how much of it is done and how much there is.
-Tell = Callable[[str, float, float], None]
+ProgressCallback = Callable[[str, float, float], None]
 PATIENCE = 1.5  # seconds before a bar appears
 
 
@@ -25,11 +25,11 @@ def followed(
     pieces: Iterable[tuple[Piece, float]],
     what: str,
     total: float,
-    tell: Tell | None = None,
+    progress: ProgressCallback | None = None,
 ) -> None:
     """Do the work on the pieces in turn; each comes with its share of `total`.
 
-    After each `tell` is called; without it a bar with the time that remains is shown on a terminal, once the scan
+    After each `progress` is called; without it a bar with the time that remains is shown on a terminal, once the scan
     has lasted PATIENCE. Raises Stopped, a KeyboardInterrupt that says how far it came, for Ctrl-C.
     """
     done, began = 0.0, time.monotonic()
@@ -38,8 +38,8 @@ def followed(
         for piece, share in pieces:
             work(piece)
             done += share
-            if tell is not None:
-                tell(what, done, total)
+            if progress is not None:
+                progress(what, done, total)
             elif bar is not None:
                 bar.update(bar.task_ids[0], completed=done)
             elif sys.stderr.isatty() and time.monotonic() - began > PATIENCE:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.descent.method import COLUMNS, Record
-from solvers.descent.stopping import STATIONARY, Status
 from solvers.files import sealed, unsealed, write_atomically
+from solvers.loop.method import COLUMNS, Record
+from solvers.loop.stopping import STATIONARY, Status
 from ufm.display import Readable, Summary, between, cosines_of_class_means, counted
 from ufm.errors import InvalidInput
-from ufm.loss import loss_bound
 from ufm.losses import Loss
-from ufm.orbits import SharedRows
-from ufm.problem import Problem
-from ufm.settings import in_own_settings
+from ufm.model.evaluation import loss_bound
+from ufm.model.orbits import SharedRows
+from ufm.model.problem import Problem
+from ufm.settings import in_fixed_settings
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,7 +51,7 @@ class Solution(Readable):
     - status: what stopped each start.
     - excess: loss minus the bound of Theorems 1 and 2, exact objective, at H; like the loss a sum over batches and
       active anchors at the problem's tau (theory, 1.1).
-    - residual: largest `solvers.descent.stopping.stationarity` over samples, at H.
+    - residual: largest `solvers.loop.stopping.stationarity` over samples, at H.
     - iterations: steps of each start, those of its collapse onto the orbits counted.
     - lifts: how often each start was lifted, compressed or glued by the staircase.
     - moved: how far a sample was moved, at most, when its orbit was replaced by its mean; of those that the loss
@@ -110,7 +110,7 @@ class Solution(Readable):
         }
         return Summary(f"Solution: {inits} start{'s' * (inits > 1)}", lines, self.gram(self.best))
 
-    @in_own_settings
+    @in_fixed_settings
     def to_xarray(self) -> xr.Dataset:
         """All of it as a dataset: dimensions init, row, coordinate, sample, record (histories, last line repeated)."""
         import xarray as xr
@@ -151,7 +151,7 @@ class Solution(Readable):
             "n": problem.num_samples,
             "inits": len(self.status),
             "loss_bound": float(loss_bound(problem)),
-            "loss": json.dumps(problem.loss.described()),
+            "loss": json.dumps(problem.loss.to_dict()),
             "views": problem.views,
             "seconds_compile": self.timings.compile,
             "seconds_solve": self.timings.solve,
@@ -164,7 +164,7 @@ class Solution(Readable):
         write_atomically(Path(path), sealed(content))
 
     @classmethod
-    @in_own_settings
+    @in_fixed_settings
     def load(cls, path: str | Path) -> Solution:
         """Read what `save` wrote. Raises InvalidInput if it is not a solution, or not as it was written."""
         import xarray as xr

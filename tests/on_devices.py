@@ -6,13 +6,14 @@ import sys
 
 import numpy as np
 from problems import bound, step
+from solvers.groups import groups
 
 import ufm
-from solvers import staircase
-from solvers.descent import lanes, starts
-from solvers.descent.method import COLUMNS
+from solvers.loop import slots
+from solvers.loop.method import COLUMNS
 from solvers.multistart import solve, solve_each
 from solvers.parallel import devices
+from solvers.staircase import staircase
 
 FULL = step(8, 100, 1.0, d=10, n_min=10)
 
@@ -38,19 +39,19 @@ def of_full_batch():
     """Six starts, of which some are lifted and others not: unequal work. Then three with their samples dealt out."""
     solution = solve(FULL, 6, seed=3)
     assert len(set(solution.lifts)) > 1
-    for function in (lanes._advance, starts._collapse):
+    for function in (slots._advance, groups._collapse):
         for executable in function.executables.values():
             assert not exchanges(executable)  # a device waits for no other
-    single = answers(dealt_out(lambda: solve(FULL, 3, seed=3)))
+    single = answers(sharded(lambda: solve(FULL, 3, seed=3)))
     if devices.count() > 1:
-        (together,), (share,) = starts._collapse.executables.values(), starts._collapse_dealt.executables.values()
+        (together,), (share,) = groups._collapse.executables.values(), groups._collapse_sharded.executables.values()
         assert exchanges(share) == {"all-reduce"}  # sums, and never the rows of another device
         # A quarter at a million samples; at four thousand some of it is not of samples.
         assert temporary(share) < 1.6 * temporary(together) / devices.count(), (temporary(share), temporary(together))
     return {**solved([solution]), **single, **of_samples(FULL)}
 
 
-def dealt_out(compute):
+def sharded(compute):
     """With the samples of every start on all devices, if there are several."""
     os.environ[devices.VARIABLE] = "0"
     try:
@@ -92,7 +93,7 @@ def of_samples(problem, count=3):
     Sums of rows in single precision differ from 1e-7 on with the number of devices, as all sums over them do.
     """
     symmetry = ufm.orbits(problem)
-    ended = dealt_out(lambda: starts.collapsed_starts([symmetry.quotient], [symmetry], [1], count, rows_in="float64"))
+    ended = sharded(lambda: groups.collapsed_starts([symmetry.quotient], [symmetry], [1], count, rows_in="float64"))
     points = np.stack([start.points for start in ended])
     told = staircase.measured_throughout(points, ended, symmetry.quotient)[1]
     columns = [(f"samples, history {name}", [getattr(history, name) for history in told]) for name in COLUMNS]

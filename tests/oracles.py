@@ -162,8 +162,8 @@ def evaluation(H, problem):
     rows = mpmath.matrix(np.asarray(H).tolist())
     tau, m = mpmath.mpf(float(problem.tau)), len(labels)
     G, C = rows * rows.T / tau, mpmath.zeros(m)
-    force, cancelling = [mpmath.mpf(0)] * m, [mpmath.mpf(0)] * m
-    losses, shares = [], []
+    gradient_scale, cancelling = [mpmath.mpf(0)] * m, [mpmath.mpf(0)] * m
+    losses, compositions = [], []
     for batch in batch_lists(problem):
         batch = [i for i in batch if times[i] > 0]
         for i in batch:
@@ -177,20 +177,20 @@ def evaluation(H, problem):
             loss = mpmath.log(partition) - mpmath.fsum(pull[j] * G[i, j] for j in batch)
             Z = positives + (sum(others.values()) - positives) * mpmath.exp(-1 / tau)
             losses.append(times[i] * loss)
-            shares.append(times[i] * (loss - mpmath.log(Z)))
+            compositions.append(times[i] * (loss - mpmath.log(Z)))
             for j in batch:
                 c = times[i] * (weights[j] / partition - pull[j]) / tau
                 C[i, j] += c
                 both = times[i] * (weights[j] / partition + pull[j]) / tau
                 for point in (i, j):
-                    force[point] += abs(c)
+                    gradient_scale[point] += abs(c)
                     cancelling[point] += both
     return (
         mpmath.fsum(losses),
-        mpmath.fsum(shares),
-        mpmath.fsum(map(abs, shares)),
+        mpmath.fsum(compositions),
+        mpmath.fsum(map(abs, compositions)),
         (C + C.T) * rows,
-        force,
+        gradient_scale,
         cancelling,
     )
 

@@ -17,7 +17,7 @@ import figures
 import networks
 import solvers
 import ufm
-from solvers.descent.lanes import Limits
+from solvers.loop.slots import Limits
 from ufm import activations, batching, losses, samplers
 
 LABELS = np.repeat(np.arange(3), [4, 3, 2])
@@ -216,7 +216,7 @@ def of_solvers():
             w.problem, H0=w.H, seed=SEED, method=stochastic(transformation=ADAM), max_steps=4
         ),
         "StochasticProjectedGradient.solve": lambda w: stochastic().solve(w.problem, [w.H], SEED, Limits(4)),
-        "StochasticProjectedGradient.walk": lambda w: stochastic().walk(w.problem, [w.H], SEED, Limits(4)),
+        "StochasticProjectedGradient.walk": lambda w: stochastic().run(w.problem, [w.H], SEED, Limits(4)),
         "Suboptimality": lambda w: w.suboptimality,
         "Suboptimality.implied_cosine": lambda w: w.suboptimality.implied_cosine(0, 8),
         "Verification": lambda w: w.verification,
@@ -277,7 +277,7 @@ def of_modules():
             w.H, ufm.Problem(LABELS, 3, TAU, loss=losses.own(row_function, name="own"))
         ),
         "Loss": lambda w: ufm.scl_loss(w.H, ufm.Problem(LABELS, 3, TAU, loss=w.loss)),
-        "Loss.of_description": lambda w: losses.Loss.of_description(w.loss.described()),
+        "Loss.of_description": lambda w: losses.Loss.of_description(w.loss.to_dict()),
         "scl": lambda w: losses.scl(),
         "log_sum_exp": lambda w: losses.log_sum_exp(margins=np.eye(3) / 3, strength=TAU),
         "class_weighted": lambda w: losses.class_weighted([0.1, 0.2, 0.3]),

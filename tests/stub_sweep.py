@@ -14,7 +14,7 @@ import time
 import numpy as np
 import xarray as xr
 
-from experiments.cells import certificate_file
+from experiments.harness.cells import certificate_file
 
 
 class Sweeps:
@@ -98,7 +98,8 @@ def serve():
 
     from matplotlib.figure import Figure
 
-    from experiments import command_line, sweep_imbalance
+    from experiments import sweep_imbalance
+    from experiments.harness import command_line
 
     drawings = sweep_imbalance.KIND.drawings
     for name, drawing in drawings.items():  # those of 40 cells take seconds

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from experiments import command_line
+from experiments.harness import command_line
 
 
 def run(sweep, *arguments):

@@ -16,11 +16,11 @@ from scipy.integrate import solve_ivp
 import networks
 import solvers
 import ufm
-from solvers.certification.floored import floored_relaxation
-from ufm import floors
+from solvers.certification.entry_bound_relaxation import entry_bound_relaxation
 from ufm.activations import ACTIVATIONS, GELU_INFIMUM, SILU_INFIMUM, UFM, UFM_PLUS, activation
-from ufm.local_rate import leaving_time, repulsion
-from ufm.projections import project_floored_ball
+from ufm.model.projections import project_bounded_below
+from ufm.theory import entry_bounds
+from ufm.theory.local_rate import leaving_time, repulsion
 
 LINE = np.linspace(-30, 30, 60_001)
 FEATURES = {  # floors: normalised, cut to the ball
@@ -100,7 +100,7 @@ def by_bisection(y, floor):
     return np.maximum(floor, least * y)
 
 
-projected = jax.jit(project_floored_ball)
+projected = jax.jit(project_bounded_below)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.floats(-1.5, 12), st.sampled_from([0.0, 0.01, 0.17, 0.5, 1.0]))
@@ -121,20 +121,20 @@ def test_projection_against_cvxpy(floor):
     H = np.random.default_rng(3).standard_normal((4, 30)) * np.array([[0.1], [0.5], [1.0], [5.0]])
     X = cp.Variable(H.shape)
     cp.Problem(cp.Minimize(cp.sum_squares(X - H)), [floor <= X, cp.norm(X, 2, axis=1) <= 1]).solve(solver=cp.CLARABEL)
-    found = np.asarray(project_floored_ball(jnp.asarray(H), floor))
+    found = np.asarray(project_bounded_below(jnp.asarray(H), floor))
     np.testing.assert_allclose(found, X.value, atol=1e-4)
     assert ((found - H) ** 2).sum() <= ((X.value - H) ** 2).sum() + 1e-6
 
 
 def test_at_its_ends_it_is_the_projection_of_the_models():
     H = jnp.asarray(np.random.default_rng(4).standard_normal((50, 7)))
-    np.testing.assert_allclose(project_floored_ball(H, 0.0), ufm.project(H, True), atol=1e-15)
-    np.testing.assert_allclose(project_floored_ball(H, -1.0), ufm.project(H, False), atol=1e-15)
+    np.testing.assert_allclose(project_bounded_below(H, 0.0), ufm.project(H, True), atol=1e-15)
+    np.testing.assert_allclose(project_bounded_below(H, -1.0), ufm.project(H, False), atol=1e-15)
 
 
 @pytest.mark.parametrize(("rank", "d"), [(1, 1), (1, 5), (2, 3), (3, 4), (4, 9), (9, 312), (6, 6)])
 def test_flat_frames(rank, d):
-    Q = floors.flat_frame(rank, d)
+    Q = entry_bounds.flat_frame(rank, d)
     np.testing.assert_allclose(Q.T @ Q, np.eye(rank), atol=1e-13)
     if rank < d:
         np.testing.assert_allclose(np.linalg.norm(Q, axis=1), math.sqrt(rank / d), atol=1e-13)
@@ -147,25 +147,25 @@ def test_no_vectors_above_a_floor_are_excluded(seed, k, d, depth):
     x = np.stack([by_bisection(3 * rng.standard_normal(d), -depth) for _ in range(k)])
     G = x @ x.T
     pairs = G[~np.eye(k, dtype=bool)]
-    assert pairs.mean() >= floors.balanced_cosine(k, d, -depth) - 1e-12
+    assert pairs.mean() >= entry_bounds.balanced_cosine(k, d, -depth) - 1e-12
     if np.diagonal(G).min() > 1 - 1e-12:
         np.fill_diagonal(G, 1.0)
-        assert floors.necessary_dimension(G, -depth) <= d
+        assert entry_bounds.necessary_dimension(G, -depth) <= d
 
 
 @pytest.mark.parametrize("k", [2, 3, 4, 7])
 def test_equal_classes(k):
     """Bounds meet: the code attains the mean cosine, and the simplex fits from where theory says."""
     simplex = (k * np.eye(k) - 1) / (k - 1)
-    needed = floors.necessary_dimension(simplex, GELU_INFIMUM)
+    needed = entry_bounds.necessary_dimension(simplex, GELU_INFIMUM)
     assert needed == math.ceil(1 / ((k - 1) * GELU_INFIMUM**2))
-    assert floors.sufficient_dimension(k - 1, GELU_INFIMUM) >= needed
+    assert entry_bounds.sufficient_dimension(k - 1, GELU_INFIMUM) >= needed
     for d in range(k, 60, k):
-        code = floors.balanced_code(k, d, GELU_INFIMUM)
+        code = entry_bounds.balanced_code(k, d, GELU_INFIMUM)
         G = code @ code.T
         assert code.min() >= GELU_INFIMUM - 1e-16
         np.testing.assert_allclose(np.diagonal(G), 1, atol=1e-13)
-        off = floors.balanced_cosine(k, d, GELU_INFIMUM)
+        off = entry_bounds.balanced_cosine(k, d, GELU_INFIMUM)
         np.testing.assert_allclose(G[~np.eye(k, dtype=bool)], off, atol=1e-13)
         if d < needed:
             assert off > -1 / (k - 1) + 1e-6
@@ -173,24 +173,24 @@ def test_equal_classes(k):
 
 def test_the_relaxation_that_knows_d_is_the_closed_form_for_equal_classes():
     problem = ufm.Problem(range(3), 9, nonneg=False, multiplicity=[4, 4, 4])
-    values = floored_relaxation(problem, GELU_INFIMUM, [3, 6, 20])
+    values = entry_bound_relaxation(problem, GELU_INFIMUM, [3, 6, 20])
     for value, d in zip(values, (3, 6, 20), strict=True):
-        g = floors.balanced_cosine(3, d, GELU_INFIMUM)
+        g = entry_bounds.balanced_cosine(3, d, GELU_INFIMUM)
         exact = 12 * (math.log(3 + 8 * math.exp(g - 1)) - math.log(3 + 8 * math.exp(-1)))
         assert value == pytest.approx(exact, abs=1e-6)
     with pytest.raises(ufm.InvalidInput, match="problem"):
-        floored_relaxation(ufm.Problem(range(3), 9, nonneg=False), GELU_INFIMUM, [3])
+        entry_bound_relaxation(ufm.Problem(range(3), 9, nonneg=False), GELU_INFIMUM, [3])
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: floors.sufficient_dimension(0, -0.1),
-        lambda: floors.sufficient_dimension(3, 0.0),
-        lambda: floors.sufficient_dimension(3, -2.0),
-        lambda: floors.flat_frame(4, 3),
-        lambda: floors.balanced_code(3, 4, -0.1),
-        lambda: floors.balanced_cosine(1, 4, -0.1),
+        lambda: entry_bounds.sufficient_dimension(0, -0.1),
+        lambda: entry_bounds.sufficient_dimension(3, 0.0),
+        lambda: entry_bounds.sufficient_dimension(3, -2.0),
+        lambda: entry_bounds.flat_frame(4, 3),
+        lambda: entry_bounds.balanced_code(3, 4, -0.1),
+        lambda: entry_bounds.balanced_cosine(1, 4, -0.1),
         lambda: solvers.Accelerated(floor=0.5),
         lambda: solvers.Activated("swish"),
         lambda: solvers.Activated(scale=0.0),
@@ -248,7 +248,7 @@ def test_the_floor_costs_what_theory_says():
     """Two classes, four coordinates: the code of theory, 4.20 (c), is the minimiser, and descent finds its loss."""
     problem = collapsed([5, 5], 4)
     solution = solvers.solve(problem, 8, method=solvers.Accelerated(floor=GELU_INFIMUM), max_steps=2000)
-    code = float(ufm.excess(floors.balanced_code(2, 4, GELU_INFIMUM), problem))
+    code = float(ufm.excess(entry_bounds.balanced_code(2, 4, GELU_INFIMUM), problem))
     assert solution.excess.min() == pytest.approx(code, abs=1e-9)
     assert solution.H.min() >= GELU_INFIMUM
 
@@ -257,26 +257,26 @@ def test_repulsion_is_the_gradient_at_a_frame():
     problem = ufm.Problem.from_class_sizes([6, 3, 2], 3, 0.4)
     frame = jnp.eye(3)[problem.labels]
     gradient = np.asarray(jax.grad(ufm.scl_loss)(frame, problem))
-    force = np.asarray(repulsion(problem))
+    gradient_scale = np.asarray(repulsion(problem))
     for sample, label in enumerate(np.asarray(problem.labels)):
         off = np.arange(3) != label
-        np.testing.assert_allclose(gradient[sample][off], force[label][off], rtol=1e-12)
+        np.testing.assert_allclose(gradient[sample][off], gradient_scale[label][off], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("slope", "angle"), [(0.01, 0.001), (0.01, 0.1), (0.1, 0.1), (0.5, 0.05)])
 def test_the_time_to_leave_against_the_flow(slope, angle):
     """Theory, 5.22 (a) and (b): the flow under a constant force, integrated in z, and its two ends."""
-    force = np.array([0.0, -0.3, -0.4])
+    gradient_scale = np.array([0.0, -0.3, -0.4])
 
     def flow(_, z):
         x = np.where(z > 0, z, slope * z)
         norm = np.linalg.norm(x)
         h = x / norm
-        return np.where(z > 0, 1.0, slope) * (force - h * (h @ force)) / norm
+        return np.where(z > 0, 1.0, slope) * (gradient_scale - h * (h @ gradient_scale)) / norm
 
     def left(_, z):
         x = np.where(z > 0, z, slope * z)
-        return x @ force / 0.5 - math.sin(math.atan(angle)) * np.linalg.norm(x)
+        return x @ gradient_scale / 0.5 - math.sin(math.atan(angle)) * np.linalg.norm(x)
 
     left.terminal = True
     longest = 10 * math.pi / (4 * slope * 0.5) + 10 * angle / (slope**2 * 0.5)

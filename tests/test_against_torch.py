@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import ufm
-from experiments import throughput
+from experiments.measurements import throughput
 from networks.architectures import DenseLayer, ResidualBlock
 from networks.layers import BatchNorm, Conv, Moments, Norms
-from ufm.loss import batch_gradient
+from ufm.model.evaluation import batch_gradient
 
 CLOSE = 1e-5
 torch.set_num_threads(1)

@@ -11,15 +11,16 @@ import pytest
 
 import solvers
 import ufm
-from experiments import command_line, sweep_batching, sweep_imbalance
-from solvers.descent.accelerated import Accelerated
-from solvers.descent.projected_gradient import ProjectedGradient
+from experiments import sweep_batching, sweep_imbalance
+from experiments.harness import command_line
+from solvers.methods.accelerated import Accelerated
+from solvers.methods.projected_gradient import ProjectedGradient
 from solvers.multistart import solve_each
 
 NAN = float("nan")
 PROBLEM = ufm.Problem([0, 0, 1, 1], 3, 1.0)
 H = np.eye(3)[[0, 0, 1, 1]]
-ROWS = [
+ANCHOR_LOSSES = [
     H[:2],
     H[0],
     H[:, :2],
@@ -34,8 +35,12 @@ ROWS = [
 ]
 
 BAD = [
-    *[("H", partial(function, bad, PROBLEM)) for function in (ufm.excess, ufm.scl_loss) for bad in ROWS],
-    *[("H", partial(function, bad, PROBLEM)) for function in (solvers.verify, solvers.certify) for bad in ROWS],
+    *[("H", partial(function, bad, PROBLEM)) for function in (ufm.excess, ufm.scl_loss) for bad in ANCHOR_LOSSES],
+    *[
+        ("H", partial(function, bad, PROBLEM))
+        for function in (solvers.verify, solvers.certify)
+        for bad in ANCHOR_LOSSES
+    ],
     ("H", partial(solvers.certify, H * NAN, PROBLEM)),
     *[("problem", partial(function, H, [0, 0, 1, 1])) for function in (ufm.excess, ufm.scl_loss)],
     *[("problem", partial(function, H, None)) for function in (solvers.verify, solvers.certify)],
@@ -67,7 +72,7 @@ BAD = [
         for bad in (-1.0, NAN, "1e-9", None, True, 1.0, float("inf"))
     ],
     *[("memory", partial(solvers.QuasiNewton, memory=bad)) for bad in (0, -3, 1.5, True, 10**9, None)],
-    *[("settled", partial(solvers.Accelerated, settled=bad)) for bad in (-1.0, NAN, "x", None)],
+    *[("settled", partial(solvers.Accelerated, early_exit=bad)) for bad in (-1.0, NAN, "x", None)],
     *[("longest", partial(solvers.Accelerated, longest=bad)) for bad in (-1.0, 0, NAN, float("inf"), "4")],
     ("transformation", partial(ProjectedGradient, lambda: 1 / 0)),
     ("progress", partial(solvers.solve, PROBLEM, progress=5)),

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import sweeps
 
-from experiments import benchmark, command_line, peers
-from experiments.store import Store
+from experiments import benchmark
+from experiments.harness import command_line
+from experiments.harness.store import Store
+from experiments.measurements import peers
 
 ASKED = ["--R", "2", "3", "--k", "3", "--n-min", "2", "--d", "4", "--growth", "2", "3", "--stochastic", "2", "3"]
 

@@ -131,13 +131,13 @@ SMALL = """## 1. A chapter
 
 **Proof.** Clear. ∎
 
-**Used by.** `ufm.loss.excess`
+**Used by.** `ufm.model.evaluation.excess`
 
 ### 1.2 Without a proof
 
 **Statement.** True?
 
-**Used by.** `ufm.loss.excess`
+**Used by.** `ufm.model.evaluation.excess`
 
 ### 1.3 Moved elsewhere
 """
@@ -168,6 +168,8 @@ def test_a_planted_fault_in_a_table_is_found():
     assert len(bad_citations(table_citations(table), SMALL)) == 2
 
 
-@pytest.mark.parametrize("name", ["ufm.loss.no_such", "ufm.no_such.excess", "solvers.descent.escape.Climb.no_such"])
+@pytest.mark.parametrize(
+    "name", ["ufm.model.evaluation.no_such", "ufm.no_such.excess", "solvers.staircase.escape.Climb.no_such"]
+)
 def test_a_name_that_does_not_exist_is_found(name):
     assert not exists(name)

@@ -16,10 +16,12 @@ from scipy.optimize import minimize
 
 import ufm
 from solvers.certification.balls import balls, downwards, is_positive_definite, precision, upwards
+from solvers.certification.candidates import OrbitLoss
 from solvers.certification.certificate import Certificate, Proof
 from solvers.certification.certifier import Certifier, certify
-from solvers.certification.constraints import weakest_pair
-from solvers.certification.lower_bounds import (
+from solvers.certification.consequences import implied
+from solvers.certification.constraints import smallest_pair_weight
+from solvers.certification.dual_bounds import (
     MatrixDual,
     elementary_bound,
     frame_loss,
@@ -30,9 +32,7 @@ from solvers.certification.lower_bounds import (
     sums_over_orbits,
 )
 from solvers.certification.orbit_problem import OrbitProblem, Point, loss, loss_and_gradient, orthogonal_frame
-from solvers.certification.polish import OrbitLoss
-from solvers.certification.stability import implied
-from solvers.verification import verify
+from solvers.certification.verification import verify
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -299,7 +299,7 @@ def one_negative_trial(kind, exponent, nonneg, seed):
         assert np.linalg.norm(H - H_certified / np.maximum(scale, 1)[:, None], axis=1).max() < 1e-6 + 1e-12
         best = exact_loss(asked.better.rows[ufm.orbits(problem).index] * (1 + 1e-8), problem)
         with ctx.workprec(precision(tau)):
-            margin = certificate.tolerance * float(weakest_pair(asked.problem))
+            margin = certificate.tolerance * float(smallest_pair_weight(asked.problem))
         assert exact_loss(H_certified, problem) - best <= margin * (1 + 1e-9)
         assert certificate.moved <= 1e-6
     return certificate.status

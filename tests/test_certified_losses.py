@@ -16,12 +16,12 @@ from test_mutants import DIGITS, FORGERIES, assert_true, consistent
 
 import solvers
 import ufm
-from experiments.losses import NAMES, loss_of
-from solvers import check
+from experiments.harness.loss_names import NAMES, loss_of
 from solvers.certification.certificate import Certificate
 from solvers.certification.certifier import Certifier
-from solvers.checking.reading import Refusal
 from ufm import losses
+from ufm_check import check
+from ufm_check.reading import Refusal
 
 LABELS = [0] * 6 + [1] * 3 + [2] * 2
 FAMILY = [[0, 1, 2, 6, 7], [2, 3, 4, 7, 8, 10], [0, 1, 2], [3, 4], [5, 6, 9, 10], [1, 3, 6, 8]]
@@ -188,7 +188,7 @@ def test_batches_of_one_class_are_free_where_the_loss_says_so(name, tmp_path):
     assert str(proof.status) == "certified"
     assert outcome(proof.serialised(), tmp_path) == PROVED
     content = content_of(proof)
-    content["problem"]["loss"] = losses.scl().described()
+    content["problem"]["loss"] = losses.scl().to_dict()
     assert outcome(json.dumps(sign(content)), tmp_path) == NOT_PROVED
 
 
@@ -200,7 +200,7 @@ def test_the_sigmoid_glues_pairs_of_one_class(tmp_path):
     assert outcome(proof.serialised(), tmp_path) == PROVED
     content = content_of(proof)
     for other in (losses.scl(), losses.decoupled(), losses.supcon_in()):
-        content["problem"]["loss"] = other.described()
+        content["problem"]["loss"] = other.to_dict()
         assert outcome(json.dumps(sign(content)), tmp_path) == NOT_PROVED
 
 
@@ -253,10 +253,10 @@ def tampered(rng, loss):
     elif kind == 3 and numbers:
         del loss[str(rng.choice(numbers))]
     elif kind == 4:
-        other = LOSSES[list(LOSSES)[rng.integers(len(LOSSES))]](rng, 3).described()
+        other = LOSSES[list(LOSSES)[rng.integers(len(LOSSES))]](rng, 3).to_dict()
         loss |= {name: value for name, value in other.items() if rng.random() < 0.7}
     else:
-        loss = LOSSES[list(LOSSES)[rng.integers(len(LOSSES))]](rng, 3).described()
+        loss = LOSSES[list(LOSSES)[rng.integers(len(LOSSES))]](rng, 3).to_dict()
     return loss
 
 

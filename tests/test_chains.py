@@ -12,10 +12,10 @@ import pytest
 from flint import ctx
 
 import ufm
-from solvers import check
 from solvers.certification.certificate import Proof
 from solvers.certification.certifier import Certifier
 from solvers.certification.constraints import largest_violation
+from ufm_check import check
 
 PRINTED = re.compile(r"it misses no value that batches fix or tie, in chains too \([^)]*\), by more than (\S+)\.\n")
 
@@ -91,11 +91,11 @@ def family(rng):
             parent.append(first + above if i else -1)
     n = len(labels)
     labels, parent = [*labels, chained, chained + 1], [*parent, -1, -1]
-    alone, glue = rng.random() < 0.4, rng.random() < 0.5
+    alone, merge = rng.random() < 0.4, rng.random() < 0.5
     for i, above in enumerate(parent):
         if above >= 0 and alone and parent[above] >= 0:
             batches.append([parent[above], above, i])
-        elif above >= 0 and (glue or not alone):
+        elif above >= 0 and (merge or not alone):
             others = rng.choice(n + 2, int(rng.random() < 0.3)).tolist()
             batches.append(sorted({above, i, n + int(rng.integers(0, 2)), *others}))
     return labels, batches or [[0, n]], parent

@@ -11,9 +11,8 @@ from flint import ctx
 from test_checker import digest
 
 import ufm
-from solvers import check
 from solvers.certification.certifier import Certifier
-from solvers.checking import bounds, reading
+from ufm_check import bounds, check, reading
 
 # What the checker states, in CPU seconds: on an idle core it is at most half of them; a neighbour on the other thread
 # of the core doubles them. AT_REST: MiB of a process that has checked nothing.
@@ -99,7 +98,7 @@ HOSTILE = {
     "the longest chain in reverse order": (lambda room: in_reverse(27_000 * room), False),
 }
 MEASURED = """import resource, sys
-from solvers.checking import bounds, reading
+from ufm_check import bounds, reading
 from solvers import check
 path, room = sys.argv[1], float(sys.argv[2])
 try:

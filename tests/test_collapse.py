@@ -10,20 +10,20 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import bound, step
+from solvers.groups import collapse as module
+from solvers.groups import groups
+from solvers.groups.collapse import COLLAPSE_TAU, EVERY, LENGTH, MOST_STEPS, arranged
+from solvers.groups.groups import collapsed_starts
+from solvers.groups.random_starts import random_start, random_starts
 
 import solvers
 import ufm
-from solvers import staircase
 from solvers.certification.certifier import Certifier
-from solvers.descent import collapse as module
-from solvers.descent import starts
-from solvers.descent.collapse import COLLAPSE_TAU, EVERY, LENGTH, MOST_STEPS, arranged
-from solvers.descent.method import COLUMNS
-from solvers.descent.random_starts import random_start, random_starts
-from solvers.descent.starts import collapsed_starts
-from solvers.parallel.compiled import Compiled
-from solvers.staircase import measured_throughout
-from ufm.loss import evaluate
+from solvers.compilation.compiled import Compiled
+from solvers.loop.method import COLUMNS
+from solvers.staircase import staircase
+from solvers.staircase.staircase import measured_throughout
+from ufm.model.evaluation import evaluate
 
 SEED = 3
 KEY = jax.random.key_data(jax.random.key(SEED))
@@ -70,7 +70,7 @@ def in_double_precision(problem, orbits, threshold):
                 float(_metrics(jnp.asarray(H), problem.labels, k=problem.k, multiplicity=problem.multiplicity).beta_nc)
             )
         at = _evaluate(jnp.asarray(U), warm)
-        weight = np.where(at.pair_weight > 0, at.pair_weight, 1.0)
+        weight = np.where(at.preconditioner > 0, at.preconditioner, 1.0)
         shift = LENGTH * np.asarray(at.gradient) / weight[:, None]
         H = np.asarray(ufm.project(jnp.asarray(H - shift[orbits.index]), problem.nonneg))
     raise AssertionError("has not collapsed")
@@ -127,7 +127,7 @@ def test_of_very_many_orbits_the_first_lines_and_the_end_are_told(monkeypatch):
     (whole,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1, threshold=1e-5)
     monkeypatch.setattr(module, "MOST_NOTED", 0)
     monkeypatch.setattr(module, "FEWEST_LINES", 3)
-    monkeypatch.setattr(starts, "_collapse", Compiled(starts.collapse_group))
+    monkeypatch.setattr(groups, "_collapse", Compiled(groups.collapse_group))
     (short,) = collapsed_starts([symmetry.quotient], [symmetry], [0], 1, threshold=1e-5)
     few, all_lines = histories([short, whole], symmetry.quotient)
     assert list(few.iteration) == [0, EVERY, whole.steps]

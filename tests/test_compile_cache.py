@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments import compile_cache
+from experiments.harness import compile_cache
 
 PROGRAM = """
 from experiments import compile_cache
 path = compile_cache.enable()
-from solvers.parallel.compiled import Compiled, compile_seconds
-from solvers.descent.method import begin_lanes
-from solvers.descent.accelerated import Accelerated
+from solvers.compilation.compiled import Compiled, compile_seconds
+from solvers.loop.method import begin_lanes
+from solvers.methods.accelerated import Accelerated
 from ufm import Problem
 import numpy as np
 problem = Problem([0, 0, 1, 1], 2)

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from solvers.parallel import compiled
-from solvers.parallel.compiled import LOG, Compiled, abandon, compile_seconds
+from solvers.compilation import compiled
+from solvers.compilation.compiled import LOG, Compiled, abandon, compile_seconds
 
 
 def scaled(x, *, by):

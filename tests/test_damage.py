@@ -8,9 +8,9 @@ from damage import damages
 
 import solvers
 import ufm
-from experiments.problem_file import read_problem
-from solvers import check
+from experiments.harness.problem_file import read_problem
 from ufm import InvalidInput
+from ufm_check import check
 
 pytestmark = pytest.mark.parametrize("times", [50, pytest.param(2000, marks=pytest.mark.thorough)])
 PROBLEM = ufm.Problem.from_class_sizes([2, 2], d=2, tau=1.0)

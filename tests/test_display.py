@@ -11,8 +11,8 @@ from problems import PROBLEMS, frame, step
 
 import solvers
 import ufm
-from solvers.descent.method import COLUMNS, Record
-from solvers.descent.stopping import Status
+from solvers.loop.method import COLUMNS, Record
+from solvers.loop.stopping import Status
 from solvers.solution import Solution
 from ufm.display import COLD, HOT, MIDDLE, MOST_CELLS, Summary, between, counted, in_runs, page, plain, thumbnail
 

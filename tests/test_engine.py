@@ -11,7 +11,8 @@ import time
 import psutil
 import pytest
 
-from experiments import command_line, engine, sweep_imbalance
+from experiments import sweep_imbalance
+from experiments.harness import command_line, engine
 from ufm import InvalidInput
 
 SMALL = ["--k", "4", "--n-min", "2", "--d", "6", "--inits", "3"]
@@ -24,8 +25,8 @@ def doubled(number, progress):
     return 2 * number
 
 
-def jobs(tell):
-    return [engine.Job(f"job {number}", doubled, {"number": number}, 1, tell) for number in range(4)]
+def jobs(progress):
+    return [engine.Job(f"job {number}", doubled, {"number": number}, 1, progress) for number in range(4)]
 
 
 def test_here():

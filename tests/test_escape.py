@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ufm
-from solvers.descent.batch_graph import BatchGraph, light_cover
-from solvers.descent.lifts import lighter_side
-from solvers.descent.stopping import relative_conflict
-from ufm.loss import evaluate
+from solvers.loop.stopping import relative_gap_contribution
+from solvers.staircase.batch_graph import BatchGraph, light_cover
+from solvers.staircase.lifts import lighter_side
+from ufm.model.evaluation import evaluate
 
 VERTICES = 7
 EDGES = list(combinations(range(VERTICES), 2))
@@ -33,9 +33,9 @@ def test_a_light_cover(edges, weight):
 def moving(problem, axes):
     """Which samples are lifted from where sample i lies on axis axes[i]."""
     H = np.eye(problem.d)[axes]
-    conflict = np.asarray(relative_conflict(evaluate(jnp.asarray(H), problem)))
-    assert (conflict > 0).any()
-    return np.flatnonzero(lighter_side(H, conflict > 1e-10, BatchGraph.of(problem), problem)).tolist()
+    gap_contribution = np.asarray(relative_gap_contribution(evaluate(jnp.asarray(H), problem)))
+    assert (gap_contribution > 0).any()
+    return np.flatnonzero(lighter_side(H, gap_contribution > 1e-10, BatchGraph.of(problem), problem)).tolist()
 
 
 def test_a_stray_sample_is_lifted_not_the_class_that_it_meets():

@@ -13,15 +13,15 @@ from test_checker import NOT_PROVED, PROVED, UNREADABLE, digest
 
 import solvers
 import ufm
-from solvers import check
 from solvers.certification.balls import balls
 from solvers.certification.certifier import Certifier, serialised_samples
+from solvers.certification.consequences import pair_weights
 from solvers.certification.orbit_problem import OrbitProblem, loss_and_gradient
-from solvers.certification.stability import pair_weights
 from solvers.parallel.padding import padded
 from ufm import losses, samplers
-from ufm.expected import standard_error
-from ufm.problem import PADDING
+from ufm.batches.expected_error import standard_error
+from ufm.model.problem import PADDING
+from ufm_check import check
 
 SIZES = (4, 3, 2)
 LOSSES = [
@@ -323,8 +323,8 @@ def stochastic_cosines(sampler, labels, d, tau, nonneg, steps=20_000, starts=4):
         batch, state = sampler.next(state, population)
         inside = batch != PADDING
         problem = ufm.Problem(of[batch], d, tau, nonneg=nonneg, k=k, multiplicity=inside.astype(float))
-        force = jax.grad(ufm.scl_loss)(H[batch], problem)
-        moved = H.at[jnp.where(inside, batch, n)].add(-0.2 / (1.0 + t / 500.0) * force, mode="drop")
+        gradient_scale = jax.grad(ufm.scl_loss)(H[batch], problem)
+        moved = H.at[jnp.where(inside, batch, n)].add(-0.2 / (1.0 + t / 500.0) * gradient_scale, mode="drop")
         H = ufm.project(moved, nonneg=nonneg)
         cosines = means(H) @ means(H).T
         return (H, state, total + jnp.where(t >= steps // 2, cosines, 0.0)), None

@@ -5,7 +5,7 @@ import pytest
 
 import solvers
 import ufm
-from solvers import check
+from ufm_check import check
 
 PAIRS, TRIPLES = [0, 0, 1, 1], [0, 0, 0, 1, 1, 1]
 ONE_CLASS = [[0, 1, 2], [3, 4, 5]]

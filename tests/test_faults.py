@@ -11,7 +11,7 @@ import time
 import pytest
 from stub_sweep import Sweeps
 
-from experiments.store import Store
+from experiments.harness.store import Store
 
 pytestmark = pytest.mark.thorough
 

@@ -16,13 +16,14 @@ import figures
 import solvers
 import ufm
 from experiments import benchmark as benchmarks
-from experiments import command_line, gallery
-from experiments.cells import Cell
-from experiments.drawing import Drawing
-from experiments.gallery_batches import graphs_cell
-from experiments.gallery_cells import basin_cell
-from experiments.gallery_table import FIGURES
-from experiments.store import Store
+from experiments import gallery
+from experiments.gallery_figures.batches import graphs_cell
+from experiments.gallery_figures.cells import basin_cell
+from experiments.gallery_figures.table import FIGURES
+from experiments.harness import command_line
+from experiments.harness.cells import Cell
+from experiments.harness.drawing import Drawing
+from experiments.harness.store import Store
 from figures import (
     activation_ends,
     activations,

@@ -13,13 +13,16 @@ import xarray as xr
 
 import solvers
 import ufm
-from experiments import batching_report, imbalance_report, sweep_batching, sweep_imbalance
-from solvers import measurement, verification
-from solvers.descent.projected_gradient import ProjectedGradient
-from solvers.descent.stopping import relative_conflict, stationarity
+from experiments import sweep_batching, sweep_imbalance
+from experiments.reports import batching as batching_report
+from experiments.reports import imbalance as imbalance_report
+from solvers import measurement
+from solvers.certification import verification
+from solvers.certification.verification import STATIONARY, Verdict
+from solvers.loop.stopping import relative_gap_contribution, stationarity
+from solvers.methods.projected_gradient import ProjectedGradient
 from solvers.parallel.padding import padded
-from solvers.verification import STATIONARY, Verdict
-from ufm.loss import Evaluation, evaluate
+from ufm.model.evaluation import Evaluation, evaluate
 
 FAMILIES = ("full", "any", "singletons", "one class", "repeated", "partition", "wide")
 POINTS = ("sphere", "ball", "zeros", "duplicates", "collapsed", "frame", "near", "antipodal", "one direction")
@@ -78,7 +81,7 @@ def random_point(rng, problem):
 def everything(H, problem):
     """All that is computed at a point, in one tree."""
     at = evaluate(H, problem)
-    return at, stationarity(H, at, problem), relative_conflict(at)
+    return at, stationarity(H, at, problem), relative_gap_contribution(at)
 
 
 def finite(tree):
@@ -126,7 +129,7 @@ def test_every_number_is_right(count, monkeypatch):
     """Relative to what adds up: of the excess the sizes of the anchors' shares (on UFM+ they are the shares, and
     add up to it), of a row's gradient the forces on it, and rounding of the attraction and repulsion they are left of.
     """
-    monkeypatch.setattr(ufm.loss, "BLOCK_ENTRIES", 1)  # blocks of 32 anchors
+    monkeypatch.setattr(ufm.model.evaluation, "BLOCK_ENTRIES", 1)  # blocks of 32 anchors
     rng = np.random.default_rng(2)
     within = eqx.filter_jit(lambda H, problem: evaluate(H, problem))
     with mpmath.workdps(170):  # e^{-1/tau} at tau = 0.01, beside 1, in 50 digits, and squared
@@ -135,13 +138,13 @@ def test_every_number_is_right(count, monkeypatch):
             H = random_point(rng, problem)
             wide = padded(problem, (40, 12, 44))
             at = within(jnp.asarray(np.pad(H, ((0, 40 - len(H)), (0, 0)))), wide)
-            loss, excess, shares, gradient, force, cancelling = oracles.evaluation(H, problem)
+            loss, excess, compositions, gradient, gradient_scale, cancelling = oracles.evaluation(H, problem)
             rounding = mpmath.mpf(10) ** -150 * (1 + abs(loss))  # of the oracle, where the truth is 0
             assert abs(mpmath.mpf(float(at.loss)) - loss) <= 1e-10 * abs(loss) + rounding, number
-            assert abs(mpmath.mpf(float(at.excess)) - excess) <= 1e-10 * shares + rounding, number
+            assert abs(mpmath.mpf(float(at.excess)) - excess) <= 1e-10 * compositions + rounding, number
             for i, row in enumerate(np.asarray(at.gradient)[: len(H)].tolist()):
                 error = mpmath.norm([mpmath.mpf(x) - gradient[i, c] for c, x in enumerate(row)])
-                assert error <= 1e-10 * force[i] + 1e-15 * cancelling[i] + rounding, (number, i)
+                assert error <= 1e-10 * gradient_scale[i] + 1e-15 * cancelling[i] + rounding, (number, i)
 
 
 NOTHING = Evaluation(*[jnp.zeros(())] * 2, jnp.zeros((3, 2)), *[jnp.ones(3)] * 4)
@@ -153,8 +156,8 @@ def test_what_is_not_finite_is_neither_stationary_nor_without_conflict(field, ba
     problem = ufm.Problem([0, 0, 1], 2, 1.0)
     at = NOTHING._replace(**{field: getattr(NOTHING, field).at[1].set(bad)})
     residual = np.asarray(stationarity(jnp.asarray(np.eye(3, 2)), at, problem))
-    conflict = np.asarray(relative_conflict(at))
-    seen = conflict if field == "conflict" else residual
+    gap_contribution = np.asarray(relative_gap_contribution(at))
+    seen = gap_contribution if field == "conflict" else residual
     assert not seen[1] <= STATIONARY
     assert np.isfinite(seen[[0, 2]]).all()
 

@@ -7,7 +7,7 @@ import pytest
 
 import ufm
 from ufm import losses, samplers
-from ufm.forcing import batches_until_forced, expected_obstructions, forcing_family
+from ufm.theory.forcing import batches_until_forced, expected_obstructions, forcing_family
 
 SAMPLERS = [
     samplers.uniform(2),
@@ -58,7 +58,7 @@ def check_family(sampler, labels, loss):
         assert (short.class_cross == long.class_cross).all()
         assert short.plain_claims_unique == long.plain_claims_unique
         # Batches that pay nothing, of one class for a loss without positives below, are in the paper's graph alone.
-        if loss.ties_alone or loss.glues_alone or any(len(set(labels[row[row >= 0]].tolist())) > 1 for row in drawn):
+        if loss.ties_alone or loss.merges_alone or any(len(set(labels[row[row >= 0]].tolist())) > 1 for row in drawn):
             assert (short.plain_cross == long.plain_cross).all()
             assert same_partition(short.plain_component, long.plain_component)
         assert found.unique == expected.unique, (found.reason, expected.reason)
@@ -200,8 +200,8 @@ def test_limits():
 
 
 def test_epochs_and_batches_agree_with_reshuffling():
-    """The same prediction as ufm.reshuffling, in batches."""
-    from ufm.reshuffling import epochs_until_unique
+    """The same prediction as ufm.theory.reshuffling, in batches."""
+    from ufm.theory.reshuffling import epochs_until_unique
 
     sizes = (16, 16, 16, 4, 4)
     assert batches_until_forced(sizes, samplers.reshuffled(8)) == pytest.approx(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ufm
-from ufm.geometry import between
+from ufm.model.geometry import between
 
 compiled = jax.jit(ufm.geometry_metrics, static_argnames="k")
 

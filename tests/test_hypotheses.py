@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import solvers
 import ufm
-from solvers.certification.constraints import weakest
+from solvers.certification.constraints import smallest_weight
 from solvers.certification.orbit_problem import loss_and_gradient
-from solvers.verification import Verdict
+from solvers.certification.verification import Verdict
 from tests import families, oracles
 from tests.problems import reduced
 
@@ -86,7 +86,7 @@ def test_tied_values_without_a_common_anchor_are_bounded_by_the_root_of_two():
     delta = 0.0066
     problem, H = two_orbits([0.5 + delta, 0.5 - delta, 1.0])
     labels, batches = np.asarray(problem.labels).tolist(), oracles.batch_lists(problem)
-    eta = excess(H, labels, batches) / float(weakest(reduced(problem)))
+    eta = excess(H, labels, batches) / float(smallest_weight(reduced(problem)))
     aa, ab, bb = (0.5 + delta) ** 2, 0.25 - delta**2, (0.5 - delta) ** 2
     assert max(aa - ab, ab - bb) < eta**0.5 < aa - bb < (2 * eta) ** 0.5
 
@@ -102,8 +102,8 @@ def test_tied_values_of_orbits(seed):
     rows = np.abs(rng.normal(size=(len(sizes), 3)))
     rows *= rng.uniform(0, 1, (len(sizes), 1)) / np.linalg.norm(rows, axis=1, keepdims=True)
     rows = rows[:1] + float(10.0 ** rng.uniform(-3, 0)) * (rows - rows[:1])
-    price = float(weakest(reduced(ufm.Problem([0] * n + [1, 1], 3, tau, batches=batches))))
-    eta = excess(rows[orbit], [0] * n, batches, tau) / price
+    resolution = float(smallest_weight(reduced(ufm.Problem([0] * n + [1, 1], 3, tau, batches=batches))))
+    eta = excess(rows[orbit], [0] * n, batches, tau) / resolution
     values = [float(rows[orbit[i]] @ rows[orbit[j]]) for i, j in oracles.pairs(n)]
     assert eta > 1 or max(values) - min(values) <= (2 * eta + 1e-13) ** 0.5 * (1 + 1e-9)
 

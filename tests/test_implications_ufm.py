@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import ufm
 from solvers.certification.certificate import Certificate, Proof
 from solvers.certification.certifier import Certifier
-from solvers.certification.stability_ufm import implied_ufm
+from solvers.certification.consequences_ufm import implied_ufm
 
 pytestmark = pytest.mark.thorough
 

@@ -10,9 +10,9 @@ import ufm
 from solvers.certification.balls import precision
 from solvers.certification.certificate import Proof
 from solvers.certification.certifier import SNAP_TOLERANCE, Certifier, certify
-from solvers.certification.lower_bounds import elementary_bound
+from solvers.certification.dual_bounds import elementary_bound
 from solvers.certification.orbit_problem import loss
-from solvers.verification import Verdict, Verifier, verify
+from solvers.certification.verification import Verdict, Verifier, verify
 
 # What a verdict may stand beside. A certificate judges the point at the orbit means: farther than SNAP_TOLERANCE from H
 # it is inconclusive, and the verdict, of H itself, may say more. An infeasible H may lie beside a feasible minimiser.

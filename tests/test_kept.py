@@ -13,17 +13,17 @@ from damage import damages
 
 import ufm
 from solvers import ProjectedGradient, QuasiNewton
+from solvers.compilation import disk_cache
 from solvers.files import unsealed
-from solvers.parallel import kept
-from ufm.loss import evaluate
+from ufm.model.evaluation import evaluate
 
 # LAPACK is called in it, and the process has lowered no such call before.
 PROGRAM = """
 import sys, numpy as np
 from pathlib import Path
 from solvers.parallel import kept
-from solvers.parallel.compiled import Compiled
-from solvers.descent.quasi_newton import _direction
+from solvers.compilation.compiled import Compiled
+from solvers.methods.quasi_newton import _direction
 kept.keep_in(Path(sys.argv[1]))
 rows = np.abs(np.random.default_rng(0).standard_normal((4, 3)))
 moves = np.random.default_rng(1).standard_normal((2, 4, 3))
@@ -35,9 +35,9 @@ print(step.tobytes().hex(), bool(plain), len(list(Path(sys.argv[1]).iterdir())))
 
 @pytest.fixture
 def directory(tmp_path):
-    kept.keep_in(tmp_path)
+    disk_cache.keep_in(tmp_path)
     yield tmp_path
-    kept.keep_in(None)
+    disk_cache.keep_in(None)
 
 
 @pytest.fixture
@@ -54,14 +54,14 @@ def bits(evaluation):
 
 def test_what_is_kept_is_neither_traced_nor_lowered_again(directory, arguments, monkeypatch):
     static = {"with_gradient": True}
-    first = kept.executable(evaluate, *arguments, static)(*arguments[1])
+    first = disk_cache.executable(evaluate, *arguments, static)(*arguments[1])
     plainly = jax.jit(evaluate)(*jax.tree.unflatten(*arguments))
-    monkeypatch.setattr(kept._Lowered, "of", None)
-    again = kept.executable(evaluate, *arguments, static)(*arguments[1])
+    monkeypatch.setattr(disk_cache._Lowered, "of", None)
+    again = disk_cache.executable(evaluate, *arguments, static)(*arguments[1])
     assert bits(first) == bits(again) == bits(plainly)
     assert type(again) is type(plainly)
     with pytest.raises(TypeError):  # another function
-        kept.executable(evaluate, *arguments, {"with_gradient": False})
+        disk_cache.executable(evaluate, *arguments, {"with_gradient": False})
     assert len(list(directory.iterdir())) == 1
 
 
@@ -77,20 +77,20 @@ def test_another_process_calls_lapack(tmp_path):
 
 @pytest.mark.parametrize("kind", ["empty", "text", "truncated", "bit"])
 def test_a_damaged_file_is_written_anew(directory, arguments, kind, caplog):
-    first = kept.executable(evaluate, *arguments, {})(*arguments[1])
+    first = disk_cache.executable(evaluate, *arguments, {})(*arguments[1])
     (path,) = directory.iterdir()
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     damaged = {"empty": b"", "text": b"no pickle", "truncated": content[: len(content) // 2], "bit": content}[kind]
     path.write_bytes(damaged)
-    assert bits(kept.executable(evaluate, *arguments, {})(*arguments[1])) == bits(first)
+    assert bits(disk_cache.executable(evaluate, *arguments, {})(*arguments[1])) == bits(first)
     assert [record.getMessage() for record in caplog.records] == [f"{path}: a kept function, made anew (damaged)"]
-    assert kept._load(path) is not None
+    assert disk_cache._load(path) is not None
 
 
 def test_no_damage_reaches_what_reads_a_function(directory, arguments):
     """Of 2,000 single bits, truncations and zeroed blocks: no seal holds of what is not as it was."""
-    kept.executable(evaluate, *arguments, {})
+    disk_cache.executable(evaluate, *arguments, {})
     (path,) = directory.iterdir()
     content = path.read_bytes()
     for damaged in damages(content, 2000):
@@ -102,7 +102,7 @@ def test_settings_of_jax_are_part_of_the_name(arguments, directory):
     """All of them, as this thread has them: what they change is another function."""
 
     def name():
-        return kept._file_of(evaluate, *arguments, {})
+        return disk_cache._file_of(evaluate, *arguments, {})
 
     names = {name()}
     for setting in (jax.threefry_partitionable(False), jax.default_prng_impl("rbg"), jax.numpy_rank_promotion("warn")):
@@ -118,9 +118,9 @@ def test_settings_of_jax_are_part_of_the_name(arguments, directory):
 
 
 def test_sources_are_part_of_the_name(directory, arguments, monkeypatch):
-    kept.executable(evaluate, *arguments, {})
-    monkeypatch.setattr(kept, "_surroundings", lambda: "other sources")
-    kept.executable(evaluate, *arguments, {})
+    disk_cache.executable(evaluate, *arguments, {})
+    monkeypatch.setattr(disk_cache, "_surroundings", lambda: "other sources")
+    disk_cache.executable(evaluate, *arguments, {})
     assert len(list(directory.iterdir())) == 2
 
 
@@ -135,39 +135,39 @@ class OwnRow:
 
 
 def test_what_names_do_not_tell_is_not_kept(directory, arguments):
-    assert kept._file_of(evaluate, *arguments, {"method": QuasiNewton()}) is not None
-    assert kept._file_of(evaluate, *arguments, {"method": ProjectedGradient(optax.sgd(0.1))}) is None
-    assert kept._file_of(foreign, *arguments, {}) is None
-    kept.executable(foreign, *arguments, {})
+    assert disk_cache._file_of(evaluate, *arguments, {"method": QuasiNewton()}) is not None
+    assert disk_cache._file_of(evaluate, *arguments, {"method": ProjectedGradient(optax.sgd(0.1))}) is None
+    assert disk_cache._file_of(foreign, *arguments, {}) is None
+    disk_cache.executable(foreign, *arguments, {})
     own = ufm.losses.own(OwnRow(), name="linear")
     leaves, structure = jax.tree.flatten((np.eye(2)[[0, 0, 1, 1]], ufm.Problem([0, 0, 1, 1], d=2, loss=own)))
-    assert kept._file_of(evaluate, structure, leaves, {}) is None
+    assert disk_cache._file_of(evaluate, structure, leaves, {}) is None
     assert list(directory.iterdir()) == []
 
 
 def test_where_nothing_can_be_written_nothing_is_kept(arguments, tmp_path):
     (tmp_path / "file").write_text("")
-    kept.keep_in(tmp_path / "file" / "below")
+    disk_cache.keep_in(tmp_path / "file" / "below")
     try:
-        assert bits(kept.executable(evaluate, *arguments, {})(*arguments[1]))
+        assert bits(disk_cache.executable(evaluate, *arguments, {})(*arguments[1]))
     finally:
-        kept.keep_in(None)
+        disk_cache.keep_in(None)
 
 
 def test_options_that_this_xla_does_not_know_are_left_out(arguments, monkeypatch):
     """Any version of jax compiles: known ones are used on CPUs, and what is computed is the same."""
     on_cpu = jax.default_backend() == "cpu"
-    kept._options.cache_clear()
-    assert kept._options(True) == ({**kept.IN_ORDER, **kept.QUICK} if on_cpu else {})
-    assert kept._options(False) == (kept.IN_ORDER if on_cpu else {})
-    monkeypatch.setattr(kept, "IN_ORDER", {"xla_cpu_scheduler_type": "NO_SUCH_TYPE"})
-    monkeypatch.setattr(kept, "QUICK", {"xla_no_such_option": True})
-    kept._options.cache_clear()
+    disk_cache._options.cache_clear()
+    assert disk_cache._options(True) == ({**disk_cache.IN_ORDER, **disk_cache.QUICK} if on_cpu else {})
+    assert disk_cache._options(False) == (disk_cache.IN_ORDER if on_cpu else {})
+    monkeypatch.setattr(disk_cache, "IN_ORDER", {"xla_cpu_scheduler_type": "NO_SUCH_TYPE"})
+    monkeypatch.setattr(disk_cache, "QUICK", {"xla_no_such_option": True})
+    disk_cache._options.cache_clear()
     try:
-        assert kept._options(True) == {}
-        plain = kept.executable(evaluate, *arguments, {})(*arguments[1])
+        assert disk_cache._options(True) == {}
+        plain = disk_cache.executable(evaluate, *arguments, {})(*arguments[1])
     finally:
-        kept._options.cache_clear()
+        disk_cache._options.cache_clear()
     monkeypatch.undo()
-    chosen = kept.executable(evaluate, *arguments, {})(*arguments[1])
+    chosen = disk_cache.executable(evaluate, *arguments, {})(*arguments[1])
     np.testing.assert_allclose(plain.gradient, chosen.gradient, rtol=1e-12, atol=1e-15)

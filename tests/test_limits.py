@@ -7,7 +7,7 @@ from problems import PROBLEMS
 
 import solvers
 import ufm
-from solvers.descent.stopping import Status
+from solvers.loop.stopping import Status
 
 COLD = ufm.Problem(
     np.arange(10) % 2, d=3, tau=0.05, batches=[[4, 9, 6, 0, 5], [3, 4, 1, 6, 0], [8, 0, 7, 1, 9], [3, 8, 1, 2, 0]]
@@ -79,9 +79,9 @@ def test_what_converged_at_another_temperature_is_out_of_steps(monkeypatch):
 
     def newton(*given, max_steps, **named):
         left.append(max_steps)
-        return solvers.descent.newton.newton(*given, max_steps=max_steps, **named)
+        return solvers.methods.newton.newton(*given, max_steps=max_steps, **named)
 
-    monkeypatch.setattr("solvers.staircase.newton", newton)
+    monkeypatch.setattr("solvers.staircase.staircase.newton", newton)
     solvers.solve(problem, inits=1, max_steps=1000)
     solution = solvers.solve(problem, inits=1, max_steps=1000 - left[0])
     assert solution.status == (Status.OUT_OF_STEPS,)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.local_phase import grouped, local_phase
+from experiments.measurements.local_phase import grouped, local_phase
 from ufm import InvalidInput, Problem, long_tail_imbalance, project, scl_loss, step_imbalance
-from ufm.local_rate import attraction, best_tau, contraction, slowest_contraction
+from ufm.theory.local_rate import attraction, best_tau, contraction, slowest_contraction
 
 
 @pytest.mark.few(1)

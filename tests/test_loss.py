@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ufm
-import ufm.loss
-from ufm.loss import evaluate, norm_deficit
-from ufm.rows import phi
+import ufm.model.evaluation
+from ufm.model.anchor_losses import phi
+from ufm.model.evaluation import evaluate, norm_deficit
 
 TAUS = [0.05, 0.1, 0.5, 1.0, 5.0]
 KINDS = ["ufm+", "ufm", "zeros", "duplicates", "near"]
@@ -150,7 +150,7 @@ def test_pair_weight_against_a_dense_oracle(kind, tau):
     problem, H = case(2, kind, tau)
     C = np.abs(oracles.gram_gradient(H, LABELS, tau, oracles.batch_lists(problem)[:1]))
     alone = ufm.Problem(LABELS, D, tau, oracles.batch_lists(problem)[:1])
-    np.testing.assert_allclose(evaluate_jit(H, alone).pair_weight, C.sum(0) + C.sum(1), rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(evaluate_jit(H, alone).preconditioner, C.sum(0) + C.sum(1), rtol=1e-9, atol=1e-13)
 
 
 def test_pair_weight_adds_up_over_batches():
@@ -165,7 +165,7 @@ def test_pair_weight_adds_up_over_batches():
             inside[np.ix_(batch, batch)] = (1 - np.eye(len(batch))) * 2 / others
             curvature = (inside + 0.5 * C) * 2 * (1 - np.asarray(H) @ np.asarray(H).T) / 0.25
             dense += curvature.sum(0) + curvature.sum(1)
-    np.testing.assert_allclose(evaluate_jit(H, problem).pair_weight, dense, rtol=1e-11)
+    np.testing.assert_allclose(evaluate_jit(H, problem).preconditioner, dense, rtol=1e-11)
 
 
 @pytest.mark.parametrize("tau", TAUS)
@@ -209,9 +209,9 @@ def test_padding_changes_nothing(tau):
     np.testing.assert_allclose(beside.excess, at.excess, rtol=1e-12)
     np.testing.assert_allclose(ufm.loss_bound(padded), ufm.loss_bound(plain), rtol=1e-14)
     np.testing.assert_allclose(beside.gradient[:5], at.gradient, rtol=1e-11, atol=1e-13)
-    np.testing.assert_allclose(beside.pair_weight[:5], at.pair_weight, rtol=1e-11)
+    np.testing.assert_allclose(beside.preconditioner[:5], at.preconditioner, rtol=1e-11)
     assert not np.any(beside.gradient[5:])
-    assert not np.any(beside.pair_weight[5:])
+    assert not np.any(beside.preconditioner[5:])
 
 
 @pytest.mark.parametrize("tau", [0.01, 0.05, 1.0, 1e4])
@@ -264,7 +264,7 @@ def test_blocks_do_not_change_the_answer(monkeypatch, entries):
     problem = ufm.Problem(labels, 3, 0.5, batches)
     H = jnp.asarray(oracles.random_rows(rng, "ufm+", labels, 3))
     whole = evaluate_jit(H, problem)
-    monkeypatch.setattr(ufm.loss, "BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(ufm.model.evaluation, "BLOCK_ENTRIES", entries)
     blocked = evaluate(H, problem)  # not compiled before: the size of blocks is read at tracing
     for name, one, other in zip(whole._fields, whole, blocked, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-11, atol=1e-12, err_msg=name)
@@ -277,7 +277,7 @@ def test_without_gradient_the_values_are_the_same():
     np.testing.assert_allclose(short.loss, at.loss, rtol=1e-14)
     np.testing.assert_allclose(short.excess, at.excess, rtol=1e-13)
     assert not np.any(short.gradient)
-    assert not np.any(short.pair_weight)
+    assert not np.any(short.preconditioner)
 
 
 def test_jit_and_vmap_over_starts_temperatures_and_batches():

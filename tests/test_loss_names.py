@@ -9,8 +9,8 @@ import sweeps
 import xarray as xr
 
 from experiments import sweep_batching, sweep_imbalance
-from experiments.losses import NAMES, in_names, loss_of
-from experiments.problem_file import read_problem
+from experiments.harness.loss_names import NAMES, in_names, loss_of
+from experiments.harness.problem_file import read_problem
 from solvers.certification.certificate import Certificate
 from ufm import InvalidInput, losses
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import ufm
 from solvers.parallel.padding import padded
 from ufm import losses
-from ufm.local_rate import attraction
-from ufm.loss import evaluate
+from ufm.model.evaluation import evaluate
+from ufm.theory.local_rate import attraction
 
 # One shape for all: 9 points, 5 batches of 9 slots, rows in R^9 (so that they may be orthonormal).
 K, D = 3, 9
@@ -147,9 +147,9 @@ def test_pair_weights_and_conflict_are_those_of_the_derivatives(name):
     alike = np.equal.outer(LABELS, LABELS)
     assert (C[alike] <= 0).all()
     assert (C[~alike] >= 0).all()
-    np.testing.assert_allclose(at.pair_weight, np.abs(C).sum(axis=1), rtol=1e-11, atol=1e-300)
+    np.testing.assert_allclose(at.preconditioner, np.abs(C).sum(axis=1), rtol=1e-11, atol=1e-300)
     # At these rows all cosines are 0 and all deficits of pairs 1.
-    np.testing.assert_allclose(at.conflict, 0.5 * np.where(alike, -C, 0).sum(axis=1), rtol=1e-11, atol=1e-300)
+    np.testing.assert_allclose(at.gap_contribution, 0.5 * np.where(alike, -C, 0).sum(axis=1), rtol=1e-11, atol=1e-300)
 
 
 def test_special_cases_are_plain_scl():
@@ -195,7 +195,7 @@ def test_new_numbers_of_a_loss_do_not_recompile():
 @given(st.integers(0, 10**6), st.sampled_from(list(LOSSES)))
 def test_a_loss_is_its_description(seed, name):
     loss = LOSSES[name](np.random.default_rng(seed), K)
-    again = losses.Loss.of_description(json.loads(json.dumps(loss.described())))
+    again = losses.Loss.of_description(json.loads(json.dumps(loss.to_dict())))
     assert again == loss
     assert hash(again) == hash(loss)
     assert loss != losses.log_sum_exp(weights=[1.0, 2.0, 3.0])
@@ -204,7 +204,7 @@ def test_a_loss_is_its_description(seed, name):
     assert (loss.name in repr(ufm.Problem(LABELS, D, loss=loss))) == (not loss.is_plain)
 
 
-DESCRIBED = losses.sigmoid(2.0, -1.0).described()
+DESCRIBED = losses.sigmoid(2.0, -1.0).to_dict()
 NOT_DESCRIPTIONS = [
     {},
     {**DESCRIBED, "kind": "log-sum-exp"},
@@ -217,8 +217,8 @@ NOT_DESCRIPTIONS = [
     {**DESCRIBED, "scale": "inf"},
     {**DESCRIBED, "bias": "-inf"},
     {name: value for name, value in DESCRIBED.items() if name != "bias"},
-    losses.decoupled().described() | {"weights": ["0x0p+0"] * 3},
-    losses.decoupled().described() | {"margins": ["0x0p+0"] * 3},
+    losses.decoupled().to_dict() | {"weights": ["0x0p+0"] * 3},
+    losses.decoupled().to_dict() | {"margins": ["0x0p+0"] * 3},
 ]
 
 

@@ -17,12 +17,11 @@ from test_checker import EVERYWHERE, sign, spoil
 from test_ties import true_violation
 
 import ufm
-from solvers import check
 from solvers.certification.certifier import TOLERANCE, Certifier
-from solvers.certification.constraints import weakest
+from solvers.certification.constraints import smallest_weight
 from solvers.certification.orbit_problem import OrbitProblem
-from solvers.checking import bounds, points, reading
 from ufm.losses import Loss
+from ufm_check import bounds, check, points, reading
 
 DIGITS, CLOSE = 120, mpmath.mpf(10) ** -40
 
@@ -293,7 +292,7 @@ def assert_true(content, said, where):
         assert ("All minimisers have one" not in said) or ufm.uniqueness(full).unique is True, where
         assert ("not the only minimiser" not in said) or ufm.uniqueness(full).unique is not True, where
         with ctx.workprec(200):
-            least = weakest(OrbitProblem.of(ufm.orbits(full).quotient))
+            least = smallest_weight(OrbitProblem.of(ufm.orbits(full).quotient))
         assert least is None or number["gap"] <= number["tolerance"] * float(least) * (1 + 1e-9), where
     elif "All minimisers have one" in said:
         assert problem["batches"], where

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ufm
-from experiments import command_line, network_questions, questions_report, train_network
-from experiments.network_cells import Recipe
-from experiments.question_cells import ANSWERS, compared, recycled, released
-from experiments.store import Store
+from experiments import network_questions, train_network
+from experiments.harness import command_line
+from experiments.harness.store import Store
+from experiments.measurements.networks import Recipe
+from experiments.measurements.questions import ANSWERS, compared, recycled, released
+from experiments.reports import questions as questions_report
 from figures.settings import settings as told_apart
 from networks import Schedule
 from solvers.certification.suboptimality import suboptimality
@@ -85,11 +87,11 @@ def test_a_network_that_sees_images_and_not_labels_shows_who_is_wrong(seed, wron
     labels = LABELS.copy()
     labels[planted] = (labels[planted] + random.integers(1, 4, wrong)) % 4
     problem = ufm.Problem(labels, 5, tau, k=4)
-    blame = suboptimality(np.eye(5)[LABELS], problem).blame
-    share, others = float(blame.samples[planted].sum()), np.setdiff1d(np.arange(len(labels)), planted)
-    assert 0 < share >= (0.5 - 1e-12) * blame.samples.sum()
+    attribution = suboptimality(np.eye(5)[LABELS], problem).attribution
+    share, others = float(attribution.samples[planted].sum()), np.setdiff1d(np.arange(len(labels)), planted)
+    assert 0 < share >= (0.5 - 1e-12) * attribution.samples.sum()
     ratio = (len(labels) - wrong) / wrong
-    assert blame.samples[planted].mean() >= (1 - 1e-9) * ratio * blame.samples[others].mean()
+    assert attribution.samples[planted].mean() >= (1 - 1e-9) * ratio * attribution.samples[others].mean()
 
 
 @pytest.mark.parametrize(("batching", "pool"), [("fixed", 1), ("recycled:3", 3), ("recycled:99", 7), ("reshuffled", 7)])

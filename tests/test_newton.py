@@ -7,9 +7,9 @@ import pytest
 
 import solvers
 import ufm
-from solvers.descent.newton import newton
-from solvers.descent.stopping import STATIONARY, Status
-from solvers.staircase import COLD, ends_by_newton, ladder
+from solvers.loop.stopping import STATIONARY, Status
+from solvers.methods.newton import newton
+from solvers.staircase.staircase import COLD, ends_by_newton, temperatures
 
 pytestmark = pytest.mark.thorough
 
@@ -60,7 +60,7 @@ def test_limits_and_what_it_is_for():
     problem = _problem(ufm.batching.reshuffled(24, 8, 2, 0))
     quotient = ufm.orbits(problem).quotient
     assert ends_by_newton(quotient)
-    assert ladder(problem, end_by_newton=True)[-1] == COLD
+    assert temperatures(problem, end_by_newton=True)[-1] == COLD
     assert not ends_by_newton(ufm.orbits(_problem(ufm.batching.reshuffled(24, 8, 2, 0), tau=1.0)).quotient)
     rng = np.random.default_rng(0)
     H = rng.standard_normal((quotient.num_points, 6))

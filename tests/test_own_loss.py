@@ -11,11 +11,11 @@ from test_checker import UNREADABLE, outcome
 
 import solvers
 import ufm
-from experiments.measuring import measure_problem
+from experiments.measurements.solutions import measure_problem
 from solvers.certification.certificate import Certificate, Proof
+from solvers.certification.verification import Verdict
 from solvers.multistart import solve_each
 from solvers.solution import Solution
-from solvers.verification import Verdict
 from ufm import losses
 
 
@@ -56,7 +56,7 @@ def test_scl_as_a_loss_of_ones_own_is_scl(batches):
     assert float(ufm.loss_bound(own)) == pytest.approx(float(ufm.loss_bound(plain)), rel=1e-14)
     for seed in range(5):
         H = points(seed)
-        ours, theirs = (ufm.loss.evaluate(jnp.asarray(H), problem) for problem in (own, plain))
+        ours, theirs = (ufm.model.evaluation.evaluate(jnp.asarray(H), problem) for problem in (own, plain))
         for name in ("loss", "excess", "gradient", "conflict"):
             np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-10, atol=1e-12)
 
@@ -73,7 +73,7 @@ def test_value_and_gradient_of_an_invented_loss(row):
             if same.any():
                 plain += float(row(jnp.array(G[i, others]), jnp.ones(len(others)), jnp.array(same), 0.5))
     assert float(ufm.scl_loss(jnp.asarray(H), problem)) == pytest.approx(plain, rel=1e-12)
-    gradient, step = np.asarray(ufm.loss.evaluate(jnp.asarray(H), problem).gradient), 1e-6
+    gradient, step = np.asarray(ufm.model.evaluation.evaluate(jnp.asarray(H), problem).gradient), 1e-6
     for i, j in ((0, 1), (7, 2), (10, 3)):
         shift = np.zeros_like(H)
         shift[i, j] = step

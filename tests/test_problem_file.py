@@ -11,7 +11,7 @@ import pytest
 import sweeps
 
 from experiments import sweep_imbalance
-from experiments.problem_file import FIELDS, read_problem
+from experiments.harness.problem_file import FIELDS, read_problem
 from ufm import InvalidInput, Problem
 
 WHOLE = {"labels": [0, 0, 1, 1, 2, 2], "batches": [[0, 1, 2, 3], [2, 3, 4, 5]], "tau": 0.5, "d": 7}

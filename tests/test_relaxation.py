@@ -9,10 +9,10 @@ from scipy.linalg import helmert
 import ufm
 from solvers.certification import certifier as certificates
 from solvers.certification.balls import precision
+from solvers.certification.candidates import SPREAD, OrbitLoss, factor, polish, split_orbits
 from solvers.certification.certificate import Proof
-from solvers.certification.lower_bounds import frame_loss, kkt_dual, matrix_bound, repaired, stationarity_bound
+from solvers.certification.dual_bounds import frame_loss, kkt_dual, matrix_bound, repaired, stationarity_bound
 from solvers.certification.orbit_problem import Point, loss
-from solvers.certification.polish import SPREAD, OrbitLoss, factor, parted, polish
 from solvers.certification.relaxation import solve_relaxation
 from solvers.certification.rounding import on_ball
 from ufm.batching import bind, partition
@@ -164,7 +164,7 @@ def test_where_orbits_spread_the_bound_is_that_of_a_point_and_certifies_it(n, si
     assert "samples of an orbit differ" in collapsed.reason
     assert collapsed.gap > 10 * collapsed.margin
 
-    rows = parted(certifier.problem, polish(certifier.problem, certifier.better.placed()))
+    rows = split_orbits(certifier.problem, polish(certifier.problem, certifier.better.placed()))
     H = expanded(rows, certifier.orbits.index, np.array(certifier.problem.sizes))
     wide = given(H.shape[1])
     assert np.linalg.norm(H, axis=1).max() < 1 + 1e-14
@@ -182,5 +182,5 @@ def test_no_orbit_parts_in_the_full_batch_or_where_it_is_warm(tau, batches):
     labels = np.arange(18) % 3
     given = None if batches is None else bind(partition(18, 9, 0), labels, 1, 0)
     certifier = certificates.Certifier(ufm.Problem(labels, d=6, tau=tau, batches=given, nonneg=False), conic=False)
-    assert parted(certifier.problem, polish(certifier.problem, certifier.better.placed())) is None
+    assert split_orbits(certifier.problem, polish(certifier.problem, certifier.better.placed())) is None
     assert certifier.certify(certifier.better.placed()[certifier.orbits.index]).status is Proof.CERTIFIED

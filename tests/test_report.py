@@ -10,9 +10,9 @@ import pytest
 from page import Page
 
 from experiments import sweep_imbalance
-from experiments.imbalance_report import asked, judged, rendered
-from experiments.report import in_words, write_report
-from experiments.store import Store
+from experiments.harness.store import Store
+from experiments.reports.imbalance import asked, judged, rendered
+from experiments.reports.page import in_words, write_report
 from solvers.certification.certifier import certify
 from ufm import Problem
 

@@ -8,7 +8,7 @@ import pytest
 
 import ufm
 from ufm import batching
-from ufm.reshuffling import epochs_until_unique, expected_obstructions, splits
+from ufm.theory.reshuffling import epochs_until_unique, expected_obstructions, splits
 
 
 def share_unique(sizes, batch_size, epochs, families=40):

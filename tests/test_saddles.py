@@ -10,11 +10,11 @@ import pytest
 
 import solvers
 import ufm
-from experiments.losses import NAMES, loss_of
-from solvers.descent import escape, saddles
-from solvers.descent.lifts import slope_at
-from solvers.descent.stopping import Status
-from solvers.staircase import Staircase
+from experiments.harness.loss_names import NAMES, loss_of
+from solvers.loop.stopping import Status
+from solvers.staircase import escape, saddles
+from solvers.staircase.lifts import slope_at
+from solvers.staircase.staircase import Staircase
 
 K, N_MIN, D = 6, 4, 8
 CONVEX = [name for name in NAMES if name != "supcon-in"]
@@ -97,8 +97,8 @@ def test_supcon_in_ends_where_a_second_order_search_finds_nothing_lower(R, tau):
     for U, residual in zip(solution.points, solution.residual, strict=True):
         assert residual < 1e-8
         assert np.allclose(np.linalg.norm(U, axis=1), 1.0, atol=1e-9)
-        force = np.asarray(saddles.dual_at(jnp.asarray(U), jnp.asarray(tau), quotient).force)
-        root = np.sqrt(np.repeat(force, D))
+        gradient_scale = np.asarray(saddles.dual_at(jnp.asarray(U), jnp.asarray(tau), quotient).gradient_scale)
+        root = np.sqrt(np.repeat(gradient_scale, D))
         hessian = np.asarray(jax.hessian(excess)(jnp.asarray(U))).reshape(K * D, K * D) / np.outer(root, root)
         bends, axes = np.linalg.eigh(hessian)
         assert bends.min() > -1e-6

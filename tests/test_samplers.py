@@ -12,8 +12,8 @@ from scipy.stats import chisquare
 
 import ufm
 from ufm import samplers
-from ufm.problem import PADDING
-from ufm.strata import distinct
+from ufm.batches.draws import distinct
+from ufm.model.problem import PADDING
 
 BALANCED, STEP, LONG = (6, 6, 6), (12, 12, 2, 2), (20, 8, 4, 2)
 # Sampler, class sizes of images: 12 pairs, 5 samplers, bound and not, views and not.

@@ -35,7 +35,7 @@ def read_back(content):
 def canonical(problem):
     batches = [sorted(i for i in row if i >= 0) for row in np.asarray(problem.batches).tolist()]
     labels, multiplicity = np.asarray(problem.labels).tolist(), np.asarray(problem.multiplicity).tolist()
-    return problem.nonneg, problem.d, float(problem.tau), problem.loss.described(), labels, multiplicity, batches
+    return problem.nonneg, problem.d, float(problem.tau), problem.loss.to_dict(), labels, multiplicity, batches
 
 
 def test_three_families_of_one_digest_are_told_apart():

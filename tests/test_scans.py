@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 import ufm
-from solvers import measurement, progress, scans
+from solvers import measurement, progress
+from solvers.certification import scans
+from solvers.certification.verification import verify
 from solvers.measurement import measure, measure_all
 from solvers.progress import Stopped, followed
-from solvers.verification import verify
 
 
 def plain_across(rows, labels):
@@ -57,12 +58,12 @@ def test_pieces_add_up_to_the_whole(family, monkeypatch):
     H /= np.linalg.norm(H, axis=1, keepdims=True)
     whole, points, spread = measure(H, problem), np.stack([H, H[::-1]]), np.array([[0.1, 0.2, 0.3], [0.0, 1.0, 2.0]])
     several = measure_all(points, problem, spread=spread)
-    monkeypatch.setattr("ufm.loss.BLOCK_ENTRIES", 2**13)
+    monkeypatch.setattr("ufm.model.evaluation.BLOCK_ENTRIES", 2**13)
     for piece in (10, 3000, 10_000):
         monkeypatch.setattr(measurement, "PIECE", piece)
         monkeypatch.setattr(measurement._part, "begun", {})
         told = []
-        parts = measure(H, problem, tell=lambda *said, told=told: told.append(said))
+        parts = measure(H, problem, progress=lambda *said, told=told: told.append(said))
         assert np.isclose(parts.loss, whole.loss, rtol=1e-12)
         assert np.isclose(parts.excess, whole.excess, rtol=1e-12)
         assert np.allclose(parts.residuals, whole.residuals, rtol=1e-9, atol=1e-12)
@@ -83,7 +84,7 @@ def test_ctrl_c_ends_a_scan_with_what_it_was_doing(monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(Stopped, match=r"pairs of samples: stopped at .*%; nothing was decided"):
-        verify(H, problem, tell=interrupt)
+        verify(H, problem, progress=interrupt)
     assert issubclass(Stopped, KeyboardInterrupt)
 
 

@@ -11,8 +11,8 @@ from problems import PROBLEMS, frame
 
 import solvers
 import ufm
-from solvers.descent.method import COLUMNS
-from solvers.descent.stopping import Status
+from solvers.loop.method import COLUMNS
+from solvers.loop.stopping import Status
 from solvers.solution import FORMAT, histories
 
 PROBLEM = PROBLEMS["two pairs"](d=3, tau=0.5)

@@ -8,19 +8,19 @@ import pytest
 
 import solvers
 import ufm
-from solvers.descent.accelerated import Accelerated
-from solvers.descent.lanes import Schedule, Start, run_lanes
-from solvers.descent.lifts import merge_parallel_columns
-from solvers.descent.projected_gradient import ProjectedGradient
-from solvers.descent.quasi_newton import QuasiNewton
-from solvers.descent.random_starts import random_start
-from solvers.descent.starts import collapsed_starts
-from solvers.descent.stopping import Status
+from solvers.certification.verification import Verdict, Verifier
+from solvers.compilation.compiled import LOG
+from solvers.loop.slots import RunOptions, Start, run_slots
+from solvers.loop.stopping import Status
+from solvers.methods.accelerated import Accelerated
+from solvers.methods.projected_gradient import ProjectedGradient
+from solvers.methods.quasi_newton import QuasiNewton
 from solvers.multistart import METHODS
-from solvers.parallel.compiled import LOG
 from solvers.parallel.padding import bucket
-from solvers.staircase import SETTLED, Staircase
-from solvers.verification import Verdict, Verifier
+from solvers.staircase.lifts import merge_parallel_columns
+from solvers.staircase.staircase import EARLY_EXIT, Staircase
+from solvers.starts.groups import collapsed_starts
+from solvers.starts.random_starts import random_start
 
 PROBLEMS = {name: problems.PROBLEMS[name]() for name in ("balanced", "imbalanced", "cold", "bound batches")}
 
@@ -59,7 +59,7 @@ def test_staircase_frees_every_start_where_descent_alone_does_not():
 
     without, stuck = share(0)
     assert without < 0.5
-    assert Status.CONFLICTED in stuck.status
+    assert Status.SPURIOUS in stuck.status
     with_lifts, freed = share(50)
     assert with_lifts == 1.0
     assert set(freed.status) == {Status.CONVERGED}
@@ -72,11 +72,13 @@ def test_a_dead_class_is_named_and_revived():
     verdict = solvers.verify(rows[np.asarray(problem.labels)], problem)
     assert not verdict.unit_norms
     assert verdict.norm.classes == (2, 2)
-    from solvers.descent.escape import climb
+    from solvers.staircase.escape import continuation
 
     quotient = ufm.orbits(problem).quotient
-    method = QuasiNewton(settled=SETTLED)
-    (revived,) = climb(method, quotient, [Start(rows)], Schedule(1), streams=[(0, 0)], progress=lambda ended: None)
+    method = QuasiNewton(early_exit=EARLY_EXIT)
+    (revived,) = continuation(
+        method, quotient, [Start(rows)], RunOptions(1), streams=[(0, 0)], progress=lambda ended: None
+    )
     assert revived.status is Status.CONVERGED
     assert np.allclose(revived.last.H @ revived.last.H.T, np.eye(3), atol=1e-9)
     assert not revived.last.H[:, 3:].any()
@@ -101,9 +103,9 @@ def test_lanes_do_not_change_results():
     key = jax.random.key_data(jax.random.key(1))
     starts = [(s, Start(np.asarray(random_start(key, s, 3, 6, True)))) for s in range(5)]
 
-    def ends(lanes):
+    def ends(slots):
         outcomes = {}
-        run_lanes(Accelerated(), problem, starts, Schedule(lanes), lambda o: outcomes.__setitem__(o.key, o))
+        run_slots(Accelerated(), problem, starts, RunOptions(slots), lambda o: outcomes.__setitem__(o.key, o))
         return outcomes
 
     alone, together = ends(1), ends(4)
@@ -128,11 +130,11 @@ def test_a_failed_start_is_reported_and_leaves_the_others_alone():
     bad = np.full_like(good, np.nan)
     outcomes = {}
     quotient = ufm.orbits(PROBLEMS["imbalanced"]).quotient
-    run_lanes(
+    run_slots(
         Accelerated(),
         quotient,
         [(0, Start(good)), (1, Start(bad)), (2, Start(good))],
-        Schedule(2),
+        RunOptions(2),
         lambda outcome: outcomes.__setitem__(outcome.key, outcome),
     )
     assert [outcomes[s].status for s in range(3)] == [Status.CONVERGED, Status.NOT_FINITE, Status.CONVERGED]
@@ -166,7 +168,7 @@ def test_fast_and_reference_path_agree_from_the_same_point_near_the_optimum():
     grams, verdicts = [], []
     for method in (QuasiNewton(), Accelerated(), ProjectedGradient()):
         outcomes = {}
-        run_lanes(method, problem, [(0, Start(near))], Schedule(1), lambda o, to=outcomes: to.__setitem__(0, o))
+        run_slots(method, problem, [(0, Start(near))], RunOptions(1), lambda o, to=outcomes: to.__setitem__(0, o))
         grams.append(outcomes[0].H @ outcomes[0].H.T)
         verdicts.append(solvers.verify(outcomes[0].H, problem).verdict)
     assert np.ptp(grams, axis=0).max() < 1e-8

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import ufm
 from solvers.certification.orbit_problem import OrbitProblem, loss_and_gradient
-from solvers.descent.batch_graph import BatchGraph
+from solvers.staircase.batch_graph import BatchGraph
 from tests import families, oracles
 
 CONVEX = [name for name in families.LOSSES if name != "supcon-in"]

@@ -10,11 +10,13 @@ import xarray as xr
 from rich.console import Console
 
 import ufm
-from experiments import batching_report, imbalance_report, sweep_batching, sweep_imbalance
-from experiments.measuring import describe
-from solvers import check
+from experiments import sweep_batching, sweep_imbalance
+from experiments.measurements.solutions import describe
+from experiments.reports import batching as batching_report
+from experiments.reports import imbalance as imbalance_report
 from solvers.certification.certifier import Certifier
-from solvers.verification import Pair, Verdict, verify
+from solvers.certification.verification import Pair, Verdict, verify
+from ufm_check import check
 
 FRAME = {"relu": True, "k": 4, "d": 6, "n_min": 2, "inits": 4}
 FREE = {**FRAME, "relu": False}

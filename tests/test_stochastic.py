@@ -9,11 +9,11 @@ import pytest
 from damage import damages
 
 from solvers import Status, StochasticProjectedGradient, solve
-from solvers.descent.lanes import Limits
-from solvers.kept_walks import Kept
+from solvers.loop.slots import Limits
+from solvers.stochastic.checkpoint import Checkpoint
 from ufm import InvalidInput, Problem, geometry_metrics, losses, project, samplers, scl_loss
-from ufm.loss import batch_gradient
-from ufm.problem import PADDING
+from ufm.model.evaluation import batch_gradient
+from ufm.model.problem import PADDING
 
 SIZES = (6, 4, 4)
 UNIFORM = samplers.uniform(6)
@@ -134,7 +134,7 @@ def test_a_start_does_not_depend_on_the_others(monkeypatch):
     alone, beside = (solve(problem_of(), s, seed=5, method=method(), max_steps=25) for s in (1, 3))
     np.testing.assert_array_equal(alone.H[0], beside.H[0])
     # Not even on how many fit a device.
-    monkeypatch.setattr("solvers.stochastic.GROUP_ENTRIES", 2 * 14 * 6)
+    monkeypatch.setattr("solvers.stochastic.projected_gradient.GROUP_ENTRIES", 2 * 14 * 6)
     told = []
     grouped = solve(problem_of(), 3, seed=5, method=method(), max_steps=25, progress=told.append)
     np.testing.assert_array_equal(grouped.H, beside.H)
@@ -193,23 +193,23 @@ def test_a_failed_start_takes_no_other_with_it():
     fine = np.array([[1, 0.1, 0.2], [1, 0.2, 0.1], [0.1, 1, 0.3], [0.2, 1, 0.2]])
     bad = np.array([[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]])
     H0 = np.stack([fine, bad, fine]) / np.linalg.norm(np.stack([fine, bad, fine]), axis=2, keepdims=True)
-    walked = method(sampler=samplers.uniform(4), schedule=1e-4).walk(problem, list(H0), 0, Limits(20))
-    assert walked.status == (Status.ALL_STEPS, Status.NOT_FINITE, Status.ALL_STEPS)
-    assert walked.steps.tolist() == [20, 0, 20]
-    np.testing.assert_array_equal(walked.H[1], H0[1])
-    assert np.isfinite(walked.H).all()
-    assert all(np.isfinite(column).all() for history in walked.history for column in history if column is not None)
+    outcomes = method(sampler=samplers.uniform(4), schedule=1e-4).run(problem, list(H0), 0, Limits(20))
+    assert outcomes.status == (Status.ALL_STEPS, Status.NOT_FINITE, Status.ALL_STEPS)
+    assert outcomes.steps.tolist() == [20, 0, 20]
+    np.testing.assert_array_equal(outcomes.H[1], H0[1])
+    assert np.isfinite(outcomes.H).all()
+    assert all(np.isfinite(column).all() for history in outcomes.history for column in history if column is not None)
 
 
 def test_until():
-    walked = method().walk(
+    outcomes = method().run(
         problem_of(),
         [np.eye(3, 6)[np.repeat(range(3), SIZES)]],
         0,
         Limits(500),
         until=lambda line: line.delta_gm < 1e-3,
     )
-    assert (walked.status, walked.steps.tolist()) == ((Status.OUT_OF_TIME,), [10])
+    assert (outcomes.status, outcomes.steps.tolist()) == ((Status.OUT_OF_TIME,), [10])
 
 
 @pytest.mark.parametrize("damage", ["text", "folder", "problem", "step", "seed"])
@@ -247,7 +247,7 @@ def test_no_damage_to_kept_starts_is_overlooked(tmp_path):
     """2,000 single bits, truncations and zeroed blocks: as it was, damaged, or in one line no such file."""
     path = tmp_path / "walks.npz"
     solve(problem_of(), 1, method=method(keep=path), max_steps=10)
-    content, found = path.read_bytes(), Kept(path, None)
+    content, found = path.read_bytes(), Checkpoint(path, None)
     whole, refused = found._content(), []
     for damaged in damages(content, 2000):
         path.write_bytes(damaged)

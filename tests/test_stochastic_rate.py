@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.mean_square import measured_rate
+from experiments.measurements.mean_square import measured_rate
 from ufm import InvalidInput, Problem, losses, project, samplers, scl_loss
-from ufm.local_rate import best_tau as best_tau_of_the_full_batch
-from ufm.local_rate import contraction
-from ufm.stochastic_rate import best_step, best_tau, class_laws, least_rate, mean_square_rate, recursion
+from ufm.theory.local_rate import best_tau as best_tau_of_the_full_batch
+from ufm.theory.local_rate import contraction
+from ufm.theory.stochastic_rate import best_step, best_tau, class_laws, least_rate, mean_square_rate, recursion
 
 TWO = samplers.two_views
 # Sampler, class sizes, temperature, step.

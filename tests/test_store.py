@@ -14,8 +14,9 @@ import pytest
 import xarray as xr
 from stub_sweep import stub
 
-from experiments import benchmark, command_line, sweep_batching, sweep_imbalance
-from experiments.store import Store
+from experiments import benchmark, sweep_batching, sweep_imbalance
+from experiments.harness import command_line
+from experiments.harness.store import Store
 from solvers import files
 from ufm import InvalidInput
 
@@ -127,7 +128,7 @@ def test_one_process_at_a_time(tmp_path):
 
 KILLED = """
 import os, signal, sys; from pathlib import Path
-from experiments.store import Store
+from experiments.harness.store import Store
 os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
 store = Store(Path(sys.argv[1]))
 with store.alone():
@@ -177,7 +178,7 @@ def test_every_command_takes_the_lock(command, small, tmp_path):
 def test_locks_of_many_processes_never_overlap(tmp_path):
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from experiments.lock import locked; from ufm import InvalidInput\n"
+        "from experiments.harness.lock import locked; from ufm import InvalidInput\n"
         "root, end, inside = Path(sys.argv[1]), time.time() + 2, 0\n"
         "while time.time() < end:\n"
         "    try:\n"

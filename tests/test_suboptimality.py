@@ -133,11 +133,11 @@ def test_shares_sum_to_the_excess_and_none_is_negative():
         )
         found = suboptimality(features(rng, kind, LABELS, 5), problem)
         middle = (found.excess.lower + found.excess.upper) / 2
-        assert (found.blame.samples >= 0).all()
-        assert (found.blame.pairs >= 0).all()
-        assert np.array_equal(found.blame.pairs, found.blame.pairs.T)
-        assert found.blame.samples.sum() == pytest.approx(middle, rel=1e-9, abs=1e-12)
-        assert np.triu(found.blame.pairs).sum() == pytest.approx(middle, rel=1e-9, abs=1e-12)
+        assert (found.attribution.samples >= 0).all()
+        assert (found.attribution.pairs >= 0).all()
+        assert np.array_equal(found.attribution.pairs, found.attribution.pairs.T)
+        assert found.attribution.samples.sum() == pytest.approx(middle, rel=1e-9, abs=1e-12)
+        assert np.triu(found.attribution.pairs).sum() == pytest.approx(middle, rel=1e-9, abs=1e-12)
 
 
 def test_shares_are_at_most_the_first_order_terms():
@@ -149,9 +149,9 @@ def test_shares_are_at_most_the_first_order_terms():
     same, G = np.equal.outer(LABELS, LABELS), H @ H.T
     first_order = np.where(same, np.maximum(-C, 0) * (1 - G), C * G)
     np.fill_diagonal(first_order, 0)
-    blame = suboptimality(H, problem).blame
-    assert (blame.pairs <= (first_order + first_order.T) * (1 + 1e-9) + 1e-12).all()
-    assert blame.pairs.max() > 0.1 * (first_order + first_order.T).max()
+    attribution = suboptimality(H, problem).attribution
+    assert (attribution.pairs <= (first_order + first_order.T) * (1 + 1e-9) + 1e-12).all()
+    assert attribution.pairs.max() > 0.1 * (first_order + first_order.T).max()
 
 
 def test_the_orthogonal_image_is_named():
@@ -162,10 +162,10 @@ def test_the_orthogonal_image_is_named():
     found = suboptimality(H, ufm.Problem(labels, 8, 0.2))
     assert float(ufm.geometry_metrics(H, labels).delta_gm) < 0.07
     assert found.excess.lower > 3
-    (worst, *_), pairs = found.blame.worst_samples(), found.blame.worst_pairs(11)
+    (worst, *_), pairs = found.attribution.worst_samples(), found.attribution.worst_pairs(11)
     assert (worst.sample, worst.label) == (97, 3)
     assert worst.mean_cosine == 0
-    assert worst.share > 5 * np.delete(found.blame.samples, 97).max()
+    assert worst.share > 5 * np.delete(found.attribution.samples, 97).max()
     assert {97 in pair.samples for pair in pairs} == {True}
     assert {pair.classes for pair in pairs} == {(3, 3)}
     assert str(pairs[0]) == f"samples {pairs[0].samples[0]} and {pairs[0].samples[1]} of class 3 are orthogonal"
@@ -226,7 +226,7 @@ def test_without_the_relu_the_gap_is_over_a_certified_bound():
     found = suboptimality(best, problem, certifier=certifier)
     assert found.excess.upper < 0  # a frame is not optimal
     assert found.gap < 1e-6
-    assert found.blame is None
+    assert found.attribution is None
     assert found.implied is not None
     assert found.implied_cosine(0, 20) == Interval(-1.0, 1.0)
     worse = suboptimality(np.eye(5)[np.asarray(problem.labels)], problem, certifier=certifier)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ufm import sums
-from ufm.sums import grouped_sum
+from ufm.model import sums
+from ufm.model.sums import grouped_sum
 
 
 @given(st.lists(st.integers(-1, 4), min_size=1, max_size=30), st.sampled_from([(), (1,), (3,), (2, 2)]))

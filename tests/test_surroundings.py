@@ -13,7 +13,9 @@ import sweeps
 from rich.console import Console
 from stub_sweep import stub
 
-from experiments import cells, command_line, report, sweep, sweep_imbalance
+from experiments import sweep_imbalance
+from experiments.harness import cells, command_line, sweep
+from experiments.reports import page as report
 
 SMALL = ["--R", "1", "--k", "3", "--n-min", "2", "--d", "4", "--inits", "2"]
 PATHS = ["[tau=0.1]", "a[/b]", "[red]", "my runs", "it's [@click=x] \\[bold]", ":smile:", "-x", "http:"]

@@ -9,8 +9,10 @@ import sweeps
 from page import Page
 from sweeps import rows
 
-from experiments import activation_cells, activations_report, sweep_activations
-from solvers.descent.method import Record
+from experiments import sweep_activations
+from experiments.measurements import activations as activation_cells
+from experiments.reports import activations as activations_report
+from solvers.loop.method import Record
 
 pytestmark = pytest.mark.thorough
 

@@ -14,7 +14,8 @@ import xarray as xr
 from page import Page
 from sweeps import rows
 
-from experiments import command_line, sweep_batching
+from experiments import sweep_batching
+from experiments.harness import command_line
 from solvers.certification.certificate import Certificate
 
 SUMMARY = (

@@ -13,13 +13,13 @@ from sweeps import rows
 
 import ufm
 from experiments import sweep_dynamics
-from experiments.dynamics_report import exponents
-from experiments.emergence import emergence, predictions, sampler_of
+from experiments.measurements.emergence import emergence, predictions, sampler_of
+from experiments.reports.dynamics import exponents
 from ufm import samplers
-from ufm.local_rate import slowest_contraction
-from ufm.loss import evaluate
-from ufm.separation import separation_time, start_angle
-from ufm.stochastic_rate import mean_square_rate
+from ufm.model.evaluation import evaluate
+from ufm.theory.local_rate import slowest_contraction
+from ufm.theory.separation import separation_time, start_angle
+from ufm.theory.stochastic_rate import mean_square_rate
 
 pytestmark = pytest.mark.thorough
 
@@ -194,5 +194,5 @@ def test_help_teaches(capsys):
         sweep_dynamics.main(["--help"])
     assert stopped.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
-    for word in ("delta_gm", "stuck", "m-per-class", "Exit status", "ufm.separation"):
+    for word in ("delta_gm", "stuck", "m-per-class", "Exit status", "ufm.theory.separation"):
         assert word in said

@@ -11,7 +11,7 @@ import xarray as xr
 from sweeps import rows
 
 from experiments import sweep_imbalance
-from experiments.store import Store
+from experiments.harness.store import Store
 from solvers.certification.certificate import Certificate
 
 SUMMARY = (

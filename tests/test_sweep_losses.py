@@ -13,7 +13,9 @@ from sweeps import rows
 from test_checker import NOT_PROVED, PROVED, outcome, sign
 
 import ufm
-from experiments import losses_report, sweep_losses, thresholds
+from experiments import sweep_losses
+from experiments.measurements import thresholds
+from experiments.reports import losses as losses_report
 from solvers.certification.certificate import Certificate
 
 pytestmark = pytest.mark.thorough

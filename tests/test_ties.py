@@ -9,13 +9,13 @@ from flint import arb, ctx
 from problems import reduced
 
 import ufm
-from solvers import check
 from solvers.certification.balls import precision
 from solvers.certification.certificate import Proof
 from solvers.certification.certifier import Certifier, certify
-from solvers.certification.constraints import largest_violation, weakest_tie
+from solvers.certification.constraints import largest_violation, smallest_tie_weight
 from solvers.certification.orbit_problem import OrbitProblem, Point, loss
-from solvers.verification import Verdict, verify
+from solvers.certification.verification import Verdict, verify
+from ufm_check import check
 
 PROVED = 0
 
@@ -48,14 +48,14 @@ def test_the_price_of_a_tie_is_the_least_over_all_other_values(positives, tau, r
     with mpmath.workdps(60):
         tau = mpmath.mpf(tau)
 
-        def price(y):
+        def resolution(y):
             values = [r / (2 * tau), -r / (2 * tau)] + [y] * (positives - 2)
             return mpmath.log(mpmath.fsum(map(mpmath.exp, values)) / positives) - mpmath.fsum(values) / positives
 
         stated = 2 * mpmath.log(mpmath.cosh(r / (2 * tau))) / positives
         best = mpmath.log(mpmath.cosh(r / (2 * tau)))
-        assert mpmath.almosteq(price(best), stated, rel_eps=1e-20)
-        assert all(price(best + off) >= stated for off in (-1, -1e-3, 1e-3, 1))
+        assert mpmath.almosteq(resolution(best), stated, rel_eps=1e-20)
+        assert all(resolution(best + off) >= stated for off in (-1, -1e-3, 1e-3, 1))
 
 
 def test_the_weakest_tie_in_numbers():
@@ -63,23 +63,23 @@ def test_the_weakest_tie_in_numbers():
     with ctx.workprec(precision(0.5)):
         # Anchor 0 sees masses 3/5 and 2/5; each of the 3 samples of orbit 1 sees 1/5, 2/5, 2/5; of 2 in orbit 2: 1/5...
         expected = 2 * min(2 / 5, 3 / 5, 2 / 5) * float((1 / (2 * arb(0.5))).cosh().log())
-        assert np.isclose(float(weakest_tie(problem)), expected)
+        assert np.isclose(float(smallest_tie_weight(problem)), expected)
 
 
-def chain(links, glued):
+def chain(links, merged):
     """A chain of batches of one class, each of three samples and two of them shared; the first pair glued or not."""
     samples = [[j, j + 1, j + 2] for j in range(links)]
     n = links + 2
     labels = [0] * n + [1]
-    batches = samples + ([[0, 1, n]] if glued else [])
+    batches = samples + ([[0, 1, n]] if merged else [])
     return ufm.Problem(labels, 3, 1.0, batches)
 
 
 @pytest.mark.parametrize("glued", [True, False])
 @pytest.mark.parametrize("links", [5, 100])
-def test_links_that_each_give_way_a_little_are_seen_at_the_point(links, glued):
+def test_links_that_each_give_way_a_little_are_seen_at_the_point(links, merged):
     """Rows that turn by a small angle from sample to sample end at right angles."""
-    problem = chain(links, glued)
+    problem = chain(links, merged)
     n = links + 2
     angle = np.linspace(0, np.pi / 2, n)
     rows = np.zeros((n + 1, 3))
@@ -89,7 +89,7 @@ def test_links_that_each_give_way_a_little_are_seen_at_the_point(links, glued):
     with ctx.workprec(precision(1.0)):
         off = largest_violation(small, point)
     G = rows @ rows.T
-    if glued:  # the two ends of the chain are at right angles
+    if merged:  # the two ends of the chain are at right angles
         assert 1 <= off < 1.01
         assert certify(rows, problem, conic=False, tolerance=1e-2).status is not Proof.CERTIFIED
     else:  # neighbours at one angle are tied in the chain, and so are neighbours but one: equal only if all are 1

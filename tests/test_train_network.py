@@ -19,10 +19,20 @@ import xarray as xr
 
 import networks
 import ufm
-from experiments import command_line, network_cells, train_network, workers
-from experiments.network_cells import NONNEGATIVE, RECORDED, Recipe, accuracies, autopsy, class_sizes, train_cell
-from experiments.store import Store
-from experiments.training_report import judged
+from experiments import train_network
+from experiments.harness import command_line, workers
+from experiments.harness.store import Store
+from experiments.measurements import networks as network_cells
+from experiments.measurements.networks import (
+    NONNEGATIVE,
+    RECORDED,
+    Recipe,
+    accuracies,
+    autopsy,
+    class_sizes,
+    train_cell,
+)
+from experiments.reports.training import judged
 from networks import Samples, Schedule
 from solvers.files import sealed
 

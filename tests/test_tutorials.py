@@ -9,7 +9,7 @@ import pytest
 from notebooks import cells, ends_in_a_check, execute, fenced
 from PIL import Image
 
-from experiments import command_line
+from experiments.harness import command_line
 
 DOCS = Path(__file__).parents[1] / "docs"
 TUTORIALS = sorted((DOCS / "tutorials").glob("[0-9]*.md"))

@@ -6,7 +6,7 @@ from problems import PROBLEMS
 
 import solvers
 import ufm
-from solvers.verification import FEASIBLE, Verdict, Verifier, verify
+from solvers.certification.verification import FEASIBLE, Verdict, Verifier, verify
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from test_uniqueness import brute_force
 
 import solvers
 import ufm
-from solvers import check
 from solvers.certification.certifier import Certifier, serialised_samples
 from ufm import samplers
+from ufm_check import check
 
 
 class Law:
@@ -38,10 +38,10 @@ class Law:
         self.found = {(*held, *(i + self.images for i in held)): share for held, share in found.items()}
         self.batches = {}
         for batch, share in self.found.items():
-            rows, shares = self.batches.setdefault(len(batch), ([], []))
+            rows, compositions = self.batches.setdefault(len(batch), ([], []))
             rows.append(batch)
-            shares.append(share)
-        self.batches = [(np.array(rows), np.array(shares)) for rows, shares in self.batches.values()]
+            compositions.append(share)
+        self.batches = [(np.array(rows), np.array(compositions)) for rows, compositions in self.batches.values()]
 
     def loss(self, H, tau):
         """The expected loss of SCL at any rows of all samples, and its gradient."""
@@ -57,9 +57,9 @@ class Law:
             total = terms.sum(axis=2)
             mean = np.where(positive, G, 0.0).sum(axis=2) / np.maximum(p, 1)
             value += float((share[:, None] * (p > 0) * (np.log(total) + top[:, :, 0] - mean)).sum())
-            force = (p > 0)[:, :, None] * (terms / total[:, :, None] - positive / np.maximum(p, 1)[:, :, None])
-            force *= share[:, None, None]
-            np.add.at(slope, rows, (force + force.transpose(0, 2, 1)) @ X / tau)
+            gradient_scale = (p > 0)[:, :, None] * (terms / total[:, :, None] - positive / np.maximum(p, 1)[:, :, None])
+            gradient_scale *= share[:, None, None]
+            np.add.at(slope, rows, (gradient_scale + gradient_scale.transpose(0, 2, 1)) @ X / tau)
         return value, slope
 
     def attraction(self, tau):
@@ -146,9 +146,9 @@ def descended(law, H, tau, nonneg, steps=400):
     best, slope = law.loss(H, tau)
     for _ in range(steps):
         moved = inside(H - step * slope)
-        value, force = law.loss(moved, tau)
+        value, gradient_scale = law.loss(moved, tau)
         if value < best:
-            best, H, slope, step = value, moved, force, 2 * step
+            best, H, slope, step = value, moved, gradient_scale, 2 * step
         elif step < 1e-14:
             break
         else:
@@ -300,8 +300,8 @@ def test_bound_views_part_without_the_relu():
         order = np.argsort(held == 0, axis=1, kind="stable")
         counts = np.take_along_axis(held, order, axis=1)
         labels, batches = np.arange(held.shape[1]) % k, np.where(counts > 0, order, -1)
-        shares = {"counts": counts, "weights": of.weights, "multiplicity": multiplicity}
-        return ufm.Problem(labels, d, tau, batches, False, **shares)
+        compositions = {"counts": counts, "weights": of.weights, "multiplicity": multiplicity}
+        return ufm.Problem(labels, d, tau, batches, False, **compositions)
 
     alike = made(np.concatenate([held[:, :3], held[:, 3:6] + held[:, 6:]], axis=1), [2, 2, 2, 18, 18, 2])
     apart = made(held, [2, 2, 2, 9, 9, 1, 9, 9, 1])
@@ -327,8 +327,8 @@ def saved(tmp_path_factory):
         ("free, bound", None, False),
     ]:
         if sampler is None:
-            shares = {"multiplicity": [2, 2, 4, 4], "counts": [[2, 2, 2, 2]]}
-            problem = ufm.Problem([0, 1, 0, 1], 3, 0.5, [[0, 1, 2, 3]], nonneg, **shares)
+            compositions = {"multiplicity": [2, 2, 4, 4], "counts": [[2, 2, 2, 2]]}
+            problem = ufm.Problem([0, 1, 0, 1], 3, 0.5, [[0, 1, 2, 3]], nonneg, **compositions)
         else:
             problem = ufm.Problem.expected([6, 6], sampler, 3, 0.5, nonneg)
         certifier = Certifier(problem, conic=False)

@@ -63,7 +63,7 @@ def test_what_is_in_them(distributions):
     source, wheel = distributions
     assert source.name == f"ufm_scl-{ufm.__version__}.tar.gz"
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {f"{room}/py.typed" for room in ROOMS} | {"experiments/templates/report.html"} <= names
+    assert {f"{room}/py.typed" for room in ROOMS} | {"experiments/reports/templates/report.html"} <= names
     assert {name.split("/")[0] for name in names} == {*ROOMS, f"ufm_scl-{ufm.__version__}.dist-info"}
     with tarfile.open(source) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import command_line, engine, sweep, workers
-from solvers.parallel import kept
+from experiments.harness import command_line, engine, sweep, workers
+from solvers.compilation import disk_cache
 from ufm import InvalidInput
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +25,7 @@ def doubled(number, progress, pause=0.0):
     time.sleep(pause)
     if number == 2:
         raise OSError(28, "No space left on device")
-    return 2 * number, workers.is_worker(), kept._directory is not None
+    return 2 * number, workers.is_worker(), disk_cache._directory is not None
 
 
 def test_a_worker_says_what_it_computes_with():

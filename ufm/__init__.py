@@ -11,14 +11,14 @@ jax.config.update("jax_enable_x64", True)
 
 from ufm import activations, batching, losses, samplers  # noqa: E402
 from ufm.errors import InvalidInput  # noqa: E402
-from ufm.geometry import GeometryMetrics, geometry_metrics  # noqa: E402
-from ufm.imbalance import long_tail_imbalance, step_imbalance  # noqa: E402
-from ufm.interaction import Interaction, interaction  # noqa: E402
-from ufm.loss import excess, loss_bound, scl_loss  # noqa: E402
-from ufm.orbits import Orbits, SharedRows, orbits  # noqa: E402
-from ufm.problem import Problem  # noqa: E402
-from ufm.projections import project, project_ball, project_nonnegative_ball  # noqa: E402
-from ufm.uniqueness import Uniqueness, uniqueness  # noqa: E402
+from ufm.model.evaluation import excess, loss_bound, scl_loss  # noqa: E402
+from ufm.model.geometry import GeometryMetrics, geometry_metrics  # noqa: E402
+from ufm.model.imbalance import long_tail_imbalance, step_imbalance  # noqa: E402
+from ufm.model.orbits import Orbits, SharedRows, orbits  # noqa: E402
+from ufm.model.problem import Problem  # noqa: E402
+from ufm.model.projections import project, project_ball, project_nonnegative_ball  # noqa: E402
+from ufm.theory.interaction import Interaction, interaction  # noqa: E402
+from ufm.theory.uniqueness import Uniqueness, uniqueness  # noqa: E402
 
 __version__ = "0.2.0"
 

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ufm.errors import InvalidInput
-from ufm.projections import project_ball
-from ufm.settings import in_own_settings
+from ufm.model.projections import project_ball
+from ufm.settings import in_fixed_settings
 
 UFM_PLUS, UFM = 0.0, -1.0  # floors
 DEFAULT_SLOPE = 0.01  # of LeakyReLU, PyTorch's and JAX's
@@ -49,7 +49,7 @@ class Activation:
             return UFM_PLUS
         return UFM if normalised else max(self.infimum, UFM)
 
-    @in_own_settings
+    @in_fixed_settings
     def embedding(self, z: Float[Array, "m d"], *, normalised: bool) -> Float[Array, "m d"]:
         """sigma(z)/||sigma(z)||, or sigma(z)/max(1, ||sigma(z)||), row by row; a row of zeros stays one.
 

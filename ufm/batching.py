@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from ufm.errors import InvalidInput, whole_number
-from ufm.problem import PADDING, checked_batches, checked_labels
+from ufm.model.problem import PADDING, checked_batches, checked_labels
 
 Family = Int[np.ndarray, "nb s"]
 # What fits a machine: samples of all batches of a family together.

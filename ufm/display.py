@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from ufm.geometry import class_means
+from ufm.model.geometry import class_means
 
 # Characters of a line.
 COLUMNS = 120

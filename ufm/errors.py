@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
 # An embedding as a user gives it: a row a sample, of whatever real numbers.
-Rows = Num[Array, "m d"] | Num[np.ndarray, "m d"] | Sequence[Sequence[float]]
+Embedding = Num[Array, "m d"] | Num[np.ndarray, "m d"] | Sequence[Sequence[float]]
 # Several of them.
 Stack = Num[Array, "inits m d"] | Num[np.ndarray, "inits m d"] | Sequence[Sequence[Sequence[float]]]
 
@@ -28,15 +28,15 @@ LARGEST_COUNT = 2**31 - 1
 class InvalidInput(ValueError):
     """An argument is unusable. The message is one line: the argument, its value and the mend."""
 
-    def __init__(self, argument: str, value: object, mend: str) -> None:
+    def __init__(self, argument: str, value: object, fix: str) -> None:
         self.argument = argument
         shown = " ".join(repr(value).split())
         if len(shown) > 60:
             shown = shown[:57] + "..."
-        super().__init__(f"{argument} = {shown}: {mend}")
+        super().__init__(f"{argument} = {shown}: {fix}")
 
 
-def whole_number(argument: str, value: object, least: int, mend: str, most: int | None = None) -> int:
+def whole_number(argument: str, value: object, least: int, fix: str, most: int | None = None) -> int:
     """The value as an int from least to most (Python's, NumPy's and JAX's integers pass), or InvalidInput.
 
     Booleans and floats are refused even where they equal a whole number: they are slips.
@@ -46,13 +46,13 @@ def whole_number(argument: str, value: object, least: int, mend: str, most: int 
             raise TypeError
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise InvalidInput(argument, value, mend) from None
+        raise InvalidInput(argument, value, fix) from None
     if number < least or (most is not None and number > most):
-        raise InvalidInput(argument, value, mend)
+        raise InvalidInput(argument, value, fix)
     return number
 
 
-def real_number(argument: str, value: object, least: float, most: float, mend: str | None = None) -> float:
+def real_number(argument: str, value: object, least: float, most: float, fix: str | None = None) -> float:
     """The value as a float from least to most, or InvalidInput; booleans, texts, NaN, what no double holds are none."""
     if isinstance(value, (Real, np.number)) and not isinstance(value, bool):
         try:
@@ -61,7 +61,7 @@ def real_number(argument: str, value: object, least: float, most: float, mend: s
             number = np.nan
         if least <= number <= most:
             return number
-    raise InvalidInput(argument, value, mend or f"give a number from {least:g} to {most:g}")
+    raise InvalidInput(argument, value, fix or f"give a number from {least:g} to {most:g}")
 
 
 def checked_seed(value: object, argument: str = "seed") -> int:
@@ -69,25 +69,25 @@ def checked_seed(value: object, argument: str = "seed") -> int:
     return whole_number(argument, value, 0, "give a whole number from 0 to 2^63 - 1", LARGEST_SEED)
 
 
-def real_array(argument: str, value: Any, mend: str) -> Float[np.ndarray, ...]:
+def real_array(argument: str, value: Any, fix: str) -> Float[np.ndarray, ...]:
     """The value as an array of doubles, or InvalidInput; complex numbers are refused, never cut to their real part."""
     try:
         if np.iscomplexobj(value):
             raise TypeError
         return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InvalidInput(argument, type(value).__name__, mend) from None
+        raise InvalidInput(argument, type(value).__name__, fix) from None
 
 
 def real_rows(argument: str, value: Any, shape: tuple[int, ...] | None = None) -> Float[Array, "m d"]:
     """The value as a matrix of doubles on the device, traced or not, of the given shape, or InvalidInput."""
-    mend = "give a real array (n, d)"
-    rows = value if isinstance(value, Array) else real_array(argument, value, mend)
+    fix = "give a real array (n, d)"
+    rows = value if isinstance(value, Array) else real_array(argument, value, fix)
     if jnp.iscomplexobj(rows):
-        raise InvalidInput(argument, type(value).__name__, mend)
+        raise InvalidInput(argument, type(value).__name__, fix)
     if rows.ndim != 2 or (shape is not None and rows.shape != shape):
-        mend = mend if shape is None else f"give one row a sample, shape {shape}"
-        raise InvalidInput(argument, f"array of shape {rows.shape}", mend)
+        fix = fix if shape is None else f"give one row a sample, shape {shape}"
+        raise InvalidInput(argument, f"array of shape {rows.shape}", fix)
     if not isinstance(rows, Tracer) and rows.size and float(np.max(np.abs(rows))) > LARGEST_ENTRY:
         raise InvalidInput(argument, "array with entries above 1e100", "give rows near the unit ball")
     return jnp.asarray(rows, dtype=float)

@@ -9,7 +9,7 @@ a(c, e) and alpha in {0, 1},
     SupCon-in     f = -log( mean_pos e^{s G_ij} / sum_{l != i} e^{s G_il} )
 
 On UFM+ with d >= k the orthogonal frames minimise all of them (theory, 2.14). A loss of your own is a row function
-(`RowFunction`), given to `own`: `ufm.scl_loss`, `solvers.solve` and `solvers.verify` work with it as with these.
+(`AnchorLoss`), given to `own`: `ufm.scl_loss`, `solvers.solve` and `solvers.verify` work with it as with these.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float
 
 from ufm.display import Readable, Summary, between
 from ufm.errors import InvalidInput, real_array
-from ufm.settings import in_own_settings
+from ufm.settings import in_fixed_settings
 
 Kind = Literal["log-sum-exp", "sigmoid", "supcon-in", "own"]
 # Beyond these, exponentials of margins would leave the doubles together with those of cosines.
@@ -36,7 +36,7 @@ SHAPES = {"weights": 1, "taus": 1, "margins": 2, "strength": 0, "scale": 0, "bia
 
 
 @runtime_checkable
-class RowFunction(Protocol):
+class AnchorLoss(Protocol):
     """What one active anchor pays: a loss of your own, in jax.numpy, differentiable in the cosines.
 
     - cosines: (s,) G_il with every point of its batch. samples: (s,) how many samples of each it meets. positive: (s,)
@@ -81,7 +81,7 @@ class Loss(Readable, eqx.Module):
     strength: Float[Array, ""] | None = None
     scale: Float[Array, ""] | None = None
     bias: Float[Array, ""] | None = None
-    row: RowFunction | None = eqx.field(static=True, default=None)
+    row: AnchorLoss | None = eqx.field(static=True, default=None)
     label: str = eqx.field(static=True, default="")
     minimal_at_frames: bool = eqx.field(static=True, default=True)
 
@@ -108,7 +108,7 @@ class Loss(Readable, eqx.Module):
         return self.kind in ("log-sum-exp", "sigmoid")
 
     @property
-    def is_own(self) -> bool:
+    def is_custom(self) -> bool:
         """Whether it is a row function of the user's, of which nothing is known but what that returns."""
         return self.kind == "own"
 
@@ -118,7 +118,7 @@ class Loss(Readable, eqx.Module):
         return self.kind == "log-sum-exp" and self.positives_in_denominator
 
     @property
-    def glues_alone(self) -> bool:
+    def merges_alone(self) -> bool:
         """Whether batches of one class glue their samples, as mixed ones do (theory, 2.14)."""
         return self.kind == "sigmoid"
 
@@ -132,7 +132,7 @@ class Loss(Readable, eqx.Module):
     @property
     def name(self) -> str:
         """What it is in words."""
-        if self.is_own:
+        if self.is_custom:
             return self.label
         if self.kind != "log-sum-exp":
             return {"sigmoid": "sigmoid", "supcon-in": "SupCon-in"}[self.kind]
@@ -146,18 +146,18 @@ class Loss(Readable, eqx.Module):
         }
         return ", ".join(part for part, used in parts.items() if used) or "SCL"
 
-    def described(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All of it in plain Python: kind, flags, and the numbers in use as exact hexadecimal doubles."""
         numbers = {name: getattr(self, name) for name in SHAPES}
         flags = {"kind": self.kind, "positives_in_denominator": self.positives_in_denominator}
-        flags |= {"name": self.label, "minimal_at_frames": self.minimal_at_frames} if self.is_own else {}
+        flags |= {"name": self.label, "minimal_at_frames": self.minimal_at_frames} if self.is_custom else {}
         return {**flags, "averaged": self.averaged} | {
             name: _hexed(np.asarray(value).tolist()) for name, value in numbers.items() if value is not None
         }
 
     @classmethod
     def of_description(cls, given: dict[str, Any]) -> Loss:
-        """The loss that `described` describes. Raises InvalidInput, or ValueError for what is no description."""
+        """The loss that `to_dict` describes. Raises InvalidInput, or ValueError for what is no description."""
         if given.get("kind") == "own":
             raise InvalidInput("loss", given.get("name"), "a loss of your own is code, which no file holds")
         numbers = {name: _read(given[name]) for name in SHAPES if name in given}
@@ -181,10 +181,10 @@ class Loss(Readable, eqx.Module):
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Loss) and self.row is other.row and self.described() == other.described()
+        return isinstance(other, Loss) and self.row is other.row and self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
-        return hash(str(self.described()))
+        return hash(str(self.to_dict()))
 
 
 def scl() -> Loss:
@@ -258,10 +258,10 @@ def supcon_in() -> Loss:
     return Loss(kind="supcon-in")
 
 
-def own(row: RowFunction, *, name: str, minimal_at_frames: bool = False) -> Loss:
+def own(row: AnchorLoss, *, name: str, minimal_at_frames: bool = False) -> Loss:
     """A loss of your own, by what one anchor pays. Raises InvalidInput for what is no function.
 
-    row: see `RowFunction`; a function that can be hashed, of a module if problems are to go to other processes.
+    row: see `AnchorLoss`; a function that can be hashed, of a module if problems are to go to other processes.
     name: what it is called. minimal_at_frames: say True if an anchor of UFM+ is known to pay no less than it does at
     an orthogonal frame: that is its bound, taken on trust, and nothing is certified. Else the excess, over what frames
     pay, may be negative. It is the difference of the two, rounding included.
@@ -281,19 +281,19 @@ def _given(name: str, value: Any) -> Any:
     return value
 
 
-@in_own_settings
+@in_fixed_settings
 def _numbers(name: str, value: Any, low: float, high: float) -> Float[Array, ...] | None:
     """The value as an array of doubles in [low, high] with the axes that it should have, or InvalidInput."""
     if value is None:
         return None
     axes = SHAPES[name]
     form = ("a number", "one number a class", "a square matrix, a number for each pair of classes")[axes]
-    mend = f"give {form}, from {low:g} to {high:g}"
-    array = real_array(name, value, mend)
+    fix = f"give {form}, from {low:g} to {high:g}"
+    array = real_array(name, value, fix)
     if isinstance(value, (bool, str)) or array.ndim != axes or (axes == 2 and len(set(array.shape)) > 1):
-        raise InvalidInput(name, value, mend)
+        raise InvalidInput(name, value, fix)
     if not ((array >= low) & (array <= high)).all():  # a NaN is in no interval
-        raise InvalidInput(name, array.tolist(), mend)
+        raise InvalidInput(name, array.tolist(), fix)
     return jnp.asarray(array)
 
 

@@ -6,7 +6,7 @@ r"""Samplers: laws that batches are drawn by, one after the other, without end (
     batch, state = sampler.next(state, population)
 
 A sampler is a specification without labels: frozen and hashable, so that it may be a static argument. Both ways of
-drawing are one implementation. `Sampler.law` says what it draws: `ufm.laws`.
+drawing are one implementation. `Sampler.law` says what it draws: `ufm.model.laws`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from ufm.batches.draws import Population, among, distinct, of_classes
+from ufm.batches.sampling import Bound, Sampler, State, TwoViews, checked_sizes
 from ufm.errors import InvalidInput, whole_number
-from ufm.laws import Law, Urn
-from ufm.problem import PADDING
-from ufm.sampling import Bound, Sampler, State, TwoViews, checked_sizes
-from ufm.settings import in_own_settings
-from ufm.strata import Population, among, distinct, of_classes
+from ufm.model.laws import Law, Urn
+from ufm.model.problem import PADDING
+from ufm.settings import in_fixed_settings
 
 __all__ = [
     "Bound",
@@ -94,8 +94,8 @@ def two_views(sampler: Sampler) -> Sampler:
 
 
 def _batch_size(value: int) -> int:
-    mend = "a batch of one sample has no positives: give at least 2, as a whole number"
-    return whole_number("batch_size", value, 2, mend)
+    fix = "a batch of one sample has no positives: give at least 2, as a whole number"
+    return whole_number("batch_size", value, 2, fix)
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,12 @@ class Uniform(Sampler):
         """Length of a batch."""
         return self.batch_size
 
-    @in_own_settings
+    @in_fixed_settings
     def begin(self, key: Array, population: Population) -> Array:
         """The key."""
         return key
 
-    @in_own_settings
+    @in_fixed_settings
     def next(self, state: Array, population: Population) -> tuple[Int[Array, " s"], Array]:
         """Samples are numbered 0..n-1: no table is needed."""
         key, own = jax.random.split(state)
@@ -143,12 +143,12 @@ class _Epoch(NamedTuple):
 class Reshuffled(Uniform):
     """`reshuffled`: every batch is uniform in what is left of the epoch, so that the epoch is a uniform partition."""
 
-    @in_own_settings
+    @in_fixed_settings
     def begin(self, key: Array, population: Population) -> _Epoch:
         """Any order will do: a uniform choice from what is left does not know it."""
         return _Epoch(key, jnp.arange(len(population.members), dtype=jnp.int32), jnp.int32(0))
 
-    @in_own_settings
+    @in_fixed_settings
     def next(self, state: _Epoch, population: Population) -> tuple[Int[Array, " s"], _Epoch]:
         """The chosen change places with the first of what is left."""
         key, own = jax.random.split(state.key)
@@ -195,7 +195,7 @@ class _Balance(NamedTuple):
     able: Int[Array, ""]
 
 
-@in_own_settings
+@in_fixed_settings
 def water_level(sizes: Int[np.ndarray, " k"] | Int[Array, " k"], batch_size: int) -> Any:
     """The largest t <= batch_size with sum_c min(n_c, t) <= batch_size, an array of no axes."""
     filled = jnp.sum(jnp.minimum(jnp.asarray(sizes), jnp.arange(1, batch_size + 1)[:, None]), axis=1)
@@ -206,7 +206,7 @@ def water_level(sizes: Int[np.ndarray, " k"] | Int[Array, " k"], batch_size: int
 class ClassBalanced(Uniform):
     """`class_balanced`."""
 
-    @in_own_settings
+    @in_fixed_settings
     def begin(self, key: Array, population: Population) -> _Balance:
         """Who gives how much."""
         level = water_level(population.sizes, self.batch_size)
@@ -217,7 +217,7 @@ class ClassBalanced(Uniform):
             key, base, self.batch_size - jnp.sum(base, dtype=jnp.int32), order, jnp.sum(able, dtype=jnp.int32)
         )
 
-    @in_own_settings
+    @in_fixed_settings
     def next(self, state: _Balance, population: Population) -> tuple[Int[Array, " s"], _Balance]:
         """First the classes that give one more, then the samples."""
         key, for_classes, for_samples = jax.random.split(state.key, 3)
@@ -252,12 +252,12 @@ class MPerClass(Sampler):
         """Length of a batch."""
         return self.m * self.p
 
-    @in_own_settings
+    @in_fixed_settings
     def begin(self, key: Array, population: Population) -> Array:
         """The key."""
         return key
 
-    @in_own_settings
+    @in_fixed_settings
     def next(self, state: Array, population: Population) -> tuple[Int[Array, " s"], Array]:
         """First the classes, then their samples."""
         key, for_classes, for_samples = jax.random.split(state, 3)

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def own_settings(*, doubles: bool = True) -> Iterator[None]:
+def fixed_settings(*, doubles: bool = True) -> Iterator[None]:
     """The settings of the package, in this thread, until the end of the block.
 
     doubles: whether double precision is among them.
@@ -37,7 +37,7 @@ def own_settings(*, doubles: bool = True) -> Iterator[None]:
         yield
 
 
-def in_own_settings(function: Callable[P, T], *, traced: bool = True) -> Callable[P, T]:
+def in_fixed_settings(function: Callable[P, T], *, traced: bool = True) -> Callable[P, T]:
     """The function, computed in doubles and under the other settings of the package, whatever the user has switched.
 
     Settings are of a thread, and so is this: what a function hands to other threads needs it again.
@@ -52,9 +52,9 @@ def in_own_settings(function: Callable[P, T], *, traced: bool = True) -> Callabl
     def computed(*args: P.args, **kwargs: P.kwargs) -> T:
         doubles = jax.config.read("jax_enable_x64")
         if not traced and any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((args, kwargs))):
-            with own_settings(doubles=False):
+            with fixed_settings(doubles=False):
                 return function(*args, **kwargs)
-        with own_settings():
+        with fixed_settings():
             result = function(*args, **kwargs)
             return result if doubles else jax.tree.map(_as_traced, result)
 

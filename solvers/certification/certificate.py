@@ -15,10 +15,10 @@ import numpy as np
 from flint import arb
 
 from solvers.certification.balls import upwards
+from solvers.certification.consequences import Implied
 from solvers.certification.constraints import is_constrained
-from solvers.certification.lower_bounds import LowerBound, MatrixDual
+from solvers.certification.dual_bounds import LowerBound, MatrixDual
 from solvers.certification.orbit_problem import OrbitProblem, Point
-from solvers.certification.stability import Implied
 from solvers.files import write_atomically
 from ufm import InvalidInput
 from ufm.display import Readable, Summary, cosines_of_class_means
@@ -74,7 +74,7 @@ class Certificate(Readable):
     - theoretical: the loss of an orthogonal frame, the optimum of UFM+ for d >= k; None for UFM.
     - tolerance: see `Proof`.
     - implied: what the gap before rounding implies of every point of no larger loss than the certified one; for UFM in
-      the full batch only (`solvers.certification.stability_ufm`).
+      the full batch only (`solvers.certification.consequences_ufm`).
     - unique: True if it is proved that all minimisers have the same Gram matrix, False if that they have not
       (`other_minimiser` is one beside the orthogonal frame); None if neither is claimed.
     - moved: largest distance of a row of H from the certified point. Measured, not proved.

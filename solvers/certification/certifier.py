@@ -20,25 +20,19 @@ from flint import arb, ctx
 from jaxtyping import Float, Int
 
 from solvers.certification.balls import Table, downwards, upwards
+from solvers.certification.candidates import MOST_POLISHED_ENTRIES, SPREAD, polish, polished_points
 from solvers.certification.certificate import Certificate, Proof, SecondOpinion
-from solvers.certification.constraints import largest_violation, weakest, weakest_force
-from solvers.certification.lower_bounds import (
-    LowerBound,
-    elementary,
-    frame_loss,
-    laplacian,
-    stationarity_bound,
-)
+from solvers.certification.consequences import Edges, implied, may_imply, pair_weights
+from solvers.certification.consequences_ufm import implied_ufm
+from solvers.certification.constraints import largest_violation, smallest_dual_weight, smallest_weight
+from solvers.certification.dual_bounds import LowerBound, elementary, frame_loss, laplacian, stationarity_bound
 from solvers.certification.orbit_problem import OrbitProblem, Point, loss, loss_and_gradient, orthogonal_frame
-from solvers.certification.polish import MOST_POLISHED_ENTRIES, SPREAD, polish, polished_points
 from solvers.certification.relaxation import ConicSolution, conic_bounds, solve_relaxation
 from solvers.certification.rounding import on_ball, snap
-from solvers.certification.stability import Edges, implied, may_imply, pair_weights
-from solvers.certification.stability_ufm import implied_ufm
 from ufm import InvalidInput, Problem, SharedRows, orbits, uniqueness
-from ufm.errors import Rows, real_array
-from ufm.problem import PADDING
-from ufm.settings import in_own_settings
+from ufm.errors import Embedding, real_array
+from ufm.model.problem import PADDING
+from ufm.settings import in_fixed_settings
 
 TOLERANCE = 1e-4
 COARSEST_TOLERANCE = 1e-2
@@ -70,15 +64,15 @@ class Certifier:
     - second_opinion: see `SecondOpinion`.
     """
 
-    @in_own_settings
+    @in_fixed_settings
     def __init__(self, problem: Problem, *, conic: bool = True, tolerance: float = TOLERANCE) -> None:
         """conic: ask Clarabel too, up to 32 orbits for UFM+ and 64 for UFM (None beyond that).
 
         Raises InvalidInput for a tolerance outside [1e-30, 1e-2].
         """
         if not FINEST_TOLERANCE <= tolerance <= COARSEST_TOLERANCE:
-            mend = f"give a number from {FINEST_TOLERANCE} to {COARSEST_TOLERANCE}"
-            raise InvalidInput("tolerance", tolerance, mend)
+            fix = f"give a number from {FINEST_TOLERANCE} to {COARSEST_TOLERANCE}"
+            raise InvalidInput("tolerance", tolerance, fix)
         self.tolerance = float(tolerance)
         self.given = problem
         self.orbits = orbits(problem)
@@ -87,12 +81,12 @@ class Certifier:
         self.better: Point | None = None
         self._matrix: LowerBound | None = None
         self.second_opinion: SecondOpinion | None = None
-        if problem.loss.is_own:
+        if problem.loss.is_custom:
             self.lower_bound = LowerBound(-math.inf, "none", "a loss of your own")
             return
         with ctx.workprec(self.problem.bits):
             self._frame_loss = frame_loss(self.problem)
-            self._weakest = weakest(self.problem) if self.problem.nonneg else None
+            self._smallest_weight = smallest_weight(self.problem) if self.problem.nonneg else None
 
         solution = None
         if (
@@ -113,11 +107,11 @@ class Certifier:
             self.lower_bound = max([elementary(self.problem), *matrices], key=lambda bound: bound.value)
             self._matrix = max(matrices, key=lambda bound: bound.value, default=None)
 
-    @in_own_settings
-    def consider(self, embeddings: Iterable[Rows | SharedRows]) -> None:
+    @in_fixed_settings
+    def consider(self, embeddings: Iterable[Embedding | SharedRows]) -> None:
         """Take up other points of the problem, such as all starts of a solution: the best becomes the witness `better`
         if it is, and for UFM a lower bound is read off it. Changes nothing where frames attain the bound."""
-        if self.given.bound_is_attained or self.given.loss.is_own:
+        if self.given.bound_is_attained or self.given.loss.is_custom:
             return
         points = []
         for H in embeddings:
@@ -147,8 +141,8 @@ class Certifier:
             if points:
                 self.better = min(known, key=lambda point: float(loss(self.problem, point.gram())))
 
-    @in_own_settings
-    def certify(self, H: Rows | SharedRows) -> Certificate:
+    @in_fixed_settings
+    def certify(self, H: Embedding | SharedRows) -> Certificate:
         """The certificate of one H (n, d), a row a sample. Raises InvalidInput if it is not finite or misshapen.
 
         Rows outside the feasible set are moved into it; that, too, counts in `moved`. Takes time independent
@@ -156,7 +150,7 @@ class Certifier:
         """
         rows, index, multiplicity = self._rows(H)
         point, moved = snap(rows, index, multiplicity, self.problem.nonneg)
-        if self.problem.loss.is_own:
+        if self.problem.loss.is_custom:
             return self._unproved(rows, point, moved)
         with ctx.workprec(self.problem.bits):
             gram = point.gram()
@@ -229,7 +223,7 @@ class Certifier:
         )
 
     @cached_property
-    @in_own_settings
+    @in_fixed_settings
     def other_minimiser(self) -> Point | None:
         """A minimiser whose Gram matrix is not the frame's, if `ufm.uniqueness` names one with one row an orbit."""
         several = self.given.is_expected or (np.asarray(self.given.multiplicity) != 1).any()
@@ -240,7 +234,7 @@ class Certifier:
         return None if rows is None else on_ball(rows)
 
     def _rows(
-        self, H: Rows | SharedRows
+        self, H: Embedding | SharedRows
     ) -> tuple[Float[np.ndarray, "r d"], Int[np.ndarray, " r"], Float[np.ndarray, " r"]]:
         """The rows of H, the orbit of each and how many samples it stands for: one row an orbit if its samples
         share one, else all n."""
@@ -265,10 +259,10 @@ class Certifier:
     def _at(self, gram: Table) -> tuple[arb, arb]:
         """The loss at a point, and the largest gap that certifies it."""
         if self.problem.nonneg:
-            value, least = loss(self.problem, gram), self._weakest
+            value, least = loss(self.problem, gram), self._smallest_weight
         else:
             value, C = loss_and_gradient(self.problem, gram)
-            least = weakest_force(self.problem, C, gram)
+            least = smallest_dual_weight(self.problem, C, gram)
         return value, self.tolerance * (1e-8 * (1 + abs(self._frame_loss)) if least is None else least)
 
     def _implying(self, bound: LowerBound, upper: arb, margin: arb) -> LowerBound:
@@ -319,9 +313,9 @@ class Certifier:
         return Proof.INCONCLUSIVE, f"{meet_but}, and no better point is known", None
 
 
-@in_own_settings
+@in_fixed_settings
 def certify(
-    H: Rows | SharedRows,
+    H: Embedding | SharedRows,
     problem: Problem,
     *,
     tolerance: float = TOLERANCE,
@@ -361,7 +355,7 @@ def serialised_samples(problem: Problem) -> bytes:
     if problem.is_expected:
         batches = [np.concatenate(both) for both in zip(batches, _shares(problem), strict=True)]
     model, tau = "UFM+" if problem.nonneg else "UFM", float(problem.tau).hex()
-    loss = json.dumps(problem.loss.described(), sort_keys=True, separators=(",", ":"))
+    loss = json.dumps(problem.loss.to_dict(), sort_keys=True, separators=(",", ":"))
     if problem.is_expected:
         loss += " expected of two views" if problem.views > 1 else " expected"
     head = f"{model} {problem.d} {tau} {loss} {problem.num_points} {len(batches)}\n".encode()

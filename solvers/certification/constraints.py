@@ -1,7 +1,7 @@
 r"""What a minimiser may not break, and what breaking it costs: the scale of every margin.
 
 **Pairs.** A mixed batch asks G = 1 of two samples of a class that it holds twice, and (UFM+) G = 0 of two classes one
-of which it holds twice; the loss rises linearly (`weakest_pair`; at a point of UFM, `weakest_force`).
+of which it holds twice; the loss rises linearly (`smallest_pair_weight`; at a point of UFM, `smallest_dual_weight`).
 
 **Ties.** A batch of one class asks only that each anchor's values G_ij be equal. If two of them differ by r, the
 excess of the anchor, least over all its other values, is that of two atoms of mass p (p = 1/N for N positives)
@@ -9,7 +9,7 @@ excess of the anchor, least over all its other values, is that of two atoms of m
     min_y log( 2 p cosh(r / 2 tau) + (1 - 2 p) e^y ) - (1 - 2 p) y  =  2 p log cosh(r / (2 tau)),
 
 attained where the others lie in between: the derivative vanishes at e^y = cosh(r / 2 tau). Each of n_a anchors
-pays it, and orbits b, c of at least n' samples have mass n' p at least (`weakest_tie`, at r = 1). log cosh sqrt
+pays it, and orbits b, c of at least n' samples have mass n' p at least (`smallest_tie_weight`, at r = 1). log cosh sqrt
 is concave, so a gap below epsilon^2 of this bounds the difference of two values of one anchor by epsilon, and that
 of any two values of the batch by sqrt(2) epsilon (theory, 5.14). At a point of UFM p is the least softmax weight: the
 Bregman distance of the loss from there is that of a softmax with these masses.
@@ -31,25 +31,29 @@ from typing import Any
 
 from flint import arb, arb_mat
 
+from solvers.certification.anchors import Anchor
 from solvers.certification.balls import ZERO, Table, upwards
-from solvers.certification.orbit_problem import OrbitProblem, Point, Share
-from solvers.certification.rows import Row
+from solvers.certification.orbit_problem import Composition, OrbitProblem, Point
 
 Pair = tuple[int, int]
 
 
-def weakest(problem: OrbitProblem) -> arb | None:
+def smallest_weight(problem: OrbitProblem) -> arb | None:
     """UFM+: the least that one broken pair or tie of orbits costs; None if nothing is constrained."""
-    prices = [price for price in (weakest_pair(problem), weakest_tie(problem)) if price is not None]
-    return reduce(arb.min, prices) if prices else None
+    resolutions = [
+        resolution
+        for resolution in (smallest_pair_weight(problem), smallest_tie_weight(problem))
+        if resolution is not None
+    ]
+    return reduce(arb.min, resolutions) if resolutions else None
 
 
 def is_constrained(problem: OrbitProblem) -> bool:
     """Whether a pair or a tie of orbits has a price, at the frame (UFM+) or at any point (UFM); no arithmetic."""
-    together = zip(problem.counts, problem.shares, strict=True)
+    together = zip(problem.counts, problem.compositions, strict=True)
     pairs = any(
         max(count.values()) >= 2
-        and (len(count) > 1 or (problem.loss.glues_alone and (problem.nonneg or len(share.samples) > 1)))
+        and (len(count) > 1 or (problem.loss.merges_alone and (problem.nonneg or len(share.samples) > 1)))
         for count, share in together
     )
     return pairs or any(
@@ -57,31 +61,31 @@ def is_constrained(problem: OrbitProblem) -> bool:
     )
 
 
-def weakest_of_samples(problem: OrbitProblem) -> arb | None:
+def smallest_weight_of_samples(problem: OrbitProblem) -> arb | None:
     """UFM+: at most the least that one sample pays that leaves its orbit and breaks a pair or a tie; None as before."""
-    pair, largest = weakest_pair(problem), max(problem.sizes)
-    prices = [] if pair is None else [pair / largest]
+    pair, largest = smallest_pair_weight(problem), max(problem.sizes)
+    resolutions = [] if pair is None else [pair / largest]
     for _, count, share in _single_class(problem):
         for row in problem.rows(count).values():
-            prices.append(arb(share.weight) * arb(2) / row.positives * _spread_cost(row))
-    return reduce(arb.min, prices) if prices else None
+            resolutions.append(arb(share.weight) * arb(2) / row.positives * _spread_cost(row))
+    return reduce(arb.min, resolutions) if resolutions else None
 
 
-def weakest_pair(problem: OrbitProblem) -> arb | None:
+def smallest_pair_weight(problem: OrbitProblem) -> arb | None:
     """UFM+: the least weight that one batch gives to one effective pair of orbits; None if there is no such pair.
 
     The loss rises by at least this much times the mean inner product (or the mean of 1 - G_ij) of the pair, so
     a gap must be small against it before it says anything about that pair (theory, 2.11).
     """
     weights = []
-    for count, share in zip(problem.counts, problem.shares, strict=True):
+    for count, share in zip(problem.counts, problem.compositions, strict=True):
         rows, weight = problem.rows(count), arb(share.weight)
         sizes: dict[int, list[int]] = defaultdict(list)
         for a, samples in share.samples.items():
             sizes[problem.classes[a]].append(samples)
         for c, row in rows.items():
             least = sorted(sizes[c])
-            if row.negatives or problem.loss.glues_alone:
+            if row.negatives or problem.loss.merges_alone:
                 # With two views the n pairs of one image: there are no fewer of any other kind.
                 within = [n if share.views > 1 else n * (n - 1) for n in least if n >= 2]
                 pairs = within[:1] + [2 * least[0] * least[1] for _ in least[1:2]]
@@ -92,12 +96,12 @@ def weakest_pair(problem: OrbitProblem) -> arb | None:
     return reduce(arb.min, weights) if weights else None
 
 
-def weakest_tie(problem: OrbitProblem, gram: Table | None = None) -> arb | None:
+def smallest_tie_weight(problem: OrbitProblem, gram: Table | None = None) -> arb | None:
     """The least that anchors pay whose values with two orbits differ by 1 in a batch of one class; None if none can.
 
     gram: the point whose softmax weighs the values (UFM); without it they weigh the same.
     """
-    prices = []
+    resolutions = []
     for batch, count, share in _single_class(problem):
         (row,) = problem.rows(count).values()
         for a in batch:
@@ -106,34 +110,34 @@ def weakest_tie(problem: OrbitProblem, gram: Table | None = None) -> arb | None:
                 continue
             weights = [n * (1 if gram is None else (gram[a][b] * row.s).exp()) for b, n in others]
             mass = arb(share.weight) * share.samples[a] * reduce(arb.min, map(arb, weights)) / sum(weights)
-            prices.append(2 * mass * _spread_cost(row))
-    return reduce(arb.min, prices) if prices else None
+            resolutions.append(2 * mass * _spread_cost(row))
+    return reduce(arb.min, resolutions) if resolutions else None
 
 
-def weakest_force(problem: OrbitProblem, C: Table, gram: Table) -> arb | None:
+def smallest_dual_weight(problem: OrbitProblem, C: Table, gram: Table) -> arb | None:
     """UFM: the least change of the loss at a point when one pair of orbits turns by tau, or a tie breaks by 1.
 
     The least of 2 n_a n_b |C_ab| min(tau, 1), to first order, over orbits of two classes that repel (C_ab > 0) and of
     one class that attract in mixed batches (C_ab < 0), C the gradient at the point: without H >= 0 cosines are negative
-    at the optimum, and pairs weigh less there than at a frame, by up to e^{-1/tau}. And `weakest_tie` there. A gap must
+    at the optimum, and pairs weigh less there than at a frame, by up to e^{-1/tau}. And `smallest_tie_weight` there. A gap must
     be small against it before it says anything about that pair. None if nothing is constrained.
     """
     pairs = {
         (a, b): problem.classes[a] == problem.classes[b]
         for batch, count in zip(problem.batches, problem.counts, strict=True)
-        if len(count) > 1 or problem.loss.glues_alone
+        if len(count) > 1 or problem.loss.merges_alone
         for a in batch
         for b in batch
         if a < b
     }
-    forces = [
+    weights = [
         2 * problem.sizes[a] * problem.sizes[b] * abs(C[a][b]) * min(problem.tau, 1.0)
         for (a, b), alike in pairs.items()
         if (C[a][b] < 0 if alike else C[a][b] > 0)
     ]
-    tie = weakest_tie(problem, gram)
-    prices = forces if tie is None else [*forces, tie]
-    return reduce(arb.min, prices) if prices else None
+    tie = smallest_tie_weight(problem, gram)
+    resolutions = weights if tie is None else [*weights, tie]
+    return reduce(arb.min, resolutions) if resolutions else None
 
 
 @dataclass(frozen=True)
@@ -151,22 +155,22 @@ class Components:
     open_batches: list[dict[int, int]]
 
     @classmethod
-    def of(cls, problem: OrbitProblem, *, crowded: bool = False) -> Components:
+    def of(cls, problem: OrbitProblem, *, d_equals_k: bool = False) -> Components:
         """From the batches; crowded: with what d = k forces besides (theory, 3.11 (a)): see `_on_axes`."""
         joined, unit, crossing = _Joined(), set(), set()
         for batch, count in zip(problem.batches, problem.counts, strict=True):
             for c, own in count.items():
-                if own >= 2 and (len(count) > 1 or problem.loss.glues_alone):
+                if own >= 2 and (len(count) > 1 or problem.loss.merges_alone):
                     members = [a for a in batch if problem.classes[a] == c]
                     joined.union(members)
                     unit.update(members)
                     crossing.update((a, b) for a in members for b in batch if problem.classes[b] != c)
         found = cls(joined, unit, crossing, [share.samples for _, _, share in _single_class(problem)])
-        while found._glue_batches() or (crowded and found._glue_to_axes(problem)):
+        while found._merge_batches() or (d_equals_k and found._merge_with_axes(problem)):
             pass
         return found
 
-    def _glue_batches(self) -> bool:
+    def _merge_batches(self) -> bool:
         """Glue the open batches that hold a glued pair; whether there were any."""
         asked, self.open_batches[:] = list(self.open_batches), []
         for batch in asked:
@@ -178,7 +182,7 @@ class Components:
                 self.open_batches.append(batch)
         return len(self.open_batches) < len(asked)
 
-    def _glue_to_axes(self, problem: OrbitProblem) -> bool:
+    def _merge_with_axes(self, problem: OrbitProblem) -> bool:
         """d = k: if the largest components of the k classes are pairwise orthogonal they are the axes; one that is
         orthogonal to those of all other classes is that of its own. Glue all such; whether there were any."""
         root = self.joined.root
@@ -203,7 +207,7 @@ def forces_frame(problem: OrbitProblem) -> bool:
     """
     if problem.d < problem.k or not (problem.d == problem.k or _together(problem) == set(range(len(problem)))):
         return False
-    components = Components.of(problem, crowded=problem.d == problem.k)
+    components = Components.of(problem, d_equals_k=problem.d == problem.k)
     classes = problem.classes
     met = {frozenset((classes[a], classes[b])) for a, b in components.crossing}
     whole = (
@@ -216,8 +220,8 @@ def _together(problem: OrbitProblem) -> set[int]:
     """Orbits whose samples are one vector once they are unit (theory, 6.9): those of one sample or image, and those of
     which a batch that fixes or ties values holds a second one, or another orbit of the class."""
     found = {a for a, size in enumerate(problem.sizes) if size == problem.views}
-    alone = 2 if problem.loss.glues_alone else 3 if problem.loss.ties_alone else math.inf
-    for batch, count, share in zip(problem.batches, problem.counts, problem.shares, strict=True):
+    alone = 2 if problem.loss.merges_alone else 3 if problem.loss.ties_alone else math.inf
+    for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
         orbits = Counter(problem.classes[a] for a in batch)
         constrained = {c for c, n in count.items() if len(count) > 1 or n >= alone}
         held = {a: problem.classes[a] for a in batch if problem.classes[a] in constrained}
@@ -283,13 +287,13 @@ class _Joined:
         return list(sets.values())
 
 
-def _single_class(problem: OrbitProblem) -> Iterator[tuple[tuple[int, ...], Counter[int], Share]]:
+def _single_class(problem: OrbitProblem) -> Iterator[tuple[tuple[int, ...], Counter[int], Composition]]:
     """The batches of one class that tie something: of three samples or more, under a loss that ties."""
-    for batch, count, share in zip(problem.batches, problem.counts, problem.shares, strict=True):
+    for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
         if problem.loss.ties_alone and len(count) == 1 and sum(count.values()) >= 3:
             yield batch, count, share
 
 
-def _spread_cost(row: Row) -> arb:
+def _spread_cost(row: Anchor) -> arb:
     """omega log cosh(s / 2)."""
     return row.omega * (row.s / 2).cosh().log()

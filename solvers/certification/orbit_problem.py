@@ -19,15 +19,15 @@ import numpy as np
 from flint import arb, arb_mat
 from jaxtyping import Float
 
+from solvers.certification.anchors import ONE, Anchor, active_rows, spread
 from solvers.certification.balls import ZERO, Table, precision
-from solvers.certification.rows import ONE, Row, active_rows, spread
 from ufm import InvalidInput, Problem
 from ufm.losses import Loss
-from ufm.problem import PADDING
+from ufm.model.problem import PADDING
 
 
 @dataclass(frozen=True)
-class Share:
+class Composition:
     """What a batch holds of its orbits, any so many samples of each equally likely, and its weight in the sum."""
 
     sizes: tuple[int, ...]
@@ -121,7 +121,7 @@ class OrbitProblem:
     def counts(self) -> tuple[Counter[int], ...]:
         """Samples of each class in each batch (the paper's n_{B,c})."""
         counted = []
-        for share in self.shares:
+        for share in self.compositions:
             count: Counter[int] = Counter()
             for a, samples in share.samples.items():
                 count[self.classes[a]] += samples
@@ -129,13 +129,13 @@ class OrbitProblem:
         return tuple(counted)
 
     @cached_property
-    def shares(self) -> tuple[Share, ...]:
+    def compositions(self) -> tuple[Composition, ...]:
         """How much of its orbits each batch holds, and its weight."""
         if self.held is None or self.weights is None:
-            return tuple(Share(self.sizes, {a: self.sizes[a] for a in batch}, 1.0) for batch in self.batches)
+            return tuple(Composition(self.sizes, {a: self.sizes[a] for a in batch}, 1.0) for batch in self.batches)
         together = zip(self.batches, self.held, self.weights, strict=True)
         return tuple(
-            Share(self.sizes, dict(zip(batch, held, strict=True)), w, self.views) for batch, held, w in together
+            Composition(self.sizes, dict(zip(batch, held, strict=True)), w, self.views) for batch, held, w in together
         )
 
     @cached_property
@@ -151,16 +151,16 @@ class OrbitProblem:
         """Working precision of balls: `solvers.certification.balls.precision` of the coldest anchor and its margins."""
         return precision(self.tau * min(self.loss.temperatures), spread(self.loss, sum(self.sizes)))
 
-    def rows(self, count: Counter[int]) -> dict[int, Row]:
+    def rows(self, count: Counter[int]) -> dict[int, Anchor]:
         """The rows of the classes that are active in a batch with these counts, in balls."""
-        if self.loss.is_own:
+        if self.loss.is_custom:
             raise InvalidInput("loss", self.loss.name, "nothing is known in balls of a loss of your own")
         return {row.c: row for row in active_rows(self.loss, self.tau, count, self.totals)}
 
     @property
     def anchors(self) -> float:
         """Active anchors by their weights; of the sigmoid, a sum over pairs, by their terms."""
-        together = zip(self.counts, self.shares, strict=True)
+        together = zip(self.counts, self.compositions, strict=True)
         rows = ((share.weight * count[c], row) for count, share in together for c, row in self.rows(count).items())
         by_term = self.loss.kind == "sigmoid"
         return sum(n * float(row.omega) * (row.positives + row.total if by_term else 1) for n, row in rows)
@@ -175,7 +175,7 @@ class OrbitProblem:
             "model": self.model,
             "d": self.d,
             "tau": self.tau.hex(),
-            "loss": self.loss.described(),
+            "loss": self.loss.to_dict(),
             "classes": list(self.classes),
             "sizes": list(self.sizes),
             "batches": [list(batch) for batch in self.batches],
@@ -254,13 +254,13 @@ def _sweep(problem: OrbitProblem, gram: Table, towards: Table | None) -> arb:
     exponentials: dict[tuple[int, int, int], arb] = {}
     by_class = problem.loss.taus is not None
 
-    def exponential(a: int, b: int, row: Row) -> arb:
+    def exponential(a: int, b: int, row: Anchor) -> arb:
         key = (min(a, b), max(a, b), row.c if by_class else 0)
         if key not in exponentials:
             exponentials[key] = (row.s * gram[a][b]).exp()
         return exponentials[key]
 
-    for batch, count, share in zip(problem.batches, problem.counts, problem.shares, strict=True):
+    for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
         rows = problem.rows(count)
         for a in (a for a in batch if classes[a] in rows):
             row = rows[classes[a]]

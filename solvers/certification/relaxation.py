@@ -6,7 +6,7 @@ By symmetry G may be taken constant on orbits: t_a on the diagonal, w_a between 
 orbit a (n_a of them), G_ab across. With X_ab = G_ab and X_aa = (t_a + (n_a - 1) w_a) / n_a the
 constraint G PSD reads X PSD and X_aa <= t_a (equal if n_a = 1), so the size is the number of orbits,
 whatever n is. A conic solver's value is an opinion and no bound (theory, 4.11): the dual it
-returns becomes one only through `solvers.certification.lower_bounds`.
+returns becomes one only through `solvers.certification.dual_bounds`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.certification.lower_bounds import LowerBound, MatrixDual, evaluated, kkt_dual, repaired
+from solvers.certification.dual_bounds import LowerBound, MatrixDual, evaluated, kkt_dual, repaired
 from solvers.certification.orbit_problem import OrbitProblem
 from solvers.imports import import_whole
 from ufm import InvalidInput
@@ -117,7 +117,7 @@ def _loss(problem: OrbitProblem, values: Any) -> Any:
     m, classes = len(problem), np.array(problem.classes)
     rows: dict[int, list[tuple[Int[np.ndarray, " s"], Float[np.ndarray, " s"], float, float]]] = {}
     linear, logistic = np.zeros(values.shape[0]), 0.0
-    for batch, count, share in zip(problem.batches, problem.counts, problem.shares, strict=True):
+    for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
         members, active = np.array(batch), problem.rows(count)
         held = np.array([share.samples[a] for a in batch], dtype=float)
         for a in (a for a in batch if classes[a] in active):

@@ -25,8 +25,8 @@ from scipy.optimize import linprog, minimize
 from solvers.certification.balls import downwards, upwards
 from solvers.multistart import solve
 from ufm.errors import InvalidInput, real_number, whole_number
-from ufm.problem import Problem
-from ufm.settings import in_own_settings
+from ufm.model.problem import Problem
+from ufm.settings import in_fixed_settings
 
 MOST_CLASSES = 6  # 2^k corners, and boxes in k norms
 BITS = 128
@@ -95,13 +95,13 @@ class _Loss:
             terms = [arb(0) if b == c else n[b] * (s * (arb(G[c, b]) - arb(G[c, c]))).exp() for b in range(k)]
             total = n[c] - 1 + sum(terms, arb(0))
             value += n[c] * total.log()
-            shares = [s * n[c] * term / total for term in terms]
-            rows[c] = [*shares]
-            rows[c][c] = -sum(shares, arb(0))
+            compositions = [s * n[c] * term / total for term in terms]
+            rows[c] = [*compositions]
+            rows[c][c] = -sum(compositions, arb(0))
         return value, [[(rows[a][b] + rows[b][a]) / 2 for b in range(k)] for a in range(k)]
 
 
-@in_own_settings
+@in_fixed_settings
 def bracket(problem: Problem, *, inits: int = 32, boxes: int = 400, tolerance: float = 1e-3, seed: int = 0) -> Bracket:
     """The minimum of UFM+ with d < k between a rigorous lower bound and the best of `inits` starts of `solvers.solve`
     and of all points with every class on an axis or at 0.

@@ -19,21 +19,21 @@ import numpy as np
 from flint import arb, ctx
 from jaxtyping import Float, Int
 
+from solvers.certification.anchors import Anchor
+from solvers.certification.attribution import Attribution
 from solvers.certification.balls import downwards, upwards
-from solvers.certification.blame import Blame
 from solvers.certification.certifier import Certifier
-from solvers.certification.lower_bounds import frame_loss
+from solvers.certification.consequences import Edges, Implied, implied, may_imply, pair_weights
+from solvers.certification.consequences_ufm import implied_ufm
+from solvers.certification.dual_bounds import frame_loss
+from solvers.certification.features import unit_rows
 from solvers.certification.orbit_problem import OrbitProblem
 from solvers.certification.rounding import UNIT
-from solvers.certification.rows import Row
-from solvers.certification.stability import Edges, Implied, implied, may_imply, pair_weights
-from solvers.certification.stability_ufm import implied_ufm
-from solvers.features import unit_rows
 from ufm.display import Readable, Summary, cosines_of_class_means
-from ufm.errors import InvalidInput, Rows, real_rows
-from ufm.orbits import Orbits, orbits
-from ufm.problem import PADDING, Problem
-from ufm.settings import in_own_settings
+from ufm.errors import Embedding, InvalidInput, real_rows
+from ufm.model.orbits import Orbits, orbits
+from ufm.model.problem import PADDING, Problem
+from ufm.settings import in_fixed_settings
 
 ROUNDOFF = 2.0**-53
 # The proof of theory, 5.19, asks for no more coordinates, nor samples in a batch.
@@ -75,8 +75,8 @@ class Suboptimality(Readable):
     - loss, excess: rigorous intervals (theory, 5.19); excess over the loss of an orthogonal frame, which under UFM+ is
       a lower bound, and for d >= k the minimum. Sums over batches and active anchors at the problem's tau, not means.
     - gap: the loss is at most this above the minimum. UFM+: the excess. UFM: above a certified lower bound.
-    - implied: what the gap implies of every point of no larger loss (`solvers.certification.stability`), or None.
-    - blame: the share of every sample and pair in the excess; None for UFM, where the excess has either sign.
+    - implied: what the gap implies of every point of no larger loss (`solvers.certification.consequences`), or None.
+    - attribution: the share of every sample and pair in the excess; None for UFM, where the excess has either sign.
     - moved: largest change of a row on its way to the feasible set. Measured, not proved.
     """
 
@@ -85,7 +85,7 @@ class Suboptimality(Readable):
     excess: Interval
     gap: float
     implied: Implied | None
-    blame: Blame | None
+    attribution: Attribution | None
     moved: float
     _orbits: Orbits
     _weights: tuple[Edges, Edges] | None
@@ -129,16 +129,16 @@ class Suboptimality(Readable):
                 if spread < 2.0 or cosine < 1.0
                 else "nothing for class means: the gap is too large"
             )
-        if self.blame is not None:
-            lines |= self.blame.summary().lines
+        if self.attribution is not None:
+            lines |= self.attribution.summary().lines
         labels, times = np.asarray(problem.labels), np.asarray(problem.multiplicity)
         return Summary(
             f"Suboptimality: at most {self.gap:.6g}", lines, cosines_of_class_means(self._rows, labels, times)
         )
 
 
-@in_own_settings
-def suboptimality(H: Rows, problem: Problem, *, certifier: Certifier | None = None) -> Suboptimality:
+@in_fixed_settings
+def suboptimality(H: Embedding, problem: Problem, *, certifier: Certifier | None = None) -> Suboptimality:
     """Rigorous loss and excess of one raw H (n, d), float32 too, and who is to blame. See `Suboptimality`.
 
     Loss and excess are sums over batches and active anchors at the problem's tau.
@@ -170,9 +170,9 @@ def suboptimality(H: Rows, problem: Problem, *, certifier: Certifier | None = No
             lower = (Certifier(problem, conic=False) if certifier is None else certifier).lower_bound
             gap = max(upwards(arb(loss.upper) - arb(lower.value)), 0.0)
             consequences = implied_ufm(sweep.orbit_problem, arb(gap), lower.dual)
-    blame = sweep.blame() if problem.nonneg else None
+    attribution = sweep.attribution() if problem.nonneg else None
     return Suboptimality(
-        problem, loss, excess, gap, consequences, blame, sweep.moved, sweep.orbits, weights, sweep.unit
+        problem, loss, excess, gap, consequences, attribution, sweep.moved, sweep.orbits, weights, sweep.unit
     )
 
 
@@ -189,7 +189,7 @@ class _Anchor:
     weight: Float[np.ndarray, " k"]
 
     @classmethod
-    def of(cls, row: Row, k: int) -> _Anchor:
+    def of(cls, row: Anchor, k: int) -> _Anchor:
         """Call within `flint.ctx.workprec`."""
         decay = (-row.s).exp()
         partition = (
@@ -236,10 +236,10 @@ class _Sweep:
         error = error * (1 + 2.0**-10) + 4 * ROUNDOFF * abs(total)
         return Interval(math.nextafter(total - error, -math.inf), math.nextafter(total + error, math.inf))
 
-    def blame(self) -> Blame:
+    def attribution(self) -> Attribution:
         """Shares in the excess; after `excess`."""
         pairs = None if self.pairs is None else self.pairs + self.pairs.T - np.diag(np.diagonal(self.pairs))
-        return Blame(self.samples, pairs, self.labels, self.unit)
+        return Attribution(self.samples, pairs, self.labels, self.unit)
 
     def _block(self, own: Int[np.ndarray, " a"], members: Int[np.ndarray, " s"], c: int, anchor: _Anchor) -> None:
         cosine = self.unit[own] @ self.unit[members].T

@@ -55,7 +55,7 @@ def shared_out(function: Callable[..., Any], in_axes: Any, out_axes: int | None 
     )
 
 
-def dealt_out(arrays: Any) -> Any:
+def sharded(arrays: Any) -> Any:
     """Arrays with equal blocks of their leading axis on each device; with one device, as they are."""
     return arrays if count() == 1 else jax.device_put(arrays, NamedSharding(_mesh(), PartitionSpec(AXIS)))
 

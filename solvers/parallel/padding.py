@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from ufm.problem import PADDING, Problem
+from ufm.model.problem import PADDING, Problem
 
 Shape = tuple[int, int, int]
 # Smaller sizes are not told apart: a compilation costs more than the work on padding.

@@ -1,0 +1,1 @@
+"""What every command shares: cells, the store of results, the command line, workers."""

@@ -1,0 +1,160 @@
+"""Cells: the results that a sweep or the gallery is made of, each computed anywhere and kept in one store."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import xarray as xr
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from experiments.harness import engine
+from experiments.harness.store import Store, digest
+from experiments.harness.workers import surroundings
+
+# Part of every cell's file name: a change of what a cell holds makes a new cell.
+SCHEMA = 5
+
+Computed = tuple[xr.Dataset, Mapping[str, bytes]]
+ProgressCallback = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A dataset to be computed, with the files that belong to it.
+
+    - name: unique among its like; its files are called after it.
+    - compute: a function of a module, of the arguments and of `progress`, which it may call with the number of parts
+      that have ended. Returns the dataset, and files by name. It writes nothing: a cell is computed on any machine.
+    - arguments: picklable. key: what determines the result, as JSON; the arguments themselves if None.
+    - parts: as `progress` counts them.
+    - title: what it is called while it runs; the name if empty. alone: the command that computes it alone.
+    - attrs: added to those of the dataset.
+    - prepare: begins, while earlier cells are computed here, what this one would wait for; returns at once.
+    """
+
+    name: str
+    compute: Callable[..., Computed]
+    arguments: Mapping[str, Any]
+    key: Any = None
+    parts: int = 1
+    title: str = ""
+    alone: str = ""
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Callable[[], None] = field(default=lambda: None)
+
+    @functools.cached_property
+    def file(self) -> str:
+        """Where a store keeps the dataset."""
+        key = dict(self.arguments) if self.key is None else self.key
+        return f"cells/{self.name}-{digest([self.name, key, SCHEMA, versions()])}.nc"
+
+
+def cell_name(R: float | str, tau: float | str, *others: str) -> str:
+    """The name of a cell of a sweep, from the numbers as they stand in summary.csv."""
+    return "-".join((f"R{R}", f"tau{tau}", *others))
+
+
+def certificate_file(cell: str, which: int | str, family: int | None = None) -> str:
+    """Where the certificate of a start, or another of that name, is stored."""
+    start = which if isinstance(which, str) else f"start{which:03d}"
+    return f"certificates/{cell}{'' if family is None else f'-family{family:03d}'}-{start}.json"
+
+
+class Found(NamedTuple):
+    """Datasets by `Cell.file`, in the order asked, and how many of them were not in the store."""
+
+    datasets: dict[str, xr.Dataset]
+    computed: int
+
+
+def run_cells(
+    cells: Iterable[Cell], store: Store, console: Console, what: str, *, fresh: bool, dask: str | None
+) -> Found:
+    """Every cell, from the store where it is there, else computed and stored; those that fail are said and left out.
+
+    what: the parts of the cells, as the progress bar names them. dask: where they run, see `experiments.harness.engine`.
+    """
+    asked = {cell.file: cell for cell in cells}
+    stored = {file: None if fresh else store.read_cell(file) for file in asked}
+    found = {file: dataset for file, dataset in stored.items() if dataset is not None}
+    waiting = {file: cell for file, cell in asked.items() if file not in found}
+    done = {file: asked[file].parts for file in found}
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(what))
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=sum(cell.parts for cell in asked.values()), completed=sum(done.values()))
+
+        def progress(file: str, ended: int) -> None:
+            done[file] = done.get(file, 0) + ended
+            bar.update(task, completed=sum(done.values()), description=waiting[file].title or waiting[file].name)
+
+        jobs = [
+            engine.Job(file, cell.compute, cell.arguments, cell.parts, partial(progress, file), cell.prepare)
+            for file, cell in waiting.items()
+        ]
+        for job in jobs[:1]:
+            job.progress(0)
+        with contextlib.closing(engine.run(jobs, dask)) as results:
+            for ended in results:
+                file, cell = ended.job.name, waiting[ended.job.name]
+                if ended.error is not None:
+                    print_failure(cell, ended.error, console)
+                    continue
+                dataset, files = ended.value
+                found[file] = dataset.assign_attrs(cell.attrs)
+                store.write_cell(file, found[file], files)
+                ended.job.progress(cell.parts - done.get(file, 0))
+    return Found({file: found[file] for file in asked if file in found}, sum(file in found for file in waiting))
+
+
+def print_failure(cell: Cell, error: Exception, console: Console) -> None:
+    """Two lines: why the cell is not there, and the command that computes it alone."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    console.print(Text.assemble(("failed", "red"), f"  {cell.title or cell.name}: {reason}"))
+    say(console, f"        alone: {cell.alone}")
+
+
+def say(console: Console, line: str) -> None:
+    """A line as it is: whatever a path or a message holds is no markup, is not coloured and not broken."""
+    console.out(line, highlight=False)
+
+
+class _Log(Console):
+    """Nothing is concluded from an output that nobody reads: the status is that of a program which SIGPIPE ended."""
+
+    def on_broken_pipe(self) -> None:
+        try:
+            super().on_broken_pipe()
+        except SystemExit:
+            sys.exit(128 + signal.SIGPIPE)
+
+
+def log_console() -> Console:
+    """Where a command speaks; a log file has no narrow window."""
+    made = _Log()
+    if not made.is_terminal:
+        made.width = max(made.width, 100)
+    return made
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of this package, Python, the machine's kind, and the libraries that compute."""
+    return {name: value for name, value in surroundings().items() if name != "sources"}

@@ -1,0 +1,147 @@
+"""The command line of every experiment: a frozen dataclass in, one clear line and exit status 2 for bad input."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import os
+import select
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from experiments.harness import compile_cache
+from ufm.errors import InvalidInput
+
+BAD_INPUT = 2
+_GO_ON = "finished cells are kept, the same command goes on from them"
+
+Config = TypeVar("Config")
+
+
+def parse(config: type[Config], arguments: Sequence[str] | None = None) -> Config:
+    """The configuration from the command line; its docstrings are the help. Exits 2 with one line if it is bad."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(config, args=arguments, description=f"{inspect.getdoc(config)}\n\n{compile_cache.HELP}")
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        refuse(_first_paragraph(complaint.getvalue()))
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Exit with main's status.
+
+    A bad input anywhere becomes one line and status 2, and so does a file that cannot be written. Ctrl-C and
+    SIGTERM stop cleanly, with status 130 and 143. What to do next is said. What cannot be encoded where it is said, as
+    in a path, is said with a backslash.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    with _terminable():
+        try:
+            compile_cache.enable()
+            status = main()
+        except InvalidInput as bad:
+            refuse(str(bad))
+        except MemoryError:
+            refuse(f"not enough memory; {_GO_ON}: {invocation()}")
+        except OSError as error:
+            if isinstance(error, BrokenPipeError) and not _is_read():
+                sys.exit(128 + signal.SIGPIPE)
+            refuse(f"{error.filename or 'a file'}: {error.strerror or error}; {_GO_ON}: {invocation()}")
+        except KeyboardInterrupt as stop:
+            print(f"stopped; {_GO_ON}: {invocation()}", file=sys.stderr)
+            status = 128 + (signal.SIGTERM if isinstance(stop, _TerminatedError) else signal.SIGINT)
+    sys.exit(status)
+
+
+def _is_read() -> bool:
+    """Whether what is printed is still read; if not, as after `| head`, nothing more is printed."""
+    try:
+        place = sys.stdout.fileno()
+    except OSError:
+        return True
+    asked = select.poll()
+    asked.register(place, select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), place)  # the buffer is written once more at the end
+    return False
+
+
+def invocation() -> str:
+    """The command that runs now, to be gone on with: without --fresh."""
+    specification = getattr(sys.modules["__main__"], "__spec__", None)
+    program = ["python", "-m", specification.name] if specification else [sys.argv[0]]
+    return shlex.join([*program, *(word for word in sys.argv[1:] if word != "--fresh")])
+
+
+def command(module: str, config: Any, **changes: Any) -> str:
+    """The command line that gives a configuration with some fields changed; defaults are left out."""
+    words = ["python", "-m", module]
+    for field in dataclasses.fields(config):
+        value = changes.get(field.name, getattr(config, field.name))
+        flag = field.name.replace("_", "-")
+        if value == field.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(_worded, value if isinstance(value, tuple) else (value,))]
+    return shlex.join(words)
+
+
+def _worded(value: object) -> str:
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def refuse(message: str) -> NoReturn:
+    """One line on standard error, exit status 2."""
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def _first_paragraph(boxed: str) -> str:
+    """What the parser says above the first rule of its box, in one line."""
+    said = []
+    for line in boxed.splitlines():
+        text = line.strip("│╭╮╰╯ ")
+        if line.startswith("│") and set(text) == {"─"}:
+            break
+        if line.startswith("│"):
+            said.append(text)
+    sentence = " ".join(said) if said else " ".join(boxed.split())
+    return f"{sentence.rstrip('.')}; see --help"
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which takes the same way out as Ctrl-C."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises in the main thread, where alone that can be arranged."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,198 @@
+"""What every sweep shares: what it may be asked, what it writes, and what it says at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import xarray as xr
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments.harness.cells import Cell, run_cells, say, versions
+from experiments.harness.drawing import Drawing, import_ahead, write_drawing
+from experiments.harness.loss_names import PLAIN
+from experiments.harness.problem_file import MOST_COORDINATES, MOST_SAMPLES, read_problem
+from experiments.harness.store import Store
+from experiments.reports import page as report
+from ufm import InvalidInput, Problem, long_tail_imbalance, step_imbalance
+from ufm.errors import whole_number
+
+PROFILES = {"step": step_imbalance, "long-tail": long_tail_imbalance}
+MOST_STARTS = 1_000_000
+GIVEN = "given"  # the class profile, or the batches, of a file
+SECONDS = {"seconds_compile": "com-\npile", "seconds_solve": "solve", "seconds_certify": "cer-\ntify"}
+Config = TypeVar("Config")
+TableRow = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What tells one sweep from another.
+
+    - summary_row, rows: the lines of a cell in summary.csv, and in the table of parts.
+    - drawings: figures of all cells, by file name.
+    - page: the report, made from the files in a directory.
+    - table, parts: the file of that table (one of `experiments.reports.page.TABLES`), and what cells consist of.
+    - more: further tables by file name, lines of all cells together; none is written without lines.
+    """
+
+    summary_row: Callable[[xr.Dataset], TableRow]
+    rows: Callable[[xr.Dataset], Sequence[TableRow]]
+    drawings: Mapping[str, Drawing]
+    page: Callable[[Path], str]
+    table: str = "inits.csv"
+    parts: str = "starts"
+    more: Mapping[str, Callable[[Sequence[xr.Dataset]], Sequence[TableRow]]] = dataclasses.field(default_factory=dict)
+
+
+def run_and_write(
+    kind: Kind, config: Any, cells: Sequence[Cell], store: Store, console: Console, **recorded: Any
+) -> list[xr.Dataset]:
+    """Compute what is missing of the cells, and write all that a sweep leaves; the cells that did not fail.
+
+    recorded: goes into config.json beside the configuration. Of no cells, nothing but config.json is written. Tables,
+    figures and page of another configuration do not stay beside it; cells and certificates do.
+    """
+    asked = {"config": plain(config), "versions": versions(), "cells": len(cells), **recorded}
+    if store.read_json("config.json") not in (None, json.loads(json.dumps(asked))):
+        drawn = [f"figures/{name}.{suffix}" for name in kind.drawings for suffix in ("png", "pdf")]
+        store.remove([report.NAME, "summary.csv", kind.table, *kind.more, *drawn])
+    store.write_json("config.json", asked)
+    import_ahead()
+    found = list(run_cells(cells, store, console, kind.parts, fresh=config.fresh, dask=config.dask).datasets.values())
+    if found:
+        store.write_csv("summary.csv", [kind.summary_row(cell) for cell in found])
+        store.write_csv(kind.table, [row for cell in found for row in kind.rows(cell)])
+        for name, lines in ((name, lines_of(found)) for name, lines_of in kind.more.items()):
+            if lines:
+                store.write_csv(name, lines)
+        for name, drawing in kind.drawings.items():
+            write_drawing(store, f"figures/{name}", drawing, found)
+        report.write_report(store, kind.page)
+    return found
+
+
+def print_table(
+    title: str,
+    cells: Sequence[xr.Dataset],
+    columns: Mapping[str, Callable[[xr.Dataset], str]],
+    console: Console,
+    seconds: Mapping[str, str] = SECONDS,
+) -> None:
+    """A line a cell, the columns by heading, and its seconds, by attribute and heading."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in seconds.values():
+        table.add_column(f"{name}\n[s]", justify="right", style="dim", no_wrap=True)
+    for cell in cells:
+        spent = (f"{cell.attrs[name]:.1f}" for name in seconds)
+        table.add_row(*(text(cell) for text in columns.values()), *spent)
+    console.print(table)
+
+
+def certified(cell: xr.Dataset, good: bool) -> str:
+    """How many starts of a cell are certified, for a table; green where the cell is as it should be."""
+    return f"[{'green' if good else 'red'}]{int(cell['certified'].sum())}/{cell.sizes['init']}[/]"
+
+
+def worst(relu: bool) -> dict[str, Callable[[xr.Dataset], str]]:
+    """The column of the largest distance from what bounds the loss: without the ReLU the frame's loss does not."""
+    name, heading = ("excess", "worst\nexcess") if relu else ("gap", "loss -\nlower\nbound")
+    return {heading: lambda cell: f"{cell[name].values.max():.0e}"}
+
+
+def print_verdict(sentence: str, out: Path, console: Console, *, certificates: bool = True) -> None:
+    """The verdict in a sentence, and where the results are. certificates: whether there are such files."""
+    console.print(sentence, style="bold", markup=False)
+    page = f", all on one page in {out / report.NAME}" if (out / report.NAME).is_file() else ""
+    files = "certificates and figures" if certificates else "networks and figures"
+    say(console, f"Tables, cells, {files} are in {out}{page}")
+    if certificates:
+        say(console, f"Check a certificate without this package's solver: {report.check_all(out)}")
+
+
+def profile(imbalance: str, k: int, n_min: int, d: int) -> Callable[[float], np.ndarray]:
+    """The class sizes of a ratio R, by the profile of that name.
+
+    Raises InvalidInput, also from the function returned, for what is no profile or does not fit a machine.
+    """
+    if imbalance == GIVEN:
+        raise InvalidInput("imbalance", GIVEN, "give its file as well, with --problem")
+    whole_number("d", d, 1, f"give 1 to {MOST_COORDINATES:,} dimensions", MOST_COORDINATES)
+    whole_number("k", k, 2, f"give 2 to {MOST_SAMPLES:,} classes", MOST_SAMPLES)
+    whole_number("n_min", n_min, 1, f"give 1 to {MOST_SAMPLES:,} samples", MOST_SAMPLES)
+    if k * n_min > MOST_SAMPLES:
+        raise InvalidInput(
+            "n_min", n_min, f"{k} such classes are more than {MOST_SAMPLES:,} samples in all; give fewer"
+        )
+
+    def sizes(R: float) -> np.ndarray:
+        of_classes = np.asarray(PROFILES[imbalance](k, n_min, R))
+        if of_classes.sum() > MOST_SAMPLES:
+            raise InvalidInput("R", R, f"that makes more than {MOST_SAMPLES:,} samples in all; give a smaller ratio")
+        return of_classes
+
+    return sizes
+
+
+def given_problems(config: Any) -> dict[tuple[float, float], Problem]:
+    """The problem of a configuration's file by R and tau, at every temperature unless the file fixes it.
+
+    Raises InvalidInput, naming file and field.
+    """
+    asked = {"d": config.d, "nonneg": config.relu, "loss": config.loss}
+    given = [read_problem(config.problem, tau=tau, **asked) for tau in config.tau]
+    sizes = np.asarray(given[0].class_sizes)
+    return {(float(sizes.max() / sizes.min()), float(problem.tau)): problem for problem in given}
+
+
+def to_dict(config: Config, problems: Mapping[tuple[float, float], Problem], **own: Any) -> Config:
+    """The configuration with the parameters of the problem that a file gave, at each temperature."""
+    (R, _), problem = next(iter(problems.items()))
+    smallest, temperatures = int(np.asarray(problem.class_sizes).min()), tuple(tau for _, tau in problems)
+    found = {"R": (R,), "k": problem.k, "n_min": smallest, "d": problem.d, "tau": temperatures}
+    return dataclasses.replace(config, imbalance=GIVEN, **found, **own)  # type: ignore[type-var]
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """The fields of a configuration as they go into JSON."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(config).items()}
+
+
+def keyed(config: Any) -> dict[str, Any]:
+    """What of a configuration tells its cells from others'; plain SCL as before there were other losses."""
+    apart = ("out", "fresh", "dask", *(["loss"] if config.loss == PLAIN else []))
+    return {field: value for field, value in plain(config).items() if field not in apart}
+
+
+def over_starts(cell: xr.Dataset) -> dict[str, float]:
+    """The columns of summary.csv over the starts of a cell, and its seconds.
+
+    A NaN of any start shows (xarray's own statistics would leave it out).
+    """
+    largest = {"worst_excess": "excess", "worst_gap": "gap", "delta_gm_max": "delta_gm", "beta_nc_max": "beta_nc"}
+    largest |= {"trace_sw_max": "trace_sw", "max_cosine": "max_cosine"}
+    return {
+        "best_excess": float(cell["excess"].values.min()),
+        **{column: float(cell[name].values.max()) for column, name in largest.items()},
+        "iterations_median": float(np.median(cell["iterations"].values)),
+        **{name: round(float(cell.attrs[name]), 3) for name in ("seconds_compile", "seconds_solve", "seconds_certify")},
+    }
+
+
+def is_measured(cell: xr.Dataset) -> bool:
+    """Whether excess and residual of every start are finite numbers: nothing is concluded from others."""
+    return bool(np.isfinite([cell["excess"].values, cell["residual"].values]).all())
+
+
+def number(value: Any) -> int | float:
+    """Whole floats without their point, numpy scalars as Python ones."""
+    as_float = float(value)
+    return int(as_float) if as_float.is_integer() else as_float

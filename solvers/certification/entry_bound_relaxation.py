@@ -1,0 +1,51 @@
+"""What a floor under the entries costs at least in d dimensions, by a relaxation that knows d (theory, 4.20 d)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from solvers.imports import import_whole
+from ufm.errors import InvalidInput, real_number
+from ufm.model.problem import Problem
+
+
+def entry_bound_relaxation(problem: Problem, floor: float, dimensions: Sequence[int]) -> Float[np.ndarray, " d"]:
+    """Values of a convex relaxation of min excess over {h : ||h|| <= 1, h >= floor}, one for each dimension.
+
+    minimise over G (k, k), s (k,):  sum_c n_c ( log[ (n_c - 1) + sum_b n_b e^{(G_cb - G_cc)/tau} ] - log Z_c )
+    subject to  [[d, s^T], [s, G]] PSD,  G_cc <= 1,  G_cb - floor (s_c + s_b) + floor^2 d >= 0  for c != b
+
+    (s: sums of the entries of each vector). Plain SCL in the full batch, every class of two samples or more. A conic
+    solver's values: an opinion and no proof. NaN where it fails. Raises InvalidInput for another problem.
+    """
+    import_whole("cvxpy")
+    import cvxpy as cp
+
+    sizes = np.asarray(problem.class_sizes)
+    if not problem.loss.is_plain or not problem.is_full_batch or sizes.min() < 2:
+        raise InvalidInput("problem", problem.loss.name, "give plain SCL, the full batch, 2 samples a class or more")
+    c, k, inverse = -real_number("floor", floor, -1.0, 0.0), problem.k, 1 / float(problem.tau)
+    bordered, d = cp.Variable((k + 1, k + 1), PSD=True), cp.Parameter(nonneg=True)
+    G, s = bordered[1:, 1:], bordered[0, 1:]
+    own, total = cp.diag(G), sizes.sum()
+    log_terms = []
+    for a in range(k):
+        others = [b for b in range(k) if b != a]
+        Z = sizes[a] - 1 + (total - sizes[a]) * np.exp(-inverse)
+        exponents = [inverse * (G[a, b] - own[a]) + np.log(sizes[b] / Z) for b in others]
+        exponents.append(cp.Constant(np.log((sizes[a] - 1) / Z)))
+        log_terms.append(sizes[a] / total * cp.log_sum_exp(cp.hstack(exponents)))
+    above = [G[a, b] + c * (s[a] + s[b]) + c * c * d >= 0 for a in range(k) for b in range(a)]
+    model = cp.Problem(cp.Minimize(cp.sum(log_terms)), [bordered[0, 0] == d, own <= 1, *above])
+    values = []
+    for dimension in dimensions:
+        d.value = float(dimension)
+        try:
+            model.solve(solver=cp.CLARABEL)
+            values.append(float(np.asarray(model.value)) * total)
+        except cp.SolverError:
+            values.append(np.nan)
+    return np.array(values)

@@ -1,0 +1,1 @@
+"""Functions compiled once per shape, and their cache on disk."""

@@ -1,0 +1,1 @@
+"""Methods of descent: what one step does, and when it stops."""

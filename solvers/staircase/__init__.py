@@ -1,0 +1,1 @@
+"""The Riemannian staircase: descend, lift out of spurious stationary points, descend again."""

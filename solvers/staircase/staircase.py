@@ -1,0 +1,245 @@
+"""The staircase, the default method: collapse onto the orbits, descend, escape, at one temperature after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from solvers.compilation.compiled import compile_seconds
+from solvers.loop.method import Record, joined
+from solvers.loop.slots import Limits, Outcome, RunOptions, Start, prepare_slots
+from solvers.measurement import Measurement, measure_all, prepare_measure
+from solvers.methods.newton import MOST_ENTRIES, newton
+from solvers.methods.quasi_newton import QuasiNewton
+from solvers.parallel.padding import Shape, common_shape, padded
+from solvers.solution import Solution
+from solvers.staircase.escape import Continuation, Ending, auxiliary_dimensions, continuation
+from solvers.staircase.lifts import prepare_lifts
+from solvers.staircase.saddles import prepare_off_saddle
+from solvers.starts.collapse import Collapsed
+from solvers.starts.groups import begins_on_orbits, collapsed_starts, prepare_starts, starts_on_orbits
+from ufm.errors import LARGEST_COUNT, InvalidInput, whole_number
+from ufm.model.orbits import Orbits, orbits
+from ufm.model.problem import Problem
+from ufm.settings import in_fixed_settings
+
+# The temperature at which UFM+ is descended first: curvatures within classes and the forces between them are of one
+# size there, where they differ by 1/tau e^{1/tau} in the cold and by tau in the heat.
+INITIAL_TEMPERATURE = 1.0
+# Other models follow their minimiser down in temperature, by this factor at a time.
+COOLING = 0.5
+# Below it the last descent of small problems of UFM is by Newton's method.
+COLD = 0.2
+# Residual at which a point in conflict is spurious for certain, however slow the rest of the way.
+EARLY_EXIT = 1e-5
+
+
+@dataclass(frozen=True)
+class Staircase:
+    """Collapse each start onto the orbits, descend there, lift it out of spurious points, at a ladder of temperatures.
+
+    Up from a spurious point by fresh coordinates, down by descent, back to d: a staircase, as that of SE-Sync is for
+    its relaxation (`solvers.staircase.escape`). Every lift lowers the loss (theory, 5.7 and 5.23). UFM+ is descended at a
+    temperature of 1 before the asked one (`temperatures`).
+
+    - descent: what descends on the orbits.
+    - max_lifts: lifts, compressions and gluings of one start, at most.
+
+    Raises InvalidInput for what is no such descent or number.
+    """
+
+    descent: QuasiNewton = field(default_factory=QuasiNewton)
+    max_lifts: int = 50
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.descent, QuasiNewton):
+            raise InvalidInput("descent", self.descent, "give a solvers.QuasiNewton")
+        whole_number("max_lifts", self.max_lifts, 0, "give a whole number of at least 0", LARGEST_COUNT)
+
+    @in_fixed_settings
+    def solve(
+        self,
+        problems: Sequence[Problem],
+        seeds: Sequence[int],
+        inits: int,
+        limits: Limits,
+        progress: Callable[[int], None],
+        *,
+        shape: Shape | None = None,
+        given: Float[np.ndarray, "s n d"] | None = None,
+    ) -> list[Solution]:
+        """The solutions of problems of one d, k, tau and model, in compiled functions that they share.
+
+        shape: what the orbit problems are padded to. given: starts of the one problem, feasible, in the place of
+        random ones; they go to their orbit means at once and descend at the asked temperature alone. Raises
+        InvalidInput for a problem without orbits (`ufm.orbits`).
+        """
+        symmetries = [orbits(problem) for problem in problems]
+        shape = common_shape([symmetry.quotient for symmetry in symmetries]) if shape is None else shape
+        quotients = [padded(symmetry.quotient, shape) for symmetry in symmetries]
+        run_options = limits.run_options(quotients[0], inits * len(problems))
+        self._compile(quotients, inits, run_options)
+        began, compiling = time.perf_counter(), compile_seconds()
+        if given is not None:
+            collapsed = [_at_orbit_means(H, problems[0], symmetries[0], shape[0]) for H in given]
+        elif all(map(begins_on_orbits, problems, symmetries)):
+            collapsed = starts_on_orbits(quotients, symmetries, seeds, inits)
+        else:
+            collapsed = collapsed_starts(quotients, symmetries, seeds, inits, most=limits.max_steps - 1)
+        seconds = (time.perf_counter() - began - (compile_seconds() - compiling)) / len(collapsed)
+        streams = [(seed, s) for seed in seeds for s in range(inits)]
+        cold = all(ends_by_newton(symmetry.quotient) for symmetry in symmetries)
+        continuations = continuation(
+            self._descent(quotients[0]),
+            quotients[0] if len(quotients) == 1 else [quotient for quotient in quotients for _ in range(inits)],
+            [Start(start.points, steps=start.steps, seconds=seconds) for start in collapsed],
+            run_options,
+            streams=streams,
+            temperatures=temperatures(problems[0], end_by_newton=cold) if given is None else (float(problems[0].tau),),
+            ending=self._ending(symmetries, streams, limits.max_seconds),
+            max_lifts=self.max_lifts,
+            progress=progress,
+        )
+        return [
+            _assembled(
+                problem, collapsed[first : first + inits], continuations[first : first + inits], symmetry, quotient
+            )
+            for first, problem, symmetry, quotient in zip(
+                range(0, len(continuations), inits), problems, symmetries, quotients, strict=True
+            )
+        ]
+
+    @in_fixed_settings
+    def prepare(self, problem: Problem, inits: int) -> None:
+        """Begin to compile, on other threads, what `solve` of such a problem will call; returns at once.
+
+        Raises InvalidInput as `solve`.
+        """
+        symmetry = orbits(problem)
+        quotient = padded(symmetry.quotient, common_shape([symmetry.quotient]))
+        self._compile([quotient], inits, Limits().run_options(quotient, inits))
+        if not begins_on_orbits(problem, symmetry):
+            prepare_starts(quotient, symmetry)
+
+    def _ending(
+        self, symmetries: Sequence[Orbits], streams: Sequence[tuple[int, int]], max_seconds: float
+    ) -> Ending | None:
+        """Newton's method on the orbits without padding, where it can be had: in the cold, or where rounding of the
+        loss ended the descent before the gradient vanished."""
+        quotients = [symmetry.quotient for symmetry in symmetries]
+        if not all(map(takes_newton, quotients)):
+            return None
+        cold, inits = all(map(ends_by_newton, quotients)), len(streams) // len(quotients)
+
+        def due(last: Outcome) -> bool:
+            return cold or last.residual > self.descent.tolerance
+
+        def descend(last: Outcome, most: int) -> Outcome:
+            quotient, rng = quotients[last.key // inits], np.random.default_rng(streams[last.key])
+            own = last.H[: quotient.num_points, : quotient.d]
+            left = max_seconds - last.seconds
+            end = newton(own, quotient, rng, key=last.key, max_steps=most, max_seconds=left)
+            padding = [(0, len(last.H) - len(own)), (0, 0)]
+            return end._replace(H=np.pad(end.H, padding), gap_contribution=np.pad(end.gap_contribution, padding[:1]))
+
+        return Ending(due, descend)
+
+    def _descent(self, quotient: Problem) -> QuasiNewton:
+        """Points in conflict are left early where a lift can free them."""
+        return replace(self.descent, early_exit=EARLY_EXIT) if auxiliary_dimensions(quotient) > 0 else self.descent
+
+    def _compile(self, quotients: Sequence[Problem], inits: int, run_options: RunOptions) -> None:
+        """Compile, while starts collapse, what they go on to."""
+        spare = auxiliary_dimensions(quotients[0])
+        method, width = self._descent(quotients[0]), quotients[0].d + spare
+        starts, shared = inits * len(quotients), len(quotients) == 1
+        prepare_slots(method, quotients[0], starts, run_options, width=width, shared=shared)
+        if spare > 0:
+            prepare_lifts(quotients[0], width)
+        elif not quotients[0].nonneg:
+            prepare_off_saddle(quotients[0])
+        prepare_measure(quotients[0])
+
+
+def _at_orbit_means(H: Float[np.ndarray, "n d"], problem: Problem, symmetry: Orbits, rows: int) -> Collapsed:
+    """A start of one's own, its orbits replaced by their means."""
+    means = symmetry.mean(H, np.asarray(problem.multiplicity))
+    moved = np.linalg.norm(H - means[symmetry.index], axis=1).max()
+    return Collapsed.at_once(np.pad(means, ((0, rows - len(means)), (0, 0))), problem, float(moved))
+
+
+def measured_throughout(
+    points: Float[np.ndarray, "s o d"], collapsed: Sequence[Collapsed], quotient: Problem
+) -> tuple[Measurement, list[Record]]:
+    """Where starts of one problem ended, measured, and the histories of their collapses: of their orbit means, at its
+    tau, and beta_nc of the points. Measured together, since many take little longer than few.
+    """
+    noted, means, along = (np.concatenate(part) for part in zip(*(start[3:] for start in collapsed), strict=True))
+    spread = np.concatenate([np.zeros((len(points), along.shape[1])), along])
+    at = measure_all(np.concatenate([points, means]), quotient, spread=spread)
+    lines = jax.tree.map(lambda leaf: leaf[len(points) :], at).lines(noted)
+    cuts = np.cumsum([0] + [len(start.noted) for start in collapsed]).tolist()
+    histories = [jax.tree.map(lambda column, a=a, b=b: column[a:b], lines) for a, b in pairwise(cuts)]
+    return jax.tree.map(lambda leaf: leaf[: len(points)], at), histories
+
+
+def _assembled(
+    problem: Problem,
+    collapsed: Sequence[Collapsed],
+    continuations: Sequence[Continuation],
+    symmetry: Orbits,
+    quotient: Problem,
+) -> Solution:
+    """The solution of one problem from its starts; quotient: padded."""
+    points = np.stack([this.point(quotient.d) for this in continuations])
+    at, before = measured_throughout(points, collapsed, quotient)
+    return Solution(
+        problem=problem,
+        points=points[:, : len(symmetry)],
+        index=symmetry.index,
+        status=tuple(this.status for this in continuations),
+        excess=np.asarray(at.excess),
+        residual=at.residual,
+        iterations=np.array([start.steps + this.steps for start, this in zip(collapsed, continuations, strict=True)]),
+        lifts=np.array([this.lifts for this in continuations]),
+        moved=np.array([start.moved for start in collapsed]),
+        history=tuple(
+            joined([(collapse, start.steps), (this.history, this.steps)])
+            for collapse, start, this in zip(before, collapsed, continuations, strict=True)
+        ),
+    )
+
+
+def takes_newton(quotient: Problem) -> bool:
+    """Whether `newton` can descend on the problem: UFM with few orbits."""
+    return not quotient.nonneg and quotient.num_points * (quotient.d + 1) <= MOST_ENTRIES
+
+
+def ends_by_newton(quotient: Problem) -> bool:
+    """Whether the last descent is always `newton`: that of cold UFM."""
+    return takes_newton(quotient) and quotient.smallest_temperature < COLD
+
+
+def temperatures(problem: Problem, *, end_by_newton: bool = False) -> tuple[float, ...]:
+    """The temperatures at which the staircase descends, one after the other; the last is the asked one.
+
+    UFM+ with d >= k: TEMPERATE first. Who conflicts does not depend on tau there, so that spurious points are left
+    where steps are cheap, and the asked temperature often finds nothing to do; what it finds is judged at it alone.
+    UFM+ with d < k: the asked one alone, since warm descents merge classes that do not part again where it is cold.
+    Others: from TEMPERATE down to a colder one in steps of COOLING, since minimisers move with tau; down to COLD
+    if `newton` goes on from there.
+    """
+    tau = float(problem.tau)
+    if problem.bound_is_attained:
+        return (tau,) if tau == INITIAL_TEMPERATURE else (INITIAL_TEMPERATURE, tau)
+    if problem.fewer_dimensions_than_classes:
+        return (tau,)
+    last = COLD if end_by_newton else tau
+    stages = [INITIAL_TEMPERATURE * COOLING**stage for stage in range(64)]
+    return (*(stage for stage in stages if stage > last), last)

@@ -1,0 +1,1 @@
+"""Starting points: random rows, and their collapse onto orbits."""

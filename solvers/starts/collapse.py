@@ -1,0 +1,333 @@
+r"""The collapse of a start onto the orbits of its problem: descent on the loss of the orbit means.
+
+With U(H) the mean row of each orbit and F the loss of the orbit-collapsed problem (`ufm.orbits`), minimise F(U(H))
+over feasible H. By the chain rule all n_o points of an orbit o have the same gradient, dF/du_o / n_o, which takes the
+exact sums of the orbit problem and none over samples: a step adds one vector a row and projects. It is a step of
+projected gradient descent with the per-row weights of F, for any batches; points of an orbit approach each
+other since the vector, of the size of their mean, is the same for all and the ball is round.
+
+So a step is one pass over H: shift, projection, sums for the next means. How far the points still are from their
+means is measured every EVERY steps only. What a history tells of it does not depend on the number of samples, and is
+worked out afterwards from what was noted of the means: it would take most of the compiling.
+
+The rows of samples are in single precision, everything of means in double. They are but a way to the means, which
+are where the descent on orbits starts; any feasible means are a start, and none of what is reported of where that
+descent ends is computed from them. It halves what a step reads and writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from solvers.parallel.padding import bucket
+from solvers.parallel.shards import Axis, largest, summed
+from solvers.starts.random_starts import random_directions
+from ufm.model.evaluation import evaluate
+from ufm.model.geometry import between
+from ufm.model.orbits import Orbits
+from ufm.model.problem import Problem
+from ufm.model.projections import project
+from ufm.model.sums import grouped_sum
+
+# Classes collapse by a constant factor a step whatever tau and n; this many are never needed.
+MOST_STEPS = 100
+# Steps between measurements of how far the points are from their means, each with a line of the history.
+EVERY = 2
+# Step of each row over its pair weight.
+LENGTH = 4.0
+# Forces of a colder loss may vanish like e^{-1/tau} before the orbits have collapsed.
+COLLAPSE_TAU = 1.0
+# Rows of a stack, and stacks side by side: with d = 20 a block of them stays in cache.
+DEEPEST, WIDEST = 64, 64
+# Rows that may be added for the sake of deep stacks, as a share of all.
+MOST_ADDED = 0.25
+# Places for samples that cost next to nothing: so many are there at least.
+FEW = 2**10
+# The dtype of the rows of samples: single precision halves the memory that a step moves.
+SINGLE = "float32"
+# Numbers of orbit means noted for the history of a start, at most, and the fewest lines.
+MOST_NOTED = 2**20
+FEWEST_LINES = 8
+
+
+class Stacks(NamedTuple):
+    """Where the points of each orbit lie: in stacks of one orbit each, `WIDEST` at most side by side in a block.
+
+    An embedding is then (blocks, d, depth, stacks): sums over coordinates and over an orbit run along vectors.
+
+    - orbit: of each stack. first: the rank of its first point, orbit after orbit. filled: how many it holds.
+    """
+
+    orbit: Int[Any, "blocks stacks"]
+    first: Int[Any, "blocks stacks"]
+    filled: Int[Any, "blocks stacks"]
+
+
+def stacked_in(depth: int, orbits: Orbits) -> Stacks:
+    """The points of each orbit in stacks of the given depth, the last one of an orbit not full; in one block."""
+    sizes = np.bincount(orbits.index, minlength=len(orbits))
+    stacks = -(-sizes // depth)
+    orbit = np.repeat(np.arange(len(sizes)), stacks)
+    place = depth * (np.arange(len(orbit)) - np.repeat(np.cumsum(stacks) - stacks, stacks))
+    first = np.repeat(np.cumsum(sizes) - sizes, stacks) + place
+    filled = np.minimum(sizes[orbit] - place, depth)
+    return Stacks(*(part.astype(np.int32)[None, :] for part in (orbit, first, filled)))
+
+
+def arranged(symmetries: Sequence[Orbits], rows: int, blocks_of: int = 1) -> tuple[int, list[Stacks]]:
+    """Depth and stacks for several problems, all of one shape.
+
+    rows: those of their orbit problems, padding counted; few samples are arranged by it alone, whatever their orbits
+    are, and so share what is compiled. blocks_of: of what the blocks are a multiple.
+    """
+    sizes = np.concatenate([np.bincount(orbits.index) for orbits in symmetries])
+    depth = 1
+    while depth < DEEPEST and 2 * depth * rows <= FEW:
+        depth *= 2
+    while depth < DEEPEST and (-sizes % (2 * depth)).sum() <= MOST_ADDED * sizes.sum():
+        depth *= 2
+    each = [stacked_in(depth, orbits) for orbits in symmetries]
+    most = max(rows if depth * rows <= FEW else 1, *(stacks.orbit.size for stacks in each))
+    width = min(WIDEST, bucket(-(-most // blocks_of)))
+    blocks = bucket(-(-most // (width * blocks_of))) * blocks_of
+    return depth, [_padded(stacks, blocks, width) for stacks in each]
+
+
+def _padded(stacks: Stacks, blocks: int, width: int) -> Stacks:
+    """With empty stacks, of orbit 0, up to the given number of blocks."""
+    return Stacks(*(np.pad(part[0], (0, blocks * width - part.size)).reshape(blocks, width) for part in stacks))
+
+
+class Collapsed(NamedTuple):
+    """A start once its orbits have collapsed.
+
+    - points: mean row of each orbit, feasible. steps: how many it took.
+    - moved: largest distance of a point from the row it is replaced by, of those that the loss depends on.
+    - noted: the steps after which a line was noted, every EVERY-th before the last. means, along: the orbit means then,
+      and the second moments of the points about them along the axes of the scatter of the class means
+      (`ufm.geometry_metrics`).
+    """
+
+    points: Float[np.ndarray, "o d"]
+    steps: int
+    moved: float
+    noted: Int[np.ndarray, " lines"]
+    means: Float[np.ndarray, "lines o d"]
+    along: Float[np.ndarray, "lines r"]
+
+    @classmethod
+    def at_once(cls, points: Float[np.ndarray, "o d"], problem: Problem, moved: float = 0.0) -> Collapsed:
+        """A start with nothing to collapse."""
+        axes = np.zeros((0, min(problem.k, problem.d)))
+        return cls(points, 0, moved, np.zeros(0, np.int32), np.zeros((0, *points.shape)), axes)
+
+    @classmethod
+    def of(cls, end: Noted) -> Collapsed:
+        """What a collapse ended with, on the host."""
+        noted = steps_of_lines(end)
+        points, means, along = (np.asarray(part) for part in (end.points, end.means, end.along))
+        return cls(points, int(end.steps), float(end.moved), noted, means[: len(noted)], along[: len(noted)])
+
+
+class Noted(NamedTuple):
+    """What a collapse ends with on the device: as `Collapsed`, with room for more lines."""
+
+    points: Float[Array, "o d"]
+    steps: Int[Array, ""]
+    moved: Float[Array, ""]
+    means: Float[Array, "lines o d"]
+    along: Float[Array, "lines r"]
+
+
+class _State(NamedTuple):
+    """H, U: the embedding and its orbit means, `steps` steps from the first. moved: as last measured.
+
+    - seen: orbits that the loss depends on, as the last step found; those in no batch, say, never collapse.
+    """
+
+    H: Float[Array, "blocks d depth stacks"]
+    U: Float[Array, "o d"]
+    seen: Bool[Array, " o"]
+    steps: Int[Array, ""]
+    moved: Float[Array, ""]
+    ended: Bool[Array, ""]
+    means: Float[Array, "lines o d"]
+    along: Float[Array, "lines r"]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is done to all rows of an embedding at once, block by block of stacks.
+
+    nonneg: project onto the nonnegative part of the ball. share: samples a point stands for. axis: over which the
+    blocks are dealt out, if they are (`solvers.parallel.shards`).
+    """
+
+    stacks: Stacks
+    sizes: Float[Array, " o"]
+    share: Float[Array, " o"]
+    nonneg: bool
+    depth: int
+    dtype: str
+    axis: Axis
+
+    def drawn(self, key: Array, index: Array, d: int) -> tuple[Array, Array]:
+        """A random start, and its orbit means."""
+
+        def of_block(_: None, block: tuple[Array, Array]) -> tuple[None, Array]:
+            first, held = block
+            row = first + jnp.arange(self.depth)[:, None]
+            normal = random_directions(key, index, row, d, self.nonneg).astype(self.dtype)
+            return None, _on_sphere(normal, _present(held, self.depth))
+
+        H = jax.lax.scan(of_block, None, (self.stacks.first, self.stacks.filled))[1]
+        return H, self._means(H)
+
+    def spread(self, H: Array, U: Array, seen: Array, axes: Array) -> tuple[Array, Array]:
+        """Largest distance from the means, of orbits seen; second moments about them along the axes, of all samples."""
+
+        def of_block(so_far: tuple[Array, Array], block: tuple[Array, ...]) -> tuple[tuple, None]:
+            h, centre, weight, held, counts = block
+            present = _present(held, self.depth)
+            offset = (h - centre[:, None, :]).reshape(len(h), -1)
+            squares = jnp.sum(offset**2, axis=0).reshape(present.shape)
+            squares = jnp.max(jnp.where(present & counts, squares, 0.0), axis=0)
+            onto = (axes @ offset).reshape(-1, *present.shape)
+            second = jnp.sum(jnp.where(present, onto**2, 0.0), axis=1) @ weight
+            return (jnp.maximum(so_far[0], squares), so_far[1] + second), None
+
+        axes = axes.astype(self.dtype)
+        weight = self.share.astype(self.dtype)[self.stacks.orbit]
+        nothing = jnp.zeros(weight.shape[1], self.dtype), jnp.zeros(len(axes), self.dtype)
+        blocks = (H, self._in_stacks(U), weight, self.stacks.filled, seen[self.stacks.orbit])
+        squares, along = jax.lax.scan(of_block, nothing, blocks)[0]
+        farthest = jnp.sqrt(largest(squares.max(), self.axis).astype(jnp.float64))
+        return farthest, summed(along.astype(jnp.float64), self.axis)
+
+    def shifted(self, H: Array, shift: Float[Array, "o d"]) -> tuple[Array, Array]:
+        """The embedding with the rows of each orbit shifted and projected, and its orbit means."""
+        by = self._in_stacks(shift)
+
+        def of_block(b: Array, after: Array) -> Array:
+            new = H[b] + by[b][:, None, :]
+            new = jnp.maximum(new, 0.0) if self.nonneg else new
+            return after.at[b].set(_in_ball(new, _present(self.stacks.filled[b], self.depth)))
+
+        # What a scan stacks up begins as zeros, which take as long to write as the result.
+        after = jax.lax.fori_loop(0, len(H), of_block, H)
+        return after, self._means(after)
+
+    def _in_stacks(self, of_orbits: Float[Array, "o d"]) -> Float[Array, "blocks d stacks"]:
+        return jnp.swapaxes(of_orbits.astype(self.dtype)[self.stacks.orbit], 1, 2)
+
+    def _means(self, H: Float[Array, "blocks d depth stacks"]) -> Float[Array, "o d"]:
+        each = jnp.swapaxes(H.sum(axis=2), 1, 2).astype(jnp.float64).reshape(-1, H.shape[1])
+        sums = grouped_sum(each, self.stacks.orbit.reshape(-1), len(self.sizes))
+        return summed(sums, self.axis) / self.sizes[:, None]
+
+
+def collapse(
+    key: UInt32[Array, " *key"],
+    index: Int[Array, ""],
+    most: Int[Array, ""] | int,
+    quotient: Problem,
+    stacks: Stacks,
+    *,
+    depth: int,
+    threshold: float,
+    rows_in: str = SINGLE,
+    axis: Axis = None,
+) -> Noted:
+    """Descend from random start `index` until every point lies within `threshold` of the mean of its orbit.
+
+    most: no more steps are taken, and never more than MOST_STEPS.
+    quotient: the orbit-collapsed problem, perhaps padded.
+    rows_in: the dtype of the rows of samples.
+    axis: over which the blocks of stacks are dealt out, if they are; the rest every device has.
+
+    The temperature is max(tau, COLLAPSE_TAU); the loss at the asked tau takes over from the orbit means.
+    """
+    stacks = Stacks(*map(jnp.asarray, stacks))
+    filled = stacks.filled.reshape(-1).astype(jnp.float64)
+    sizes = summed(grouped_sum(filled, stacks.orbit.reshape(-1), quotient.num_points), axis)
+    sizes = jnp.maximum(sizes, 1.0)
+    of = _Rows(stacks, sizes, quotient.multiplicity / sizes, quotient.nonneg, depth, rows_in, axis)
+    warm = _warm(quotient)
+    limit = jnp.minimum(most, MOST_STEPS)
+
+    def step(_: Array, embedding: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        H, U, _ = embedding
+        at = evaluate(U, warm)
+        seen = at.preconditioner > 0
+        return *of.shifted(H, -LENGTH * at.gradient / jnp.where(seen, at.preconditioner, 1.0)[:, None]), seen
+
+    def note_and_steps(state: _State) -> _State:
+        moved, along = of.spread(state.H, state.U, state.seen, between(class_means(state.U, quotient)).axes)
+        place = jnp.minimum(lines(state.steps), kept - 1)
+        until = jnp.where(moved > threshold, jnp.minimum(state.steps + EVERY, limit), state.steps)
+        noted = state.means.at[place].set(state.U), state.along.at[place].set(along)
+        H, U, seen = jax.lax.fori_loop(state.steps, until, step, (state.H, state.U, state.seen))
+        return _State(H, U, seen, until, moved, until == state.steps, *noted)
+
+    kept = lines_kept(quotient)
+    means = jnp.zeros((kept, quotient.num_points, quotient.d))
+    along = jnp.zeros((kept, min(quotient.k, quotient.d)))
+    none, infinite, no = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf), jnp.asarray(False)
+    all_seen = jnp.ones(quotient.num_points, bool)
+    begun = _State(*of.drawn(key, index, quotient.d), all_seen, none, infinite, no, means, along)
+    end = jax.lax.while_loop(lambda state: ~state.ended, note_and_steps, begun)
+    return Noted(project(end.U, quotient.nonneg), end.steps, end.moved, end.means, end.along)
+
+
+def _warm(quotient: Problem) -> Problem:
+    return eqx.tree_at(lambda p: p.tau, quotient, jnp.maximum(quotient.tau, COLLAPSE_TAU))
+
+
+def lines(steps: Any) -> Any:
+    """Lines of a history written before so many steps were taken."""
+    return -(-steps // EVERY)
+
+
+def lines_kept(quotient: Problem) -> int:
+    """How many lines are noted: all and the end; of very many orbits the first ones and, in the last place, the end."""
+    room = MOST_NOTED // (quotient.num_points * quotient.d)
+    return int(np.clip(room, FEWEST_LINES, lines(MOST_STEPS) + 1))
+
+
+def steps_of_lines(noted: Noted) -> Int[np.ndarray, " lines"]:
+    """After how many steps each line of the history was noted."""
+    kept, written = len(noted.means), lines(int(noted.steps))
+    steps = EVERY * np.arange(min(kept, written), dtype=np.int32)
+    if written >= kept:
+        steps[-1] = noted.steps
+    return steps
+
+
+def class_means(U: Float[Array, "o d"], quotient: Problem) -> Float[Array, "k d"]:
+    """Means of the classes from those of the orbits."""
+    sums = grouped_sum(U * quotient.multiplicity[:, None], quotient.labels, quotient.k)
+    return sums / quotient.class_sizes[:, None]
+
+
+def _present(filled: Int[Array, " stacks"], depth: int) -> Bool[Array, "depth stacks"]:
+    return jnp.arange(depth)[:, None] < filled
+
+
+def _on_sphere(rows: Float[Array, "d depth stacks"], present: Bool[Array, "depth stacks"]) -> Array:
+    squared = jnp.sum(rows**2, axis=0)
+    return rows * jnp.where(present, jax.lax.rsqrt(squared), 0.0)
+
+
+def _in_ball(rows: Float[Array, "d depth stacks"], present: Bool[Array, "depth stacks"]) -> Array:
+    """Rows projected onto the unit ball to single precision; those that are not there are zero."""
+    squared = jnp.sum(rows**2, axis=0)
+    scale = jnp.where(squared > 1.0, jax.lax.rsqrt(jnp.maximum(squared, 1.0)), 1.0)
+    return rows * jnp.where(present, scale, 0.0)

@@ -1,0 +1,1 @@
+"""Projected gradient on random batches: trajectories, and the file from which they resume."""

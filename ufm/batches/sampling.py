@@ -1,0 +1,198 @@
+"""The protocol of samplers, and what is made of any of them: bound, and with two views (theory, 3.18)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from ufm.batches.draws import Population, among, of_classes
+from ufm.errors import InvalidInput, checked_seed, whole_number
+from ufm.model.laws import Law
+from ufm.model.problem import PADDING, checked_labels
+from ufm.settings import in_fixed_settings
+
+# What fits a machine: samples of all batches of one draw together.
+MOST_DRAWN = 50_000_000
+# Whatever a sampler carries from one batch to the next: a pytree.
+State = Any
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A law of batches. Batches are rows of distinct samples; -1 pads, in a compiled loop anywhere in the row."""
+
+    @abstractmethod
+    def slots(self, k: int) -> int:
+        """Length of a batch, padding counted, for k classes."""
+
+    @abstractmethod
+    @in_fixed_settings
+    def begin(self, key: Array, population: Population) -> State:
+        """The state before the first batch, of a random key, a scalar. Pure; the population is taken to be checked.
+
+        What the result, a tree of arrays, holds is the sampler's own affair: (n,) at most a leaf.
+        """
+
+    @abstractmethod
+    @in_fixed_settings
+    def next(self, state: State, population: Population) -> tuple[Int[Array, " s"], State]:
+        """A batch (s,), and the state before the next one. Pure: for `jax.lax.scan`, `jax.jit`, `jax.vmap`.
+
+        state: what `begin` or `next` gave, (n,) at most a leaf.
+        """
+
+    @abstractmethod
+    def check(self, sizes: Int[np.ndarray, " k"]) -> None:
+        """Raises InvalidInput if it cannot draw from classes of these sizes."""
+
+    @abstractmethod
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """The law of its batches from classes of these sizes. Raises InvalidInput if it cannot draw from them."""
+
+    def bound(self, m: int = 1) -> Sampler:
+        """Batch-binding (paper, Section 4.2): m samples of each class, drawn once, join every batch.
+
+        A batch is a set: binding samples that it holds are not added again. Raises InvalidInput for m < 1.
+        """
+        return Bound(self, whole_number("m", m, 1, "give at least 1 binding sample a class, as a whole number"))
+
+    def population(self, labels: Sequence[int] | np.ndarray | Array) -> Population:
+        """The population of labels (n,). Raises InvalidInput if this sampler cannot draw from it."""
+        population = Population(labels)
+        self.check(np.asarray(population.sizes))
+        return population
+
+    @in_fixed_settings
+    def draw(self, labels: Sequence[int] | np.ndarray | Array, seed: int, batches: int) -> Int[np.ndarray, "batches s"]:
+        """So many batches from labels (n,), on the host: a row each, padded at the end with -1, as `Problem` has them.
+
+        They are those of `begin(jax.random.key(seed), ...)`. Raises InvalidInput for labels, a seed or a number of
+        batches that are none, and if the sampler cannot draw from such classes.
+        """
+        population = self.population(labels)
+        batches = whole_number("batches", batches, 1, "give at least 1 batch, as a whole number")
+        if batches * self.slots(population.k) > MOST_DRAWN:
+            raise InvalidInput("batches", batches, f"more than {MOST_DRAWN:,} samples in all; give fewer")
+        rows = np.asarray(_drawn(self, jax.random.key(checked_seed(seed)), population, batches))
+        return np.take_along_axis(rows, np.argsort(rows == PADDING, axis=1, kind="stable"), axis=1)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _drawn(sampler: Sampler, key: Array, population: Population, batches: int) -> Int[Array, "batches s"]:
+    def step(state: State, _: None) -> tuple[State, Int[Array, " s"]]:
+        batch, state = sampler.next(state, population)
+        return state, batch
+
+    return jax.lax.scan(step, sampler.begin(key, population), length=batches)[1]
+
+
+def checked_sizes(sampler: Sampler, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> tuple[int, ...]:
+    """Class sizes that the sampler can draw from."""
+    fix = "give whole numbers of at least 1 sample a class, for at least 2 classes"
+    listed = np.asarray(sizes).tolist()
+    if not isinstance(listed, list) or len(listed) < 2:
+        raise InvalidInput("sizes", listed, fix)
+    whole = tuple(whole_number("sizes", size, 1, fix) for size in listed)
+    sampler.check(np.array(whole))
+    return whole
+
+
+@dataclass(frozen=True)
+class Bound(Sampler):
+    """`Sampler.bound`."""
+
+    inner: Sampler
+    m: int
+
+    def slots(self, k: int) -> int:
+        """Length of a batch."""
+        return self.inner.slots(k) + self.m * k
+
+    @in_fixed_settings
+    def begin(self, key: Array, population: Population) -> tuple[State, Int[Array, " binding"]]:
+        """The binding samples are drawn."""
+        own, inner = jax.random.split(key)
+        label = jnp.repeat(jnp.arange(population.k, dtype=jnp.int32), self.m)
+        rank = jnp.tile(jnp.arange(self.m, dtype=jnp.int32), population.k)
+        binding = of_classes(own, population, label, jnp.int32(self.m), rank)
+        return self.inner.begin(inner, population), binding
+
+    @in_fixed_settings
+    def next(self, state: tuple[State, Int[Array, " binding"]], population: Population) -> tuple[Int[Array, " s"], Any]:
+        """What is drawn, and then the binding samples that are not among it."""
+        drawn, inner = self.inner.next(state[0], population)
+        binding = state[1]
+        held = among(binding, drawn)
+        return jnp.concatenate([drawn, jnp.where(held, PADDING, binding)]), (inner, binding)
+
+    def check(self, sizes: Int[np.ndarray, " k"]) -> None:
+        """Every class has m samples."""
+        self.inner.check(sizes)
+        if self.m > sizes.min():
+            fix = f"class {int(sizes.argmin())} has only {int(sizes.min())} samples to bind with"
+            raise InvalidInput("m", self.m, fix)
+
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Of the inner one, with binding samples."""
+        return replace(self.inner.law(checked_sizes(self, sizes)), bound=self.m)
+
+    def bound(self, m: int = 1) -> Sampler:
+        """Refused: give all at once."""
+        raise InvalidInput("m", m, f"{self.m} samples a class are bound already; give their number once")
+
+
+@dataclass(frozen=True)
+class TwoViews(Sampler):
+    """`two_views`."""
+
+    inner: Sampler
+
+    def slots(self, k: int) -> int:
+        """Length of a batch."""
+        return 2 * self.inner.slots(k)
+
+    @in_fixed_settings
+    def begin(self, key: Array, population: Population) -> State:
+        """Of the images."""
+        return self.inner.begin(key, population.images)
+
+    @in_fixed_settings
+    def next(self, state: State, population: Population) -> tuple[Int[Array, " s"], State]:
+        """First views, then second views."""
+        images, state = self.inner.next(state, population.images)
+        seconds = jnp.where(images == PADDING, PADDING, images + population.n // 2)
+        return jnp.concatenate([images, seconds]), state
+
+    def check(self, sizes: Int[np.ndarray, " k"]) -> None:
+        """Every class has an even number of samples."""
+        if (sizes % 2).any():
+            odd = int(np.flatnonzero(sizes % 2)[0])
+            raise InvalidInput(
+                "labels", int(sizes[odd]), f"class {odd} has an odd number of samples: images have 2 views"
+            )
+        self.inner.check(sizes // 2)
+
+    def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
+        """Of the inner one, of images; sizes count samples."""
+        images = np.array(checked_sizes(self, sizes)) // 2
+        return replace(self.inner.law(images), views=2)
+
+    def population(self, labels: Sequence[int] | np.ndarray | Array) -> Population:
+        """As of any sampler; samples i and n + i are of one class."""
+        checked = checked_labels(labels)
+        half = len(checked) // 2
+        if len(checked) % 2 or (checked[:half] != checked[half:]).any():
+            raise InvalidInput("labels", checked.tolist(), "of n images give 2 n: samples i and n + i are views of one")
+        return super().population(checked)
+
+    def bound(self, m: int = 1) -> Sampler:
+        """Binds m images of each class, 2 m samples."""
+        return TwoViews(self.inner.bound(m))

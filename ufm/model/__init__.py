@@ -1,0 +1,1 @@
+"""The model: problem, losses, feasible set, geometry."""

@@ -1,0 +1,1 @@
+"""What theory proves of minimisers, batches and rates."""
