@@ -114,7 +114,7 @@ def checked_cells(config: Config) -> list[Cell]:
     profile = sweep.profile("step", config.k, config.n_min, config.d)
     cells = []
     for name in dict.fromkeys(config.activation):
-        nonneg = activation(name).floor(normalised=config.normalised) == UFM_PLUS
+        nonneg = activation(name).entry_bound(normalised=config.normalised) == UFM_PLUS
         for R in dict.fromkeys(config.R):
             sizes = profile(R)
             if config.samples:

@@ -36,7 +36,8 @@ class Config:
     Medians are over the starts whose frame emerged. The others are stuck (a descent from where they are ends at no
     frame) or not there yet. Theory: steps in which deviations within a class fall by a thousand, by the rate near a
     frame (theory, 5.10 and 5.20), and steps in which two of the smallest classes turn from the angle of random starts
-    to a right angle (ufm.theory.separation). Of growth with R that neither explains the exponent is fitted, and called so.
+    to a right angle (ufm.theory.separation). Of growth with R that neither explains the exponent is fitted, and called
+    so.
 
     full is the full batch: it is run on class means, since classes collapse in a few steps and then move as one; any R
     is as cheap as another. Random batches move free embeddings, one row a sample, R n-min k/2 of them: the steps of one

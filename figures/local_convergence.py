@@ -15,7 +15,8 @@ from figures.style import Figure
 def draw(data: Sequence[xr.Dataset]) -> Figure:
     """Left: every random start of the first dataset. Right: the others, starts near a frame, one for each R.
 
-    All relative to the bound. Thin theory over thick measurement: excess proportional to rho^{2t} (`ufm.theory.local_rate`),
+    All relative to the bound. Thin theory over thick measurement: excess proportional to rho^{2t}
+    (`ufm.theory.local_rate`),
     through the measured excess of step 20; in the legend rho predicted, and measured as the median over starts.
     """
     random, near = data[0], data[1:]

@@ -138,7 +138,10 @@ def _in_pieces(
     empty = jnp.full((missing, slots), PADDING, problem.batches.dtype)
     given = (
         jnp.concatenate([problem.batches, empty]),
-        *(None if of is None else jnp.pad(of, [(0, missing)] + [(0, 0)] * (of.ndim - 1)) for of in problem.rows[1:]),
+        *(
+            None if of is None else jnp.pad(of, [(0, missing)] + [(0, 0)] * (of.ndim - 1))
+            for of in problem.all_batches[1:]
+        ),
     )
 
     def pieces() -> Iterator[tuple[tuple[int, int], float]]:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("ufm", "solvers", "networks", "figures")
+PACKAGES = ("ufm", "solvers", "networks", "figures")
 MAKERS = ("__init__", "__post_init__", "__check_init__", "__new__")
 SCALED = re.compile(r"loss|excess|gap|(lower|upper)_bound|suboptimality")
 SCALE = re.compile(r"\b(sums?|summed|means?)\b", re.IGNORECASE)
@@ -121,20 +121,21 @@ def catches(handler):
 
 @functools.cache
 def packages():
-    paths = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    paths = [path for room in PACKAGES for path in (ROOT / room).rglob("*.py")]
     names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths}
     return Tree({names[path]: path.read_text(encoding="utf-8") for path in paths})
 
 
 def public_modules():
     """Modules that a package lists among its names: they are public as a whole."""
-    rooms = map(importlib.import_module, ROOMS)
-    return [thing.__name__ for room in rooms for name in room.__all__ if inspect.ismodule(thing := getattr(room, name))]
+    packages = map(importlib.import_module, PACKAGES)
+    things = [getattr(package, name) for package in packages for name in package.__all__]
+    return [thing.__name__ for thing in things if inspect.ismodule(thing)]
 
 
 def public_names():
     """Every public function, class and method: its name, its object, the class around it."""
-    for module in (*ROOMS, *public_modules()):
+    for module in (*PACKAGES, *public_modules()):
         package = importlib.import_module(module)
         listed = getattr(package, "__all__", None) or [
             name for name, thing in vars(package).items()

@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 from problems import bound, step
-from solvers.groups import groups
 
 import ufm
 from solvers.loop import slots
@@ -14,6 +13,7 @@ from solvers.loop.method import COLUMNS
 from solvers.multistart import solve, solve_each
 from solvers.parallel import devices
 from solvers.staircase import staircase
+from solvers.starts import groups
 
 FULL = step(8, 100, 1.0, d=10, n_min=10)
 

@@ -274,7 +274,7 @@ def of_modules():
     properties = ["is_plain", "structure", "has_margins", "is_convex", "is_own", "ties_alone", "glues_alone"]
     of_losses = {
         "RowFunction": lambda w: ufm.scl_loss(
-            w.H, ufm.Problem(LABELS, 3, TAU, loss=losses.own(row_function, name="own"))
+            w.H, ufm.Problem(LABELS, 3, TAU, loss=losses.custom(row_function, name="own"))
         ),
         "Loss": lambda w: ufm.scl_loss(w.H, ufm.Problem(LABELS, 3, TAU, loss=w.loss)),
         "Loss.of_description": lambda w: losses.Loss.of_description(w.loss.to_dict()),
@@ -287,7 +287,7 @@ def of_modules():
         "class_temperatures": lambda w: losses.class_temperatures([0.7, 1.1, 1.3]),
         "sigmoid": lambda w: losses.sigmoid(0.7, 0.1),
         "supcon_in": lambda w: losses.supcon_in(),
-        "own": lambda w: losses.own(row_function, name="own").name,
+        "own": lambda w: losses.custom(row_function, name="own").name,
     }
     of_batching = {
         "partition": lambda w: batching.partition(9, 4, SEED),
@@ -297,7 +297,7 @@ def of_modules():
     }
     of_activations = {
         "Activation": lambda w: activations.activation("gelu").function(jnp.asarray(w.signed, jnp.float32)),
-        "Activation.floor": lambda w: activations.activation("gelu").floor(normalised=False),
+        "Activation.floor": lambda w: activations.activation("gelu").entry_bound(normalised=False),
         "Activation.embedding": lambda w: [
             activations.activation(name).embedding(doubles(w.signed), normalised=normalised)
             for name in activations.ACTIVATIONS

@@ -51,13 +51,13 @@ def test_images_lie_in_the_sets_and_fill_them(name):
     assert least >= row.infimum - 1e-15
     if math.isfinite(row.infimum):
         assert least < row.infimum + 1e-6
-    assert (row.floor(normalised=True), row.floor(normalised=False)) == FEATURES[name]
+    assert (row.entry_bound(normalised=True), row.entry_bound(normalised=False)) == FEATURES[name]
     z = jnp.asarray(np.random.default_rng(0).standard_normal((500, 4)) * np.geomspace(1e-3, 30, 500)[:, None])
     for normalised in (True, False):
         H = np.asarray(row.embedding(z, normalised=normalised))
-        assert H.min() >= row.floor(normalised=normalised) - 1e-15
+        assert H.min() >= row.entry_bound(normalised=normalised) - 1e-15
         assert np.linalg.norm(H, axis=1).max() <= 1
-        if row.floor(normalised=normalised) == UFM and normalised:
+        if row.entry_bound(normalised=normalised) == UFM and normalised:
             assert H.min() < -0.9
 
 
@@ -85,19 +85,19 @@ def test_networks_have_the_same_activations():
         assert function(jnp.ones(2, jnp.float32)).dtype == jnp.float32
 
 
-def by_bisection(y, floor):
+def by_bisection(y, entry_bound):
     """The projection by its conditions: theory, 1.6 (d)."""
 
     def norm(t):
-        return float((np.maximum(floor, t * y) ** 2).sum())
+        return float((np.maximum(entry_bound, t * y) ** 2).sum())
 
     least, most = 0.0, 1.0
     if norm(1.0) <= 1:
-        return np.maximum(floor, y)
+        return np.maximum(entry_bound, y)
     for _ in range(200):
         middle = (least + most) / 2
         least, most = (middle, most) if norm(middle) <= 1 else (least, middle)
-    return np.maximum(floor, least * y)
+    return np.maximum(entry_bound, least * y)
 
 
 projected = jax.jit(project_bounded_below)
@@ -117,11 +117,13 @@ def test_projection_is_exact(seed, d, size, depth):
 
 
 @pytest.mark.parametrize("floor", [-0.17, -0.4])
-def test_projection_against_cvxpy(floor):
+def test_projection_against_cvxpy(entry_bound):
     H = np.random.default_rng(3).standard_normal((4, 30)) * np.array([[0.1], [0.5], [1.0], [5.0]])
     X = cp.Variable(H.shape)
-    cp.Problem(cp.Minimize(cp.sum_squares(X - H)), [floor <= X, cp.norm(X, 2, axis=1) <= 1]).solve(solver=cp.CLARABEL)
-    found = np.asarray(project_bounded_below(jnp.asarray(H), floor))
+    cp.Problem(cp.Minimize(cp.sum_squares(X - H)), [entry_bound <= X, cp.norm(X, 2, axis=1) <= 1]).solve(
+        solver=cp.CLARABEL
+    )
+    found = np.asarray(project_bounded_below(jnp.asarray(H), entry_bound))
     np.testing.assert_allclose(found, X.value, atol=1e-4)
     assert ((found - H) ** 2).sum() <= ((X.value - H) ** 2).sum() + 1e-6
 
@@ -191,7 +193,7 @@ def test_the_relaxation_that_knows_d_is_the_closed_form_for_equal_classes():
         lambda: entry_bounds.flat_frame(4, 3),
         lambda: entry_bounds.balanced_code(3, 4, -0.1),
         lambda: entry_bounds.balanced_cosine(1, 4, -0.1),
-        lambda: solvers.Accelerated(floor=0.5),
+        lambda: solvers.Accelerated(entry_bound=0.5),
         lambda: solvers.Activated("swish"),
         lambda: solvers.Activated(scale=0.0),
         lambda: solvers.Activated(normalised="yes"),
@@ -247,7 +249,7 @@ def test_descent_through_others_ends_in_the_geometry_of_ufm():
 def test_the_floor_costs_what_theory_says():
     """Two classes, four coordinates: the code of theory, 4.20 (c), is the minimiser, and descent finds its loss."""
     problem = collapsed([5, 5], 4)
-    solution = solvers.solve(problem, 8, method=solvers.Accelerated(floor=GELU_INFIMUM), max_steps=2000)
+    solution = solvers.solve(problem, 8, method=solvers.Accelerated(entry_bound=GELU_INFIMUM), max_steps=2000)
     code = float(ufm.excess(entry_bounds.balanced_code(2, 4, GELU_INFIMUM), problem))
     assert solution.excess.min() == pytest.approx(code, abs=1e-9)
     assert solution.H.min() >= GELU_INFIMUM

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "docs" / "theory.md"
-ROOMS = ("ufm", "solvers", "networks", "experiments", "figures", "tests", "proofs", "docs", ".ci")
+PACKAGES = ("ufm", "ufm_check", "solvers", "networks", "experiments", "figures", "tests", "proofs", "docs", ".ci")
 SUFFIXES = (".py", ".v", ".md", ".sh", ".toml", "")
 
 HEADING = re.compile(r"^### (\d+\.\d+) (.+)$", re.MULTILINE)
@@ -60,7 +60,9 @@ def table_citations(text):
 
 def sources():
     """Every text of the repository that may cite the book, itself included; not this file, which plants faults."""
-    files = [path for room in ROOMS for path in (ROOT / room).rglob("*") if path.suffix in SUFFIXES and path.is_file()]
+    files = [
+        path for room in PACKAGES for path in (ROOT / room).rglob("*") if path.suffix in SUFFIXES and path.is_file()
+    ]
     return [path for path in [*files, *ROOT.glob("*.md")] if "__pycache__" not in path.parts and path != Path(__file__)]
 
 

@@ -651,8 +651,9 @@ def run(*arguments):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_command_line_and_exit_statuses(files, tmp_path):
-    command = ("-m", "solvers.check")
+@pytest.mark.parametrize("module", ["ufm_check", pytest.param("solvers.check", marks=pytest.mark.thorough)])
+def test_command_line_and_exit_statuses(module, files, tmp_path):
+    command = ("-m", module)
     paths = {name: tmp_path / f"{name}.json" for name in ("frame", "merged", "junk")}
     for name, path in paths.items():
         path.write_text(json.dumps(files[name]) if name != "junk" else "junk")
@@ -666,23 +667,22 @@ def test_command_line_and_exit_statuses(files, tmp_path):
 
 def test_it_needs_no_other_file_than_its_own(files, tmp_path):
     """Nothing of the package but the checker, beside python-flint: no solver, no NumPy, no JAX."""
-    copied, flint_alone = tmp_path / "solvers", tmp_path / "site"
-    shutil.copytree(SOURCE.parent / "checking", copied / "checking")
-    shutil.copy(SOURCE, copied)
+    flint_alone = tmp_path / "site"
+    shutil.copytree(SOURCE.parent, tmp_path / "ufm_check")
     flint_alone.mkdir()
     for folder in Path(flint.__file__).parents[1].glob("*flint*"):
         (flint_alone / folder.name).symlink_to(folder)
     path = tmp_path / "frame.json"
     path.write_text(json.dumps(files["frame"]))
     program = "import runpy, sys; sys.path[:0] = sys.argv[1:3]; del sys.argv[1:3]; "
-    program += "runpy.run_module('solvers.check', run_name='__main__')"
+    program += "runpy.run_module('ufm_check', run_name='__main__')"
     finished = run("-I", "-S", "-c", program, str(tmp_path), str(flint_alone), str(path))
     assert (finished.returncode, finished.stderr) == (PROVED, "")
     assert run("-I", "-S", "-c", "import numpy").returncode != 0
 
 
 def test_it_imports_the_standard_library_and_flint_only():
-    modules = [SOURCE, *(SOURCE.parent / "checking").glob("*.py")]
+    modules = list(SOURCE.parent.glob("*.py"))
     imports = {
         line.split()[1]
         for module in modules
@@ -690,8 +690,7 @@ def test_it_imports_the_standard_library_and_flint_only():
         if line[:5] in ("impor", "from ")
     }
     outside = {name for name in imports if name.split(".")[0] not in sys.stdlib_module_names}
-    assert {name.split(".checking")[0] for name in outside} == {"flint", "solvers"}
-    assert all(name == "flint" or name.startswith("ufm_check") for name in outside)
+    assert {name.split(".")[0] for name in outside} == {"flint", "ufm_check"}
 
 
 @pytest.mark.parametrize("nonneg", [True, False])
@@ -719,7 +718,7 @@ def test_a_number_is_shown_no_smaller_than_it_is():
 
 
 def test_it_can_be_read_in_one_sitting():
-    lengths = [len(path.read_text().splitlines()) for path in [SOURCE, *(SOURCE.parent / "checking").glob("*.py")]]
+    lengths = [len(path.read_text().splitlines()) for path in SOURCE.parent.glob("*.py")]
     assert max(lengths) < 200
     assert sum(lengths) < 950
 

@@ -10,11 +10,6 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import bound, step
-from solvers.groups import collapse as module
-from solvers.groups import groups
-from solvers.groups.collapse import COLLAPSE_TAU, EVERY, LENGTH, MOST_STEPS, arranged
-from solvers.groups.groups import collapsed_starts
-from solvers.groups.random_starts import random_start, random_starts
 
 import solvers
 import ufm
@@ -23,6 +18,11 @@ from solvers.compilation.compiled import Compiled
 from solvers.loop.method import COLUMNS
 from solvers.staircase import staircase
 from solvers.staircase.staircase import measured_throughout
+from solvers.starts import collapse as module
+from solvers.starts import groups
+from solvers.starts.collapse import COLLAPSE_TAU, EVERY, LENGTH, MOST_STEPS, arranged
+from solvers.starts.groups import collapsed_starts
+from solvers.starts.random_starts import random_start, random_starts
 from ufm.model.evaluation import evaluate
 
 SEED = 3

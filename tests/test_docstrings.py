@@ -7,7 +7,7 @@ import re
 import pytest
 
 import ufm.errors
-from tests.docstrings import ROOMS, ROOT, Tree, faults, packages, public_modules, public_names
+from tests.docstrings import PACKAGES, ROOT, Tree, faults, packages, public_modules, public_names
 
 # Raised by what is called for other callers' sake; here it cannot be, and why.
 _MADE = "the transformation was made once already, when the method was"
@@ -34,7 +34,7 @@ def test_every_public_docstring_states_shapes_scale_and_errors():
 
 
 def test_every_public_name_stands_on_its_page_of_the_api():
-    for room in ROOMS:
+    for room in PACKAGES:
         page = (ROOT / "docs" / "api" / f"{room}.md").read_text(encoding="utf-8")
         modules = {module.rpartition(".")[2] for module in public_modules() if module.startswith(f"{room}.")}
         listed = re.findall(

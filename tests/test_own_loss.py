@@ -41,7 +41,7 @@ FAMILY = [[0, 1, 2, 6, 7], [2, 3, 4, 7, 8, 10], [0, 1, 2], [3, 4], [5, 6, 9, 10]
 
 
 def posed(row, batches=None, nonneg=True, **given):
-    return ufm.Problem(LABELS, 4, 0.5, batches, nonneg, loss=losses.own(row, name=row.__name__, **given))
+    return ufm.Problem(LABELS, 4, 0.5, batches, nonneg, loss=losses.custom(row, name=row.__name__, **given))
 
 
 def points(seed):
@@ -155,9 +155,9 @@ def test_what_needs_theory_is_refused(tmp_path):
 
 
 def test_two_of_one_name_are_two_losses():
-    first, second = losses.own(springs, name="mine"), losses.own(oblique, name="mine")
+    first, second = losses.custom(springs, name="mine"), losses.custom(oblique, name="mine")
     assert first != second
-    assert first == losses.own(springs, name="mine")
+    assert first == losses.custom(springs, name="mine")
     assert pickle.loads(pickle.dumps(first)) == first
     assert first.name == "mine"
     problems = [ufm.Problem(LABELS, 4, loss=loss) for loss in (first, second)]
@@ -172,4 +172,4 @@ def test_two_of_one_name_are_two_losses():
 def test_bad_input_is_one_line(arguments, named, untyped):
     row, name, flag = (*arguments, *("mine", False)[len(arguments) - 1 :])
     with pytest.raises(ufm.InvalidInput, match=rf"^{named} = "):
-        losses.own(row, name=name, minimal_at_frames=flag)
+        losses.custom(row, name=name, minimal_at_frames=flag)

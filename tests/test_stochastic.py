@@ -36,7 +36,9 @@ def test_the_gradient_is_that_of_the_loss_of_the_batch(name):
     """Padding anywhere, lone anchors, one class alone, nobody active."""
     rng = np.random.default_rng(0)
     if name == "own":
-        loss = losses.own(lambda G, samples, same, t: jnp.sum(samples * jnp.where(same, 1 - G, G) ** 2) / t, name="own")
+        loss = losses.custom(
+            lambda G, samples, same, t: jnp.sum(samples * jnp.where(same, 1 - G, G) ** 2) / t, name="own"
+        )
     else:
         loss = families.LOSSES[name](rng, 3)
     H = np.abs(rng.standard_normal((14, 6)))
@@ -189,7 +191,7 @@ def test_a_failed_start_takes_no_other_with_it():
     def row(G, samples, same, tau):
         return jnp.sum(samples * jnp.where(same, 1 - G, jnp.sqrt(jnp.abs(G) + jnp.maximum(1 - samples, 0))))
 
-    problem = Problem([0, 0, 1, 1], 3, loss=losses.own(row, name="root"))
+    problem = Problem([0, 0, 1, 1], 3, loss=losses.custom(row, name="root"))
     fine = np.array([[1, 0.1, 0.2], [1, 0.2, 0.1], [0.1, 1, 0.3], [0.2, 1, 0.2]])
     bad = np.array([[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]])
     H0 = np.stack([fine, bad, fine]) / np.linalg.norm(np.stack([fine, bad, fine]), axis=2, keepdims=True)

@@ -75,7 +75,7 @@ def chain(links, merged):
     return ufm.Problem(labels, 3, 1.0, batches)
 
 
-@pytest.mark.parametrize("glued", [True, False])
+@pytest.mark.parametrize("merged", [True, False])
 @pytest.mark.parametrize("links", [5, 100])
 def test_links_that_each_give_way_a_little_are_seen_at_the_point(links, merged):
     """Rows that turn by a small angle from sample to sample end at right angles."""

@@ -15,7 +15,7 @@ import pytest
 import ufm
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("ufm", "solvers", "networks", "experiments", "figures")
+PACKAGES = ("ufm", "ufm_check", "solvers", "networks", "experiments", "figures")
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 TINY = ["--R", "2", "--k", "3", "--n-min", "2", "--d", "4", "--inits", "2"]
 KEPT_OUT = (".git", ".venv*", "build", "dist", "runs", "*.egg-info", "__pycache__", ".*_cache")
@@ -63,8 +63,8 @@ def test_what_is_in_them(distributions):
     source, wheel = distributions
     assert source.name == f"ufm_scl-{ufm.__version__}.tar.gz"
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {f"{room}/py.typed" for room in ROOMS} | {"experiments/reports/templates/report.html"} <= names
-    assert {name.split("/")[0] for name in names} == {*ROOMS, f"ufm_scl-{ufm.__version__}.dist-info"}
+    assert {f"{room}/py.typed" for room in PACKAGES} | {"experiments/reports/templates/report.html"} <= names
+    assert {name.split("/")[0] for name in names} == {*PACKAGES, f"ufm_scl-{ufm.__version__}.dist-info"}
     with tarfile.open(source) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     assert {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "pyproject.toml"} <= held
@@ -72,7 +72,7 @@ def test_what_is_in_them(distributions):
 
 def test_the_packages_are_those_of_the_wheel(fresh):
     programs, empty = fresh
-    for room in ROOMS:
+    for room in PACKAGES:
         place = run(programs / "python", "-c", f"import {room}; print({room}.__file__)", folder=empty)
         assert Path(place.strip()).is_relative_to(programs.parent)
 

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ufm.deprecated import former_method
 from ufm.errors import InvalidInput
 from ufm.model.projections import project_ball
 from ufm.settings import in_fixed_settings
@@ -42,7 +43,9 @@ class Activation:
     function: Callable[[Array], Array]
     infimum: float
 
-    def floor(self, *, normalised: bool) -> float:
+    floor = former_method("floor", "entry_bound")
+
+    def entry_bound(self, *, normalised: bool) -> float:
         """The floor of the closure of {sigma(z)/||sigma(z)||} and of what is inside that sphere, or of
         {sigma(z) : ||sigma(z)|| <= 1} (theory, 1.6)."""
         if self.infimum >= 0:

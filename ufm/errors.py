@@ -26,7 +26,7 @@ LARGEST_COUNT = 2**31 - 1
 
 
 class InvalidInput(ValueError):
-    """An argument is unusable. The message is one line: the argument, its value and the mend."""
+    """An argument is unusable. The message is one line: the argument, its value and how to fix it."""
 
     def __init__(self, argument: str, value: object, fix: str) -> None:
         self.argument = argument

@@ -9,7 +9,7 @@ a(c, e) and alpha in {0, 1},
     SupCon-in     f = -log( mean_pos e^{s G_ij} / sum_{l != i} e^{s G_il} )
 
 On UFM+ with d >= k the orthogonal frames minimise all of them (theory, 2.14). A loss of your own is a row function
-(`AnchorLoss`), given to `own`: `ufm.scl_loss`, `solvers.solve` and `solvers.verify` work with it as with these.
+(`AnchorLoss`), given to `custom`: `ufm.scl_loss`, `solvers.solve` and `solvers.verify` work with it as with these.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
+from ufm.deprecated import former_method, former_property, warn
 from ufm.display import Readable, Summary, between
 from ufm.errors import InvalidInput, real_array
 from ufm.settings import in_fixed_settings
@@ -111,6 +112,10 @@ class Loss(Readable, eqx.Module):
     def is_custom(self) -> bool:
         """Whether it is a row function of the user's, of which nothing is known but what that returns."""
         return self.kind == "own"
+
+    is_own = former_property("is_own", "is_custom")
+    glues_alone = former_property("glues_alone", "merges_alone")
+    described = former_method("described", "to_dict")
 
     @property
     def ties_alone(self) -> bool:
@@ -258,7 +263,7 @@ def supcon_in() -> Loss:
     return Loss(kind="supcon-in")
 
 
-def own(row: AnchorLoss, *, name: str, minimal_at_frames: bool = False) -> Loss:
+def custom(row: AnchorLoss, *, name: str, minimal_at_frames: bool = False) -> Loss:
     """A loss of your own, by what one anchor pays. Raises InvalidInput for what is no function.
 
     row: see `AnchorLoss`; a function that can be hashed, of a module if problems are to go to other processes.
@@ -303,3 +308,9 @@ def _hexed(value: Any) -> Any:
 
 def _read(value: Any) -> Any:
     return [_read(entry) for entry in value] if isinstance(value, list) else float.fromhex(value)
+
+
+def own(row: AnchorLoss, *, name: str, minimal_at_frames: bool = False) -> Loss:
+    """The former name of `custom`. Raises InvalidInput as that does."""
+    warn("ufm.losses.own", "ufm.losses.custom")
+    return custom(row, name=name, minimal_at_frames=minimal_at_frames)

@@ -1,6 +1,6 @@
-r"""Check certificates without trusting their maker: `python -m solvers.check [--large] FILE.json [FILE.json ...]`.
+r"""Check certificates without trusting their maker: `ufm-check [--large] FILE.json [FILE.json ...]`.
 
-Needs the standard library, python-flint (ball arithmetic) and the rules in solvers/checking, no code of the solver;
+Needs the standard library, python-flint (ball arithmetic) and this package, no code of the solver;
 redoes every inequality from the raw numbers, in balls, and prints what it proved. Exit status: 0 proved (a global
 minimiser within the stated gap, and all that is printed holds), 1 not proved (less is claimed, or some claim does not
 follow), 2 unreadable, or so large that it may take more than 120 seconds, 2 GiB of memory or 40 MiB of the disk: with
@@ -46,7 +46,7 @@ def lower_bound(problem: Statement, dual: Any, frame: arb) -> tuple[arb, list[An
     return bound, numbers
 
 
-def consequences(problem: Statement, evidence: list[Any], eps: arb, claims: Any, other: Any) -> list[str]:
+def implied_by(problem: Statement, evidence: list[Any], eps: arb, claims: Any, other: Any) -> list[str]:
     """Redo what is claimed of all points of no larger loss, by pair weights or the numbers of a dual; in sentences."""
     implied, unique, said = claims["implied"], claims["unique"], []
     need(type(unique) in (bool, type(None)) and (other is None) == (unique is not False), "uniqueness is unclear")
@@ -109,7 +109,7 @@ def check(content: dict[str, Any], limit_factor: int = 1) -> list[str]:
         least, of_least = resolution(problem, pair, gram, frame)
         margin, slack = tolerance * least, tolerance.sqrt()
         evidence, best = (weights, frame) if problem.nonneg else ([numbers], bound)
-        said += consequences(problem, evidence, at_point - best, claims, other)
+        said += implied_by(problem, evidence, at_point - best, claims, other)
         missed = consequences.most_missed(problem, gram) if problem.nonneg else arb(0)
         kept = bool(missed <= slack)
         if status == "not certified":

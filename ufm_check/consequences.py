@@ -11,13 +11,13 @@ from flint import arb
 from ufm_check.bounds import INFINITY, Edges
 from ufm_check.components import Joined, components
 from ufm_check.losses import rows
-from ufm_check.points import Anchor, Point
+from ufm_check.points import Point, SparseRow
 from ufm_check.reading import MOST_PRODUCTS, Statement, doubles, fits, items, prove, record, shown
 
 Box = dict[int, tuple[arb, arb]]
 
 
-def enclosed(rows: list[Anchor]) -> Box:
+def enclosed(rows: list[SparseRow]) -> Box:
     """The least and the largest entry of rows, by coordinate; 0 where none is named."""
     entries = defaultdict(list)
     for j, x in (entry for row in rows for entry in row.items()):

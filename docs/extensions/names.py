@@ -24,14 +24,14 @@ PAGES = {
     "proofs/README": "proofs",
 }
 NAME = re.compile(r"((?:ufm|solvers|networks|figures|experiments)(?:\.\w+)+)(?:\(.*\))?", re.DOTALL)
-ROOMS = ("ufm", "solvers", "networks", "figures")
+PACKAGES = ("ufm", "solvers", "networks", "figures")
 
 
 @functools.cache
 def public_names() -> dict[str, str]:
     """Where a public name is defined, by the name under which the API has it."""
     names = {}
-    for room in map(importlib.import_module, ROOMS):
+    for room in map(importlib.import_module, PACKAGES):
         for name in room.__all__:
             thing = getattr(room, name)
             home = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("ufm", "solvers", "networks", "experiments", "figures")
+PACKAGES = ("ufm", "ufm_check", "solvers", "networks", "experiments", "figures")
 OPTIONS = r"(?::[^\n]*\n)*:tags:[^\n]*\bshort\b"
 SHORT_CELL = re.compile(rf"^```\{{code-cell\}}[^\n]*\n(?={OPTIONS}).*?^```\n", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^(# .+\n)", re.MULTILINE)
@@ -22,7 +22,7 @@ HEADING = re.compile(r"^(# .+\n)", re.MULTILINE)
 
 def sources() -> list[Path]:
     """The code that a tutorial runs."""
-    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+    return sorted(path for room in PACKAGES for path in (ROOT / room).rglob("*.py"))
 
 
 def digest() -> str:

@@ -134,7 +134,7 @@ def _transition(
     n_min: int,
     tau: float,
     inits: int,
-    floor: float,
+    entry_bound: float,
     max_steps: int,
     progress: ProgressCallback,
 ) -> Computed:
@@ -144,7 +144,7 @@ def _transition(
     noise = np.random.default_rng(0).standard_normal((len(dimensions), inits, k, most))
     noise *= np.arange(most) < dimensions[:, None, None, None]
     noise /= np.linalg.norm(noise, axis=-1, keepdims=True)
-    method = Accelerated(floor=floor, tolerance=1e-11)
+    method = Accelerated(entry_bound=entry_bound, tolerance=1e-11)
     solution = solve(problem, H0=noise.reshape(-1, k, most), method=method, max_steps=max_steps)
     excess = solution.excess.reshape(len(dimensions), inits)
     certifier = Certifier(problem)
@@ -152,8 +152,10 @@ def _transition(
     proof = certified_minimiser(problem)
     most_cosine = np.ones((k, k)) if proof.implied is None else np.array(proof.implied.cosine)
     lowest = float(ufm_excess(proof.point.placed()[certifier.orbits.index], problem))
-    relaxed = entry_bound_relaxation(problem, floor, dimensions.tolist()) - lowest
-    balanced = [_over_simplex(problem, balanced_cosine(k, int(d), floor)) if R == 1 else np.nan for d in dimensions]
+    relaxed = entry_bound_relaxation(problem, entry_bound, dimensions.tolist()) - lowest
+    balanced = [
+        _over_simplex(problem, balanced_cosine(k, int(d), entry_bound)) if R == 1 else np.nan for d in dimensions
+    ]
     return xr.Dataset(
         {
             "gap": ("d", [found.gap for found in best]),
@@ -163,9 +165,9 @@ def _transition(
         },
         coords={"d": dimensions},
         attrs={
-            **{"k": k, "R": R, "n_min": n_min, "tau": tau, "inits": inits, "floor": floor},
-            **{"necessary": necessary_dimension(most_cosine, floor)},
-            **{"sufficient": sufficient_dimension(k - 1, floor)},
+            **{"k": k, "R": R, "n_min": n_min, "tau": tau, "inits": inits, "floor": entry_bound},
+            **{"necessary": necessary_dimension(most_cosine, entry_bound)},
+            **{"sufficient": sufficient_dimension(k - 1, entry_bound)},
         },
     ), {}
 

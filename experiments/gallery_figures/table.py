@@ -77,7 +77,8 @@ FIGURES = {
         "and the staircase) the excess falls off a cliff when the last overlap between classes reaches exactly zero; "
         "a start in a spurious point stays on a plateau. Right: near an orthogonal frame, plain projected gradient "
         "with step 0.1, each class in 5 groups of equal samples: theory (thin, excess proportional to rho^(2t) with "
-        "rho of ufm.theory.local_rate) over measurement (thick, four starts). 1 - rho measured and predicted agree within "
+        "rho of ufm.theory.local_rate) over measurement (thick, four starts). 1 - rho measured and predicted agree "
+        "within "
         "1e-4, far inside 1%. The floor is the rounding of the norms.",
         local_convergence.draw,
         (random_starts_cell(), *map(local_cell, RATIOS)),
@@ -153,7 +154,8 @@ FIGURES = {
         "Share of random reshuffled families (64 a cell) for which the orthogonal frame is proved to be the only "
         "minimiser, over batch size and number of epochs (UFM+, class sizes 16 16 16 4 4, d = 10). Line: where the "
         "expected number of obstructions, samples not joined to their class and classes that never repel, is ln 2, so "
-        "that half of the families should be free of them (ufm.theory.reshuffling). With batch-binding one epoch is enough.",
+        "that half of the families should be free of them (ufm.theory.reshuffling). With batch-binding one epoch "
+        "is enough.",
         reshuffling.draw,
         (reshuffling_cell(),),
     ),
@@ -183,7 +185,8 @@ FIGURES = {
         "share of starts where it is not all; the others are stuck in spurious points or not there yet; no marker "
         "where none got there. Lines: theory, no fit: solid, until two of the smallest classes, alone, have parted "
         "(ufm.theory.separation); dotted, until deviations within the slowest class have fallen by a thousand "
-        "(ufm.theory.local_rate, ufm.theory.stochastic_rate). With uniform batches minorities part like R^3, with the full batch "
+        "(ufm.theory.local_rate, ufm.theory.stochastic_rate). With uniform batches minorities part like R^3, with "
+        "the full batch "
         "like R, with balanced ones at one speed, and what is left there is that every sample must be drawn.",
         emergence.draw,
         emergence_cells(),
@@ -204,7 +207,8 @@ FIGURES = {
         "n_min = 5, d = 16, tau = 1, STEP imbalance; steps are those of one sample of each class). Left: it comes near "
         "an orthogonal frame, the smaller the slope the nearer, and leaves it, in the end at once, for the geometry "
         "of UFM. Right: steps in which the first pair of class means goes from a right angle to a cosine, -0.02 (open) "
-        "or -0.2 (filled). Lines: theory, nothing fitted (ufm.theory.local_rate.leaving_time): slope^-2 while the cosine is "
+        "or -0.2 (filled). Lines: theory, nothing fitted (ufm.theory.local_rate.leaving_time): slope^-2 while the "
+        "cosine is "
         "small against the slope, slope^-1 for leaving altogether, and hardly any R.",
         activations.draw,
         tuple(leaving_cell(R) for R in (10, 1, 100)),
@@ -259,7 +263,8 @@ FIGURES = {
         "An MLP (256-256-256-128) whose epochs take turns among E partitions (synthetic images, classes of 100 and "
         "10, 40 epochs, three seeds). Every network minimises what it is given (squares). What that is worth on all "
         "images (circles) falls by a factor of thirty, and no further once the partitions prove the frame unique "
-        "(filled), as ufm.theory.reshuffling predicts of half of random families from 5.3 partitions on (dashed). Class "
+        "(filled), as ufm.theory.reshuffling predicts of half of random families from 5.3 partitions on (dashed). "
+        "Class "
         "means turn earlier: what is undetermined last are single images.",
         recycled.draw,
         question_cells("batches", n_maj=100, R=10.0, epochs=40),

@@ -88,7 +88,8 @@ def run_cells(
 ) -> Found:
     """Every cell, from the store where it is there, else computed and stored; those that fail are said and left out.
 
-    what: the parts of the cells, as the progress bar names them. dask: where they run, see `experiments.harness.engine`.
+    what: the parts of the cells, as the progress bar names them. dask: where they run, see
+    `experiments.harness.engine`.
     """
     asked = {cell.file: cell for cell in cells}
     stored = {file: None if fresh else store.read_cell(file) for file in asked}

@@ -5,7 +5,8 @@ JSON, one object with exactly one of the first two fields:
     {"class_counts": [500, 50, 5],               samples of class 0, 1, 2; samples are numbered class after class
      "labels": [0, 0, 1, 2, 2],                  or the class of each sample, 0..k-1
      "batches": [[0, 1, 2], [2, 3, 4]],          samples that meet, by number; the full batch if not given
-     "tau": 0.5, "d": 20, "loss": "decoupled"}   if not given, those of the command line (`experiments.harness.loss_names`)
+     "tau": 0.5, "d": 20, "loss": "decoupled"}   if not given, those of the command line "
+     "(`experiments.harness.loss_names`)
 
 NPZ: the same fields as arrays; batches as a matrix, a row a batch, padded with -1.
 

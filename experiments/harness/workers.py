@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LOCAL = re.compile(r"local:([1-9]\d{0,3})")
 # What determines a result: sources of these packages, and versions of these libraries.
-PACKAGES = ("ufm", "solvers", "networks", "experiments")
+PACKAGES = ("ufm", "ufm_check", "solvers", "networks", "experiments")
 LIBRARIES = ("ufm-scl", "jax", "jaxlib", "optax", "numpy", "cvxpy", "clarabel", "scs", "python-flint")
 # Seconds without any worker after which a command gives up.
 PATIENCE = 600.0

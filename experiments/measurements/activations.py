@@ -69,9 +69,9 @@ def measure_activation(
     ended = [solution.embedding(start) for start in range(inits)]
     grams = np.stack([gram(H, problem) for H in ended])
     distance = np.array([apart(found, target) for found in grams])
-    within = ARRIVED if method.floor != UFM_PLUS else math.inf
+    within = ARRIVED if method.entry_bound != UFM_PLUS else math.inf
     largest = np.array([largest_cosine(found) for found in grams])
-    reached = (distance <= within) & ((largest < FRAME) if method.floor == UFM_PLUS else True)
+    reached = (distance <= within) & ((largest < FRAME) if method.entry_bound == UFM_PLUS else True)
     lifted = ~reached & problem.nonneg
     final = freed(ended, lifted, problem, seed)
     proofs = [*map(Certifier(problem).certify, final)]
@@ -97,7 +97,7 @@ def measure_activation(
     data["target"] = (("class", "class_"), target)
     attrs = {
         **{"k": problem.k, "d": problem.d, "tau": float(problem.tau), "n": problem.num_samples, "inits": inits},
-        **{"nonneg": int(problem.nonneg), "floor": method.floor, "scale": scale, "step": step, "steps": steps},
+        **{"nonneg": int(problem.nonneg), "floor": method.entry_bound, "scale": scale, "step": step, "steps": steps},
         **{"loss_bound": float(loss_bound(problem)), "lower_bound": max(proof.lower for proof in proofs)},
         **{"seconds_compile": solution.timings.compile, "seconds_solve": solution.timings.solve},
         "seconds_certify": time.perf_counter() - began,

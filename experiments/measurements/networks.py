@@ -28,7 +28,7 @@ from ufm.model.geometry import class_means
 
 # Final activations whose features are >= 0: UFM+ is their model, UFM that of the others.
 NONNEGATIVE = frozenset(
-    name for name, row in activations.ACTIVATIONS.items() if row.floor(normalised=True) == activations.UFM_PLUS
+    name for name, row in activations.ACTIVATIONS.items() if row.entry_bound(normalised=True) == activations.UFM_PLUS
 )
 # Features are kept up to so many numbers.
 MOST_FEATURES = 2**23

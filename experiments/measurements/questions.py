@@ -87,7 +87,8 @@ def recycled(H: Float[np.ndarray, "n d"], problem: ufm.Problem, recipe: Recipe, 
     """Of all batches of the training: whether they force the frame, and the excess of the features over their bound.
 
     Attributes: pool, how many different epochs there were; unique, what `ufm.uniqueness` decides of their union;
-    share, of families of so many random partitions that do by the prediction of `ufm.theory.reshuffling`; half, how many
+    share, of families of so many random partitions that do by the prediction of `ufm.theory.reshuffling`; half, how
+    many
     partitions make that a half; pool_excess, proved, and pool_bound.
     """
     labels, law, epochs = np.asarray(problem.labels), law_of(recipe.batching), recipe.schedule.epochs

@@ -28,9 +28,9 @@ DRAWINGS = {
 }
 
 
-def minimiser(floor: float) -> str:
+def minimiser(entry_bound: float) -> str:
     """What the minimisers of a floor are, in a word."""
-    return {UFM_PLUS: FRAMES, UFM: IMBALANCED}.get(floor, BETWEEN)
+    return {UFM_PLUS: FRAMES, UFM: IMBALANCED}.get(entry_bound, BETWEEN)
 
 
 def in_files(name: str) -> str:

@@ -365,7 +365,7 @@ def serialised_samples(problem: Problem) -> bytes:
 
 def _shares(problem: Problem) -> list[Int[np.ndarray, " _"]]:
     """Samples of each member of a batch, the members in increasing order, and the bits of its weight."""
-    rows = zip(*(np.asarray(of) for of in problem.rows), strict=True)
+    rows = zip(*(np.asarray(of) for of in problem.all_batches), strict=True)
     return [
         np.concatenate(
             [held[np.argsort(batch)][-(batch != PADDING).sum() :].astype("<i8"), [np.float64(w).view("<i8")]]

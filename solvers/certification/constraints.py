@@ -119,7 +119,8 @@ def smallest_dual_weight(problem: OrbitProblem, C: Table, gram: Table) -> arb | 
 
     The least of 2 n_a n_b |C_ab| min(tau, 1), to first order, over orbits of two classes that repel (C_ab > 0) and of
     one class that attract in mixed batches (C_ab < 0), C the gradient at the point: without H >= 0 cosines are negative
-    at the optimum, and pairs weigh less there than at a frame, by up to e^{-1/tau}. And `smallest_tie_weight` there. A gap must
+    at the optimum, and pairs weigh less there than at a frame, by up to e^{-1/tau}. And `smallest_tie_weight` there. A
+    gap must
     be small against it before it says anything about that pair. None if nothing is constrained.
     """
     pairs = {

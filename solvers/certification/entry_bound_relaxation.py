@@ -12,7 +12,7 @@ from ufm.errors import InvalidInput, real_number
 from ufm.model.problem import Problem
 
 
-def entry_bound_relaxation(problem: Problem, floor: float, dimensions: Sequence[int]) -> Float[np.ndarray, " d"]:
+def entry_bound_relaxation(problem: Problem, entry_bound: float, dimensions: Sequence[int]) -> Float[np.ndarray, " d"]:
     """Values of a convex relaxation of min excess over {h : ||h|| <= 1, h >= floor}, one for each dimension.
 
     minimise over G (k, k), s (k,):  sum_c n_c ( log[ (n_c - 1) + sum_b n_b e^{(G_cb - G_cc)/tau} ] - log Z_c )
@@ -27,7 +27,7 @@ def entry_bound_relaxation(problem: Problem, floor: float, dimensions: Sequence[
     sizes = np.asarray(problem.class_sizes)
     if not problem.loss.is_plain or not problem.is_full_batch or sizes.min() < 2:
         raise InvalidInput("problem", problem.loss.name, "give plain SCL, the full batch, 2 samples a class or more")
-    c, k, inverse = -real_number("floor", floor, -1.0, 0.0), problem.k, 1 / float(problem.tau)
+    c, k, inverse = -real_number("floor", entry_bound, -1.0, 0.0), problem.k, 1 / float(problem.tau)
     bordered, d = cp.Variable((k + 1, k + 1), PSD=True), cp.Parameter(nonneg=True)
     G, s = bordered[1:, 1:], bordered[0, 1:]
     own, total = cp.diag(G), sizes.sum()

@@ -29,6 +29,7 @@ from solvers.certification.dual_bounds import frame_loss
 from solvers.certification.features import unit_rows
 from solvers.certification.orbit_problem import OrbitProblem
 from solvers.certification.rounding import UNIT
+from ufm.deprecated import former_property
 from ufm.display import Readable, Summary, cosines_of_class_means
 from ufm.errors import Embedding, InvalidInput, real_rows
 from ufm.model.orbits import Orbits, orbits
@@ -86,6 +87,8 @@ class Suboptimality(Readable):
     gap: float
     implied: Implied | None
     attribution: Attribution | None
+
+    blame = former_property("blame", "attribution")
     moved: float
     _orbits: Orbits
     _weights: tuple[Edges, Edges] | None

@@ -156,7 +156,8 @@ class Verifier:
     ) -> Verification:
         """Verdict and evidence for one H (n, d). certificate: of this H by `certifier`, if it was already made.
 
-        progress: called with what is scanned, how many pairs are done and how many there are; without it a bar is shown on
+        progress: called with what is scanned, how many pairs are done and how many there are; without it a bar is
+        shown on
         a terminal after a moment. Raises InvalidInput for a wrong shape; `solvers.progress.Stopped` for Ctrl-C.
         """
         H = real_array("H", H, "give a real array (n, d)")
@@ -302,7 +303,8 @@ def verify(H: Embedding, problem: Problem, *, progress: ProgressCallback | None 
 
     The judge is `solvers.certify`, in ball arithmetic and against the weakest constraint of the problem: a merged
     minority cannot hide in a relative tolerance, and rounding cannot accuse a frame. Features that are unit only to
-    float32 are scaled to norm 1 first. For many H of one problem make one `solvers.certification.verification.Verifier`. Raises
+    float32 are scaled to norm 1 first. For many H of one problem make one
+    `solvers.certification.verification.Verifier`. Raises
     InvalidInput for a wrong shape; a NaN is a verdict.
 
     Where the samples of an orbit share a row, time does not grow with n; else all n^2 pairs are swept, twice (the loss

@@ -23,7 +23,7 @@ from solvers.files import sealed, unsealed, write_atomically
 from ufm.losses import Loss
 
 # Packages whose sources are part of a file's name: what is traced is theirs alone.
-OWN = ("ufm", "solvers")
+OUR_PACKAGES = ("ufm", "solvers")
 # Of XLA on CPUs. What is ready in a loop over small arrays is run by one thread, in an order that needs little memory:
 # to hand it to others takes longer. A single operation is still shared out between threads.
 IN_ORDER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
@@ -95,7 +95,7 @@ def _file_of(
     shapes = [(jnp.shape(leaf), str(jnp.result_type(leaf))) for leaf in leaves]
     to_dict = repr((function.__module__, function.__qualname__, str(structure), shapes, sorted(static.items())))
     given = jax.tree.leaves(jax.tree.unflatten(structure, leaves), is_leaf=lambda node: isinstance(node, Loss))
-    ours = function.__module__.split(".")[0] in OWN and all(map(_tells, static.values()))
+    ours = function.__module__.split(".")[0] in OUR_PACKAGES and all(map(_tells, static.values()))
     if not ours or " at 0x" in to_dict or any(isinstance(node, Loss) and node.is_custom for node in given):
         return None
     return _directory / hashlib.sha256((to_dict + _surroundings()).encode()).hexdigest()
@@ -105,7 +105,7 @@ def _tells(value: Any) -> bool:
     """Whether its printed form says all that it computes."""
     if dataclasses.is_dataclass(value):
         fields = (getattr(value, field.name) for field in dataclasses.fields(value))
-        return type(value).__module__.split(".")[0] in OWN and all(map(_tells, fields))
+        return type(value).__module__.split(".")[0] in OUR_PACKAGES and all(map(_tells, fields))
     return isinstance(value, (int, float, str, type(None)))
 
 
@@ -137,7 +137,7 @@ def _surroundings() -> str:
 def _sources() -> str:
     """A sum of our sources, and the versions of what they call."""
     sources = hashlib.sha256()
-    for name in OWN:
+    for name in OUR_PACKAGES:
         root = Path(__file__).parents[2] / name
         for path in sorted(root.rglob("*.py")):
             sources.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")

@@ -34,12 +34,17 @@ class Status(enum.StrEnum):
     """What stopped a start. `solvers.verify` and `solvers.certify` judge the point it left."""
 
     CONVERGED = "converged"
-    SPURIOUS = "in conflict"
+    SPURIOUS = "spurious"
     STALLED = "stalled"
     OUT_OF_STEPS = "out of steps"
     OUT_OF_TIME = "out of time"
     ALL_STEPS = "all steps taken"
     NOT_FINITE = "not finite"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Status | None:
+        """The status of that former name, as older files hold it."""
+        return cls.SPURIOUS if value == "in conflict" else None
 
     @property
     def sentence(self) -> str:
@@ -69,15 +74,15 @@ def status_of(residual: float, gap_contribution: Float[np.ndarray, " m"], tolera
 
 
 def stationarity(
-    H: Float[Array, "m d"], at: Evaluation, problem: Problem, floor: float | None = None
+    H: Float[Array, "m d"], at: Evaluation, problem: Problem, entry_bound: float | None = None
 ) -> Float[Array, " m"]:
     """|| h_i - P(h_i - g_i / f_i) ||, g the gradient and f the forces on the point (`ufm.model.evaluation.Evaluation`).
 
     ||g_i|| <= f_i for rows in the unit ball, so this is the projected gradient as a share of all
     the forces on the sample: blind neither to minorities nor to multiplicities. 0 iff stationary.
-    floor: of the entries, in the place of the problem's constraint.
+    entry_bound: of the entries, in the place of the problem's constraint.
     """
-    moved = project(H - _share(at.gradient, at.gradient_scale[:, None]), problem.nonneg, floor)
+    moved = project(H - _share(at.gradient, at.gradient_scale[:, None]), problem.nonneg, entry_bound)
     return jnp.linalg.norm(H - moved, axis=-1)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from solvers.loop.method import Iterate
 from solvers.loop.stopping import STATIONARY, check_tolerances, gap_dominates, relative_gap_contribution, stationarity
+from ufm.deprecated import former_arguments
 from ufm.errors import real_number
 from ufm.model.evaluation import Evaluation, evaluate
 from ufm.model.problem import Problem
@@ -88,6 +89,7 @@ def _inverse(weight: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
     return jnp.where(weight > 0, 1.0 / jnp.where(weight > 0, weight, 1.0), 0.0)
 
 
+@former_arguments(settled="early_exit", floor="entry_bound")
 @dataclass(frozen=True)
 class Accelerated:
     """Projected gradient with the step of sample i equal to scale / w_i, w_i its pair weight.
@@ -108,7 +110,7 @@ class Accelerated:
       momentum with a residual of at most STATIONARY where forces cancel: rows that a batch of one class
       alone ties, and other forces hold, approach each other as slowly as the cube of their distance
       pulls. `solvers.staircase.escape` goes on from such a point. 0 switches both off.
-    - floor: of the entries, from -1 to 0, in the place of the problem's constraint (None): the feasible set of an
+    - entry_bound: of the entries, from -1 to 0, in the place of the problem's constraint (None): the feasible set of an
       activation that is not normalised, a part of UFM's (`ufm.activations`).
 
     Raises InvalidInput for what are no such numbers.
@@ -117,18 +119,18 @@ class Accelerated:
     tolerance: float = 1e-13
     longest: float = 4.0
     early_exit: float = 0.0
-    floor: float | None = None
+    entry_bound: float | None = None
 
     def __post_init__(self) -> None:
         check_tolerances(self)
         real_number("longest", self.longest, SMALLEST_SCALE, LARGEST_SCALE)
-        if self.floor is not None:
-            real_number("floor", self.floor, -1.0, 0.0)
+        if self.entry_bound is not None:
+            real_number("floor", self.entry_bound, -1.0, 0.0)
 
     @in_fixed_settings
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
         """No evaluation yet: the first step does it."""
-        H = H if self.floor is None else project(H, problem.nonneg, self.floor)
+        H = H if self.entry_bound is None else project(H, problem.nonneg, self.entry_bound)
         infinite = jnp.asarray(jnp.inf, H.dtype)
         start = Iterate(H, jnp.asarray(1e300, H.dtype), infinite, jnp.full(H.shape[0], jnp.inf))
         scale = jnp.asarray(self.longest, H.dtype)
@@ -142,14 +144,14 @@ class Accelerated:
         metric = _metric(Y, at, problem)
         direction = metric.solve(at.gradient)
         scale = self._scale(state, Y, at.gradient, metric)
-        moved = project(Y - scale * direction, problem.nonneg, self.floor)
+        moved = project(Y - scale * direction, problem.nonneg, self.entry_bound)
         restart = jnp.sum(metric.across * (Y - moved) * (moved - H)) > 0
         exhausted = state.momentum > LARGEST_MOMENTUM
         restart |= exhausted
         momentum = jnp.where(restart, 1.0, 0.5 * (1 + jnp.sqrt(1 + 4 * state.momentum**2)))
         onward = jnp.where(restart, 0.0, (state.momentum - 1) / momentum)
         residual = jnp.maximum(
-            jnp.max(stationarity(Y, at, problem, self.floor)),
+            jnp.max(stationarity(Y, at, problem, self.entry_bound)),
             jnp.max(jnp.linalg.norm(moved - Y, axis=-1) * _seen(at)),
         )
         now = Iterate(moved, at.excess, residual, relative_gap_contribution(at))

@@ -15,6 +15,7 @@ from solvers.loop.method import Iterate
 from solvers.loop.stopping import check_tolerances, relative_gap_contribution, stationarity
 from solvers.methods.projected_gradient import made, sgd
 from ufm.activations import activation
+from ufm.deprecated import former_property
 from ufm.errors import InvalidInput, real_number
 from ufm.model.evaluation import evaluate
 from ufm.model.problem import Problem
@@ -60,15 +61,17 @@ class Activated:
         made(self.transformation)
         check_tolerances(self)
 
+    floor = former_property("floor", "entry_bound")
+
     @property
-    def floor(self) -> float:
+    def entry_bound(self) -> float:
         """Of the constraint set, see `ufm.activations`."""
-        return activation(self.activation).floor(normalised=self.normalised)
+        return activation(self.activation).entry_bound(normalised=self.normalised)
 
     @in_fixed_settings
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
         """Evaluate at z = scale H."""
-        if problem.nonneg and self.floor < 0:
+        if problem.nonneg and self.entry_bound < 0:
             fix = f"{self.activation} gives features of both signs: a Problem with nonneg=False"
             raise InvalidInput("problem", "UFM+", fix)
         z = self.scale * H
@@ -94,5 +97,5 @@ class Activated:
         H, pulled_back = jax.vjp(lambda z: sigma.embedding(z, normalised=self.normalised), z)
         at = evaluate(H, problem)
         (gradient,) = pulled_back(at.gradient)
-        residual = jnp.max(stationarity(H, at, problem, self.floor))
+        residual = jnp.max(stationarity(H, at, problem, self.entry_bound))
         return _State(Iterate(H, at.excess, residual, relative_gap_contribution(at)), z, gradient, optimiser)

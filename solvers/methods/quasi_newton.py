@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from solvers.loop.method import Iterate
 from solvers.loop.stopping import check_tolerances, gap_dominates, relative_gap_contribution, stationarity
+from ufm.deprecated import former_arguments
 from ufm.errors import whole_number
 from ufm.model.evaluation import Evaluation, evaluate
 from ufm.model.problem import Problem
@@ -58,6 +59,7 @@ class _State(NamedTuple):
     past: Float[Array, "2 p m d"]
 
 
+@former_arguments(settled="early_exit")
 @dataclass(frozen=True)
 class QuasiNewton:
     """L-BFGS on the rows that are free to move, on the product of spheres, with H >= 0 by an active set.
@@ -75,7 +77,8 @@ class QuasiNewton:
 
     - tolerance: stop when the residual is at most this. memory: how many moves are remembered.
     - early_exit: stop also when the residual is at most this and a thousandth of the conflict: the
-      point it leads to is spurious, and the way there can be slow; `solvers.staircase.escape` goes on from it. 0: never.
+      point it leads to is spurious, and the way there can be slow; `solvers.staircase.escape` goes on from it. 0:
+      never.
 
     Raises InvalidInput for what are no such numbers.
     """

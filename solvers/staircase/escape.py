@@ -2,7 +2,8 @@
 
 UFM+ has spurious stationary points (one class holds two coordinates while two others share one), and
 imbalance makes them common. Where a coordinate is unused they are saddles, and some class can be lifted into it
-downhill (theory, 5.7; `solvers.staircase.lifts`). So the staircase lifts what is in conflict, or the lighter side of it,
+downhill (theory, 5.7; `solvers.staircase.lifts`). So the staircase lifts what is in conflict, or the lighter side of
+it,
 and descends again, as the Riemannian staircase of SE-Sync does for its relaxation. Neither the form of the optimum nor
 its value is used: a point without conflict has duality gap zero. Without the ReLU saddles are left along
 eigenvectors of the dual matrix (`solvers.staircase.saddles`).
@@ -58,7 +59,8 @@ class Continuation:
     """One start on the staircase.
 
     - problem, graph: its own, and who acts on whom there; None where points are not lifted. stream: its seeds.
-    - temperatures: of temperatures. max_lifts, schedule: its limits. before: steps that were taken before the first descent.
+    - temperatures: of temperatures. max_lifts, schedule: its limits. before: steps that were taken before the first
+      descent.
     - descents: outcomes so far. rung: the place of the temperature of the latest on the ladder of temperatures.
     - lifts: how many descents were followed by a lift, a compression or a gluing. gluings: those.
     - has_gap: whether the last one ended with classes in conflict or in too many coordinates.
@@ -191,7 +193,8 @@ def continuation(
 
     - problem: of all starts, or one for each start, all of one shape and temperature.
     - streams: seeds of the random numbers of each start.
-    - temperatures: temperatures to descend at one after the other, each from where the one before ended; the last is that of
+    - temperatures: temperatures to descend at one after the other, each from where the one before ended; the last is
+      that of
       the problem, which is all there is by default.
     - ending: a last descent from where a start ended.
 

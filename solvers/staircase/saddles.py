@@ -42,7 +42,8 @@ ROUNDING = 1e-14
 
 
 class Dual(NamedTuple):
-    """Of a point H (m, d): the excess, the forces on the points (`ufm.model.evaluation.Evaluation`), and the matrix S."""
+    """Of a point H (m, d): the excess, the forces on the points (`ufm.model.evaluation.Evaluation`), and the matrix
+    S."""
 
     excess: Float[Array, ""]
     gradient_scale: Float[Array, " m"]

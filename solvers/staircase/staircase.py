@@ -45,7 +45,8 @@ class Staircase:
     """Collapse each start onto the orbits, descend there, lift it out of spurious points, at a ladder of temperatures.
 
     Up from a spurious point by fresh coordinates, down by descent, back to d: a staircase, as that of SE-Sync is for
-    its relaxation (`solvers.staircase.escape`). Every lift lowers the loss (theory, 5.7 and 5.23). UFM+ is descended at a
+    its relaxation (`solvers.staircase.escape`). Every lift lowers the loss (theory, 5.7 and 5.23). UFM+ is descended
+    at a
     temperature of 1 before the asked one (`temperatures`).
 
     - descent: what descends on the orbits.

@@ -23,6 +23,7 @@ from solvers.solution import Solution
 from solvers.stochastic import trajectories
 from solvers.stochastic.checkpoint import Checkpoint
 from solvers.stochastic.trajectories import Rule, Schedule, Trajectories
+from ufm.deprecated import former_method
 from ufm.errors import LARGEST_COUNT, InvalidInput, real_number, whole_number
 from ufm.model.problem import Problem
 from ufm.samplers import Population, Sampler
@@ -112,6 +113,8 @@ class StochasticProjectedGradient:
             moved=np.zeros(count),
             history=ended.history,
         )
+
+    walk = former_method("walk", "run")
 
     @in_fixed_settings
     def run(

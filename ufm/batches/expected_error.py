@@ -45,4 +45,4 @@ def _of_each(H: Float[Array, "m d"], problem: Problem) -> Float[Array, " nb"]:
         )
         return evaluate(H, alone, with_gradient=False).loss
 
-    return jax.lax.map(of, problem.rows)
+    return jax.lax.map(of, problem.all_batches)

@@ -15,7 +15,7 @@ and the r are divided by their sum over negatives, so that D = 1 at a frame.
 
 **SupCon-in.** f - log Z = log1p( e^{-s} [ sum_neg expm1(s G_il) + q (1 - y) ] / (y Z) ), y the mean of e^{-s delta_ij}.
 
-**A loss of one's own** (`ufm.losses.own`) is given whole; its excess is the difference to what it is at a frame.
+**A loss of one's own** (`ufm.losses.custom`) is given whole; its excess is the difference to what it is at a frame.
 
 On UFM+ every term in these brackets is >= 0, so the excess keeps its relative accuracy however small it is, provided
 the deficits do. Where a bracket is far below 0, as may be without the ReLU, the logarithm is taken of the sum itself.

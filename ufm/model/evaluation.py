@@ -1,6 +1,7 @@
 r"""The supervised contrastive loss and its family, their bounds, and their excess over these without cancellation.
 
-What one anchor pays for its cosines and deficits, its derivatives and its bound are in `ufm.model.anchor_losses`; the deficits
+What one anchor pays for its cosines and deficits, its derivatives and its bound are in `ufm.model.anchor_losses`; the
+deficits
 1 - G_ij of a class keep their relative accuracy however small they are (`_deficits`). One sweep over
 blocks of anchors yields loss, excess, gradient and the weight of the pairs at each point; the Gram matrix is never
 held whole.
@@ -85,7 +86,7 @@ def loss_bound(problem: Problem) -> Float[Array, ""]:
         least = terms.log_partition if terms.offset is None else terms.log_partition + terms.offset
         return jnp.sum(terms.weight * least)
 
-    return jnp.sum(jax.lax.map(of_batch, problem.rows))
+    return jnp.sum(jax.lax.map(of_batch, problem.all_batches))
 
 
 @in_fixed_settings

@@ -60,7 +60,8 @@ def count_vectors(
     """What `Problem.expected` is made of.
 
     sizes: samples of each class. vectors: so many count vectors are drawn, with `seed`, and their frequencies take the
-    place of probabilities; by default all are listed, or 4096 drawn if there are more (`ufm.batches.expected_error.standard_error`).
+    place of probabilities; by default all are listed, or 4096 drawn if there are more
+    (`ufm.batches.expected_error.standard_error`).
     Vectors of probability below 1e-300 are left out.
     Points: classes, of all their samples; of a bound sampler binding samples by class, and then the others of each
     class that has others. Raises InvalidInput if the sampler cannot draw from such classes.

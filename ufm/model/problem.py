@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from ufm.deprecated import former_property
 from ufm.display import Readable, Summary, between, in_runs
 from ufm.errors import InvalidInput, whole_number
 from ufm.losses import SHAPES, Loss
@@ -141,7 +142,8 @@ class Problem(Readable, eqx.Module):
     ) -> Problem:
         """The expected loss of a batch of a sampler, with collapsed classes: one point a class (theory, 4.19).
 
-        sizes (k,): samples a class. A mixture of count vectors with their probabilities; `ufm.model.expected.count_vectors` says
+        sizes (k,): samples a class. A mixture of count vectors with their probabilities;
+        `ufm.model.expected.count_vectors` says
         what is listed, what is drawn, and where there are two points a class. Raises InvalidInput, also for UFM with a
         bound sampler of two views: there one row a point need not attain the least value.
         """
@@ -154,7 +156,7 @@ class Problem(Readable, eqx.Module):
         return cls(of.labels, d, tau, batches, nonneg, multiplicity=of.multiplicity, loss=loss, **compositions)
 
     @property
-    def rows(self) -> Batch:
+    def all_batches(self) -> Batch:
         """All batches, with what else is known of them."""
         return Batch(self.batches, self.counts, self.weights)
 
@@ -194,6 +196,10 @@ class Problem(Readable, eqx.Module):
         whole = self.batches.shape[0] == 1 and bool((np.asarray(self.batches) >= 0).sum() == self.num_points)
         return whole and not self.is_expected
 
+    rows = former_property("rows", "all_batches")
+    coldest = former_property("coldest", "smallest_temperature")
+    is_crowded = former_property("is_crowded", "fewer_dimensions_than_classes")
+
     @property
     def smallest_temperature(self) -> float:
         """The smallest temperature of an anchor: tau, but for losses with temperatures of their own."""
@@ -226,7 +232,7 @@ class Problem(Readable, eqx.Module):
             "batches": "the full batch" if self.is_full_batch else f"{len(held)}, of {in_runs(held)} points",
         }
         if self.is_expected:
-            samples = np.asarray(self.samples_in(self.rows)).sum(axis=1)
+            samples = np.asarray(self.samples_in(self.all_batches)).sum(axis=1)
             images = ", images with two views" if self.views > 1 else ""
             lines["batches"] = f"an expected loss: {len(held)} count vectors, of {between(samples)} samples{images}"
         return Summary(f"Problem: {model}, tau = {float(self.tau):g}", lines | named)

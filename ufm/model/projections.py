@@ -47,7 +47,7 @@ def project_nonnegative_ball(H: Given) -> Float[Array, "*rows d"]:
 
 
 @in_fixed_settings
-def project_bounded_below(H: Given, floor: float | Float[Array, ""]) -> Float[Array, "*rows d"]:
+def project_bounded_below(H: Given, entry_bound: float | Float[Array, ""]) -> Float[Array, "*rows d"]:
     r"""The ball above a floor, of an activation that is not normalised: argmin_X ||X - H|| subject to
     X >= floor and ||x_i|| <= 1, for a floor from -1 to 0 (theory, 1.6).
 
@@ -61,24 +61,24 @@ def project_bounded_below(H: Given, floor: float | Float[Array, ""]) -> Float[Ar
     largest = jnp.maximum(jnp.max(jnp.abs(H), axis=-1, keepdims=True), 1.0)
     ordered = jnp.sort(H / largest, axis=-1)
     squares = jnp.cumsum(ordered[..., ::-1] ** 2, axis=-1)[..., ::-1]  # of entry m and of those above it
-    left = 1.0 - floor**2 * jnp.arange(H.shape[-1])  # of the norm, by the m lowest entries on the floor
+    left = 1.0 - entry_bound**2 * jnp.arange(H.shape[-1])  # of the norm, by the m lowest entries on the floor
     solvable = (left > 0) & (squares > 0)
     root = jnp.sqrt(jnp.where(solvable, left, 0.0) / jnp.where(solvable, squares, 1.0))
     # The first m that leaves entry m above the floor; with none left above it there is no root, and t is 1.
-    above = solvable & (root * ordered >= floor)
+    above = solvable & (root * ordered >= entry_bound)
     first = jnp.argmax(above, axis=-1, keepdims=True)
     t = jnp.where(jnp.any(above, axis=-1, keepdims=True), jnp.take_along_axis(root, first, axis=-1), jnp.inf)
-    return _rounded(project_ball(jnp.maximum(H * jnp.minimum(1.0, t / largest), floor)), given.dtype)
+    return _rounded(project_ball(jnp.maximum(H * jnp.minimum(1.0, t / largest), entry_bound)), given.dtype)
 
 
 @in_fixed_settings
-def project(H: Given, nonneg: bool, floor: float | None = None) -> Float[Array, "*rows d"]:
+def project(H: Given, nonneg: bool, entry_bound: float | None = None) -> Float[Array, "*rows d"]:
     """The projection that belongs to a problem: UFM+ if nonneg, else UFM, if wanted with a floor in the place of 0.
 
     Numbers as in `project_ball`. Raises InvalidInput as it does.
     """
-    if floor is not None:
-        return project_bounded_below(H, floor)
+    if entry_bound is not None:
+        return project_bounded_below(H, entry_bound)
     return project_nonnegative_ball(H) if nonneg else project_ball(H)
 
 

@@ -19,14 +19,14 @@ from ufm.errors import InvalidInput, real_number, whole_number
 MARGIN = 1e-9
 
 
-def sufficient_dimension(rank: int, floor: float) -> int:
+def sufficient_dimension(rank: int, entry_bound: float) -> int:
     """The least d with d floor^2 >= rank: from there on K holds every Gram matrix of that rank with diagonal <= 1.
 
     Minimisers of UFM in the full batch have rank k - 1 at most (theory, 4.20 a). Raises InvalidInput for a floor
     outside [-1, 0).
     """
     rank = whole_number("rank", rank, 1, "give a rank of at least 1")
-    return max(rank, math.ceil(rank / _depth(floor) ** 2))
+    return max(rank, math.ceil(rank / _depth(entry_bound) ** 2))
 
 
 def flat_frame(rank: int, d: int) -> Float[np.ndarray, "d r"]:
@@ -43,14 +43,14 @@ def flat_frame(rank: int, d: int) -> Float[np.ndarray, "d r"]:
     return waves if rank % 2 == 0 else np.concatenate([np.full((d, 1), d**-0.5), waves], axis=1)
 
 
-def necessary_dimension(most: Float[np.ndarray, "k k"], floor: float) -> int:
+def necessary_dimension(most: Float[np.ndarray, "k k"], entry_bound: float) -> int:
     """A dimension below which K holds no vectors of norm 1 whose inner products are at most `most`.
 
     most: bounds from above, such as those of `Implied.cosine` of a certificate, which speaks of all minimisers; 1 on
     the diagonal. Proved by weights W >= 0 (theory, 4.20 b), found by a linear program, but any would prove.
     1 where they prove nothing.
     """
-    c, k = _depth(floor), len(most)
+    c, k = _depth(entry_bound), len(most)
     most = np.minimum((most + most.T) / 2, 1.0)
     sums = np.abs(np.linalg.eigh(most)[1][:, 0])  # of W over rows: a combination that is nearly 0 should not help
     pairs = [(a, b) for a in range(k) for b in range(a, k)]
@@ -71,7 +71,7 @@ def necessary_dimension(most: Float[np.ndarray, "k k"], floor: float) -> int:
     return max(1, math.ceil(root**2 * (1 - MARGIN)))
 
 
-def balanced_cosine(k: int, d: int, floor: float) -> float:
+def balanced_cosine(k: int, d: int, entry_bound: float) -> float:
     """A lower bound of the mean cosine of k vectors in K, attained by a code whose cosines are all equal where k
     divides d: with equal class sizes and in the full batch that is the minimiser (theory, 4.20 c).
 
@@ -79,21 +79,21 @@ def balanced_cosine(k: int, d: int, floor: float) -> float:
     """
     k = whole_number("k", k, 2, "give at least 2 classes")
     d = whole_number("d", d, 1, "give a dimension of at least 1")
-    c = _depth(floor)
+    c = _depth(entry_bound)
     if d * (k - 1) * c * c >= 1:
         return -1 / (k - 1)
     return (d / k) * ((k - 2) * c * c - 2 * c * math.sqrt(k / d - (k - 1) * c * c))
 
 
-def balanced_code(k: int, d: int, floor: float) -> Float[np.ndarray, "k d"]:
+def balanced_code(k: int, d: int, entry_bound: float) -> Float[np.ndarray, "k d"]:
     """The code that attains `balanced_cosine`, k dividing d: -c everywhere but in a class's own d/k coordinates."""
     if d % k:
         raise InvalidInput("d", d, f"give a multiple of k = {k}")
-    c = min(_depth(floor), (k / (d * (k - 1) * k)) ** 0.5)
+    c = min(_depth(entry_bound), (k / (d * (k - 1) * k)) ** 0.5)
     own = math.sqrt(k / d - (k - 1) * c * c)
     return np.where(np.repeat(np.eye(k, dtype=bool), d // k, axis=1), own, -c)
 
 
-def _depth(floor: float) -> float:
+def _depth(entry_bound: float) -> float:
     """c of a floor -c."""
-    return -real_number("floor", floor, -1.0, -1e-6, "give a floor from -1 to below 0")
+    return -real_number("floor", entry_bound, -1.0, -1e-6, "give a floor from -1 to below 0")

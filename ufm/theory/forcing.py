@@ -4,7 +4,8 @@ r"""What the batches of a sampler force: in expectation, and after so many of th
 family. It is far too long to write down; `forcing_family` gives a short one with the same components, cross edges and
 open batches, hence the same minimisers among points of zero excess, and `ufm.uniqueness` decides on it.
 
-**After T batches.** As for reshuffling (`ufm.theory.reshuffling`), the frame fails to be forced by *obstructions*: a split of
+**After T batches.** As for reshuffling (`ufm.theory.reshuffling`), the frame fails to be forced by *obstructions*: a
+split of
 a class that no batch has joined yet, a pair of classes that has not repelled yet; of a bound sampler, a sample that has
 not been drawn yet. Their expected number falls geometrically,
 

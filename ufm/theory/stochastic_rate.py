@@ -2,7 +2,8 @@ r"""How fast stochastic projected gradient collapses classes near an orthogonal 
 
 A step takes one random batch B of a sampler and the gradient of its summed loss, with step eta. In the batch class c
 has m samples beside q of other classes; Z = (m-1) + q e^{-1/tau}, w = (1/(m-1) - 1/Z)/tau = q e^{-1/tau}/((m-1) Z tau)
-(`ufm.theory.local_rate`, of the batch). Near a frame the deviations x_i of the members from mu_c move to the batch's mean,
+(`ufm.theory.local_rate`, of the batch). Near a frame the deviations x_i of the members from mu_c move to the batch's
+mean,
 
     x_i <- xbar_B + rho (x_i - xbar_B),     rho(m, q) = (1 - 2 eta w) / (1 + 2 eta w (m-1)),
 
