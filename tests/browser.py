@@ -35,8 +35,8 @@ class Chromium:
         self.root, self.session = f"http://127.0.0.1:{port}", ""
         self._ready()
         options = {"binary": BROWSER, "args": [*FLAGS, f"--user-data-dir={self.profile}"]}
-        asked = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
-        self.session = self._send("POST", "/session", {"capabilities": {"alwaysMatch": asked}})["sessionId"]
+        requested = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
+        self.session = self._send("POST", "/session", {"capabilities": {"alwaysMatch": requested}})["sessionId"]
         return self
 
     def __exit__(self, *exception):

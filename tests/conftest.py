@@ -46,9 +46,9 @@ def pytest_collection_modifyitems(items):
             tables[item.parent, item.originalname].append(item)
     for rows in tables.values():
         count = rows[0].get_closest_marker("few").args[0]
-        kept = {(2 * i + 1) * len(rows) // (2 * count) for i in range(count)}
+        stored = {(2 * i + 1) * len(rows) // (2 * count) for i in range(count)}
         for place, item in enumerate(rows):
-            if place not in kept:
+            if place not in stored:
                 item.add_marker(pytest.mark.thorough)
 
 

@@ -42,10 +42,10 @@ class Tree:
     def raising(self):
         """Functions and classes that InvalidInput leaves: raised there, or in what they call by name."""
         calls = {key: set(self.calls(*key)) for key in self.defined}
-        found = {key for key, node in self.defined.items() if raised_in(node)}
-        while more := {key for key, called in calls.items() if called & found} - found:
-            found |= more
-        return found
+        result = {key for key, node in self.defined.items() if raised_in(node)}
+        while more := {key for key, called in calls.items() if called & result} - result:
+            result |= more
+        return result
 
     def calls(self, module, name):
         """What a function calls by name; the making of a class calls its methods that make it."""
@@ -80,10 +80,10 @@ class Tree:
         seen = set()
         while (module, name) not in self.defined and (module, name) not in seen:
             seen.add((module, name))
-            found = self.names.get(module, {}).get(name)
-            if found is None:
+            result = self.names.get(module, {}).get(name)
+            if result is None:
                 return (module, name) if f"{module}.{name}" in self.names else None
-            module, name = found
+            module, name = result
             if f"{module}.{name}" in self.names:
                 return module, name
         return module, name

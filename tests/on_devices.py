@@ -95,8 +95,8 @@ def of_samples(problem, count=3):
     symmetry = ufm.orbits(problem)
     ended = sharded(lambda: groups.collapsed_starts([symmetry.quotient], [symmetry], [1], count, rows_in="float64"))
     points = np.stack([start.points for start in ended])
-    told = staircase.measured_throughout(points, ended, symmetry.quotient)[1]
-    columns = [(f"samples, history {name}", [getattr(history, name) for history in told]) for name in COLUMNS]
+    message = staircase.measured_throughout(points, ended, symmetry.quotient)[1]
+    columns = [(f"samples, history {name}", [getattr(history, name) for history in message]) for name in COLUMNS]
     columns += [
         (f"samples, {name}", [getattr(start, name) for start in ended]) for name in ("points", "steps", "moved")
     ]

@@ -88,8 +88,8 @@ def fields(prefix, of, *names):
 
     def call(name):
         def asked(w):
-            found = getattr(of(w), name)
-            return found() if callable(found) else found
+            result = getattr(of(w), name)
+            return result() if callable(result) else result
 
         return asked
 
@@ -338,8 +338,8 @@ def plain(thing):
     if isinstance(thing, jax.Array) and jnp.issubdtype(thing.dtype, jax.dtypes.prng_key):
         thing = jax.random.key_data(thing)
     if isinstance(thing, (np.ndarray, np.generic, jax.Array)):
-        found = np.asarray(thing)
-        return str(found.dtype), found.shape, found.tolist() if found.dtype == object else found.tobytes()
+        result = np.asarray(thing)
+        return str(result.dtype), result.shape, result.tolist() if result.dtype == object else result.tobytes()
     if isinstance(thing, xr.Dataset):
         attributes = {name: value for name, value in thing.attrs.items() if not name.startswith("seconds")}
         return plain({name: column.values for name, column in thing.items()} | attributes)
@@ -352,8 +352,8 @@ def plain(thing):
     if hasattr(thing, "toarray"):  # sparse
         return plain(thing.toarray())
     if dataclasses.is_dataclass(thing):
-        kept = [field.name for field in dataclasses.fields(thing) if field.name not in ("timings", "seconds")]
-        return type(thing).__name__, [plain(getattr(thing, name)) for name in kept]
+        stored = [field.name for field in dataclasses.fields(thing) if field.name not in ("timings", "seconds")]
+        return type(thing).__name__, [plain(getattr(thing, name)) for name in stored]
     if isinstance(thing, Mapping):
         return {key: plain(value) for key, value in thing.items() if key != "seconds"}
     if isinstance(thing, (tuple, list, set, frozenset)):

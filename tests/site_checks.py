@@ -97,21 +97,21 @@ def measure(browser, page):
     figures = {}
     for dark in (False, True):
         browser.open(url, dark=dark)
-        found = browser.run(SCRIPT)
+        result = browser.run(SCRIPT)
         name = "dark" if dark else "light"
-        figures[name] = round(found["contrast"]["least"], 2)
-        wrong += [f"{name}: contrast {ratio} of {where}" for where, ratio in found["contrast"]["pale"].items()]
+        figures[name] = round(result["contrast"]["least"], 2)
+        wrong += [f"{name}: contrast {ratio} of {where}" for where, ratio in result["contrast"]["pale"].items()]
         wrong += [f"{name}: console: {line}" for line in browser.errors()]
         wrong += [f"asks {url}" for url in browser.requests() if urlsplit(url).scheme not in ("file", "data", "blob")]
-    figures |= {"texts": found["contrast"]["texts"], "images": len(found["images"]), "formulas": found["formulas"]}
-    wrong += [f"image {source}: no alt text" for source, alt, _ in found["images"] if not alt.strip()]
-    wrong += [f"image {source}: not shown" for source, _, loaded in found["images"] if not loaded]
-    wrong += [f"raw TeX: {raw}" for raw in sorted(set(RAW_TEX.findall(found["text"])))]
-    wrong += [f"{found['failed']} formulas not rendered"] * bool(found["failed"])
-    wrong += [f"{found['tabindex']} elements jump the order of the keyboard"] * bool(found["tabindex"])
-    wrong += ["no language"] * (not found["lang"])
+    figures |= {"texts": result["contrast"]["texts"], "images": len(result["images"]), "formulas": result["formulas"]}
+    wrong += [f"image {source}: no alt text" for source, alt, _ in result["images"] if not alt.strip()]
+    wrong += [f"image {source}: not shown" for source, _, loaded in result["images"] if not loaded]
+    wrong += [f"raw TeX: {raw}" for raw in sorted(set(RAW_TEX.findall(result["text"])))]
+    wrong += [f"{result['failed']} formulas not rendered"] * bool(result["failed"])
+    wrong += [f"{result['tabindex']} elements jump the order of the keyboard"] * bool(result["tabindex"])
+    wrong += ["no language"] * (not result["lang"])
     # The search page makes its heading when it searches.
-    wrong += [f"{found['headings']} headings h1"] * (found["headings"] != 1 and page.name != "search.html")
+    wrong += [f"{result['headings']} headings h1"] * (result["headings"] != 1 and page.name != "search.html")
     wrong += keyboard(browser)
     browser.open(url, width=NARROW)
     narrow = browser.run(SCRIPT)

@@ -22,9 +22,9 @@ class Sweeps:
 
     def __init__(self, folder):
         self.log, self.said = folder / "computed.log", folder / "said.txt"
-        kept = {**os.environ, "UFM_SCL_COMPILE_CACHE": str(folder / "compiled")}
+        stored = {**os.environ, "UFM_SCL_COMPILE_CACHE": str(folder / "compiled")}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.program = subprocess.Popen([sys.executable, __file__], env=kept, **pipes)
+        self.program = subprocess.Popen([sys.executable, __file__], env=stored, **pipes)
 
     def __enter__(self):
         return self

@@ -123,9 +123,9 @@ def test_projection_against_cvxpy(entry_bound):
     cp.Problem(cp.Minimize(cp.sum_squares(X - H)), [entry_bound <= X, cp.norm(X, 2, axis=1) <= 1]).solve(
         solver=cp.CLARABEL
     )
-    found = np.asarray(project_bounded_below(jnp.asarray(H), entry_bound))
-    np.testing.assert_allclose(found, X.value, atol=1e-4)
-    assert ((found - H) ** 2).sum() <= ((X.value - H) ** 2).sum() + 1e-6
+    result = np.asarray(project_bounded_below(jnp.asarray(H), entry_bound))
+    np.testing.assert_allclose(result, X.value, atol=1e-4)
+    assert ((result - H) ** 2).sum() <= ((X.value - H) ** 2).sum() + 1e-6
 
 
 def test_at_its_ends_it_is_the_projection_of_the_models():

@@ -146,5 +146,5 @@ def test_one_stochastic_step_is_torchs():
     drawn = np.array([0, 2, 3, 7, 9])
     rows = torch.tensor(H[drawn], requires_grad=True)
     throughput.batch_loss(torch, 0.4, 5)(rows, torch.tensor(np.asarray(problem.labels)[drawn])).backward()
-    found = batch_gradient(jnp.asarray(H), problem, jnp.asarray(drawn, jnp.int32))
-    np.testing.assert_allclose(found, rows.grad.numpy(), rtol=1e-10)
+    result = batch_gradient(jnp.asarray(H), problem, jnp.asarray(drawn, jnp.int32))
+    np.testing.assert_allclose(result, rows.grad.numpy(), rtol=1e-10)

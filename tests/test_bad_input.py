@@ -108,15 +108,15 @@ GOOD = [np.float32, np.float16, np.int64, bool]
 
 @pytest.mark.parametrize("kind", [*GOOD, "list", "jax", "jax32"])
 def test_embeddings_in_other_numbers_are_taken_in_doubles(kind):
-    given = {"list": H.tolist(), "jax": jnp.asarray(H), "jax32": jnp.asarray(H, dtype=jnp.float32)}.get(
+    inputs = {"list": H.tolist(), "jax": jnp.asarray(H), "jax32": jnp.asarray(H, dtype=jnp.float32)}.get(
         kind, None if isinstance(kind, str) else H.astype(kind)
     )
-    given = H.astype(int).tolist() if kind is bool else given
-    assert float(ufm.excess(given, PROBLEM)) == float(ufm.excess(H, PROBLEM)) == 0.0
-    assert float(ufm.scl_loss(given, PROBLEM)) == float(ufm.scl_loss(H, PROBLEM))
-    assert float(ufm.geometry_metrics(given, [0, 0, 1, 1]).max_cosine) == 0.0
-    assert solvers.verify(given, PROBLEM).verdict is solvers.Verdict.GLOBAL_MINIMISER
-    assert solvers.certify(given, PROBLEM, conic=False).status == "certified"
+    inputs = H.astype(int).tolist() if kind is bool else inputs
+    assert float(ufm.excess(inputs, PROBLEM)) == float(ufm.excess(H, PROBLEM)) == 0.0
+    assert float(ufm.scl_loss(inputs, PROBLEM)) == float(ufm.scl_loss(H, PROBLEM))
+    assert float(ufm.geometry_metrics(inputs, [0, 0, 1, 1]).max_cosine) == 0.0
+    assert solvers.verify(inputs, PROBLEM).verdict is solvers.Verdict.GLOBAL_MINIMISER
+    assert solvers.certify(inputs, PROBLEM, conic=False).status == "certified"
 
 
 IMBALANCE = [

@@ -137,8 +137,8 @@ def test_binding_random_partitions_makes_the_frame_the_only_minimiser():
         labels = rng.permutation(np.repeat(np.arange(k), rng.integers(2, 9, k)))
         family = batching.partition(len(labels), int(rng.integers(1, len(labels) + 1)), case)
         d = int(rng.choice([k, k + 1, 2 * k]))
-        found = ufm.uniqueness(ufm.Problem(labels, d, 1.0, batching.bind(family, labels, 1, case)))
-        assert found.unique is True, (labels, family, d)
+        result = ufm.uniqueness(ufm.Problem(labels, d, 1.0, batching.bind(family, labels, 1, case)))
+        assert result.unique is True, (labels, family, d)
 
 
 def test_components_are_freed_one_by_one():

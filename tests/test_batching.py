@@ -50,8 +50,8 @@ def test_partition_without_the_last_short_batch(data, n, seed):
     assert family.shape == (n // batch_size, batch_size)
     flat = [*chain(*members(family))]
     assert len(set(flat)) == n - n % batch_size
-    kept = batching.partition(n, batch_size, seed)[: n // batch_size]
-    assert (family == kept).all()
+    stored = batching.partition(n, batch_size, seed)[: n // batch_size]
+    assert (family == stored).all()
 
 
 @given(labelled(), sizes, seeds)

@@ -95,14 +95,14 @@ def test_every_cell_has_a_command_of_its_own():
 
 
 def test_the_limit_is_that_of_all_starts_together(monkeypatch):
-    given = []
-    monkeypatch.setitem(peers.PEERS, "adam", lambda problem, starts, reached, limit: given.append(limit) or [
+    inputs = []
+    monkeypatch.setitem(peers.PEERS, "adam", lambda problem, starts, reached, limit: inputs.append(limit) or [
         peers.Run(s, False, limit, 1) for s in range(len(starts))
     ])  # fmt: skip
     monkeypatch.setattr(benchmark, "_tested", lambda **sizes: (benchmark._problem(**sizes), lambda H: False))
     sizes = {"k": 2, "n_min": 2, "d": 2, "tau": 1.0, "R": 1.0}
     cell, _ = benchmark.compare(**sizes, peer="adam", starts=4, limit=8.0, progress=lambda ended: None)
-    assert given == [2.0]
+    assert inputs == [2.0]
     assert np.array_equal(cell["seconds"], [2.0] * 4)
     assert benchmark._rows([cell.assign_attrs(table="benchmark")], "benchmark")[3] == {
         "peer": "adam", "R": 1.0, "n": 4, "start": 3, "reached": False, "seconds": 2.0, "iterations": 1

@@ -33,13 +33,13 @@ def is_statement(section):
 
 def bad_citations(text, book):
     """What is wrong with the citations in a text, in words."""
-    found = statements(book)
+    result = statements(book)
     wrong = [f"cites a document that is not here: {match.group()!r}" for match in OUTSIDE.finditer(text)]
     for citation in CITATION.finditer(text):
         for number in re.findall(r"\d+(?:\.\d+)?", citation.group(1)):
-            if number not in found:
+            if number not in result:
                 wrong.append(f"theory has no {number}")
-            elif not is_statement(found[number]):
+            elif not is_statement(result[number]):
                 wrong.append(f"theory, {number} holds no statement")
     return wrong
 
@@ -78,14 +78,14 @@ def test_every_citation_has_a_target_that_holds_a_statement():
 
 def test_every_section_of_the_book_is_a_numbered_statement():
     book = BOOK.read_text(encoding="utf-8")
-    found = statements(book)
-    assert [number for number, section in found.items() if not is_statement(section)] == []
+    result = statements(book)
+    assert [number for number, section in result.items() if not is_statement(section)] == []
     chapters = re.findall(r"^## (\d+)\. ", book, re.MULTILINE)
     assert chapters == [str(c) for c in range(1, len(chapters) + 1)]
-    inside = [[n for n in found if n.split(".")[0] == c] for c in chapters]
+    inside = [[n for n in result if n.split(".")[0] == c] for c in chapters]
     assert inside == [[f"{c}.{i}" for i in range(1, len(own) + 1)] for c, own in zip(chapters, inside, strict=True)]
-    assert sum(map(len, inside)) == len(found) == len(HEADING.findall(book)) > 50
-    assert book.count("\n### ") == len(found), "a heading without a number"
+    assert sum(map(len, inside)) == len(result) == len(HEADING.findall(book)) > 50
+    assert book.count("\n### ") == len(result), "a heading without a number"
 
 
 def test_the_index_names_every_statement():
@@ -113,14 +113,14 @@ def exists(name):
     parts = name.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         try:
-            found = importlib.import_module(".".join(parts[:cut]))
+            result = importlib.import_module(".".join(parts[:cut]))
         except ModuleNotFoundError:
             continue
         for part in parts[cut:]:
-            if not hasattr(found, part):
+            if not hasattr(result, part):
                 # A field without a default is an attribute of instances only.
-                return part in getattr(found, "__annotations__", {})
-            found = getattr(found, part)
+                return part in getattr(result, "__annotations__", {})
+            result = getattr(result, part)
         return True
     return False
 

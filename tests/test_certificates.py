@@ -281,14 +281,16 @@ def one_negative_trial(kind, exponent, nonneg, seed):
     problem = ufm.Problem.from_class_sizes(sizes, d=int(rng.integers(3, 5)), tau=tau, nonneg=nonneg)
     labels = np.asarray(problem.labels)
     solved = Certifier(problem, conic=False)
-    asked = solved
+    requested = solved
     if kind == "wrong temperature":
-        asked = Certifier(ufm.Problem.from_class_sizes(sizes, d=problem.d, tau=tau * 1.5, nonneg=nonneg), conic=False)
+        requested = Certifier(
+            ufm.Problem.from_class_sizes(sizes, d=problem.d, tau=tau * 1.5, nonneg=nonneg), conic=False
+        )
     rows = solved.better.rows / np.linalg.norm(solved.better.rows, axis=1, keepdims=True)
     H = corrupted(rows[labels], labels, kind, 10.0**exponent, rng)
-    certificate = asked.certify(H)
+    certificate = requested.certify(H)
     if certificate.status == Proof.CERTIFIED:
-        problem = asked.given
+        problem = requested.given
         point = certificate.point.rows * np.where(
             certificate.point.norms == 1,
             1 + 1e-8,  # exact_loss normalises what is longer than 1
@@ -297,9 +299,9 @@ def one_negative_trial(kind, exponent, nonneg, seed):
         H_certified = point[ufm.orbits(problem).index]
         scale = np.linalg.norm(H_certified, axis=1)
         assert np.linalg.norm(H - H_certified / np.maximum(scale, 1)[:, None], axis=1).max() < 1e-6 + 1e-12
-        best = exact_loss(asked.better.rows[ufm.orbits(problem).index] * (1 + 1e-8), problem)
+        best = exact_loss(requested.better.rows[ufm.orbits(problem).index] * (1 + 1e-8), problem)
         with ctx.workprec(precision(tau)):
-            margin = certificate.tolerance * float(smallest_pair_weight(asked.problem))
+            margin = certificate.tolerance * float(smallest_pair_weight(requested.problem))
         assert exact_loss(H_certified, problem) - best <= margin * (1 + 1e-9)
         assert certificate.moved <= 1e-6
     return certificate.status
@@ -367,8 +369,8 @@ def test_ufm_agrees_with_an_independent_local_method(R):
         return value, ((slope - (slope * unit).sum(axis=1, keepdims=True) * unit) / norms).reshape(-1)
 
     start = np.random.default_rng(0).standard_normal(36)
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-16, "gtol": 1e-12})
-    U = found.x.reshape(6, 6)
+    result = minimize(objective, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-16, "gtol": 1e-12})
+    U = result.x.reshape(6, 6)
     U /= np.linalg.norm(U, axis=1, keepdims=True)
     certificate = certifier.certify(U[np.asarray(problem.labels)])
     assert certificate.status == Proof.CERTIFIED

@@ -142,7 +142,7 @@ def judged(seed, folder, capsys):
     certificate = certifier.certify(at(length))
     certificate.save(folder / "chain.json")
     code = check.main([str(folder / "chain.json")])
-    found = PRINTED.search(capsys.readouterr().out)
+    result = PRINTED.search(capsys.readouterr().out)
     with mpmath.workdps(50):
         rows = [[mpmath.mpf(x) for x in row] for row in certificate.point.rows.tolist()]
         norms = [mpmath.mpf(x) for x in certificate.point.norms.tolist()]
@@ -151,9 +151,9 @@ def judged(seed, folder, capsys):
     with ctx.workprec(certifier.problem.bits):
         bound = largest_violation(certifier.problem, certificate.point)
     assert off <= bound
-    assert (code == 0) == (certificate.status is Proof.CERTIFIED) == (found is not None)
-    if found is not None:
-        printed = mpmath.mpf(found[1])
+    assert (code == 0) == (certificate.status is Proof.CERTIFIED) == (result is not None)
+    if result is not None:
+        printed = mpmath.mpf(result[1])
         assert off <= printed
         assert printed <= 1.01 * tolerance**0.5
     if off > tolerance**0.5:
@@ -198,9 +198,9 @@ def test_the_end_of_a_chain_that_turns_towards_another_class(links, share, tmp_p
     off = float(H[m - 1] @ H[b])
     certificate.save(tmp_path / "chain.json")
     code = check.main([str(tmp_path / "chain.json")])
-    found = PRINTED.search(capsys.readouterr().out)
+    result = PRINTED.search(capsys.readouterr().out)
     if off > tolerance**0.5:
-        assert (certificate.status, code, found) == (Proof.NOT_CERTIFIED, 1, None)
+        assert (certificate.status, code, result) == (Proof.NOT_CERTIFIED, 1, None)
     else:
         assert (certificate.status, code) == (Proof.CERTIFIED, 0)
-        assert off <= float(found[1]) <= 1.01 * off  # the box of a turn in one plane is all that it takes
+        assert off <= float(result[1]) <= 1.01 * off  # the box of a turn in one plane is all that it takes

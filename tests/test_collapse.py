@@ -85,13 +85,13 @@ def histories(collapsed, quotient):
 def test_blocks_of_stacks_take_the_steps_of_all_rows(name):
     problem = CASES[name]
     orbits = ufm.orbits(problem)
-    (found,) = collapsed_starts([orbits.quotient], [orbits], [SEED], 1)
+    (result,) = collapsed_starts([orbits.quotient], [orbits], [SEED], 1)
     U, steps, moved, beta = in_double_precision(problem, orbits, 1e-2)
-    assert found.steps == steps
-    (history,) = histories([found], orbits.quotient)
+    assert result.steps == steps
+    (history,) = histories([result], orbits.quotient)
     assert len(history.iteration) == len(beta) > 1
-    np.testing.assert_allclose(found.points, U, atol=1e-5)  # single precision, after some ten steps
-    np.testing.assert_allclose(found.moved, moved, rtol=1e-3)
+    np.testing.assert_allclose(result.points, U, atol=1e-5)  # single precision, after some ten steps
+    np.testing.assert_allclose(result.moved, moved, rtol=1e-3)
     np.testing.assert_allclose(history.beta_nc, beta, rtol=2e-3, atol=1e-12)
 
 
@@ -99,10 +99,10 @@ def test_what_the_history_says_is_of_feasible_means():
     """The excess of the means, exactly: what the descent on orbits starts from, below the last line."""
     problem = step(4, 30, 1.0, d=6, n_min=3)
     orbits = ufm.orbits(problem)
-    (found,) = collapsed_starts([orbits.quotient], [orbits], [SEED], 1)
-    assert np.linalg.norm(found.points, axis=1).max() <= 1.0
-    assert found.points.min() >= 0.0
-    assert float(ufm.excess(found.points, orbits.quotient)) <= histories([found], orbits.quotient)[0].excess[-1]
+    (result,) = collapsed_starts([orbits.quotient], [orbits], [SEED], 1)
+    assert np.linalg.norm(result.points, axis=1).max() <= 1.0
+    assert result.points.min() >= 0.0
+    assert float(ufm.excess(result.points, orbits.quotient)) <= histories([result], orbits.quotient)[0].excess[-1]
 
 
 @pytest.mark.parametrize("most", range(5))
@@ -182,9 +182,9 @@ def test_samples_in_no_batch_are_not_waited_for():
     """They never move, and would take a collapse to its last step."""
     problem = ufm.Problem(LABELS[:12], 4, batches=[[0, 3, 1], [2, 5, 4, 7]])
     symmetry = ufm.orbits(problem)
-    (found,) = collapsed_starts([symmetry.quotient], [symmetry], [SEED], 1)
-    assert found.steps < 30
-    assert found.moved <= 1e-2
+    (result,) = collapsed_starts([symmetry.quotient], [symmetry], [SEED], 1)
+    assert result.steps < 30
+    assert result.moved <= 1e-2
 
 
 @pytest.mark.parametrize("n", [6, 60])

@@ -32,9 +32,9 @@ def never_another(read, path, content, times):
     assert whole is not None
     refused = 0
     for damaged in damages(content, times):
-        found, lines = read_in_file(read, path, damaged)
-        assert found == whole or len(lines) == 1, damaged
-        refused += found is None
+        result, lines = read_in_file(read, path, damaged)
+        assert result == whole or len(lines) == 1, damaged
+        refused += result is None
     return refused
 
 

@@ -54,20 +54,20 @@ def test_idx_files_are_read_as_they_are(tmp_path, packed, below):
         for name in IDX:
             (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
             (folder / name).unlink()
-    found = networks.read("fashion-mnist", tmp_path)
-    assert found.train.shape == (28, 28, 1)
-    assert found.train.images[3, 5, 7, 0] == idx_images(30)[16 + 3 * 784 + 5 * 28 + 7]
-    assert found.test.labels.tolist() == [i % 10 for i in range(30)]
+    result = networks.read("fashion-mnist", tmp_path)
+    assert result.train.shape == (28, 28, 1)
+    assert result.train.images[3, 5, 7, 0] == idx_images(30)[16 + 3 * 784 + 5 * 28 + 7]
+    assert result.test.labels.tolist() == [i % 10 for i in range(30)]
 
 
 def test_cifar_files_are_read_channel_after_channel(tmp_path):
     write_cifar(tmp_path)
-    found = networks.read("cifar10", tmp_path)
-    assert found.train.shape == (32, 32, 3)
-    assert len(found.train.labels) == 100
+    result = networks.read("cifar10", tmp_path)
+    assert result.train.shape == (32, 32, 3)
+    assert len(result.train.labels) == 100
     raw = (tmp_path / "data_batch_2.bin").read_bytes()
     place = 7 * RECORD + 1 + 2 * 1024 + 4 * 32 + 9  # blue of row 4, column 9 of record 7
-    assert found.train.images[20 + 7, 4, 9, 2] == raw[place]
+    assert result.train.images[20 + 7, 4, 9, 2] == raw[place]
 
 
 def resized(size):

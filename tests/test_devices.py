@@ -30,8 +30,8 @@ PROGRAM = Path(__file__).with_name("on_devices.py")
 def test_several_devices_give_what_one_gives(tmp_path, devices, cases):
     path = tmp_path / "there.npz"
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    program, kept = [sys.executable, PROGRAM, path, *cases], {**os.environ, "XLA_FLAGS": flags}
-    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=kept) as process:
+    program, stored = [sys.executable, PROGRAM, path, *cases], {**os.environ, "XLA_FLAGS": flags}
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=stored) as process:
         here = computed(cases)
         complaint = process.communicate()[1]
     assert process.returncode == 0, complaint

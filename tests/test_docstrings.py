@@ -23,11 +23,11 @@ def test_every_public_docstring_states_shapes_scale_and_errors():
     tree, wrong, seen = packages(), {}, set()
     for name, thing, owner in public_names():
         seen.add(name)
-        found = faults(thing, owner, tree)
+        result = faults(thing, owner, tree)
         if name in NEVER:
-            assert found == ["does not say that it raises InvalidInput"], f"{name} needs no exception"
-        elif found:
-            wrong[name] = found
+            assert result == ["does not say that it raises InvalidInput"], f"{name} needs no exception"
+        elif result:
+            wrong[name] = result
     assert wrong == {}
     assert len(seen) > 120
     assert set(NEVER) <= seen

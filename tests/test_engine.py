@@ -30,11 +30,11 @@ def jobs(progress):
 
 
 def test_here():
-    told = []
-    ended = list(engine.run(jobs(told.append)))
+    message = []
+    ended = list(engine.run(jobs(message.append)))
     assert [end.value for end in ended] == [0, 2, None, 6]
     assert [str(end.error) for end in ended] == ["None", "None", "two", "None"]
-    assert told == [1, 1, 1]
+    assert message == [1, 1, 1]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -86,9 +86,9 @@ def test_two_workers_of_which_one_is_killed(tmp_path):
     """The summary of an undisturbed run here; without intervention."""
     sweep = [sys.executable, "-m", "experiments.sweep_imbalance", "--R", "1", "3", "5", "8", *SMALL]
     here, there = tmp_path / "here", tmp_path / "there"
-    kept = {**os.environ, "UFM_SCL_COMPILE_CACHE": str(tmp_path / "compiled")}
-    assert subprocess.run([*sweep, "--out", here], capture_output=True, check=False, env=kept).returncode == 0
-    with subprocess.Popen([*sweep, "--dask", "local:2", "--out", there], stdout=subprocess.PIPE, env=kept) as process:
+    stored = {**os.environ, "UFM_SCL_COMPILE_CACHE": str(tmp_path / "compiled")}
+    assert subprocess.run([*sweep, "--out", here], capture_output=True, check=False, env=stored).returncode == 0
+    with subprocess.Popen([*sweep, "--dask", "local:2", "--out", there], stdout=subprocess.PIPE, env=stored) as process:
         workers = []
         while not list(there.glob("cells/*.sha256")):
             workers = _workers(process.pid) or workers
@@ -106,12 +106,12 @@ def test_two_workers_of_which_one_is_killed(tmp_path):
 
 def _workers(parent):
     """Ids of the worker processes below a process, busy ones first."""
-    found = []
+    result = []
     for child in psutil.Process(parent).children(recursive=True):
         try:
             line = child.cmdline()
             if any("spawn_main" in word for word in line):
-                found.append((-sum(child.cpu_times()[:2]), child.pid))
+                result.append((-sum(child.cpu_times()[:2]), child.pid))
         except psutil.Error:
             continue
-    return [pid for _, pid in sorted(found)]
+    return [pid for _, pid in sorted(result)]

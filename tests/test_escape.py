@@ -19,15 +19,15 @@ EDGES = list(combinations(range(VERTICES), 2))
 
 @given(st.sets(st.sampled_from(EDGES)), st.lists(st.integers(1, 9), min_size=VERTICES, max_size=VERTICES))
 def test_a_light_cover(edges, weight):
-    found = light_cover(edges, np.array(weight, dtype=float))
+    result = light_cover(edges, np.array(weight, dtype=float))
 
     def covers(vertices):
         return all(a in vertices or b in vertices for a, b in edges)
 
     met = {a for edge in edges for a in edge}
-    assert covers(found)
-    assert not any(covers(found - {a}) for a in found)
-    assert all(a not in found for a in met if weight[a] > max(weight[b] for b in met - {a}))
+    assert covers(result)
+    assert not any(covers(result - {a}) for a in result)
+    assert all(a not in result for a in met if weight[a] > max(weight[b] for b in met - {a}))
 
 
 def moving(problem, axes):

@@ -56,8 +56,8 @@ def test_value_excess_and_gradient_against_all_batches(loss, b):
     labels, U = np.asarray(every.labels), jnp.asarray(rows_of(0, 3, 5))
     for quantity in (ufm.scl_loss, ufm.excess):
         value, gradient = jax.value_and_grad(lambda U, f=quantity: f(U[labels], every) / len(every.batches))(U)
-        found, slope = jax.value_and_grad(lambda U, f=quantity: f(U, expected))(U)
-        assert float(found) == pytest.approx(float(value), rel=1e-12, abs=1e-13)
+        result, slope = jax.value_and_grad(lambda U, f=quantity: f(U, expected))(U)
+        assert float(result) == pytest.approx(float(value), rel=1e-12, abs=1e-13)
         np.testing.assert_allclose(slope, gradient, rtol=1e-10, atol=1e-13)
     bound = float(ufm.loss_bound(every)) / len(every.batches)
     assert float(ufm.loss_bound(expected)) == pytest.approx(bound, rel=1e-12)
@@ -120,10 +120,10 @@ def test_gradients_and_pair_weights_are_those_of_all_samples(nonneg):
         assert float(value) == pytest.approx(float(whole) / len(many.batches), rel=1e-12)
         for i, j in itertools.combinations(range(len(of)), 2):
             assert float(C[of[i]][of[j]]) == pytest.approx(float(each[i][j]) / len(many.batches), abs=1e-14)
-        for found, stated in zip(pair_weights(few), pair_weights(many), strict=True):
+        for result, stated in zip(pair_weights(few), pair_weights(many), strict=True):
             for (i, j), weight in stated.items():
                 pair = tuple(sorted((of[i], of[j])))
-                assert float(found[pair]) == pytest.approx(float(weight) / len(many.batches), rel=1e-12)
+                assert float(result[pair]) == pytest.approx(float(weight) / len(many.batches), rel=1e-12)
 
 
 def test_collapsing_loses_nothing_without_the_relu():
@@ -137,7 +137,7 @@ def test_collapsing_loses_nothing_without_the_relu():
 @pytest.fixture(scope="module")
 def certified(tmp_path_factory):
     """Certificates at k = 4, batch 8, all count vectors: with the ReLU the frame, without it the polished point."""
-    folder, found = tmp_path_factory.mktemp("expected"), {}
+    folder, result = tmp_path_factory.mktemp("expected"), {}
     for name, sampler, nonneg, sizes in [
         ("frame", samplers.uniform(8), True, STEP),
         ("free", samplers.uniform(8), False, STEP),
@@ -148,9 +148,9 @@ def certified(tmp_path_factory):
         problem = ufm.Problem.expected(sizes, sampler, 5, 0.5, nonneg)
         certifier = Certifier(problem)
         H = np.eye(4, 5)[np.asarray(problem.labels)] if nonneg else certifier.better.placed()
-        found[name] = certifier.certify(H), folder / name
-        found[name][0].save(folder / name)
-    return found
+        result[name] = certifier.certify(H), folder / name
+        result[name][0].save(folder / name)
+    return result
 
 
 def test_the_certificate_is_checked_independently(certified, capsys):
@@ -239,8 +239,8 @@ def test_padding_weighs_nothing():
     problem = ufm.Problem.expected(SIZES, samplers.uniform(4), 5, 0.5)
     wider = padded(problem, (5, 20, 6))
     U = rows_of(4, 3, 5)
-    found = float(ufm.scl_loss(np.pad(U, ((0, 2), (0, 0))), wider))
-    assert found == pytest.approx(float(ufm.scl_loss(U, problem)), rel=1e-14)
+    result = float(ufm.scl_loss(np.pad(U, ((0, 2), (0, 0))), wider))
+    assert result == pytest.approx(float(ufm.scl_loss(U, problem)), rel=1e-14)
 
 
 def test_the_digest_knows_counts_and_weights():

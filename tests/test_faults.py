@@ -65,11 +65,11 @@ def test_killed_at_random_moments(sweeps, tmp_path, directories, kills, cells):
             computed = sweeps.computed()
             assert not done & set(computed)
             assert len(set(computed)) == len(computed)
-            kept = stored(out)
-            assert done <= kept
-            assert len(set(computed) - kept) <= 1  # the cell that was being computed or written
-            done = kept
-            cells_kept[len(kept)] += 1
+            saved = stored(out)
+            assert done <= saved
+            assert len(set(computed) - saved) <= 1  # the cell that was being computed or written
+            done = saved
+            cells_kept[len(saved)] += 1
         assert sweeps.run(*arguments(cells, out)) == 0
         assert sorted(sweeps.computed()) == sorted(set(range(1, cells + 1)) - done)
         assert without_seconds(out / "summary.csv") == expected

@@ -135,8 +135,8 @@ def test_shorter_numbers_are_projected_as_doubles_are_and_stay_inside(name, nonn
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint64, ">f4", ">f8", ">i4", np.longdouble, bool, list])
 def test_rows_of_other_numbers_are_projected(dtype):
-    given = [[1, 0], [0, 1]] if dtype is list else np.array([[1, 0], [0, 1]], dtype)
-    assert (np.asarray(ufm.project(given, False)) == np.eye(2)).all()
+    inputs = [[1, 0], [0, 1]] if dtype is list else np.array([[1, 0], [0, 1]], dtype)
+    assert (np.asarray(ufm.project(inputs, False)) == np.eye(2)).all()
     least = np.array([[-128, 0]], np.int8)  # it has no absolute value
     np.testing.assert_allclose(ufm.project(least, False), [[-1.0, 0.0]], rtol=1e-14)
     assert (ufm.project(least, True) == 0).all()

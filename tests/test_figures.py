@@ -242,8 +242,8 @@ def released_network(seed, verdict="global minimiser", **own):
 
 
 def recycling_network(seed, pool, **own):
-    found = {"pool": pool, "unique": str(pool > 4), "half": 5.3, "pool_excess": 3.0, "pool_bound": 200.0}
-    return network(seed, batching=f"recycled:{pool}", batch_size=50, **found, **own)
+    result = {"pool": pool, "unique": str(pool > 4), "half": 5.3, "pool_excess": 3.0, "pool_bound": 200.0}
+    return network(seed, batching=f"recycled:{pool}", batch_size=50, **result, **own)
 
 
 def compared_network(seed, activation):
@@ -432,13 +432,13 @@ def test_what_is_shown_of_ufm_without_a_certificate_is_said():
 def test_the_path_is_drawn_from_the_start_to_the_end_of_every_sample():
     solution = solved()
     axis = figures.draw("path", solution).axes[0]
-    kept = np.asarray(solution.history[0].H)
+    stored = np.asarray(solution.history[0].H)
     view = path._view(nonneg=True)
     np.testing.assert_allclose(view @ view.T, np.eye(3), atol=1e-15)
     ends = [line for line in axis.lines if len(line.get_xdata()) == 1]
     assert len(ends) == 2 * solution.problem.num_points
-    np.testing.assert_allclose([np.ravel(line.get_xydata()) for line in ends[::2]], kept[0] @ view[:2].T)
-    np.testing.assert_allclose([np.ravel(line.get_xydata()) for line in ends[1::2]], kept[-1] @ view[:2].T)
+    np.testing.assert_allclose([np.ravel(line.get_xydata()) for line in ends[::2]], stored[0] @ view[:2].T)
+    np.testing.assert_allclose([np.ravel(line.get_xydata()) for line in ends[1::2]], stored[-1] @ view[:2].T)
     named = {text.get_text(): handle.get_color() for text, handle in legend_of(axis.figure)}
     for line, label in zip(ends[::2], solution.problem.labels.tolist(), strict=True):
         assert colors.same_color(line.get_color(), named[f"class {label}"])

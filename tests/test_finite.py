@@ -93,9 +93,9 @@ def test_a_frame_over_batches_with_slots_to_spare():
     """The deficits of 500 samples, taken for those of one positive, overflow at tau = 0.1."""
     labels = np.arange(1000) % 2
     problem = ufm.Problem(labels, d=4, tau=0.1, batches=ufm.batching.partition(1000, 500, 0))
-    found = solvers.verify(np.eye(4)[labels], problem)
-    assert found.verdict is Verdict.GLOBAL_MINIMISER
-    assert abs(found.excess) < 1e-12
+    result = solvers.verify(np.eye(4)[labels], problem)
+    assert result.verdict is Verdict.GLOBAL_MINIMISER
+    assert abs(result.excess) < 1e-12
     assert set(solvers.solve(problem, inits=2).status) == {solvers.Status.CONVERGED}
 
 

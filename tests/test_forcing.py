@@ -52,8 +52,8 @@ def check_family(sampler, labels, loss):
     drawn = np.unique(np.sort(sampler.draw(labels, 0, 2000), axis=1), axis=0)
     for d in (k, k + 1):
         every = ufm.Problem(labels, int(d), batches=drawn, loss=loss)
-        found, expected = ufm.uniqueness(ufm.Problem(labels, int(d), loss=loss), sampler), ufm.uniqueness(every)
-        short, long = found.graph, expected.graph
+        result, expected = ufm.uniqueness(ufm.Problem(labels, int(d), loss=loss), sampler), ufm.uniqueness(every)
+        short, long = result.graph, expected.graph
         assert same_partition(short.component, long.component)
         assert (short.class_cross == long.class_cross).all()
         assert short.plain_claims_unique == long.plain_claims_unique
@@ -61,9 +61,9 @@ def check_family(sampler, labels, loss):
         if loss.ties_alone or loss.merges_alone or any(len(set(labels[row[row >= 0]].tolist())) > 1 for row in drawn):
             assert (short.plain_cross == long.plain_cross).all()
             assert same_partition(short.plain_component, long.plain_component)
-        assert found.unique == expected.unique, (found.reason, expected.reason)
-        if found.counterexample is not None:
-            assert float(ufm.excess(found.counterexample, every)) == pytest.approx(0, abs=1e-12)
+        assert result.unique == expected.unique, (result.reason, expected.reason)
+        if result.counterexample is not None:
+            assert float(ufm.excess(result.counterexample, every)) == pytest.approx(0, abs=1e-12)
 
 
 def same_partition(first, second):

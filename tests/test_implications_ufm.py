@@ -89,7 +89,7 @@ def one_point(sizes, tau, exponent, seed, name):
     says = certificate.implied
     if says is None:
         return 0
-    kept = 0
+    stored = 0
     for _ in range(30):
         # Any shape: sample by sample, class by class, or along one row, as far as the loss allows.
         step = rng.standard_normal((problem.num_points, problem.d))
@@ -102,7 +102,7 @@ def one_point(sizes, tau, exponent, seed, name):
         for _ in range(12):
             H = feasible(best + size * step)
             if float(ufm.scl_loss(jnp.asarray(H), problem)) <= certificate.upper - 1e-13 * abs(certificate.upper):
-                kept += 1
+                stored += 1
                 cosines, norms, wide = geometry(H, problem)
                 apart = ~np.eye(problem.k, dtype=bool)
                 assert (cosines <= np.array(says.cosine) + 1e-9)[apart].all()
@@ -111,7 +111,7 @@ def one_point(sizes, tau, exponent, seed, name):
                 assert (wide <= np.array(says.spread) + 1e-9).all()
                 break
             size /= 2
-    return kept
+    return stored
 
 
 TRIALS = (
@@ -132,13 +132,13 @@ def test_no_point_of_lower_loss_leaves_the_intervals(sizes, tau, exponent, seed,
 @pytest.mark.slow
 def test_thirty_thousand_points_of_lower_loss_keep_the_intervals():
     """The loss of a point spoilt by 1e-5 may be that of the optimum in float64: then none of lower loss is seen."""
-    rng, kept = np.random.default_rng(0), []
+    rng, stored = np.random.default_rng(0), []
     for seed in range(1100):
         sizes, tau = SIZES[rng.integers(len(SIZES))], (0.2, 0.5, 1.0)[rng.integers(3)]
-        kept.append(one_point(sizes, tau, rng.uniform(-5, -1), seed, CONVEX[seed % len(CONVEX)]))
-    print(sum(kept), "points of lower loss,", kept.count(0), "optima without")
-    assert sum(kept) > 30_000
-    assert kept.count(0) < 30
+        stored.append(one_point(sizes, tau, rng.uniform(-5, -1), seed, CONVEX[seed % len(CONVEX)]))
+    print(sum(stored), "points of lower loss,", stored.count(0), "optima without")
+    assert sum(stored) > 30_000
+    assert stored.count(0) < 30
 
 
 @pytest.mark.parametrize(

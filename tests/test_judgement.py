@@ -116,15 +116,15 @@ def one_problem(seed):
     verifier = Verifier(problem, certifier=certifier)
     seen = Counter()
     for kind, H in zip(POINTS, points, strict=True):
-        certificate, found = certifier.certify(H), verifier.verify(H)
-        where = (seed, family, kind, found.verdict, found.reason, certificate.status, certificate.reason)
-        assert allowed(found.verdict, certificate), where
-        assert verifier.verify(H, certificate).verdict is found.verdict, where
+        certificate, result = certifier.certify(H), verifier.verify(H)
+        where = (seed, family, kind, result.verdict, result.reason, certificate.status, certificate.reason)
+        assert allowed(result.verdict, certificate), where
+        assert verifier.verify(H, certificate).verdict is result.verdict, where
         if kind in ("minimiser", "ulp") and problem.bound_is_attained:
             assert certificate.status is Proof.CERTIFIED, where
         if kind in ("merged", "dead") and problem.bound_is_attained and family in ("full", "imbalanced"):
             assert certificate.status is Proof.NOT_CERTIFIED, where
-        seen[str(found.verdict), str(certificate.status)] += 1
+        seen[str(result.verdict), str(certificate.status)] += 1
     return seen
 
 
@@ -153,9 +153,9 @@ def test_rounding_does_not_accuse_frames_of_large_imbalance(R):
     rows = np.zeros((10, 20))
     rows[np.arange(10), np.arange(10)], rows[np.arange(10), 10 + np.arange(10)] = np.sqrt(share), np.sqrt(1 - share)
     assert certify(rows, problem, conic=False).status is Proof.CERTIFIED
-    found = verify(rows, problem)
-    assert found.verdict is Verdict.GLOBAL_MINIMISER
-    assert found.is_orthogonal_frame
+    result = verify(rows, problem)
+    assert result.verdict is Verdict.GLOBAL_MINIMISER
+    assert result.is_orthogonal_frame
 
 
 @pytest.mark.parametrize("tau", [0.01, 0.02])

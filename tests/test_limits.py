@@ -77,9 +77,9 @@ def test_what_converged_at_another_temperature_is_out_of_steps(monkeypatch):
     """Cold UFM ends by Newton's method: a limit right before that leaves what is stationary where it is warmer."""
     problem, left = ufm.Problem.from_class_sizes([5, 3], d=3, tau=0.1, nonneg=False), []
 
-    def newton(*given, max_steps, **named):
+    def newton(*inputs, max_steps, **named):
         left.append(max_steps)
-        return solvers.methods.newton.newton(*given, max_steps=max_steps, **named)
+        return solvers.methods.newton.newton(*inputs, max_steps=max_steps, **named)
 
     monkeypatch.setattr("solvers.staircase.staircase.newton", newton)
     solvers.solve(problem, inits=1, max_steps=1000)

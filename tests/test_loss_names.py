@@ -93,6 +93,6 @@ def test_a_sweep_of_another_loss_names_its_cells_and_proves_its_starts(tmp_path)
     assert "decoupled" in page
     assert certificates[0] in page
     (cell,) = (tmp_path / "cells").glob("*.nc")
-    with xr.open_dataset(cell, engine="h5netcdf") as found:
-        assert found.attrs["loss"] == "decoupled"
-        assert float(row["loss_bound"]) == pytest.approx(found.attrs["loss_bound"])
+    with xr.open_dataset(cell, engine="h5netcdf") as result:
+        assert result.attrs["loss"] == "decoupled"
+        assert float(row["loss_bound"]) == pytest.approx(result.attrs["loss_bound"])

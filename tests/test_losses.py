@@ -114,8 +114,8 @@ def test_multiplicity_padding_and_orbits_change_nothing(name):
         np.add.at(summed, place, np.asarray(at.gradient)[: len(place)])
         values.append((at.loss, at.excess, ufm.loss_bound(wide), summed))
         assert not np.any(at.gradient[len(place) :])
-    for found in values[1:]:
-        for one, other in zip(found, values[0], strict=True):
+    for result in values[1:]:
+        for one, other in zip(result, values[0], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-12)
 
 

@@ -71,8 +71,8 @@ def test_vmap_over_batches_and_starts():
 def test_padding_by_multiplicity_0_changes_nothing_and_has_no_gradient():
     labels, H = BATCHES["singletons"], rows(3, "float64")
     padded = jnp.concatenate([H, jnp.full((3, D), 0.3)])
-    given = jnp.asarray([*labels, 0, 1, 3]), jnp.asarray([1.0] * 9 + [0.0] * 3)
-    value, gradient = jax.jit(jax.value_and_grad(lambda H, y, m: loss(H, y, 0.1, m)))(padded, *given)
+    inputs = jnp.asarray([*labels, 0, 1, 3]), jnp.asarray([1.0] * 9 + [0.0] * 3)
+    value, gradient = jax.jit(jax.value_and_grad(lambda H, y, m: loss(H, y, 0.1, m)))(padded, *inputs)
     assert float(value) == pytest.approx(float(loss(H, labels)), rel=1e-13)
     assert np.allclose(gradient[:9], jax.grad(loss)(H, jnp.asarray(labels)), rtol=1e-12, atol=1e-12)
     assert (np.asarray(gradient[9:]) == 0).all()

@@ -230,12 +230,12 @@ def loss_of(problem, gram):
 
 def means_of(problem, rows):
     """Class means, in mpmath's digits."""
-    found = []
+    result = []
     for c in range(max(problem["classes"]) + 1):
         own = [a for a, label in enumerate(problem["classes"]) if label == c]
         n = sum(problem["sizes"][a] for a in own)
-        found.append([mpmath.fsum(problem["sizes"][a] * rows[a][j] for a in own) / n for j in range(len(rows[0]))])
-    return found
+        result.append([mpmath.fsum(problem["sizes"][a] * rows[a][j] for a in own) / n for j in range(len(rows[0]))])
+    return result
 
 
 def contradicts(problem, implied, gram, rows):
@@ -268,14 +268,14 @@ def assert_true(content, said, where):
     """Every sentence that was proved, by mpmath and by what `ufm` says of the problem."""
     problem, claims = content["problem"], content["claims"]
     number = {name: mpmath.mpf(float.fromhex(claims[name])) for name in ("upper", "lower", "gap", "tolerance")}
-    nonneg, given = problem["model"] == "UFM+", problem_of(problem)
-    full, origin = expanded(given)
+    nonneg, inputs = problem["model"] == "UFM+", problem_of(problem)
+    full, origin = expanded(inputs)
     gram, rows = gram_of(content["point"])
     at = loss_of(problem, gram)
     assert number["lower"] <= at <= number["upper"], where
-    axes = {"rows": np.eye(given.k, max(given.d, given.k))[problem["classes"]], "norms": np.ones(len(origin))}
+    axes = {"rows": np.eye(inputs.k, max(inputs.d, inputs.k))[problem["classes"]], "norms": np.ones(len(origin))}
     frame = [[mpmath.mpf(int(c == e)) for e in problem["classes"]] for c in problem["classes"]]
-    others = [(frame, axes["rows"].tolist())] if given.d >= given.k else []
+    others = [(frame, axes["rows"].tolist())] if inputs.d >= inputs.k else []
     if content["other_minimiser"] is not None:
         others.append(gram_of(content["other_minimiser"]))
         assert abs(loss_of(problem, others[-1][0]) - loss_of(problem, frame)) < CLOSE, where
@@ -285,7 +285,7 @@ def assert_true(content, said, where):
     for theirs, own in [(gram, rows), *others] if claims["implied"] else ():
         if loss_of(problem, theirs) <= at + CLOSE:
             assert contradicts(problem, claims["implied"], theirs, own) == [], where
-    if nonneg and given.d >= given.k:
+    if nonneg and inputs.d >= inputs.k:
         assert loss_of(problem, gram) - loss_of(problem, frame) <= number["gap"], where
         H = np.array(rows, dtype=float)[origin]
         assert true_violation(full, H) <= float(number["tolerance"]) ** 0.5 + 1e-9, where

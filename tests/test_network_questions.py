@@ -29,9 +29,9 @@ TINY = [
 
 
 def recipe(**changes):
-    given = {"net": "mlp", "width": 8, "activation": "relu", "tau": 0.5, "batching": "reshuffled", "batch_size": 6}
-    given |= {"loss": "scl", "augment": "none", "views": 1, "schedule": Schedule(epochs=7), "seed": 1}
-    return Recipe(**{**given, "record": 1, "checkpoint": 1, **changes})
+    inputs = {"net": "mlp", "width": 8, "activation": "relu", "tau": 0.5, "batching": "reshuffled", "batch_size": 6}
+    inputs |= {"loss": "scl", "augment": "none", "views": 1, "schedule": Schedule(epochs=7), "seed": 1}
+    return Recipe(**{**inputs, "record": 1, "checkpoint": 1, **changes})
 
 
 def spread(H, size, seed=0):
@@ -46,36 +46,36 @@ LABELS = np.repeat(np.arange(4), [6, 6, 2, 2])
 def test_features_near_a_frame_descend_to_it_without_a_lift():
     problem = ufm.Problem(LABELS, 6, 0.5)
     H = spread(np.eye(6)[LABELS], 0.1)
-    variables, found = released(H, problem, recipe(), xr.Dataset())
+    variables, result = released(H, problem, recipe(), xr.Dataset())
     for way in ("plain", "staircase"):
-        assert found[f"{way}_verdict"] == questions_report.MINIMISER
-        assert found[f"{way}_gap"] < 1e-9
-    assert found["plain_lifts"] == found["minimum"] == 0
+        assert result[f"{way}_verdict"] == questions_report.MINIMISER
+        assert result[f"{way}_gap"] < 1e-9
+    assert result["plain_lifts"] == result["minimum"] == 0
     excess = variables["plain_excess"][1]
-    assert excess[-1] < 1e-9 < float(ufm.excess(H, problem)) < found["residual"] * 1e3
+    assert excess[-1] < 1e-9 < float(ufm.excess(H, problem)) < result["residual"] * 1e3
     assert len(excess) == len(variables["plain_iteration"][1])
-    assert variables["plain_iteration"][1][-1] == found["plain_steps"]
+    assert variables["plain_iteration"][1][-1] == result["plain_steps"]
 
 
 def test_where_the_landscape_is_the_obstacle_the_staircase_tells_it():
     """Two classes merged while coordinates that nobody uses are at hand: stationary, and spurious."""
     problem = ufm.Problem(LABELS, 6, 0.5)
-    _, found = released(np.eye(6)[[0, 1, 2, 2]][LABELS], problem, recipe(), xr.Dataset())
-    assert found["plain_verdict"] == "stationary but spurious"
-    assert found["plain_gap"] > 0.1
-    assert found["staircase_verdict"] == questions_report.MINIMISER
-    assert found["staircase_gap"] < 1e-9
-    assert found["staircase_lifts"] > 0
+    _, result = released(np.eye(6)[[0, 1, 2, 2]][LABELS], problem, recipe(), xr.Dataset())
+    assert result["plain_verdict"] == "stationary but spurious"
+    assert result["plain_gap"] > 0.1
+    assert result["staircase_verdict"] == questions_report.MINIMISER
+    assert result["staircase_gap"] < 1e-9
+    assert result["staircase_lifts"] > 0
 
 
 @pytest.mark.slow
 def test_without_the_relu_gaps_are_above_the_certified_minimum():
     problem = ufm.Problem(LABELS, 6, 0.5, nonneg=False)
     H = np.random.default_rng(0).normal(size=(16, 6))
-    variables, found = released(H / np.linalg.norm(H, axis=1, keepdims=True), problem, recipe(), xr.Dataset())
-    assert found["minimum"] < -0.1
-    assert 0 <= found["plain_gap"] < 1e-6
-    assert variables["plain_excess"][1][-1] == pytest.approx(found["minimum"], abs=1e-6)
+    variables, result = released(H / np.linalg.norm(H, axis=1, keepdims=True), problem, recipe(), xr.Dataset())
+    assert result["minimum"] < -0.1
+    assert 0 <= result["plain_gap"] < 1e-6
+    assert variables["plain_excess"][1][-1] == pytest.approx(result["minimum"], abs=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
@@ -98,11 +98,11 @@ def test_a_network_that_sees_images_and_not_labels_shows_who_is_wrong(seed, wron
 def test_the_partitions_that_a_network_saw_are_counted_and_judged(batching, pool):
     problem = ufm.Problem(LABELS, 6, 0.5)
     H = np.eye(6)[LABELS]
-    _, found = recycled(H, problem, recipe(batching=batching), xr.Dataset())
-    assert found["pool"] == pool
-    assert found["pool_excess"] == pytest.approx(0, abs=1e-9)
-    assert found["pool_bound"] > 0
-    assert 0 <= found["share"] <= 1
+    _, result = recycled(H, problem, recipe(batching=batching), xr.Dataset())
+    assert result["pool"] == pool
+    assert result["pool_excess"] == pytest.approx(0, abs=1e-9)
+    assert result["pool_bound"] > 0
+    assert 0 <= result["share"] <= 1
 
 
 def test_more_of_nested_partitions_never_force_less():
@@ -112,10 +112,10 @@ def test_more_of_nested_partitions_never_force_less():
         recycled(np.eye(6)[LABELS], problem, recipe(batching=f"recycled:{E}", schedule=Schedule(epochs=40)), None)[1]
         for E in (1, 2, 4, 8, 16, 40)
     ]
-    decided = [found["unique"] for found in unique]
+    decided = [result["unique"] for result in unique]
     assert decided == sorted(decided)  # False, then True
     assert set(decided) == {"False", "True"}
-    assert [found["share"] for found in unique] == sorted(found["share"] for found in unique)
+    assert [result["share"] for result in unique] == sorted(result["share"] for result in unique)
 
 
 def test_the_certified_geometries_are_at_distance_zero_from_themselves():
@@ -123,11 +123,11 @@ def test_the_certified_geometries_are_at_distance_zero_from_themselves():
     simplex = np.eye(4) - 1 / 4
     simplex /= np.linalg.norm(simplex, axis=1, keepdims=True)
     H = np.hstack([simplex, np.zeros((4, 1))])[balanced]
-    variables, found = compared(H, ufm.Problem(balanced, 5, 0.5, nonneg=False), recipe(), xr.Dataset())
-    assert found["proved"] == 1
-    assert found["to_ufm"] < 1e-6
+    variables, result = compared(H, ufm.Problem(balanced, 5, 0.5, nonneg=False), recipe(), xr.Dataset())
+    assert result["proved"] == 1
+    assert result["to_ufm"] < 1e-6
     assert np.allclose(variables["predicted"][1], (4 * np.eye(4) - 1) / 3, atol=1e-6)
-    assert found["to_frame"] == pytest.approx(float(ufm.geometry_metrics(H, balanced).delta_gm))
+    assert result["to_frame"] == pytest.approx(float(ufm.geometry_metrics(H, balanced).delta_gm))
     _, frame = compared(np.eye(5)[balanced], ufm.Problem(balanced, 5, 0.5), recipe(), xr.Dataset())
     assert frame["to_frame"] == 0
     assert frame["to_ufm"] > 0.3
@@ -136,11 +136,11 @@ def test_the_certified_geometries_are_at_distance_zero_from_themselves():
 def test_each_value_is_tried_alone():
     config = network_questions.completed(network_questions.Config())
     trainings = network_questions.checked_trainings(config)
-    told = [(t.width, t.depth, t.d, t.batch_norm, *t.activation) for t in trainings]
+    message = [(t.width, t.depth, t.d, t.batch_norm, *t.activation) for t in trainings]
     base = (512, 2, 128, False, "relu")
-    assert told[0] == base
-    assert len(set(told)) == len(told) == 7
-    assert all(sum(a != b for a, b in zip(one, base, strict=True)) == 1 for one in told[1:])
+    assert message[0] == base
+    assert len(set(message)) == len(message) == 7
+    assert all(sum(a != b for a, b in zip(one, base, strict=True)) == 1 for one in message[1:])
     assert all(t.tau == (0.2,) and t.batching == ("reshuffled",) for t in trainings)
 
 
@@ -170,18 +170,18 @@ def test_settings_are_called_after_what_is_not_the_bases():
 def asked(tmp_path_factory):
     """A question asked of two tiny networks, by the command itself."""
     out = tmp_path_factory.mktemp("questions")
-    given = ["--question", "batches", "--batching", "recycled:1", "recycled:2", *TINY, "--out", out]
-    assert sweeps.run(network_questions, *given) == 0
-    return out / "batches", given
+    inputs = ["--question", "batches", "--batching", "recycled:1", "recycled:2", *TINY, "--out", out]
+    assert sweeps.run(network_questions, *inputs) == 0
+    return out / "batches", inputs
 
 
 @pytest.mark.slow
 def test_wrong_labels_by_the_command(tmp_path):
-    given = ["--question", "autopsy", "--label-noise", 0.2, "--tau", 0.2, *TINY, "--out", tmp_path]
-    assert sweeps.run(network_questions, *given) == 0
-    (found,) = sweeps.rows(tmp_path / "autopsy" / "summary.csv")
+    inputs = ["--question", "autopsy", "--label-noise", 0.2, "--tau", 0.2, *TINY, "--out", tmp_path]
+    assert sweeps.run(network_questions, *inputs) == 0
+    (result,) = sweeps.rows(tmp_path / "autopsy" / "summary.csv")
     for judge in ("blame", "distance"):
-        assert 0 <= float(found[f"found_by_{judge}"]) <= float(found[f"best_by_{judge}"]) <= 1
+        assert 0 <= float(result[f"found_by_{judge}"]) <= float(result[f"best_by_{judge}"]) <= 1
 
 
 @pytest.mark.slow
@@ -208,10 +208,10 @@ def test_what_the_command_leaves(asked):
 
 
 def test_the_same_command_trains_nothing_again(asked, monkeypatch):
-    out, given = asked
+    out, inputs = asked
     monkeypatch.setattr(network_questions, "asked_cell", lambda **_: 1 / 0)
     before = (out / "summary.csv").read_bytes()
-    assert sweeps.run(network_questions, *given) == 0
+    assert sweeps.run(network_questions, *inputs) == 0
     assert (out / "summary.csv").read_bytes() == before
 
 

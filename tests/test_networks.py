@@ -30,9 +30,9 @@ def test_convolution_against_loops(size, stride):
     plain = np.array(
         [[[np.tensordot(a[i : i + size, j : j + size], weight, 3) for j in places] for i in places] for a in around]
     )
-    found = conv(images(2))
-    assert found.dtype == jnp.float32
-    assert np.allclose(found, plain, rtol=1e-5, atol=1e-5)
+    result = conv(images(2))
+    assert result.dtype == jnp.float32
+    assert np.allclose(result, plain, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "stride", "side"), [(3, 1, 7), (3, 2, 7), (3, 2, 8), (1, 1, 5), (1, 2, 7), (1, 2, 8)])
@@ -44,10 +44,10 @@ def test_derivatives_of_the_convolution_are_those_of_jax(size, stride, side):
         return jax.lax.conv_general_dilated(x, weight, (stride, stride), [(margin, margin)] * 2, dimension_numbers=form)
 
     x = images(2, shape=(side, side, 3))
-    found, pull = jax.vjp(lambda x, w: convolved(x, w, stride), x, weight)
+    result, pull = jax.vjp(lambda x, w: convolved(x, w, stride), x, weight)
     same, push = jax.vjp(plain, x, weight)
-    assert np.array_equal(found, same)
-    slope = jnp.asarray(np.random.default_rng(1).normal(size=found.shape), jnp.float32)
+    assert np.array_equal(result, same)
+    slope = jnp.asarray(np.random.default_rng(1).normal(size=result.shape), jnp.float32)
     for ours, theirs in zip(pull(slope), push(slope), strict=True):
         assert ours.dtype == jnp.float32
         assert np.allclose(ours, theirs, rtol=1e-5, atol=1e-4)
@@ -57,9 +57,9 @@ def test_batch_norm_in_both_modes():
     layer, x = BatchNorm(3), np.asarray(images(), float)
     running = Moments(jnp.full(3, 0.5, jnp.float32), jnp.full(3, 2.0, jnp.float32))
     training, evaluating = Norms([running], training=True), Norms([running], training=False)
-    found, known = layer(images(), training), layer(images(), evaluating)
+    result, known = layer(images(), training), layer(images(), evaluating)
     mean, variance, count = x.mean((0, 1, 2)), x.var((0, 1, 2)), x.size // 3
-    assert np.allclose(found, (x - mean) / np.sqrt(variance + 1e-5), atol=1e-5)
+    assert np.allclose(result, (x - mean) / np.sqrt(variance + 1e-5), atol=1e-5)
     assert np.allclose(known, (x - 0.5) / np.sqrt(2 + 1e-5), atol=1e-5)
     (renewed,) = training.renewed
     assert np.allclose(renewed.mean, 0.9 * 0.5 + 0.1 * mean, atol=1e-6)

@@ -29,16 +29,16 @@ def test_against_grouping_by_label_and_batches(given_arguments):
     for i in range(problem.num_points):
         groups.setdefault((labels[i], tuple(b for b, batch in enumerate(batches) if i in batch)), []).append(i)
 
-    found = ufm.orbits(problem)
-    assert len(found) == len(groups)
+    result = ufm.orbits(problem)
+    assert len(result) == len(groups)
     for members in groups.values():
-        orbit = found.index[members[0]]
-        assert np.flatnonzero(found.index == orbit).tolist() == members
-        assert found.quotient.labels[orbit] == labels[members[0]]
-        assert found.quotient.multiplicity[orbit] == times[members].sum()
-    for batch, collapsed in zip(batches, oracles.batch_lists(found.quotient), strict=True):
-        assert sorted({int(found.index[i]) for i in batch}) == collapsed
-    quotient = found.quotient
+        orbit = result.index[members[0]]
+        assert np.flatnonzero(result.index == orbit).tolist() == members
+        assert result.quotient.labels[orbit] == labels[members[0]]
+        assert result.quotient.multiplicity[orbit] == times[members].sum()
+    for batch, collapsed in zip(batches, oracles.batch_lists(result.quotient), strict=True):
+        assert sorted({int(result.index[i]) for i in batch}) == collapsed
+    quotient = result.quotient
     assert (quotient.k, quotient.d, quotient.nonneg) == (problem.k, problem.d, problem.nonneg)
     assert quotient.num_samples == problem.num_samples
     assert len(ufm.orbits(quotient)) == len(quotient.labels)
@@ -47,20 +47,20 @@ def test_against_grouping_by_label_and_batches(given_arguments):
 @given(arguments(), st.integers(0, 1000))
 def test_means_of_orbits(given_arguments, seed):
     problem = ufm.Problem(d=2, **given_arguments)
-    found = ufm.orbits(problem)
+    result = ufm.orbits(problem)
     H = np.random.default_rng(seed).uniform(0, 1, (problem.num_points, 2))
     times = np.asarray(problem.multiplicity)
-    means = found.mean(H, times)
-    for orbit in range(len(found)):
-        members = np.flatnonzero(found.index == orbit)
+    means = result.mean(H, times)
+    for orbit in range(len(result)):
+        members = np.flatnonzero(result.index == orbit)
         np.testing.assert_allclose(means[orbit], np.average(H[members], axis=0, weights=times[members]), rtol=1e-13)
-    np.testing.assert_allclose(found.mean(means[found.index], times), means, rtol=1e-13)
+    np.testing.assert_allclose(result.mean(means[result.index], times), means, rtol=1e-13)
 
 
 def test_full_batch_has_an_orbit_a_class():
-    found = ufm.orbits(ufm.Problem.from_class_sizes([5000, 3, 7], d=3))
-    assert found.quotient.multiplicity.tolist() == [5000, 3, 7]
-    assert found.quotient.is_full_batch
+    result = ufm.orbits(ufm.Problem.from_class_sizes([5000, 3, 7], d=3))
+    assert result.quotient.multiplicity.tolist() == [5000, 3, 7]
+    assert result.quotient.is_full_batch
 
 
 def test_padding_has_no_orbit():

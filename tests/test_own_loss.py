@@ -93,11 +93,11 @@ def test_an_invented_loss_is_solved_and_verified(batches):
     problem = posed(springs, batches, minimal_at_frames=True)
     solution = solvers.solve(problem, inits=3, seed=0)
     assert solution.excess.max() < 1e-10
-    found = solvers.verify(solution.embedding(solution.best), problem)
-    assert found.is_orthogonal_frame or batches
-    assert found.verdict is Verdict.STATIONARY  # globality is not known, and it says why
-    assert "a loss of your own" in found.reason
-    assert "taken on trust" in found.reason
+    result = solvers.verify(solution.embedding(solution.best), problem)
+    assert result.is_orthogonal_frame or batches
+    assert result.verdict is Verdict.STATIONARY  # globality is not known, and it says why
+    assert "a loss of your own" in result.reason
+    assert "taken on trust" in result.reason
     assert solvers.verify(points(0), problem).verdict is Verdict.NOT_CONVERGED
     assert solvers.verify(2 * frame(problem), problem).verdict is Verdict.INFEASIBLE
 
@@ -110,9 +110,9 @@ def test_a_loss_that_frames_do_not_minimise(nonneg):
     gram = solution.gram(solution.best)
     assert gram[~np.eye(3, dtype=bool)] == pytest.approx(0.25, abs=1e-6)
     assert solution.excess.min() < -0.1  # over what frames pay, which is no bound
-    found = solvers.verify(solution.embedding(solution.best), problem)
-    assert found.verdict is Verdict.STATIONARY
-    assert "trust" not in found.reason
+    result = solvers.verify(solution.embedding(solution.best), problem)
+    assert result.verdict is Verdict.STATIONARY
+    assert "trust" not in result.reason
 
 
 @pytest.mark.parametrize("nonneg", [True, False])

@@ -138,8 +138,8 @@ def test_a_table_that_shrinks_is_refused(copied, file, left):
     text = (copied / file).read_text()
     start = text.index(TABLE) if file == "docs/theory.md" else 0
     rows = [line for line in text[start:].splitlines() if line.startswith("|") and NAME.search(line)]
-    kept = {"nothing": 0, "half": len(rows) // 2, "all but one": len(rows) - 1}[left]
-    for row in rows[kept:]:
+    stored = {"nothing": 0, "half": len(rows) // 2, "all but one": len(rows) - 1}[left]
+    for row in rows[stored:]:
         text = text.replace(f"{row}\n", "")
     (copied / file).write_text(text)
     run = check(copied)

@@ -40,12 +40,12 @@ def test_value_of_batch_families_of_ufm_plus(seed):
 @pytest.mark.parametrize("nonneg", [True, False])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_repaired_dual_is_just_below_the_solver_and_below_every_point(seed, nonneg):
-    given = family(seed, nonneg=nonneg)
-    problem = reduced(given)
+    inputs = family(seed, nonneg=nonneg)
+    problem = reduced(inputs)
     solution = solve_relaxation(problem)
     bounds = certificates.conic_bounds(problem, solution)
     assert max(bound.value for bound in bounds) > solution.value * (1 - 1e-5)
-    frame = float(ufm.loss_bound(given))
+    frame = float(ufm.loss_bound(inputs))
     assert all(bound.value <= frame for bound in bounds)
 
 
@@ -63,8 +63,8 @@ def test_repaired_conic_bound_is_tight_to_one_in_a_million(k, R, tau):
 
 def test_scs_is_a_second_solver_and_its_word_optimal_is_no_proof():
     """R = 1000: SCS calls a point optimal whose minority classes are far from orthogonal (theory, 4.11)."""
-    given = step(10, 1000, 1.0, d=10)
-    problem = reduced(given)
+    inputs = step(10, 1000, 1.0, d=10)
+    problem = reduced(inputs)
     solution = solve_relaxation(problem, "SCS")
     assert solution.status == "optimal"
     norms = np.sqrt(np.diag(solution.gram))
@@ -74,7 +74,7 @@ def test_scs_is_a_second_solver_and_its_word_optimal_is_no_proof():
 
     rows = np.maximum(factor(problem, solution.gram, 10), 0.0)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1.0)
-    certificate = certificates.certify(rows[np.asarray(given.labels)], given)
+    certificate = certificates.certify(rows[np.asarray(inputs.labels)], inputs)
     assert certificate.status == Proof.NOT_CERTIFIED
     with ctx.workprec(precision(1.0)):
         assert all(arb(bound.value) <= frame_loss(problem) for bound in certificates.conic_bounds(problem, solution))
@@ -180,7 +180,7 @@ def test_where_orbits_spread_the_bound_is_that_of_a_point_and_certifies_it(n, si
 @pytest.mark.parametrize(("tau", "batches"), [(0.1, None), (1.0, "bound")])
 def test_no_orbit_parts_in_the_full_batch_or_where_it_is_warm(tau, batches):
     labels = np.arange(18) % 3
-    given = None if batches is None else bind(partition(18, 9, 0), labels, 1, 0)
-    certifier = certificates.Certifier(ufm.Problem(labels, d=6, tau=tau, batches=given, nonneg=False), conic=False)
+    inputs = None if batches is None else bind(partition(18, 9, 0), labels, 1, 0)
+    certifier = certificates.Certifier(ufm.Problem(labels, d=6, tau=tau, batches=inputs, nonneg=False), conic=False)
     assert split_orbits(certifier.problem, polish(certifier.problem, certifier.better.placed())) is None
     assert certifier.certify(certifier.better.placed()[certifier.orbits.index]).status is Proof.CERTIFIED

@@ -208,9 +208,9 @@ def test_in_a_browser(swept, width):
         [BROWSER, *switches, "--dump-dom", f"file://{probed}"], capture_output=True, text=True, timeout=120
     )
     assert "CONSOLE" not in ran.stderr
-    found = re.search(r'data-seen="([^"]*)"', ran.stdout)
-    assert found, ran.stderr
-    seen = json.loads(found.group(1).replace("&quot;", '"'))
+    result = re.search(r'data-seen="([^"]*)"', ran.stdout)
+    assert result, ran.stderr
+    seen = json.loads(result.group(1).replace("&quot;", '"'))
     assert seen["before"] == "10,2"
     assert seen["orders"] == ["2,10", "10,2"]
     assert seen["images"] == [True, True]

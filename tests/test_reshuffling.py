@@ -60,8 +60,8 @@ def test_splits_against_all_partitions(n_c, n, batch_size):
 @pytest.mark.parametrize("sizes", [(100,) * 5 + (2,) * 5, (200,) * 5 + (4,) * 5])
 def test_when_all_batches_are_full_rounding_leaves_no_nan(sizes):
     """Eleven batches of 510 / 11 samples are more than 510 by a rounding; a warning is an error here."""
-    found = [expected_obstructions(sizes, size, 3) for size in (50, 100)]
-    assert 0 < found[1] < found[0] < math.inf
+    result = [expected_obstructions(sizes, size, 3) for size in (50, 100)]
+    assert 0 < result[1] < result[0] < math.inf
 
 
 def test_a_class_of_one_sample_is_never_forced():

@@ -67,8 +67,8 @@ def test_a_start_of_ones_own_on_or_beside_a_saddle(name, R, tau):
 @pytest.mark.parametrize("name", CONVEX)
 def test_every_start_of_every_convex_loss_is_certified(name):
     cells = [(R, tau) for R in (3, 10, 30, 100, 300, 1000) for tau in (0.1, 0.3, 0.7, 1.0, 3.0)]
-    asked = {cell: posed(name, *cell) for cell in cells}
-    left = {cell: uncertified(problem, solvers.solve(problem, inits=4, seed=6)) for cell, problem in asked.items()}
+    requested = {cell: posed(name, *cell) for cell in cells}
+    left = {cell: uncertified(problem, solvers.solve(problem, inits=4, seed=6)) for cell, problem in requested.items()}
     assert {cell: starts for cell, starts in left.items() if starts} == {}
     print(f"{name}: {len(left)} cells, {4 * len(left)} starts, all certified")
 
@@ -193,9 +193,9 @@ def test_expected_losses_without_the_relu_are_compiled():
 
 
 def test_what_is_lifted_between_descents_counts_in_the_seconds_of_a_start(monkeypatch):
-    def slowly(*given):
+    def slowly(*inputs):
         time.sleep(0.3)
-        return saddles.off_saddle(*given)
+        return saddles.off_saddle(*inputs)
 
     monkeypatch.setattr(escape, "off_saddle", slowly)
     problem = posed("class-weights", 1000, 0.2)

@@ -84,11 +84,11 @@ def p_value(observed, expected):
     few = expected < 5
     observed = np.append(observed[~few], observed[few].sum())
     expected = np.append(expected[~few], expected[few].sum())
-    kept = expected > 1e-9
-    assert observed[~kept].sum() == 0
-    if kept.sum() < 2:
+    stored = expected > 1e-9
+    assert observed[~stored].sum() == 0
+    if stored.sum() < 2:
         return 1.0
-    return chisquare(observed[kept], expected[kept] * observed.sum() / expected.sum()).pvalue
+    return chisquare(observed[stored], expected[stored] * observed.sum() / expected.sum()).pvalue
 
 
 @pytest.mark.few(6)

@@ -26,13 +26,13 @@ def test_the_worst_cosine_is_that_of_all_pairs(seed, spread, monkeypatch):
     labels = rng.permutation(np.concatenate([np.arange(4), rng.integers(0, 4, 96)]))
     rows = np.eye(6)[labels] + spread * rng.standard_normal((100, 6))
     rows[rng.integers(0, 100, 3)] = 0
-    told = []
-    worst = scans.worst_across(rows, labels, lambda *said: told.append(said))
+    message = []
+    worst = scans.worst_across(rows, labels, lambda *said: message.append(said))
     assert np.isclose(abs(worst.value), plain_across(rows, labels), rtol=0, atol=1e-12)
     (i, j), (c, e) = worst.samples, worst.classes
     assert (labels[i], labels[j]) == (c, e)
     assert c != e or worst.value == 0
-    assert np.isclose(told[-1][1], told[-1][2])
+    assert np.isclose(message[-1][1], message[-1][2])
 
 
 def test_collapsed_classes_need_few_pairs(monkeypatch):
@@ -62,13 +62,13 @@ def test_pieces_add_up_to_the_whole(family, monkeypatch):
     for piece in (10, 3000, 10_000):
         monkeypatch.setattr(measurement, "PIECE", piece)
         monkeypatch.setattr(measurement._part, "begun", {})
-        told = []
-        parts = measure(H, problem, progress=lambda *said, told=told: told.append(said))
+        message = []
+        parts = measure(H, problem, progress=lambda *said, message=message: message.append(said))
         assert np.isclose(parts.loss, whole.loss, rtol=1e-12)
         assert np.isclose(parts.excess, whole.excess, rtol=1e-12)
         assert np.allclose(parts.residuals, whole.residuals, rtol=1e-9, atol=1e-12)
-        assert len(told) > 1
-        assert np.isclose(told[-1][1], told[-1][2])
+        assert len(message) > 1
+        assert np.isclose(message[-1][1], message[-1][2])
         also = measure_all(points, problem, spread=spread)
         np.testing.assert_allclose(also.excess, several.excess, rtol=1e-12)
         np.testing.assert_allclose(also.metrics.beta_nc, several.metrics.beta_nc, rtol=1e-9)

@@ -76,8 +76,8 @@ def test_a_loss_in_training_code_of_strict_settings(setting):
     step = jax.jit(jax.value_and_grad(lambda H: ufm.scl_loss(H, problem)))
     loss, gradient = ufm.scl_loss(H, problem), jax.grad(lambda H: ufm.scl_loss(H, problem))(H)
     with STRICT[setting]():
-        found, slope = step(H)
-    np.testing.assert_allclose(found, loss, rtol=1e-14)
+        result, slope = step(H)
+    np.testing.assert_allclose(result, loss, rtol=1e-14)
     np.testing.assert_allclose(slope, gradient, rtol=1e-12, atol=1e-14)
 
 
@@ -122,9 +122,9 @@ def test_in_a_trace_without_doubles_loss_and_gradient_are_right_to_float32(name,
 
     expected = list(asked())
     switch(False)
-    for found, right in zip(asked(), expected, strict=True):
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, right, rtol=1e-6, atol=1e-6 * np.abs(right).max())
+    for result, right in zip(asked(), expected, strict=True):
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, right, rtol=1e-6, atol=1e-6 * np.abs(right).max())
 
 
 def test_metrics_in_a_trace_without_doubles_follow_the_user(switch):

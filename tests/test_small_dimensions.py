@@ -123,10 +123,10 @@ def test_bad_input_is_one_line(problem, named):
 def test_verify_says_what_is_proved_and_what_is_not():
     problem = ufm.Problem.from_class_sizes([4, 4, 4], 2)
     merged = np.eye(2)[[0] * 4 + [1] * 4 + [1] * 4]
-    found = solvers.certify(merged, problem)
-    assert found.status is solvers.Proof.INCONCLUSIVE
+    result = solvers.certify(merged, problem)
+    assert result.status is solvers.Proof.INCONCLUSIVE
     for words in ("no point, in any dimension, has a loss below", "not, that it is attained in d = 2"):
-        assert words in found.reason
+        assert words in result.reason
     said = solvers.verify(solvers.solve(problem, 4).H[0], problem)
     if said.verdict is solvers.Verdict.STATIONARY:
         assert "in any dimension" in said.reason

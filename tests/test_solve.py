@@ -33,8 +33,8 @@ def test_every_method_on_every_problem(method, name):
     solution = solvers.solve(problem, inits=6, seed=3, method=method)
     verifier = Verifier(problem)
     verdicts = [verifier.verify(H) for H in solution.H]
-    found = [v.verdict is Verdict.GLOBAL_MINIMISER and v.is_orthogonal_frame for v in verdicts]
-    assert np.mean(found) >= (1.0 if method == "staircase" else 0.5)
+    result = [v.verdict is Verdict.GLOBAL_MINIMISER and v.is_orthogonal_frame for v in verdicts]
+    assert np.mean(result) >= (1.0 if method == "staircase" else 0.5)
     for verdict, status, excess in zip(verdicts, solution.status, solution.excess, strict=True):
         assert verdict.feasible
         assert excess >= 0

@@ -32,8 +32,8 @@ def posed(seed, name, nonneg):
 
 def lifted(rows, members, mass):
     """The rows of the members times sqrt(1 - mass^2), and the mass in the last coordinate."""
-    kept = mpmath.sqrt(1 - mass**2)
-    return [[*(kept * x for x in row[:-1]), mass] if i in members else row for i, row in enumerate(rows)]
+    stored = mpmath.sqrt(1 - mass**2)
+    return [[*(stored * x for x in row[:-1]), mass] if i in members else row for i, row in enumerate(rows)]
 
 
 def slopes(problem, G):
@@ -80,9 +80,9 @@ def test_some_class_goes_down(name, nonneg, seed):
         C, (at, frame) = slopes(problem, G), oracles.family(rows, problem)
         rounding = mpmath.mpf("1e-45") * (1 + abs(at) + abs(frame) + mpmath.fsum(abs(x) for row in C for x in row))
         for parts in (labels, BatchGraph.of(problem).attracted):
-            found = [curvature(C, G, np.flatnonzero(parts == part).tolist())[0] for part in np.unique(parts)]
-            assert mpmath.fsum(found) <= frame - at + rounding
-            assert min(found) <= (frame - at) / len(found) + rounding
+            result = [curvature(C, G, np.flatnonzero(parts == part).tolist())[0] for part in np.unique(parts)]
+            assert mpmath.fsum(result) <= frame - at + rounding
+            assert min(result) <= (frame - at) / len(result) + rounding
 
 
 @pytest.mark.parametrize("name", CONVEX)

@@ -62,9 +62,9 @@ def test_the_verdict_of_the_imbalance_sweep(case):
     assert said.startswith(sentence)
     assert good is (not failed and certified == 4 and (frames == 4 or not config["relu"]))
     assert ("reproduced" in said) is (config is FRAME and not failed and not batched)
-    asked = imbalance_report.asked(config, batched)
-    assert ("Theorem 1" in asked) is config["relu"]
-    assert ("not about this problem" in asked) is ("not about this problem" in said)
+    requested = imbalance_report.asked(config, batched)
+    assert ("Theorem 1" in requested) is config["relu"]
+    assert ("not about this problem" in requested) is ("not about this problem" in said)
 
 
 WARNINGS = {
@@ -91,7 +91,7 @@ def test_few_dimensions_leave_open_only_what_no_start_attains(certified, open):
     """Theory, 4.21 (c): for d < k too a start that attains the bound is a certified global minimiser."""
     config = {**FRAME, "d": 3, "n_min": 1}
     excess = {"worst_excess": 1.0, "best_excess": 0.5}
-    rows = [{"certified": found, "orthogonal_frames": 0, "inits": 4, **excess} for found in certified]
+    rows = [{"certified": result, "orthogonal_frames": 0, "inits": 4, **excess} for result in certified]
     assert ("Not proved: that it is a global minimiser" in imbalance_report.judged(config, rows)[1]) is open
 
 
@@ -186,10 +186,10 @@ def test_what_a_start_looks_like(case):
     """Whatever the verdict, the phrase is about what is measured, never "overlap (cosine 0)"."""
     change, phrase = LOOKS[case]
     problem = ufm.Problem.from_class_sizes([4, 3, 3], d=4)
-    found = verify(change(np.eye(3, 4)[np.asarray(problem.labels)]), problem)
-    stationary = found.verdict if phrase == "" else Verdict.STATIONARY
-    assert describe(replace(found, verdict=stationary)) == phrase
-    apart = replace(found, verdict=Verdict.STATIONARY, collapsed=False, within=Pair((0, 1), (0, 0), 1.4))
+    result = verify(change(np.eye(3, 4)[np.asarray(problem.labels)]), problem)
+    stationary = result.verdict if phrase == "" else Verdict.STATIONARY
+    assert describe(replace(result, verdict=stationary)) == phrase
+    apart = replace(result, verdict=Verdict.STATIONARY, collapsed=False, within=Pair((0, 1), (0, 0), 1.4))
     assert describe(apart) == "two samples of class 0 are 1.4 apart"
 
 

@@ -50,8 +50,8 @@ def test_the_gradient_is_that_of_the_loss_of_the_batch(name):
             last = np.sort(members)[::-1][None]
             whole = Problem(np.asarray(problem.labels), 6, tau, last, loss=loss)
             expected = np.asarray(jax.grad(scl_loss)(jnp.asarray(H), whole))[members] * (members >= 0)[:, None]
-            found = GRADIENT(H, problem, members)
-            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11 * max(np.abs(expected).max(), 1e-9))
+            result = GRADIENT(H, problem, members)
+            np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-11 * max(np.abs(expected).max(), 1e-9))
 
 
 def by_hand(problem, sampler, H, seed, steps, eta):
@@ -137,10 +137,10 @@ def test_a_start_does_not_depend_on_the_others(monkeypatch):
     np.testing.assert_array_equal(alone.H[0], beside.H[0])
     # Not even on how many fit a device.
     monkeypatch.setattr("solvers.stochastic.projected_gradient.GROUP_ENTRIES", 2 * 14 * 6)
-    told = []
-    grouped = solve(problem_of(), 3, seed=5, method=method(), max_steps=25, progress=told.append)
+    message = []
+    grouped = solve(problem_of(), 3, seed=5, method=method(), max_steps=25, progress=message.append)
     np.testing.assert_array_equal(grouped.H, beside.H)
-    assert told == [2, 1]
+    assert message == [2, 1]
 
 
 @pytest.mark.few(1)
@@ -148,25 +148,25 @@ def test_a_start_does_not_depend_on_the_others(monkeypatch):
 def test_stopped_and_taken_up_again_it_is_the_same_bit_for_bit(tmp_path, transformation):
     problem, own = problem_of(), {"sampler": samplers.reshuffled(5), "transformation": transformation, "every": 20}
     straight = solve(problem, 2, method=method(**own), max_steps=70)
-    kept = method(**own, keep=tmp_path / "walks.npz")
+    stored = method(**own, keep=tmp_path / "walks.npz")
     for most in (33, 40, 70):
-        again = solve(problem, 2, method=kept, max_steps=most)
+        again = solve(problem, 2, method=stored, max_steps=most)
         assert again.iterations.tolist() == [most, most]
     np.testing.assert_array_equal(again.H, straight.H)
     for one, other in zip(again.history, straight.history, strict=True):
         jax.tree.map(np.testing.assert_array_equal, one, other)
     # All is there: nothing is computed again.
-    at_end = solve(problem, 2, method=kept, max_steps=70)
+    at_end = solve(problem, 2, method=stored, max_steps=70)
     np.testing.assert_array_equal(at_end.H, straight.H)
     assert at_end.history[0].iteration.tolist() == [20, 40, 60, 70]
 
 
 def test_seconds_are_a_limit_and_what_is_kept_goes_on(tmp_path):
-    kept = method(keep=tmp_path / "walks.npz")
-    stopped = solve(problem_of(), 2, method=kept, max_steps=200, max_seconds=1e-9)
+    stored = method(keep=tmp_path / "walks.npz")
+    stopped = solve(problem_of(), 2, method=stored, max_steps=200, max_seconds=1e-9)
     assert stopped.status == (Status.OUT_OF_TIME,) * 2
     assert stopped.iterations.tolist() == [10, 10]
-    again = solve(problem_of(), 2, method=kept, max_steps=200)
+    again = solve(problem_of(), 2, method=stored, max_steps=200)
     np.testing.assert_array_equal(again.H, solve(problem_of(), 2, method=method(), max_steps=200).H)
 
 
@@ -217,18 +217,18 @@ def test_until():
 @pytest.mark.parametrize("damage", ["text", "folder", "problem", "step", "seed"])
 def test_a_file_of_another_call_is_refused(tmp_path, damage):
     path = tmp_path / "walks.npz"
-    kept = method(keep=path)
-    solve(problem_of(), 1, method=kept, max_steps=10)
+    stored = method(keep=path)
+    solve(problem_of(), 1, method=stored, max_steps=10)
     problem = problem_of(tau=0.6) if damage == "problem" else problem_of()
     if damage == "step":
-        kept = method(keep=path, schedule=0.2)
+        stored = method(keep=path, schedule=0.2)
     if damage == "text":
         path.write_text("not a file of arrays")
     if damage == "folder":
         path.unlink()
         path.mkdir()
     with pytest.raises(InvalidInput, match=r"^keep = "):
-        solve(problem, 1, int(damage == "seed"), kept, max_steps=20)
+        solve(problem, 1, int(damage == "seed"), stored, max_steps=20)
 
 
 @pytest.mark.few(1)
@@ -249,12 +249,12 @@ def test_no_damage_to_kept_starts_is_overlooked(tmp_path):
     """2,000 single bits, truncations and zeroed blocks: as it was, damaged, or in one line no such file."""
     path = tmp_path / "walks.npz"
     solve(problem_of(), 1, method=method(keep=path), max_steps=10)
-    content, found = path.read_bytes(), Checkpoint(path, None)
-    whole, refused = found._content(), []
+    content, result = path.read_bytes(), Checkpoint(path, None)
+    whole, refused = result._content(), []
     for damaged in damages(content, 2000):
         path.write_bytes(damaged)
         try:
-            assert found._content() in (None, whole)
+            assert result._content() in (None, whole)
         except InvalidInput as error:
             refused.append(str(error).splitlines())
     assert len(refused) < 20

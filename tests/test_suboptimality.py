@@ -54,11 +54,11 @@ def test_the_intervals_hold_the_oracles_value(kind):
         H = features(rng, kind, LABELS, d)
         with mpmath.workdps(50):
             true, bound = oracles.family(exact_rows(H), problem)
-            found = suboptimality(H, problem)
-            assert found.loss.lower <= true <= found.loss.upper
-            assert found.excess.lower <= true - bound <= found.excess.upper
-        assert found.loss.width < WIDTH
-        assert found.excess.width < WIDTH
+            result = suboptimality(H, problem)
+            assert result.loss.lower <= true <= result.loss.upper
+            assert result.excess.lower <= true - bound <= result.excess.upper
+        assert result.loss.width < WIDTH
+        assert result.excess.width < WIDTH
 
 
 def in_balls(H, problem, bits=192):
@@ -98,18 +98,18 @@ def network_like(seed, sizes, d, tau):
 
 def test_features_of_a_network_against_balls():
     H, problem = network_like(0, [30] * 3 + [3] * 3, 16, 0.1)
-    found, true = suboptimality(H, problem), in_balls(H, problem)
-    assert arb(found.excess.lower) <= true <= arb(found.excess.upper)
-    assert found.excess.width < 1e-9
+    result, true = suboptimality(H, problem), in_balls(H, problem)
+    assert arb(result.excess.lower) <= true <= arb(result.excess.upper)
+    assert result.excess.width < 1e-9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100))
 def test_2200_features_against_balls(seed):
     H, problem = network_like(seed, ufm.step_imbalance(10, 40, 10), 32, [0.1, 0.2, 0.5, 1.0][seed % 4])
-    found, true = suboptimality(H, problem), in_balls(H, problem)
-    assert arb(found.excess.lower) <= true <= arb(found.excess.upper)
-    assert found.excess.width < WIDTH
+    result, true = suboptimality(H, problem), in_balls(H, problem)
+    assert arb(result.excess.lower) <= true <= arb(result.excess.upper)
+    assert result.excess.width < WIDTH
 
 
 @pytest.mark.parametrize("function", ["expm1", "log1p"])
@@ -131,13 +131,13 @@ def test_shares_sum_to_the_excess_and_none_is_negative():
         problem = ufm.Problem(
             LABELS, 5, 0.2, oracles.random_batches(rng, LABELS, 4), multiplicity=rng.integers(1, 3, 11)
         )
-        found = suboptimality(features(rng, kind, LABELS, 5), problem)
-        middle = (found.excess.lower + found.excess.upper) / 2
-        assert (found.attribution.samples >= 0).all()
-        assert (found.attribution.pairs >= 0).all()
-        assert np.array_equal(found.attribution.pairs, found.attribution.pairs.T)
-        assert found.attribution.samples.sum() == pytest.approx(middle, rel=1e-9, abs=1e-12)
-        assert np.triu(found.attribution.pairs).sum() == pytest.approx(middle, rel=1e-9, abs=1e-12)
+        result = suboptimality(features(rng, kind, LABELS, 5), problem)
+        middle = (result.excess.lower + result.excess.upper) / 2
+        assert (result.attribution.samples >= 0).all()
+        assert (result.attribution.pairs >= 0).all()
+        assert np.array_equal(result.attribution.pairs, result.attribution.pairs.T)
+        assert result.attribution.samples.sum() == pytest.approx(middle, rel=1e-9, abs=1e-12)
+        assert np.triu(result.attribution.pairs).sum() == pytest.approx(middle, rel=1e-9, abs=1e-12)
 
 
 def test_shares_are_at_most_the_first_order_terms():
@@ -159,18 +159,18 @@ def test_the_orthogonal_image_is_named():
     labels = np.repeat(np.arange(4), [40, 40, 12, 12])
     H = np.eye(8)[labels]
     H[97] = np.eye(8)[6]
-    found = suboptimality(H, ufm.Problem(labels, 8, 0.2))
+    result = suboptimality(H, ufm.Problem(labels, 8, 0.2))
     assert float(ufm.geometry_metrics(H, labels).delta_gm) < 0.07
-    assert found.excess.lower > 3
-    (worst, *_), pairs = found.attribution.worst_samples(), found.attribution.worst_pairs(11)
+    assert result.excess.lower > 3
+    (worst, *_), pairs = result.attribution.worst_samples(), result.attribution.worst_pairs(11)
     assert (worst.sample, worst.label) == (97, 3)
     assert worst.mean_cosine == 0
-    assert worst.share > 5 * np.delete(found.attribution.samples, 97).max()
+    assert worst.share > 5 * np.delete(result.attribution.samples, 97).max()
     assert {97 in pair.samples for pair in pairs} == {True}
     assert {pair.classes for pair in pairs} == {(3, 3)}
     assert str(pairs[0]) == f"samples {pairs[0].samples[0]} and {pairs[0].samples[1]} of class 3 are orthogonal"
-    assert "sample 97 of class 3" in repr(found)
-    assert "are orthogonal" in repr(found)
+    assert "sample 97 of class 3" in repr(result)
+    assert "are orthogonal" in repr(result)
 
 
 @pytest.mark.parametrize(
@@ -184,26 +184,26 @@ def test_the_orthogonal_image_is_named():
     }.values(),
 )
 def test_pairs_in_words(rows, said):
-    found = suboptimality(np.array(rows, float), ufm.Problem([0, 0, 1, 1], 3, 0.5))
-    assert said in repr(found)
+    result = suboptimality(np.array(rows, float), ufm.Problem([0, 0, 1, 1], 3, 0.5))
+    assert said in repr(result)
 
 
 def test_a_frame_has_nothing_to_share_and_a_tiny_gap_implies_every_pair():
     labels = np.repeat(np.arange(4), [9, 9, 3, 3])
     problem, frame = ufm.Problem(labels, 5, 0.5), np.eye(5)[labels]
-    found = suboptimality(frame, problem)
-    assert found.excess.lower == 0
-    assert found.excess.upper < 1e-11
-    assert found.gap == found.excess.upper
-    assert found.implied is not None
-    assert max(found.implied.spread) < 1e-3
+    result = suboptimality(frame, problem)
+    assert result.excess.lower == 0
+    assert result.excess.upper < 1e-11
+    assert result.gap == result.excess.upper
+    assert result.implied is not None
+    assert max(result.implied.spread) < 1e-3
     rng = np.random.default_rng(0)
     near = np.abs(frame + 1e-3 * rng.normal(size=frame.shape))
     near /= np.linalg.norm(near, axis=1, keepdims=True)
-    found, G = suboptimality(near, problem), near @ near.T
+    result, G = suboptimality(near, problem), near @ near.T
     tightest = 1.0
     for i, j in oracles.pairs(len(labels)):
-        bound = found.implied_cosine(i, j)
+        bound = result.implied_cosine(i, j)
         assert bound.lower <= G[i, j] <= bound.upper + 1e-15
         tightest = min(tightest, bound.width)
     assert tightest < 0.2
@@ -211,11 +211,11 @@ def test_a_frame_has_nothing_to_share_and_a_tiny_gap_implies_every_pair():
 
 def test_pairs_that_no_batch_constrains_are_implied_nothing():
     problem = ufm.Problem([0, 0, 1, 1], 3, 0.5, [[0, 1, 2], [1, 2, 3]])
-    found = suboptimality(np.eye(3)[[0, 0, 1, 1]], problem)
-    assert found.implied_cosine(0, 3) == Interval(0.0, 1.0)
-    assert found.implied_cosine(0, 1).lower > 0.99
+    result = suboptimality(np.eye(3)[[0, 0, 1, 1]], problem)
+    assert result.implied_cosine(0, 3) == Interval(0.0, 1.0)
+    assert result.implied_cosine(0, 1).lower > 0.99
     with pytest.raises(ufm.InvalidInput, match="i, j"):
-        found.implied_cosine(1, 1)
+        result.implied_cosine(1, 1)
 
 
 @pytest.mark.thorough
@@ -223,22 +223,22 @@ def test_without_the_relu_the_gap_is_over_a_certified_bound():
     problem = ufm.Problem.from_class_sizes([12, 12, 3, 3], d=5, tau=0.5, nonneg=False)
     certifier = solvers.Certifier(problem, conic=False)
     best = solvers.solve(problem, 1, seed=0).H[0]
-    found = suboptimality(best, problem, certifier=certifier)
-    assert found.excess.upper < 0  # a frame is not optimal
-    assert found.gap < 1e-6
-    assert found.attribution is None
-    assert found.implied is not None
-    assert found.implied_cosine(0, 20) == Interval(-1.0, 1.0)
+    result = suboptimality(best, problem, certifier=certifier)
+    assert result.excess.upper < 0  # a frame is not optimal
+    assert result.gap < 1e-6
+    assert result.attribution is None
+    assert result.implied is not None
+    assert result.implied_cosine(0, 20) == Interval(-1.0, 1.0)
     worse = suboptimality(np.eye(5)[np.asarray(problem.labels)], problem, certifier=certifier)
-    assert worse.gap == pytest.approx(-found.excess.upper, abs=1e-6)
+    assert worse.gap == pytest.approx(-result.excess.upper, abs=1e-6)
 
 
 def test_a_raw_certificate_agrees_with_the_certificate_of_collapsed_rows():
     problem = ufm.Problem.from_class_sizes([7, 7, 2], d=4, tau=0.3)
     H = np.abs(np.random.default_rng(1).normal(size=(3, 4)))
     H = (H / np.linalg.norm(H, axis=1, keepdims=True))[np.asarray(problem.labels)]
-    proof, found = solvers.certify(H, problem, conic=False), suboptimality(H, problem)
-    assert found.loss.lower - 1e-9 <= proof.upper <= found.loss.upper + 1e-9
+    proof, result = solvers.certify(H, problem, conic=False), suboptimality(H, problem)
+    assert result.loss.lower - 1e-9 <= proof.upper <= result.loss.upper + 1e-9
 
 
 GOOD = np.eye(3)[[0, 0, 1, 1]]

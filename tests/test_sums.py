@@ -19,6 +19,6 @@ def test_products_and_scatters_add_the_same_rows(groups, shape):
     for most in (0, sums.MOST_ENTRIES):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sums, "MOST_ENTRIES", most)
-            found = grouped_sum(jnp.asarray(values), jnp.asarray(group), 5)
-        assert found.shape == expected.shape
-        np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-13)
+            result = grouped_sum(jnp.asarray(values), jnp.asarray(group), 5)
+        assert result.shape == expected.shape
+        np.testing.assert_allclose(result, expected, rtol=1e-13, atol=1e-13)

@@ -37,9 +37,9 @@ def test_a_path_is_printed_as_it_is_and_its_commands_can_be_run(stubbed, tmp_pat
     command = said[-1].split(": ", 1)[1]
     page = html.unescape((tmp_path / path / "report.html").read_text())
     assert command in page
-    for asked in (command, next(line for line in page.split("<code>") if "start000" in line).split("</code>")[0]):
+    for requested in (command, next(line for line in page.split("<code>") if "start000" in line).split("</code>")[0]):
         listed = subprocess.run(
-            ["bash", "-c", f'ufm-check() {{ ls "$@"; }}; {asked}'], capture_output=True, check=False
+            ["bash", "-c", f'ufm-check() {{ ls "$@"; }}; {requested}'], capture_output=True, check=False
         )
         assert listed.returncode == 0, listed.stderr
         assert b"start000.json" in listed.stdout

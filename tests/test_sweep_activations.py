@@ -115,8 +115,8 @@ def row(minimiser="frame", **changed):
     ],
 )
 def test_verdicts(table, failed, good, said):
-    found, sentence = activations_report.judged(table, failed)
-    assert found is good
+    result, sentence = activations_report.judged(table, failed)
+    assert result is good
     assert said in sentence
 
 

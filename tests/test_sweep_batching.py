@@ -139,9 +139,9 @@ def test_the_report_shows_the_summary_the_figure_and_every_certificate(swept):
 @pytest.mark.slow
 def test_dask_workers_give_what_one_process_gives(swept, tmp_path):
     sweep = [sys.executable, "-m", "experiments.sweep_batching", *map(str, SMALL)]
-    kept = {**os.environ, "UFM_SCL_COMPILE_CACHE": str(tmp_path / "compiled")}
+    stored = {**os.environ, "UFM_SCL_COMPILE_CACHE": str(tmp_path / "compiled")}
     there = tmp_path / "there"
-    done = subprocess.run([*sweep, "--dask", "local:2", "--out", there], capture_output=True, check=False, env=kept)
+    done = subprocess.run([*sweep, "--dask", "local:2", "--out", there], capture_output=True, check=False, env=stored)
     assert done.returncode == 0, done.stderr.decode()
     assert b"Confirmed" in done.stdout
     assert (there / "inits.csv").read_bytes() == (swept / "inits.csv").read_bytes()

@@ -70,7 +70,7 @@ def test_the_page(swept):
 
 def test_a_second_run_computes_nothing(swept, monkeypatch):
     before = (swept / "summary.csv").read_bytes()
-    monkeypatch.setattr(sweep_dynamics, "emergence", lambda **asked: pytest.fail("computed again"))
+    monkeypatch.setattr(sweep_dynamics, "emergence", lambda **requested: pytest.fail("computed again"))
     assert run(*SMALL, "--out", swept) == 0
     assert (swept / "summary.csv").read_bytes() == before
 
@@ -89,8 +89,8 @@ def test_theory_beside_it_is_that_of_ufm(swept):
 
 def test_a_start_that_shares_a_coordinate_is_stuck():
     """k = d: from 12 starts of plain projected gradient some end in conflict, and none of these leads to a frame."""
-    asked = {"d": 6, "tau": 1.0, "sampler": "full", "batch_size": 0, "eta": 0.1, "inits": 12, "seed": 0}
-    cell, _ = emergence(sizes=(50, 50, 50, 5, 5, 5), max_steps=3000, **asked, progress=lambda ended: None)
+    requested = {"d": 6, "tau": 1.0, "sampler": "full", "batch_size": 0, "eta": 0.1, "inits": 12, "seed": 0}
+    cell, _ = emergence(sizes=(50, 50, 50, 5, 5, 5), max_steps=3000, **requested, progress=lambda ended: None)
     stuck = cell["stuck"].values
     assert stuck.any()
     assert np.isnan(cell["steps"].values[stuck]).all()

@@ -153,7 +153,7 @@ def plain_minimum(sizes, weights, averaged, strength):
         return float(counts * weights @ (np.log((met * np.exp(margin + G)).sum(axis=1)) - 1.0)) / counts.sum()
 
     rng = np.random.default_rng(0)
-    best = min((minimize(paid, rng.standard_normal(k * k), tol=1e-14) for _ in range(4)), key=lambda found: found.fun)
+    best = min((minimize(paid, rng.standard_normal(k * k), tol=1e-14) for _ in range(4)), key=lambda result: result.fun)
     U = best.x.reshape(k, k)
     U = U / np.linalg.norm(U, axis=1, keepdims=True)
     return float(U[-1] @ U[-2])
@@ -163,10 +163,10 @@ def plain_minimum(sizes, weights, averaged, strength):
 def test_brackets_agree_with_plain_minimisation(loss):
     """A tenth below the bracket the minorities are apart, a tenth above they are one vector; within it the certificates
     say so."""
-    found = thresholds.bracket(loss, k=4, n_min=20, d=4, tau=1.0, precision=0.02, most_R=100.0)
-    assert max(found.apart.R + 1 / 20, 1.02 * found.apart.R) >= found.merged.R
-    for end in found.asked:
-        assert end.merged is (end.R >= found.merged.R)
+    result = thresholds.bracket(loss, k=4, n_min=20, d=4, tau=1.0, precision=0.02, most_R=100.0)
+    assert max(result.apart.R + 1 / 20, 1.02 * result.apart.R) >= result.merged.R
+    for end in result.asked:
+        assert end.merged is (end.R >= result.merged.R)
         assert end.least <= end.most
 
     def cosine(R):
@@ -174,17 +174,17 @@ def test_brackets_agree_with_plain_minimisation(loss):
         weights = sizes.min() / sizes if loss == "class-weights" else np.ones(4)
         return plain_minimum(sizes, weights, loss == "class-averaging", float(loss == "logit-adjustment"))
 
-    below, above = cosine(found.apart.R * 0.9), cosine(found.merged.R * 1.1)
+    below, above = cosine(result.apart.R * 0.9), cosine(result.merged.R * 1.1)
     assert below < 0.995
     assert above > 1 - 1e-4
-    at = math.acos(min(1.0, cosine(found.apart.R)))
-    assert found.apart.least - 1e-2 < at < found.apart.most + 1e-2
+    at = math.acos(min(1.0, cosine(result.apart.R)))
+    assert result.apart.least - 1e-2 < at < result.apart.most + 1e-2
 
 
 def test_a_bracket_is_no_better_than_its_certificates(tmp_path):
     """An angle larger below, or smaller above, than what is proved does not pass the checker."""
-    found = thresholds.bracket("logit-adjustment", k=4, n_min=20, d=4, tau=1.0, precision=0.05, most_R=100.0)
-    for end, field in ((found.apart, "cosine"), (found.merged, "least_cosine")):
+    result = thresholds.bracket("logit-adjustment", k=4, n_min=20, d=4, tau=1.0, precision=0.05, most_R=100.0)
+    for end, field in ((result.apart, "cosine"), (result.merged, "least_cosine")):
         content = json.loads(end.proof.serialised())
         assert outcome(json.dumps(content), tmp_path) == PROVED
         table = content["claims"]["implied"][field]
@@ -195,9 +195,9 @@ def test_a_bracket_is_no_better_than_its_certificates(tmp_path):
 
 
 def test_plain_scl_is_apart_up_to_the_largest_ratio_and_supcon_in_is_not_decided():
-    kept = thresholds.bracket("scl", k=4, n_min=20, d=4, tau=1.0, precision=0.05, most_R=30.0)
-    assert kept.merged is None
-    assert kept.apart.R == 30
+    stored = thresholds.bracket("scl", k=4, n_min=20, d=4, tau=1.0, precision=0.05, most_R=30.0)
+    assert stored.merged is None
+    assert stored.apart.R == 30
     none = thresholds.bracket("supcon-in", k=4, n_min=20, d=4, tau=1.0, precision=0.05, most_R=30.0)
     assert (none.apart, none.merged) == (None, None)
 
@@ -208,8 +208,8 @@ def test_plain_scl_is_apart_up_to_the_largest_ratio_and_supcon_in_is_not_decided
 )
 def test_thresholds_within_one_per_cent(loss, R):
     """k = 10, tau = 1: three losses, R* bracketed within 1%."""
-    found = thresholds.bracket(loss, k=10, n_min=1000, d=20, tau=1.0, precision=0.005, most_R=100.0)
-    print(loss, found.apart[:3], found.merged[:3])
-    assert found.apart.R < R < found.merged.R < 1.01 * found.apart.R
-    assert found.apart.least > 0.02
-    assert found.merged.most < 0.002
+    result = thresholds.bracket(loss, k=10, n_min=1000, d=20, tau=1.0, precision=0.005, most_R=100.0)
+    print(loss, result.apart[:3], result.merged[:3])
+    assert result.apart.R < R < result.merged.R < 1.01 * result.apart.R
+    assert result.apart.least > 0.02
+    assert result.merged.most < 0.002

@@ -160,8 +160,8 @@ def judged_truly(seed, folder, capsys):
         assert "So the point is a global minimiser" not in printed
     if off == 0:
         assert certificate.status is Proof.CERTIFIED
-    found = verify(H, problem)
-    assert (found.verdict is Verdict.GLOBAL_MINIMISER) == (certificate.status is Proof.CERTIFIED)
+    result = verify(H, problem)
+    assert (result.verdict is Verdict.GLOBAL_MINIMISER) == (certificate.status is Proof.CERTIFIED)
     if certificate.implied is not None:
         reduced = certificate.problem
         gram = certificate.point.placed() @ certificate.point.placed().T

@@ -43,9 +43,9 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("networks")
-    asked = [*SMALL, "--R", 4, "--activation", "relu", "none", "--batching", "bound", "--out", out]
-    assert sweeps.run(train_network, *asked) == 0
-    return out, asked
+    requested = [*SMALL, "--R", 4, "--activation", "relu", "none", "--batching", "bound", "--out", out]
+    assert sweeps.run(train_network, *requested) == 0
+    return out, requested
 
 
 def test_what_a_run_leaves(trained):
@@ -84,16 +84,16 @@ def test_what_a_cell_holds_is_what_its_features_say(trained):
 
 
 def test_the_same_command_trains_nothing_again(trained, monkeypatch):
-    out, asked = trained
+    out, requested = trained
     monkeypatch.setattr(train_network, "train_cell", lambda **_: 1 / 0)
     before = (out / "summary.csv").read_bytes()
-    assert sweeps.run(train_network, *asked) == 0
+    assert sweeps.run(train_network, *requested) == 0
     assert (out / "summary.csv").read_bytes() == before
 
 
 def test_the_command_that_trains_one_network_alone(tmp_path):
-    asked = ["--net", "mlp", "resnet18", "--R", "2", "4", "--seeds", "2", "--seed", "3", "--n-maj", "8"]
-    config = command_line.parse(train_network.Config, asked)
+    requested = ["--net", "mlp", "resnet18", "--R", "2", "4", "--seeds", "2", "--seed", "3", "--n-maj", "8"]
+    config = command_line.parse(train_network.Config, requested)
     data = train_network.images_of(config)
     cells = train_network.cells_of(config, data, Store(tmp_path))
     assert len(cells) == len({cell.file for cell in cells}) == 8
@@ -106,9 +106,9 @@ def test_the_command_that_trains_one_network_alone(tmp_path):
 
 
 def recipe(**changes):
-    given = {"net": "mlp", "width": 32, "activation": "relu", "tau": 0.2, "batching": "bound", "batch_size": 16}
-    given |= {"loss": "scl", "augment": "crop", "views": 2, "schedule": Schedule(epochs=13), "seed": 1}
-    return Recipe(**{**given, "record": 2, "checkpoint": 3, **changes})
+    inputs = {"net": "mlp", "width": 32, "activation": "relu", "tau": 0.2, "batching": "bound", "batch_size": 16}
+    inputs |= {"loss": "scl", "augment": "crop", "views": 2, "schedule": Schedule(epochs=13), "seed": 1}
+    return Recipe(**{**inputs, "record": 2, "checkpoint": 3, **changes})
 
 
 def same(one, other):
@@ -123,7 +123,7 @@ def test_a_run_that_is_stopped_at_ten_moments_changes_no_bit(tmp_path):
     data = networks.synthetic([12, 12, 4])
     whole, files = train_cell(recipe(), data, "whole", None, lambda ended: None)
     moments = [1, 2, 3, 4, 4, 6, 8, 10, 11, 12]
-    kept = str(tmp_path / "state.npz")
+    stored = str(tmp_path / "state.npz")
     started = []
     for moment in moments:
         ended = []
@@ -134,11 +134,11 @@ def test_a_run_that_is_stopped_at_ten_moments_changes_no_bit(tmp_path):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            train_cell(recipe(), data, "whole", kept, stop)
+            train_cell(recipe(), data, "whole", stored, stop)
         started.append(ended[0])
     assert started == [0, 0, 0, 3, 3, 3, 6, 6, 9, 9]
-    found, again = train_cell(recipe(), data, "whole", kept, lambda ended: None)
-    assert same(found, whole)
+    result, again = train_cell(recipe(), data, "whole", stored, lambda ended: None)
+    assert same(result, whole)
     assert again == files
 
 
@@ -148,11 +148,13 @@ SHORT = {"schedule": Schedule(epochs=4), "checkpoint": 2}
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """What is kept of a network, its state and the images."""
-    kept, data = tmp_path_factory.mktemp("kept") / "state.npz", networks.synthetic([8, 8, 4])
-    train_cell(recipe(**SHORT), data, "one", str(kept), lambda ended: None)
+    stored, data = tmp_path_factory.mktemp("kept") / "state.npz", networks.synthetic([8, 8, 4])
+    train_cell(recipe(**SHORT), data, "one", str(stored), lambda ended: None)
     network, running = networks.build("mlp", data.train.shape, "relu", 32, 1)
     options = {"tau": 0.2, "schedule": Schedule(epochs=4), "seed": 1, "loss": "scl"}
-    return kept.read_bytes(), networks.Training(network, running, data.train, **options, augment="crop", views=2).start
+    return stored.read_bytes(), networks.Training(
+        network, running, data.train, **options, augment="crop", views=2
+    ).start
 
 
 @pytest.mark.parametrize("times", [200, pytest.param(2000, marks=pytest.mark.slow)])
@@ -214,10 +216,10 @@ def test_a_network_is_trained_where_nothing_can_be_kept(tmp_path, monkeypatch, n
 @pytest.mark.slow
 def test_kill_9_at_ten_moments_and_resume(tmp_path):
     """The command itself: ten times started and killed at a random moment, then left alone."""
-    asked = [*map(str, SMALL), "--epochs", "5000", "--record", "1000", "--checkpoint", "20", "--R", "4"]
-    command = [sys.executable, "-m", "experiments.train_network", *asked]
-    kept = {**os.environ, "UFM_SCL_COMPILE_CACHE": str(tmp_path / "compiled")}
-    run = {"cwd": ROOT, "env": kept, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    requested = [*map(str, SMALL), "--epochs", "5000", "--record", "1000", "--checkpoint", "20", "--R", "4"]
+    command = [sys.executable, "-m", "experiments.train_network", *requested]
+    stored = {**os.environ, "UFM_SCL_COMPILE_CACHE": str(tmp_path / "compiled")}
+    run = {"cwd": ROOT, "env": stored, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, **run)
     random, known, reached = np.random.default_rng(0), 0.0, []
     for _ in range(10):
@@ -247,10 +249,10 @@ def test_accuracy_is_of_the_nearest_training_class_mean_averaged_over_classes():
     test = Samples(np.zeros((6, 1, 1, 1), np.uint8), np.array([0, 0, 0, 1, 2, 2]))
     H = np.eye(3)[train.labels]
     tested = np.eye(3)[[0, 0, 1, 1, 2, 0]]
-    found = accuracies((H, tested), train, test)
-    assert found["balanced"] == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
-    assert found["majority"] == pytest.approx(2 / 3)
-    assert found["minority"] == pytest.approx((1 + 1 / 2) / 2)
+    result = accuracies((H, tested), train, test)
+    assert result["balanced"] == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
+    assert result["majority"] == pytest.approx(2 / 3)
+    assert result["minority"] == pytest.approx((1 + 1 / 2) / 2)
 
 
 def test_class_sizes_count_from_the_largest_class():
@@ -311,9 +313,9 @@ VERDICTS = {
 @pytest.mark.parametrize("case", VERDICTS)
 def test_the_verdict(case):
     rows, failed, good, said = VERDICTS[case]
-    found = judged(rows, failed)
-    assert found[0] is good
-    assert found[1].startswith(said)
+    result = judged(rows, failed)
+    assert result[0] is good
+    assert result[1].startswith(said)
 
 
 def test_the_page_says_how_the_same_is_asked_at_the_papers_size(trained):
@@ -340,24 +342,24 @@ def test_figures_tell_settings_apart_and_take_seeds_together(trained):
 
 
 def test_wrong_labels_are_planted_as_asked_and_looked_for(tmp_path):
-    asked = [*SMALL, "--R", 4, "--label-noise", 0.1, "--out", tmp_path]
-    sweeps.run(train_network, *asked)
+    requested = [*SMALL, "--R", 4, "--label-noise", 0.1, "--out", tmp_path]
+    sweeps.run(train_network, *requested)
     (summary,) = sweeps.rows(tmp_path / "summary.csv")
     for name in ("found_by_blame", "found_by_distance"):
         assert 0 <= float(summary[name]) <= 1
         assert float(summary[name]) * 6 == pytest.approx(round(float(summary[name]) * 6))  # 10% of 60 images
-    assert sweeps.run(train_network, *asked, "--activation", "gelu") == command_line.BAD_INPUT
+    assert sweeps.run(train_network, *requested, "--activation", "gelu") == command_line.BAD_INPUT
 
 
 def test_what_is_looked_for_is_found_where_it_stands_out():
     labels = np.repeat([0, 1, 2], [20, 20, 10])
-    given, planted = networks.mislabelled(Samples(np.zeros((50, 2, 2, 1), np.uint8), labels), 0.06, 4)
+    inputs, planted = networks.mislabelled(Samples(np.zeros((50, 2, 2, 1), np.uint8), labels), 0.06, 4)
     assert len(planted) == 3
-    assert (given.labels != labels).nonzero()[0].tolist() == planted.tolist()
+    assert (inputs.labels != labels).nonzero()[0].tolist() == planted.tolist()
     H = np.eye(4)[labels]  # a network that sees the images and not the labels
-    found = autopsy(H, ufm.Problem(given.labels, 4, 0.2), planted)
-    assert found == {"found_by_blame": 1.0, "found_by_distance": 1.0}
-    other = autopsy(H, ufm.Problem(given.labels, 4, 0.2), np.array([0, 1, 2]))
+    result = autopsy(H, ufm.Problem(inputs.labels, 4, 0.2), planted)
+    assert result == {"found_by_blame": 1.0, "found_by_distance": 1.0}
+    other = autopsy(H, ufm.Problem(inputs.labels, 4, 0.2), np.array([0, 1, 2]))
     assert other["found_by_blame"] < 1
 
 

@@ -75,11 +75,11 @@ def test_identical_verdicts_to_brute_force_on_tiny_problems():
         d = int(rng.choice([k, k + 1, 2 * k]))
         labels, batches = random_family(rng, n, k, ("any", "open", "small")[trial % 3])
         problem = ufm.Problem(labels, d, 1.0, [batch + [-1] * (n - len(batch)) for batch in batches])
-        found = ufm.uniqueness(problem)
-        seen[found.unique] += 1
-        assert (found.counterexample is not None) == (found.unique is False)
-        if found.unique is not None:
-            assert found.unique is not brute_force(labels, batches, d), (labels, batches, d, found.reason)
+        result = ufm.uniqueness(problem)
+        seen[result.unique] += 1
+        assert (result.counterexample is not None) == (result.unique is False)
+        if result.unique is not None:
+            assert result.unique is not brute_force(labels, batches, d), (labels, batches, d, result.reason)
     assert seen[True] > 20
     assert seen[False] > 100
     assert seen[None] < 6
@@ -97,39 +97,39 @@ def test_every_counterexample_has_zero_excess_and_another_geometry():
             row = batches[b % len(batches)]
             padded[b, : len(row)] = row
         problem = ufm.Problem(labels, d, 0.5, padded)
-        found = ufm.uniqueness(problem)
-        if found.unique is False:
-            assert_counterexample(problem, found.counterexample)
+        result = ufm.uniqueness(problem)
+        if result.unique is False:
+            assert_counterexample(problem, result.counterexample)
             checked += 1
     assert checked > 100
 
 
 def test_full_batch():
-    found = ufm.uniqueness(PROBLEMS["two pairs"]())
-    assert found.unique is True
-    assert found.reason == "every class is one component of glued samples, and every two classes share a cross edge"
-    assert found.graph.plain_claims_unique
+    result = ufm.uniqueness(PROBLEMS["two pairs"]())
+    assert result.unique is True
+    assert result.reason == "every class is one component of glued samples, and every two classes share a cross edge"
+    assert result.graph.plain_claims_unique
 
 
 def test_a_class_of_one_sample_has_no_norm():
     problem = ufm.Problem([0, 0, 1], 3)
-    found = ufm.uniqueness(problem)
-    assert found.unique is False
-    assert "class 1" in found.reason
-    assert_counterexample(problem, found.counterexample)
-    assert found.graph.plain_claims_unique  # and the plain graph is wrong
+    result = ufm.uniqueness(problem)
+    assert result.unique is False
+    assert "class 1" in result.reason
+    assert_counterexample(problem, result.counterexample)
+    assert result.graph.plain_claims_unique  # and the plain graph is wrong
 
 
 @pytest.mark.parametrize(("d", "unique"), [(2, True), (3, False), (4, False)])
 def test_d_equal_to_k_is_unique_where_d_above_k_is_not(d, unique):
     # Two pieces of class 0, each repelled by class 1: with two coordinates there is no room to differ.
     problem = PROBLEMS["a class in two pieces"](d=d)
-    found = ufm.uniqueness(problem)
-    assert found.unique is unique
-    assert found.graph.components_of_class.tolist() == [2, 1]
-    assert not found.graph.plain_claims_unique
+    result = ufm.uniqueness(problem)
+    assert result.unique is unique
+    assert result.graph.components_of_class.tolist() == [2, 1]
+    assert not result.graph.plain_claims_unique
     if not unique:
-        assert_counterexample(problem, found.counterexample)
+        assert_counterexample(problem, result.counterexample)
 
 
 @pytest.mark.few(4)
@@ -145,27 +145,27 @@ def test_d_equal_to_k_is_unique_where_d_above_k_is_not(d, unique):
 def test_the_plain_graph_overclaims(batches, d):
     labels = [0, 0, 0, 1, 1, 1]
     problem = ufm.Problem(labels, d, 1.0, batches)
-    found = ufm.uniqueness(problem)
-    assert found.unique is False
-    assert_counterexample(problem, found.counterexample)
-    assert found.graph.plain_claims_unique == any(len({labels[i] for i in batch}) > 1 for batch in batches)
+    result = ufm.uniqueness(problem)
+    assert result.unique is False
+    assert_counterexample(problem, result.counterexample)
+    assert result.graph.plain_claims_unique == any(len({labels[i] for i in batch}) > 1 for batch in batches)
 
 
 def test_a_single_class_batch_glues_once_one_of_its_pairs_is_glued():
     # Batch [0, 1, 2] is glued through 0 ~ 1; then [2, 3, 4] through nothing yet; [1, 2, 3] through 1 ~ 2.
     batches = [[0, 1, 5, 6], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
-    found = ufm.uniqueness(ufm.Problem([0, 0, 0, 0, 0, 1, 1], 4, 1.0, batches))
-    assert found.unique is True
-    assert found.graph.open_batches == ()
-    assert len(set(found.graph.component[:5].tolist())) == 1
+    result = ufm.uniqueness(ufm.Problem([0, 0, 0, 0, 0, 1, 1], 4, 1.0, batches))
+    assert result.unique is True
+    assert result.graph.open_batches == ()
+    assert len(set(result.graph.component[:5].tolist())) == 1
 
 
 def test_two_classes_that_never_meet():
     problem = ufm.Problem([0, 0, 1, 1, 2, 2], 5, 1.0, [[0, 1, 2, 3], [0, 1, 4, 5]])
-    found = ufm.uniqueness(problem)
-    assert found.unique is False
-    assert found.reason == "classes 1 and 2 never repel: no batch holds both with a second sample of either"
-    assert_counterexample(problem, found.counterexample)
+    result = ufm.uniqueness(problem)
+    assert result.unique is False
+    assert result.reason == "classes 1 and 2 never repel: no batch holds both with a second sample of either"
+    assert_counterexample(problem, result.counterexample)
 
 
 def crowded_family(pieces):
@@ -180,11 +180,11 @@ def crowded_family(pieces):
 def test_more_equal_angles_than_dimensions_coincide(pieces, d, unique):
     labels, batches = crowded_family(pieces)
     problem = ufm.Problem(labels, d, 1.0, batches)
-    found = ufm.uniqueness(problem)
-    assert found.unique is unique
-    assert len(found.graph.open_batches) == 1  # the answer keeps the graph that was asked about
+    result = ufm.uniqueness(problem)
+    assert result.unique is unique
+    assert len(result.graph.open_batches) == 1  # the answer keeps the graph that was asked about
     if not unique:
-        assert_counterexample(problem, found.counterexample)
+        assert_counterexample(problem, result.counterexample)
 
 
 def test_single_samples_that_open_batches_tie_to_a_frame():
@@ -193,9 +193,9 @@ def test_single_samples_that_open_batches_tie_to_a_frame():
     batches = [[0, 1, 5, 6], [2, 3, 5, 6], [0, 2, 4]]
     assert ufm.uniqueness(ufm.Problem(labels, 2, 1.0, batches)).unique is True
     problem = ufm.Problem(labels, 3, 1.0, batches)
-    found = ufm.uniqueness(problem)
-    assert found.unique is False
-    assert_counterexample(problem, found.counterexample)
+    result = ufm.uniqueness(problem)
+    assert result.unique is False
+    assert_counterexample(problem, result.counterexample)
 
 
 def test_d_equal_to_k_against_brute_force_colouring():
@@ -209,11 +209,11 @@ def test_d_equal_to_k_against_brute_force_colouring():
             if p // 3 != q // 3 and rng.random() < 0.62:
                 batches.append([*pairs[p], *pairs[q]])
         problem = ufm.Problem(labels, 3, 1.0, batches)
-        found = ufm.uniqueness(problem)
+        result = ufm.uniqueness(problem)
         other = another_colouring([(p // 2, q // 2) for p, _, q, _ in batches], 9, 3) or len(batches) == 0
         met = {i for batch in batches for i in batch}
-        assert found.unique is (not other and len(met) == 18)
-        verdicts.add(found.unique)
+        assert result.unique is (not other and len(met) == 18)
+        verdicts.add(result.unique)
     assert verdicts == {True, False}
 
 
@@ -229,13 +229,13 @@ def another_colouring(edges, vertices, colours):
 
 
 def test_undetermined_is_said():
-    found = ufm.uniqueness(PROBLEMS["two pairs"](nonneg=False))
-    assert found.unique is None
-    assert found.counterexample is None
-    assert "ReLU" in found.reason
-    found = ufm.uniqueness(ufm.Problem([0, 0, 1, 1, 2, 2], 2))
-    assert found.unique is None
-    assert "d = 2 is less than k = 3" in found.reason
+    result = ufm.uniqueness(PROBLEMS["two pairs"](nonneg=False))
+    assert result.unique is None
+    assert result.counterexample is None
+    assert "ReLU" in result.reason
+    result = ufm.uniqueness(ufm.Problem([0, 0, 1, 1, 2, 2], 2))
+    assert result.unique is None
+    assert "d = 2 is less than k = 3" in result.reason
 
 
 @pytest.mark.parametrize(("d", "unique"), [(2, True), (3, True), (4, False)])
@@ -244,10 +244,10 @@ def test_classes_confine_each_other(d, unique):
     labels, pairs = [0] * 6 + [1] * 6, np.arange(12).reshape(6, 2).tolist()
     batches = [[*pairs[a], *pairs[b]] for a in range(3) for b in range(3, 6)] + [[0, 2, 4], [6, 8, 10]]
     problem = ufm.Problem(labels, d, 1.0, batches)
-    found = ufm.uniqueness(problem)
-    assert found.unique is unique
+    result = ufm.uniqueness(problem)
+    assert result.unique is unique
     if not unique:
-        assert_counterexample(problem, found.counterexample)
+        assert_counterexample(problem, result.counterexample)
 
 
 def test_batches_that_share_pairs_have_one_value():
@@ -266,10 +266,10 @@ def test_an_open_case_is_undetermined():
     labels, batches = crowded_family(7)
     lines = [[i, (i + 1) % 7, (i + 3) % 7] for i in range(7)]
     batches = [*batches[:-1], *([2 * p for p in line] for line in lines)]
-    found = ufm.uniqueness(ufm.Problem(labels, 5, 1.0, batches))
-    assert found.unique is None
-    assert found.reason.startswith("undetermined: class 0 falls into 7 components")
-    assert found.counterexample is None
+    result = ufm.uniqueness(ufm.Problem(labels, 5, 1.0, batches))
+    assert result.unique is None
+    assert result.reason.startswith("undetermined: class 0 falls into 7 components")
+    assert result.counterexample is None
 
 
 def rings(m, shifts):
@@ -289,29 +289,29 @@ def rings(m, shifts):
 def test_rings_of_cross_edges_against_brute_force_colouring(m, shifts):
     labels, batches, edges = rings(m, shifts)
     problem = ufm.Problem(labels, 3, 1.0, batches)
-    found = ufm.uniqueness(problem)
-    assert found.unique is not another_colouring(edges, 3 * m, 3)
-    if found.unique is False:
-        assert_counterexample(problem, found.counterexample)
+    result = ufm.uniqueness(problem)
+    assert result.unique is not another_colouring(edges, 3 * m, 3)
+    if result.unique is False:
+        assert_counterexample(problem, result.counterexample)
 
 
 def test_a_colouring_problem_too_large_to_exhaust_is_undetermined():
     # No three components are pairwise adjacent, and every two classes are connected: no rule applies.
     labels, batches, _ = rings(80, (0, 10, 20))
-    found = ufm.uniqueness(ufm.Problem(labels, 3, 1.0, batches))
-    assert found.unique is None
-    assert found.reason.endswith("too large to exhaust")
+    result = ufm.uniqueness(ufm.Problem(labels, 3, 1.0, batches))
+    assert result.unique is None
+    assert result.reason.endswith("too large to exhaust")
 
 
 def test_search_gives_up_in_time():
     labels, batches, _ = rings(30, (0, 3, 5))
     problem = ufm.Problem(labels, 3, 1.0, batches)
     start = time.perf_counter()
-    found = ufm.uniqueness(problem)
+    result = ufm.uniqueness(problem)
     assert time.perf_counter() - start < 10
-    assert found.unique is not True
-    if found.unique is False:
-        assert_counterexample(problem, found.counterexample)
+    assert result.unique is not True
+    if result.unique is False:
+        assert_counterexample(problem, result.counterexample)
 
 
 def test_components_forced_by_colouring_glue_what_open_batches_tie_to_them():
@@ -362,9 +362,9 @@ def test_a_hundred_thousand_samples_in_seconds():
     labels = rng.integers(0, 10, 100_000)
     problem = ufm.Problem(labels, 11, 1.0, batching.reshuffled(100_000, 128, 5, 0))
     start = time.perf_counter()
-    found = ufm.uniqueness(problem)
+    result = ufm.uniqueness(problem)
     assert time.perf_counter() - start < 5
-    assert found.unique is True
+    assert result.unique is True
 
 
 def test_many_components_in_seconds():
@@ -374,10 +374,10 @@ def test_many_components_in_seconds():
     for d in (3, 4):
         problem = ufm.Problem(labels, d, 1.0, family)
         start = time.perf_counter()
-        found = ufm.uniqueness(problem)
+        result = ufm.uniqueness(problem)
         assert time.perf_counter() - start < 5
-        assert found.unique is False
-        assert float(excess(jnp.asarray(found.counterexample), problem)) == 0.0
+        assert result.unique is False
+        assert float(excess(jnp.asarray(result.counterexample), problem)) == 0.0
 
 
 def loss_over_placements(G, labels, batches, loss):
@@ -426,7 +426,7 @@ def family_agrees(name, seed):
     labels, batches = random_family(rng, n, k, ("any", "open", "small")[seed % 3])
     loss = LOSSES[name](rng, k)
     problem = ufm.Problem(labels, d, 1.0, batches, loss=loss)
-    found = ufm.uniqueness(problem)
+    result = ufm.uniqueness(problem)
     G = placements_on_axes(n, d)
     values = np.broadcast_to(loss_over_placements(G, np.array(labels), batches, loss), len(G))
     frame = np.equal(G, np.equal.outer(labels, labels)).all(axis=(1, 2))
@@ -435,12 +435,12 @@ def family_agrees(name, seed):
     assert over.min() > -1e-9 * (1 + abs(values[frame][0]))
     scale = np.abs(values).max()
     attained = over <= 1e-13 * (1 + scale)
-    if found.counterexample is not None:
-        H = np.asarray(found.counterexample)
+    if result.counterexample is not None:
+        H = np.asarray(result.counterexample)
         other = loss_over_placements((H @ H.T)[None], np.array(labels), batches, loss)
         assert np.all(abs(other - values[frame][0]) <= 1e-13 * (1 + scale))
         assert not np.array_equal(H @ H.T, np.equal.outer(labels, labels))
-    return None if found.unique is None else found.unique is not bool((attained & ~frame).any())
+    return None if result.unique is None else result.unique is not bool((attained & ~frame).any())
 
 
 # Numbers of order one: at axes, brute force sees every broken constraint in doubles.
@@ -469,8 +469,8 @@ def test_batches_of_one_class_differ_from_loss_to_loss():
     expected = {"scl": (True, False), "sigmoid": (True, True), "decoupled": (False, False), "supcon-in": (False, False)}
     for name, verdicts in expected.items():
         loss = LOSSES[name](np.random.default_rng(0), 2)
-        found = [ufm.uniqueness(ufm.Problem(labels, 3, 1.0, family, loss=loss)) for family in (batches, pairs)]
-        assert tuple(one.unique for one in found) == verdicts, name
+        result = [ufm.uniqueness(ufm.Problem(labels, 3, 1.0, family, loss=loss)) for family in (batches, pairs)]
+        assert tuple(one.unique for one in result) == verdicts, name
 
 
 def family_of_pairs(seed):

@@ -83,8 +83,8 @@ def test_what_is_printed_of_pairs_is_what_they_are():
     """Three unit vectors in the plane, their cosines -0.77, -0.5 and -0.17: -0.77 is not called the largest."""
     angles = np.radians([0.0, 100.0, 240.0])
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    found = solvers.verify(rows[[0, 0, 1, 1, 2, 2]], ufm.Problem.from_class_sizes([2, 2, 2], d=2, nonneg=False))
-    lines = found.summary().lines
+    result = solvers.verify(rows[[0, 0, 1, 1, 2, 2]], ufm.Problem.from_class_sizes([2, 2, 2], d=2, nonneg=False))
+    lines = result.summary().lines
     assert not any(name.startswith("largest cosine") for name in lines)
     assert lines["cosine furthest from 0"] == "samples 2 and 4 (classes 1 and 2): -0.766"
     assert lines["largest distance within a class"] == "0: every class is one row"
@@ -168,10 +168,10 @@ def test_cold_ufm_is_judged_by_its_own_forces():
 @pytest.mark.parametrize("scale", [50.0, 1e60, 1e300])
 def test_far_outside_nothing_is_known_and_nothing_is_nan(scale):
     problem = ufm.Problem.from_class_sizes([3, 3, 1], d=4, tau=0.1)
-    found = solvers.verify(np.random.default_rng(0).uniform(0, scale, (7, 4)), problem)
-    assert found.verdict is Verdict.INFEASIBLE
-    assert not np.isnan([found.excess, found.residual, found.violation, *np.ravel(found.metrics.gram)]).any()
-    assert "nan" not in repr(found)
+    result = solvers.verify(np.random.default_rng(0).uniform(0, scale, (7, 4)), problem)
+    assert result.verdict is Verdict.INFEASIBLE
+    assert not np.isnan([result.excess, result.residual, result.violation, *np.ravel(result.metrics.gram)]).any()
+    assert "nan" not in repr(result)
 
 
 def float32_features(seed, labels, d, spread=0.3):
@@ -186,15 +186,15 @@ def test_features_that_are_unit_to_float32_are_scaled_to_norm_1_and_it_is_said()
     H = float32_features(0, labels, 4)
     assert H.dtype == np.float32
     assert np.linalg.norm(H.astype(float), axis=1).max() > 1 + FEASIBLE
-    found = verify(H, problem)
-    assert found.feasible
-    assert found.verdict is Verdict.NOT_CONVERGED
-    assert 0 < found.renormalised < 1e-6
-    assert "scaled to norm 1" in repr(found)
+    result = verify(H, problem)
+    assert result.feasible
+    assert result.verdict is Verdict.NOT_CONVERGED
+    assert 0 < result.renormalised < 1e-6
+    assert "scaled to norm 1" in repr(result)
     exact = H.astype(float) / np.linalg.norm(H.astype(float), axis=1, keepdims=True)
-    assert found.excess == pytest.approx(verify(exact, problem).excess, rel=1e-12)
+    assert result.excess == pytest.approx(verify(exact, problem).excess, rel=1e-12)
     # Doubles that merely hold float32 numbers are the same features.
-    assert verify(H.astype(float), problem).excess == found.excess
+    assert verify(H.astype(float), problem).excess == result.excess
 
 
 @pytest.mark.parametrize(
@@ -208,5 +208,5 @@ def test_features_that_are_unit_to_float32_are_scaled_to_norm_1_and_it_is_said()
 )
 def test_what_renormalising_does_not_forgive(change, verdict):
     labels = np.repeat([0, 1, 2], 20)
-    found = verify(change(float32_features(1, labels, 4)), ufm.Problem(labels, 4, 0.5))
-    assert found.verdict is verdict
+    result = verify(change(float32_features(1, labels, 4)), ufm.Problem(labels, 4, 0.5))
+    assert result.verdict is verdict

@@ -29,13 +29,13 @@ class Law:
         self.sizes, self.labels = sizes, np.tile(of, 2)
         units = [np.flatnonzero(of == c).tolist() for c in range(len(sizes))]
         binding = {i for own in units for i in own[:bound]}
-        found = {}
+        result = {}
         for share, drawn in DRAWN[kind](units, *numbers):
             for images in drawn:
                 held = tuple(sorted(binding | set(images)))
-                found[held] = found.get(held, 0.0) + share / len(drawn)
-        assert sum(found.values()) == pytest.approx(1)
-        self.found = {(*held, *(i + self.images for i in held)): share for held, share in found.items()}
+                result[held] = result.get(held, 0.0) + share / len(drawn)
+        assert sum(result.values()) == pytest.approx(1)
+        self.found = {(*held, *(i + self.images for i in held)): share for held, share in result.items()}
         self.batches = {}
         for batch, share in self.found.items():
             rows, compositions = self.batches.setdefault(len(batch), ([], []))
@@ -260,11 +260,11 @@ def test_what_is_certified_is_true_of_all_batches(seed, tmp_path, untyped):
 
 @pytest.mark.slow
 def test_two_hundred_laws(tmp_path, untyped):
-    found = [check_law(seed, tmp_path) for seed in range(200)]
-    print({kind: found.count(kind) for kind in set(found)})
-    assert sum(unique is True for unique, _ in found) > 100
-    assert sum(unique is None for unique, _ in found) > 20
-    assert sum(refused for _, refused in found) > 30
+    result = [check_law(seed, tmp_path) for seed in range(200)]
+    print({kind: result.count(kind) for kind in set(result)})
+    assert sum(unique is True for unique, _ in result) > 100
+    assert sum(unique is None for unique, _ in result) > 20
+    assert sum(refused for _, refused in result) > 30
 
 
 IMAGES_APART = samplers.two_views(samplers.m_per_class(1, 2))

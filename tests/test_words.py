@@ -40,6 +40,4 @@ def identifiers(source):
 
 
 def retired_in(source, former=frozenset()):
-    return [
-        (line, name) for line, name in identifiers(source) if name not in former and words_of(name) & set(RETIRED)
-    ]
+    return [(line, name) for line, name in identifiers(source) if name not in former and words_of(name) & set(RETIRED)]

@@ -30,10 +30,10 @@ def doubled(number, progress, pause=0.0):
 
 def test_a_worker_says_what_it_computes_with():
     """The hash is that of what stands there: another function, another file and another version are others."""
-    found = workers.surroundings()
-    assert set(workers.LIBRARIES) | {"python", "machine", "system", "sources"} == set(found)
-    assert found == workers.surroundings()
-    assert {name: found[name] for name in found if name != "sources"} == sweep.versions()
+    result = workers.surroundings()
+    assert set(workers.LIBRARIES) | {"python", "machine", "system", "sources"} == set(result)
+    assert result == workers.surroundings()
+    assert {name: result[name] for name in result if name != "sources"} == sweep.versions()
 
 
 def test_whatever_differs_is_refused_in_one_line_that_names_the_worker():
