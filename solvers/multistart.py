@@ -197,7 +197,7 @@ def _on_all_samples(
         problem=problem,
         points=points,
         index=np.arange(problem.num_points),
-        status=judged((outcome.status for outcome in ended), at.hidden, problem),
+        status=judged((outcome.status for outcome in ended), np.asarray(at.hidden), problem),
         excess=np.asarray(at.excess),
         residual=at.residual,
         iterations=np.array([outcome.steps for outcome in ended]),

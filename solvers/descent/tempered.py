@@ -38,17 +38,16 @@ def tempered(problem: Problem) -> Problem:
 def _spread(problem: Problem) -> float:
     """The largest logarithm of a ratio of weights, or a difference of margins."""
     loss: Loss = problem.loss
-    spreads = [_range_of_logarithms(of) for of in (loss.weights, problem.weights) if of is not None]
+    spreads = [_range_of_logarithms(np.asarray(of)) for of in (loss.weights, problem.weights) if of is not None]
     if loss.margins is not None:
         margins = np.asarray(loss.margins)
         spreads.append(np.abs(margins - np.diag(margins)[:, None]).max())
     if loss.strength is not None:
-        spreads.append(abs(float(loss.strength)) * _range_of_logarithms(problem.class_sizes))
+        spreads.append(abs(float(loss.strength)) * _range_of_logarithms(np.asarray(problem.class_sizes)))
     if loss.bias is not None:
         spreads.append(abs(float(loss.bias)))
     return float(max(spreads, default=0.0))
 
 
 def _range_of_logarithms(numbers: Float[np.ndarray, " n"]) -> float:
-    numbers = np.asarray(numbers)
     return float(np.ptp(np.log(numbers[numbers > 0])))

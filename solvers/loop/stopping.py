@@ -53,7 +53,7 @@ _SENTENCES = {
     Status.CONVERGED: "The projected gradient is as small as the method asks (its tolerance).",
     Status.SPURIOUS: "The projected gradient vanishes where classes still push each other, and no lift freed them.",
     Status.STALLED: "No step lowers the loss as far as rounding lets it be seen, and the projected gradient is not 0.",
-    Status.HIDDEN: "Pairs that are not at rest push a sample by less than 1e-8 of all forces on it: no residual shows them.",
+    Status.HIDDEN: "Pairs not at rest push a sample by less than 1e-8 of all forces on it: no residual shows them.",
     Status.OUT_OF_TIME: "The time limit came before the projected gradient was found to vanish; allow more seconds.",
     Status.OUT_OF_STEPS: "The step limit came before the projected gradient was found to vanish; allow more steps.",
     Status.ALL_STEPS: "All steps asked for were taken: random batches go on for ever, and no test stops them.",

@@ -253,7 +253,7 @@ def _assembled(
         problem=problem,
         points=points[:, : len(symmetry)],
         index=symmetry.index,
-        status=judged((this.status for this in continuations), at.hidden, problem),
+        status=judged((this.status for this in continuations), np.asarray(at.hidden), problem),
         excess=np.asarray(at.excess),
         residual=at.residual,
         iterations=np.array([start.steps + this.steps for start, this in zip(collapsed, continuations, strict=True)]),
