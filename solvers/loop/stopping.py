@@ -100,10 +100,9 @@ def judged(statuses: Iterable[Status], hidden: Bool[np.ndarray, "s m"], problem:
     restless at a minimiser."""
     if not problem.bound_is_attained:
         return tuple(statuses)
-    weak = hidden.any(axis=1)
     return tuple(
-        Status.HIDDEN if hides and status is Status.CONVERGED else status
-        for status, hides in zip(statuses, weak, strict=True)
+        Status.HIDDEN if status is Status.CONVERGED and of_points.any() else status
+        for status, of_points in zip(statuses, list(hidden), strict=True)
     )
 
 
