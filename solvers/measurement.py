@@ -9,11 +9,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from solvers.compilation.compiled import Compiled
 from solvers.loop.method import Record
-from solvers.loop.stopping import stationarity
+from solvers.loop.stopping import hides, stationarity
 from solvers.parallel.padding import Shape, common_shape, padded
 from solvers.progress import ProgressCallback, followed
 from ufm.model.evaluation import Evaluation, anchor_blocks, evaluate
@@ -33,12 +33,14 @@ class Measurement(NamedTuple):
     - loss, excess: see `ufm.model.evaluation.Evaluation`.
     - residuals: `solvers.loop.stopping.stationarity` of every point.
     - metrics: see `ufm.geometry_metrics`.
+    - hidden: `solvers.loop.stopping.hides` of every point.
     """
 
     loss: Float[Array, "*points"]
     excess: Float[Array, "*points"]
     residuals: Float[Array, "*points m"]
     metrics: GeometryMetrics
+    hidden: Bool[Array, "*points m"]
 
     @property
     def residual(self) -> Float[np.ndarray, "*points"]:
@@ -57,7 +59,7 @@ def measure_points(H: Float[Array, "p m d"], spread: Float[Array, "p r"], proble
     def of(H: Float[Array, "m d"], spread: Float[Array, " r"]) -> Measurement:
         at = evaluate(H, problem)
         metrics = geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity, spread=spread)
-        return Measurement(at.loss, at.excess, stationarity(H, at, problem), metrics)
+        return Measurement(at.loss, at.excess, stationarity(H, at, problem), metrics, hides(at))
 
     return jax.vmap(of)(H, spread)
 
@@ -101,7 +103,7 @@ def measure_all(
     spread = np.pad(spread, (missing, (0, 0)))
     parts = [_compiled(H[p : p + size], spread[p : p + size], wider) for p in range(0, len(H), size)]
     at = jax.tree.map(lambda *each: np.concatenate(each)[: len(points)], *parts)
-    return at._replace(residuals=at.residuals[:, : points.shape[1]])
+    return at._replace(residuals=at.residuals[:, : points.shape[1]], hidden=at.hidden[:, : points.shape[1]])
 
 
 def prepare_measure(problem: Problem) -> None:
@@ -163,7 +165,7 @@ def _in_pieces(
     (at,) = parts
     own = None if spread is None else jnp.asarray(spread)
     metrics = geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity, spread=own)
-    measured = Measurement(at.loss, at.excess, stationarity(H, at, problem), metrics)
+    measured = Measurement(at.loss, at.excess, stationarity(H, at, problem), metrics, hides(at))
     return jax.tree.map(np.asarray, measured)
 
 

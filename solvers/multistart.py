@@ -14,6 +14,7 @@ from jaxtyping import Float
 from solvers.compilation.compiled import compile_seconds
 from solvers.loop.method import Method, Record, joined
 from solvers.loop.slots import Limits, Outcome, Start, prepare_slots, run_slots
+from solvers.loop.stopping import judged
 from solvers.measurement import measure_all, prepare_measure
 from solvers.methods.accelerated import Accelerated
 from solvers.methods.projected_gradient import ProjectedGradient
@@ -196,7 +197,7 @@ def _on_all_samples(
         problem=problem,
         points=points,
         index=np.arange(problem.num_points),
-        status=tuple(outcome.status for outcome in ended),
+        status=judged((outcome.status for outcome in ended), np.asarray(at.hidden), problem),
         excess=np.asarray(at.excess),
         residual=at.residual,
         iterations=np.array([outcome.steps for outcome in ended]),

@@ -42,3 +42,32 @@ def test_a_loss_that_is_constant_is_solved_and_certified(name, tmp_path):
         assert proof.status is solvers.Proof.CERTIFIED
     proof.save(tmp_path / "proof.json")
     assert check.main([str(tmp_path / "proof.json")]) == 0
+
+
+FAR = 10.0 ** np.array([9.0, 3.0, -3.0, -9.0])
+FAR_APART = {
+    "class weights": ufm.losses.class_weighted(FAR),
+    "margins of 40": ufm.losses.log_sum_exp(margins=40.0 * np.triu(np.ones((4, 4)), 1)),
+    "margins of -40": ufm.losses.log_sum_exp(margins=-40.0 * np.triu(np.ones((4, 4)), 1)),
+}
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize("name", FAR_APART)
+def test_forces_far_apart_are_solved_for(name):
+    problem = ufm.Problem(np.arange(4), 4, 1.0, multiplicity=[5, 4, 3, 2], loss=FAR_APART[name])
+    solution = solvers.solve(problem, inits=4)
+    certifier = solvers.Certifier(problem, conic=False)
+    for s in range(4):
+        assert solution.status[s] is solvers.Status.CONVERGED
+        assert certifier.certify(solution.shared_rows(s)).status is solvers.Proof.CERTIFIED
+
+
+def test_a_weak_pair_that_is_not_at_rest_is_no_convergence():
+    """Two weak classes share a row; all other pairs are at rest, and their forces are 10^18 times as large."""
+    problem = ufm.Problem(np.arange(3), 3, 1.0, multiplicity=[2] * 3, loss=ufm.losses.class_weighted([1e9, 1e-9, 1e-9]))
+    merged = np.eye(3)[[0, 1, 1]]
+    for method in ("staircase", "quasi-newton"):
+        solution = solvers.solve(problem, method=method, H0=merged)
+        assert solution.status == (solvers.Status.HIDDEN,)
+        assert solution.excess[0] > 0

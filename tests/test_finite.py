@@ -147,7 +147,7 @@ def test_every_number_is_right(count, monkeypatch):
                 assert error <= 1e-10 * gradient_scale[i] + 1e-15 * cancelling[i] + rounding, (number, i)
 
 
-NOTHING = Evaluation(*[jnp.zeros(())] * 2, jnp.zeros((3, 2)), *[jnp.ones(3)] * 4)
+NOTHING = Evaluation(*[jnp.zeros(())] * 2, jnp.zeros((3, 2)), *[jnp.ones(3)] * 5)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -8,6 +8,7 @@ goes down any more. A lane stops there, at the limit of its steps or seconds, an
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -36,6 +37,7 @@ class Status(enum.StrEnum):
     CONVERGED = "converged"
     SPURIOUS = "spurious"
     STALLED = "stalled"
+    HIDDEN = "weak forces hidden"
     OUT_OF_STEPS = "out of steps"
     OUT_OF_TIME = "out of time"
     ALL_STEPS = "all steps taken"
@@ -56,6 +58,7 @@ _SENTENCES = {
     Status.CONVERGED: "The projected gradient is as small as the method asks (its tolerance).",
     Status.SPURIOUS: "The projected gradient vanishes where classes still push each other, and no lift freed them.",
     Status.STALLED: "No step lowers the loss as far as rounding lets it be seen, and the projected gradient is not 0.",
+    Status.HIDDEN: "Pairs not at rest push a sample by less than 1e-8 of all forces on it: no residual shows them.",
     Status.OUT_OF_TIME: "The time limit came before the projected gradient was found to vanish; allow more seconds.",
     Status.OUT_OF_STEPS: "The step limit came before the projected gradient was found to vanish; allow more steps.",
     Status.ALL_STEPS: "All steps asked for were taken: random batches go on for ever, and no test stops them.",
@@ -89,6 +92,23 @@ def stationarity(
 def relative_gap_contribution(at: Evaluation) -> Float[Array, " m"]:
     """Each point's share of the duality gap over the forces on it (see `ufm.model.evaluation.Evaluation`)."""
     return _share(at.gap_contribution, at.gradient_scale)
+
+
+def hides(at: Evaluation) -> Bool[Array, " m"]:
+    """Whether a residual says nothing of the pairs of a point that are not at rest (`ufm.model.evaluation.AT_REST`): their forces
+    are below STATIONARY of all forces on it."""
+    return (at.restless > 0) & (at.restless < STATIONARY * at.gradient_scale)
+
+
+def judged(statuses: Iterable[Status], hidden: Bool[np.ndarray, "s m"], problem: Problem) -> tuple[Status, ...]:
+    """The statuses of starts, but HIDDEN where one converged and `hides` forces; UFM+ with d >= k, where no pair is
+    restless at a minimiser."""
+    if not problem.bound_is_attained:
+        return tuple(statuses)
+    return tuple(
+        Status.HIDDEN if status is Status.CONVERGED and of_points.any() else status
+        for status, of_points in zip(statuses, list(hidden), strict=True)
+    )
 
 
 def gap_dominates(

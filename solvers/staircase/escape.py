@@ -115,6 +115,17 @@ class Continuation:
         late = self.last.seconds >= self.run_options.max_seconds
         return Status.OUT_OF_STEPS if self.steps_left <= 0 else Status.OUT_OF_TIME if late else None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether another climb may go on from its end."""
+        return self.status in (Status.CONVERGED, Status.STALLED, Status.SPURIOUS)
+
+    def after(self, first: Continuation) -> Continuation:
+        """This one, with what led to where it began."""
+        self.descents[:0] = first.descents
+        self.lifts += first.lifts
+        return self
+
     def onward(self) -> Start | None:
         """Where to descend next: mended, or at the next temperature; None if nothing is left to do."""
         if self.last.status not in (Status.CONVERGED, Status.STALLED):

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from solvers.compilation.compiled import compile_seconds
 from solvers.loop.method import Record, joined
 from solvers.loop.slots import Limits, Outcome, RunOptions, Start, prepare_slots
+from solvers.loop.stopping import judged
+from solvers.loop.tempered import tempered
 from solvers.measurement import Measurement, measure_all, prepare_measure
 from solvers.methods.newton import MOST_ENTRIES, newton
 from solvers.methods.quasi_newton import QuasiNewton
@@ -96,16 +98,15 @@ class Staircase:
         seconds = (time.perf_counter() - began - (compile_seconds() - compiling)) / len(collapsed)
         streams = [(seed, s) for seed in seeds for s in range(inits)]
         cold = all(ends_by_newton(symmetry.quotient) for symmetry in symmetries)
-        continuations = continuation(
-            self._descent(quotients[0]),
-            quotients[0] if len(quotients) == 1 else [quotient for quotient in quotients for _ in range(inits)],
+        continuations = self._climbed(
+            quotients,
             [Start(start.points, steps=start.steps, seconds=seconds) for start in collapsed],
             run_options,
-            streams=streams,
+            streams,
+            progress,
             temperatures=temperatures(problems[0], end_by_newton=cold) if given is None else (float(problems[0].tau),),
             ending=self._ending(symmetries, streams, limits.max_seconds),
-            max_lifts=self.max_lifts,
-            progress=progress,
+            even=given is None,
         )
         return [
             _assembled(
@@ -127,6 +128,55 @@ class Staircase:
         self._compile([quotient], inits, Limits().run_options(quotient, inits))
         if not begins_on_orbits(problem, symmetry):
             prepare_starts(quotient, symmetry)
+
+    def _climbed(
+        self,
+        quotients: Sequence[Problem],
+        starts: Sequence[Start],
+        run_options: RunOptions,
+        streams: Sequence[tuple[int, int]],
+        progress: Callable[[int], None],
+        *,
+        temperatures: Sequence[float],
+        ending: Ending | None,
+        even: bool,
+    ) -> list[Continuation]:
+        """All starts to their ends, problem after problem. even: where forces are far apart, first on the problem of
+        equal ones (`solvers.loop.tempered`), so that what is left at the asked one is little or nothing."""
+        inits = len(starts) // len(quotients)
+        of_start = [quotient for quotient in quotients for _ in range(inits)]
+        evened = [tempered(quotient) for quotient in quotients] if even else list(quotients)
+        far = [i for i, own in enumerate(of_start) if evened[i // inits] is not own]
+
+        def climbs_of(
+            which: Sequence[int], own: Sequence[Problem], temperatures: Sequence[float], told: bool
+        ) -> list[Continuation]:
+            if not which:
+                return []
+            return continuation(
+                self._descent(own[0]),
+                own[0] if len(quotients) == 1 else [own[i // inits] for i in which],
+                [begun[i] for i in which],
+                run_options,
+                streams=[streams[i] for i in which],
+                temperatures=temperatures,
+                ending=ending,
+                max_lifts=self.max_lifts,
+                progress=progress if told else lambda ended: None,
+            )
+
+        begun, ended = list(starts), {}
+        for i, first in zip(far, climbs_of(far, evened, (INITIAL_TEMPERATURE,), False), strict=True):
+            first.limit = first.limit or first.reached_limit
+            begun[i] = Start(
+                first.point(quotients[0].d), steps=starts[i].steps + first.steps, seconds=first.last.seconds
+            )
+            ended[i] = first
+        onward = [i for i in range(len(starts)) if i not in ended or ended[i].goes_on]
+        for i, last in zip(onward, climbs_of(onward, quotients, temperatures, True), strict=True):
+            ended[i] = last.after(ended[i]) if i in ended else last
+        progress(len(starts) - len(onward))
+        return [ended[i] for i in range(len(starts))]
 
     def _ending(
         self, symmetries: Sequence[Orbits], streams: Sequence[tuple[int, int]], max_seconds: float
@@ -204,7 +254,7 @@ def _assembled(
         problem=problem,
         points=points[:, : len(symmetry)],
         index=symmetry.index,
-        status=tuple(this.status for this in continuations),
+        status=judged((this.status for this in continuations), np.asarray(at.hidden), problem),
         excess=np.asarray(at.excess),
         residual=at.residual,
         iterations=np.array([start.steps + this.steps for start, this in zip(collapsed, continuations, strict=True)]),

@@ -28,6 +28,8 @@ from ufm.settings import fixed_settings, in_fixed_settings
 BLOCK_ENTRIES = 2**18
 # Pairs of the small batches that are swept at once.
 BATCHES_ENTRIES = 2**14
+# Pairs this close to what their force asks for are at rest.
+AT_REST = 1e-8
 
 
 class Evaluation(NamedTuple):
@@ -46,6 +48,8 @@ class Evaluation(NamedTuple):
       positives attract). With A = max(-C, 0), v = A 1, S = Laplacian(A) and N = max(C, 0),
       C = S - Diag(v) + N, so the total <C, G> + tr Diag(v) bounds loss(H) minus the minimum of
       UFM+ from above, by convexity in G. It uses H alone, not the theorem.
+    - restless: the same sum as pair_weight's |C_il| + |C_li|, over pairs not at rest alone: those with G_il > AT_REST
+      where they repel, 1 - G_il > AT_REST where they attract. On UFM+ with d >= k there are none at a minimiser.
     - lift: each point's share of what a lift changes (theory, 5.7): half the sum over l of C_il + C_li, times 1 - G_il
       for points of its class and -G_il for others. Summed over all points of a class, or of an attraction component,
       it is q: the loss changes by q s^2 + O(s^4) when they get mass s in a coordinate that no row uses.
@@ -58,6 +62,7 @@ class Evaluation(NamedTuple):
     gradient_scale: Float[Array, " m"]
     gap_contribution: Float[Array, " m"]
     lift: Float[Array, " m"]
+    restless: Float[Array, " m"]
 
 
 def norm_deficit(H: Float[Array, "m d"]) -> Float[Array, " m"]:
@@ -246,7 +251,7 @@ _compiled = eqx.filter_jit(evaluate)
 def _zeros(H: Float[Array, "m d"]) -> Evaluation:
     zero = jnp.zeros((), H.dtype)
     points = jnp.zeros(H.shape[0], H.dtype)
-    return Evaluation(zero, zero, jnp.zeros_like(H), points, points, points, points)
+    return Evaluation(zero, zero, jnp.zeros_like(H), points, points, points, points, points)
 
 
 class _Features(NamedTuple):
@@ -322,7 +327,8 @@ def _block(
 
     C = row.C
     magnitude = jnp.abs(C)
-    mismatch = magnitude * jnp.where(C < 0, deficit, cosine)
+    off = jnp.where(C < 0, deficit, cosine)
+    mismatch, restless = magnitude * off, jnp.where(off > AT_REST, magnitude, 0.0)
     lifted = C * jnp.where(same, deficit, -cosine)
     step, gradient_scale = _scales(magnitude, deficit, alone, row, own)
 
@@ -339,6 +345,7 @@ def _block(
         at_slots(gradient_scale.sum(axis=1), gradient_scale.sum(axis=0)),
         0.5 * at_slots(mismatch.sum(axis=1), mismatch.sum(axis=0)),
         0.5 * at_slots(lifted.sum(axis=1), lifted.sum(axis=0)),
+        at_slots(restless.sum(axis=1), restless.sum(axis=0)),
     )
 
 
