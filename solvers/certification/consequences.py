@@ -24,11 +24,13 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 
 from flint import arb
 
+from solvers.certification.anchors import Anchor
 from solvers.certification.balls import downwards, upwards
 from solvers.certification.constraints import forces_frame
 from solvers.certification.orbit_problem import OrbitProblem
@@ -69,21 +71,34 @@ def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:
     """
     within: Edges = defaultdict(arb)
     across: Edges = defaultdict(arb)
+    classes, merges_alone = problem.classes, problem.loss.merges_alone
     for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
-        rows = problem.rows(count)
-        attracting = rows if len(count) > 1 or problem.loss.merges_alone else {}
-        attraction = {c: row.attraction for c, row in attracting.items()}
-        repulsion = {(c, e): row.repulsion(e) / 2 for c, row in rows.items() for e in row.negatives}
+        rows, whole = problem.rows(count), share.is_whole
+        attraction = {c: row.attraction for c, row in rows.items()} if len(count) > 1 or merges_alone else {}
+        repulsion = _repulsions(rows, count)
         for position, a in enumerate(batch):
+            c = classes[a]
             for b in batch[position:]:
-                c, other = problem.classes[a], problem.classes[b]
+                other = classes[b]
                 if c != other:
-                    forces = [repulsion[pair] for pair in ((c, other), (other, c)) if pair in repulsion]
-                    if forces:
-                        across[a, b] += share.met(a, b) * sum(forces)
+                    gradient_scale = repulsion.get((c, other) if c < other else (other, c))
+                    if gradient_scale is not None:
+                        across[a, b] += gradient_scale if whole else share.met(a, b) * gradient_scale
                 elif c in attraction and share.pairs(a, b) and (met := share.sure(a, b)) > 0:
                     within[a, b] += met * attraction[c]
     return within, across
+
+
+def _repulsions(rows: Mapping[int, Anchor], count: Mapping[int, int]) -> Edges:
+    """Half of what the anchors of two classes of a batch pay for G of one pair, by classes c < e of which one is active."""
+    found: Edges = {}
+    for c, row in rows.items():
+        for e in count:
+            if e in rows and e > c:
+                found[c, e] = (row.repulsion(e) + rows[e].repulsion(c)) / 2
+            elif e not in rows:
+                found[min(c, e), max(c, e)] = row.repulsion(e) / 2
+    return found
 
 
 def may_imply(problem: OrbitProblem) -> bool:

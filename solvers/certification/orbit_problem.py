@@ -35,6 +35,11 @@ class Composition:
     weight: float
     views: int = 1
 
+    @cached_property
+    def is_whole(self) -> bool:
+        """Whether it holds all samples of its orbits, at weight 1: every pair is met for sure."""
+        return self.weight == 1 and all(n == self.sizes[a] for a, n in self.samples.items())
+
     def others(self, a: int, b: int) -> int:
         """Samples of orbit b that an anchor of orbit a meets in the batch."""
         return self.samples[b] - (a == b)
@@ -45,8 +50,9 @@ class Composition:
 
     def met(self, a: int, b: int) -> arb:
         """Weight times the probability that a given such pair is in the batch; there is one."""
-        of = self.sizes[a] * (self.sizes[b] - (a == b))
-        return ONE if self.pairs(a, b) == of and self.weight == 1 else arb(self.weight) * self.pairs(a, b) / of
+        if self.is_whole:
+            return ONE
+        return arb(self.weight) * self.pairs(a, b) / (self.sizes[a] * (self.sizes[b] - (a == b)))
 
     def sure(self, a: int, b: int) -> arb:
         """Weight times the probability that is had by every two given samples: of an orbit of several images with two
@@ -249,27 +255,31 @@ def loss_and_gradient(problem: OrbitProblem, gram: Table) -> tuple[arb, Table]:
 
 def _sweep(problem: OrbitProblem, gram: Table, towards: Table | None) -> arb:
     """L; adds to towards[a][b], unless that is None, the derivative of what anchor i of a pays in G_ij, j of b."""
-    classes = problem.classes
     total = ZERO
-    exponentials: dict[tuple[int, int, int], arb] = {}
+    powers: dict[tuple[int, int, int], arb] = {}
     by_class = problem.loss.taus is not None
-
-    def exponential(a: int, b: int, row: Anchor) -> arb:
-        key = (min(a, b), max(a, b), row.c if by_class else 0)
-        if key not in exponentials:
-            exponentials[key] = (row.s * gram[a][b]).exp()
-        return exponentials[key]
-
     for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
-        rows = problem.rows(count)
-        for a in (a for a in batch if classes[a] in rows):
-            row = rows[classes[a]]
-            met = [b for b in batch if share.others(a, b) > 0]
-            value, slopes = row.pays(
-                [(classes[b], share.others(a, b), gram[a][b], exponential(a, b, row)) for b in met]
-            )
-            total += arb(share.weight) * share.samples[a] * value
+        rows, samples, weight = problem.rows(count), share.samples, arb(share.weight)
+        labels = [problem.classes[b] for b in batch]
+        held = [samples[b] for b in batch]
+        for position, (a, c) in enumerate(zip(batch, labels, strict=True)):
+            if c not in rows:
+                continue
+            row, products = rows[c], gram[a]
+            s, temperature = row.s, c if by_class else 0
+            met, cosines, own_powers = [*held], [products[b] for b in batch], []
+            met[position] -= 1
+            for b, cosine in zip(batch, cosines, strict=True):
+                key = (a, b, temperature) if a < b else (b, a, temperature)
+                power = powers.get(key)
+                if power is None:
+                    power = powers[key] = (s * cosine).exp()
+                own_powers.append(power)
+            value, slopes = row.pays(labels, met, cosines, own_powers)
+            total += weight * samples[a] * value
             if towards is not None:
-                for b, slope in zip(met, slopes, strict=True):
-                    towards[a][b] += share.met(a, b) * slope
+                into = towards[a]
+                for b, others, slope in zip(batch, met, slopes, strict=True):
+                    if others > 0:
+                        into[b] += slope if share.is_whole else share.met(a, b) * slope
     return total
