@@ -90,7 +90,7 @@ def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:
 
 
 def _repulsions(rows: Mapping[int, Anchor], count: Mapping[int, int]) -> Edges:
-    """Half of what the anchors of two classes of a batch pay for G of one pair, by classes c < e of which one is active."""
+    """Half of what anchors of two classes of a batch pay for G of one pair; by classes c < e, one of them active."""
     found: Edges = {}
     for c, row in rows.items():
         for e in count:
@@ -121,7 +121,10 @@ def implied(problem: OrbitProblem, gap: arb, weights: tuple[Edges, Edges] | None
     for a, c in enumerate(problem.classes):
         members[c].append(a)
 
-    resistances = [_largest_resistance(problem, members[c], within) for c in range(problem.k)]
+    own: dict[int, Edges] = defaultdict(dict)
+    for (a, b), weight in within.items():
+        own[problem.classes[a]][a, b] = weight
+    resistances = [_largest_resistance(problem, members[c], own[c]) for c in range(problem.k)]
     spread = [2.0 if r is None else min(upwards((gap * r).sqrt()), 2.0) for r in resistances]
     strongest = [0.0] * problem.k
     for (a, b), weight in within.items():
@@ -159,13 +162,14 @@ def _ties(problem: OrbitProblem, gap: arb) -> tuple[float, ...]:
 def _largest_resistance(problem: OrbitProblem, members: list[int], within: Edges) -> arb | None:
     """A bound on the effective resistance between any two samples of a class; None if it is not connected.
 
-    Paths run through one sample of the first orbit of the class. 0 for a class of one sample.
+    within: the conductances of this class. Paths run through one sample of the first orbit of the class. 0 for a class
+    of one sample.
     """
     sizes = problem.sizes
     hub = members[0]
     neighbours: dict[int, list[tuple[int, arb]]] = defaultdict(list)
     for (a, b), weight in within.items():
-        if a != b and problem.classes[a] == problem.classes[hub]:
+        if a != b:
             resistance = (sizes[a] + sizes[b] - 1) / (sizes[a] * sizes[b] * weight)
             neighbours[a].append((b, resistance))
             neighbours[b].append((a, resistance))

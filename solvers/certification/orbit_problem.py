@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -220,13 +221,18 @@ class Point:
 
     def gram(self) -> Table:
         """G in balls. Call within `flint.ctx.workprec`."""
-        rows = arb_mat(self.rows.tolist())
+        return self.products(range(len(self.norms)))
+
+    def products(self, orbits: Sequence[int]) -> Table:
+        """The part of G between these orbits, in balls. Call within `flint.ctx.workprec`."""
+        chosen = np.asarray(orbits, dtype=int)
+        rows, norms = arb_mat(self.rows[chosen].tolist()), self.norms[chosen].tolist()
         products = rows * rows.transpose()
-        m = len(self.norms)
-        scale = [arb(float(self.norms[a])) * products[a, a].rsqrt() if self.norms[a] > 0 else ZERO for a in range(m)]
+        m = len(norms)
+        scale = [arb(norm) * products[a, a].rsqrt() if norm > 0 else ZERO for a, norm in enumerate(norms)]
         table = [[ZERO] * m for _ in range(m)]
         for a in range(m):
-            table[a][a] = arb(float(self.norms[a])) ** 2
+            table[a][a] = arb(norms[a]) ** 2
             for b in range(a):
                 table[a][b] = table[b][a] = products[a, b] * scale[a] * scale[b]
         return table
@@ -241,20 +247,32 @@ def orthogonal_frame(problem: OrbitProblem) -> Point:
 
 def loss(problem: OrbitProblem, gram: Table) -> arb:
     """L at an orbit-constant G: sum over batches B and active orbits a of n_a f_{B,a} (theory, 1.3, 4.19)."""
-    return _sweep(problem, gram, None)
+    return _sweep(problem, _part_of(gram), None)
+
+
+def loss_at(problem: OrbitProblem, point: Point) -> arb:
+    """`loss` at a point: where batches are small against the problem, without the pairs that meet in none of them."""
+    pairs = sum(len(batch) ** 2 for batch in problem.batches)
+    return _sweep(problem, point.products if pairs < len(problem) ** 2 else _part_of(point.gram()), None)
 
 
 def loss_and_gradient(problem: OrbitProblem, gram: Table) -> tuple[arb, Table]:
     """L and C, the symmetric gradient in the entries of the sample Gram matrix, one number a pair of orbits."""
     m = len(problem)
     towards = [[ZERO] * m for _ in range(m)]
-    value = _sweep(problem, gram, towards)
+    value = _sweep(problem, _part_of(gram), towards)
     half = arb(0.5)
     return value, [[(towards[a][b] + towards[b][a]) * half for b in range(m)] for a in range(m)]
 
 
-def _sweep(problem: OrbitProblem, gram: Table, towards: Table | None) -> arb:
-    """L; adds to towards[a][b], unless that is None, the derivative of what anchor i of a pays in G_ij, j of b."""
+def _part_of(gram: Table) -> Callable[[Sequence[int]], Table]:
+    """What `Point.products` is, of a whole table."""
+    return lambda orbits: [[row[b] for b in orbits] for row in map(gram.__getitem__, orbits)]
+
+
+def _sweep(problem: OrbitProblem, products: Callable[[Sequence[int]], Table], towards: Table | None) -> arb:
+    """L where orbits have these products; adds to towards[a][b], unless that is None, the derivative of what anchor i
+    of a pays in G_ij, j of b."""
     total = ZERO
     powers: dict[tuple[int, int, int], arb] = {}
     by_class = problem.loss.taus is not None
@@ -262,12 +280,12 @@ def _sweep(problem: OrbitProblem, gram: Table, towards: Table | None) -> arb:
         rows, samples, weight = problem.rows(count), share.samples, arb(share.weight)
         labels = [problem.classes[b] for b in batch]
         held = [samples[b] for b in batch]
-        for position, (a, c) in enumerate(zip(batch, labels, strict=True)):
+        for position, (a, c, cosines) in enumerate(zip(batch, labels, products(batch), strict=True)):
             if c not in rows:
                 continue
-            row, products = rows[c], gram[a]
+            row = rows[c]
             s, temperature = row.s, c if by_class else 0
-            met, cosines, own_powers = [*held], [products[b] for b in batch], []
+            met, own_powers = [*held], []
             met[position] -= 1
             for b, cosine in zip(batch, cosines, strict=True):
                 key = (a, b, temperature) if a < b else (b, a, temperature)
