@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +22,7 @@ from jaxtyping import Float, Int
 
 from solvers.certification.balls import downwards, upwards
 from solvers.certification.candidates import MOST_POLISHED_ENTRIES, SPREAD, polish, polished_points
-from solvers.certification.certificate import Certificate, Proof, SecondOpinion
+from solvers.certification.certificate import Certificate, Proof, SecondOpinion, unproved
 from solvers.certification.consequences import Edges, implied, may_imply, pair_weights
 from solvers.certification.consequences_ufm import implied_ufm
 from solvers.certification.constraints import largest_violation, smallest_dual_weight, smallest_weight
@@ -29,7 +30,7 @@ from solvers.certification.dual_bounds import LowerBound, elementary, frame_loss
 from solvers.certification.orbit_problem import OrbitProblem, Point, loss_and_gradient, loss_at, orthogonal_frame
 from solvers.certification.relaxation import ConicSolution, conic_bounds, solve_relaxation
 from solvers.certification.rounding import on_ball, snap
-from solvers.progress import ProgressCallback, followed
+from solvers.progress import ProgressCallback, Stopped, followed
 from ufm import InvalidInput, Problem, SharedRows, orbits, uniqueness
 from ufm.errors import Embedding, real_array
 from ufm.model.problem import PADDING
@@ -154,7 +155,8 @@ class Certifier:
         rows, index, multiplicity = self._rows(H)
         point, moved = snap(rows, index, multiplicity, self.problem.nonneg)
         if self.problem.loss.is_custom:
-            return self._unproved(rows, point, moved)
+            own = unproved(self.problem, point, moved, self.lower_bound, self.tolerance)
+            return replace(own, samples_digest=self.samples_digest, embedding_digest=_embedding_digest(rows))
         known = {"lower": self.lower_bound.value}
         made: list[Certificate] = []
 
@@ -170,14 +172,9 @@ class Certifier:
         return made[0]
 
     def _parts(
-        self,
-        rows: Float[np.ndarray, "r d"],
-        point: Point,
-        moved: float,
-        known: dict[str, float],
-        made: list[Certificate],
+        self, rows: np.ndarray, point: Point, moved: float, known: dict[str, float], made: list[Certificate]
     ) -> Iterator[tuple[None, float]]:
-        """Make a certificate, one part after the other; what is known of the losses is told on the way."""
+        """Make a certificate of a point, one part after the other, and note on the way what is known of the losses."""
         value, margin = self._at(point)
         # So far below the last bit of a double that it costs nothing, and far above the rounding of balls:
         # whoever redoes the sums in another order still finds every claim true.
@@ -196,13 +193,13 @@ class Certifier:
         gap = max(upwards(upper - lower), 0.0)
         status, reason, witness = self._judge(value, arb(gap), margin, moved, point)
         yield None, 1
+        weights = self._pair_weights if self.problem.nonneg else None
+        yield None, 1
         if self.problem.nonneg:
-            weights = self._pair_weights
-            yield None, 1
             consequences = implied(self.problem, upper - self._frame_loss, weights)
         else:
             consequences = implied_ufm(self.problem, upper - lower, bound.dual)
-        yield None, 1 if self.problem.nonneg else 2
+        yield None, 1
         other = None if consequences is None or consequences.rigid else self.other_minimiser
         made.append(
             Certificate(
@@ -233,33 +230,6 @@ class Certifier:
         """Whether a certificate, just made, is of this H (n, d) and this problem: compared by their digests."""
         same_problem = certificate.samples_digest == self.samples_digest and not math.isnan(certificate.margin)
         return same_problem and certificate.embedding_digest == _embedding_digest(self._rows(H)[0])
-
-    def _unproved(self, rows: Float[np.ndarray, "r d"], point: Point, moved: float) -> Certificate:
-        """Of a loss of one's own: no bound, from either side, and why."""
-        loss = self.problem.loss
-        trusted = ", and its bound, what frames pay, is taken on trust" if loss.minimal_at_frames else ""
-        return Certificate(
-            status=Proof.INCONCLUSIVE,
-            reason=f"{loss.name} is a loss of your own: code, of which ball arithmetic knows neither its values nor "
-            f"whether it is convex in the Gram matrix{trusted}",
-            upper=math.inf,
-            lower=-math.inf,
-            gap=math.inf,
-            theoretical=None,
-            tolerance=self.tolerance,
-            implied=None,
-            unique=None,
-            moved=moved,
-            samples_digest=self.samples_digest,
-            embedding_digest=_embedding_digest(rows),
-            problem=self.problem,
-            point=point,
-            lower_bound=self.lower_bound,
-            witness=None,
-            other_minimiser=None,
-            second_opinion=None,
-            margin=0.0,
-        )
 
     @cached_property
     @in_fixed_settings
@@ -367,7 +337,11 @@ def certify(
     Time grows with the pairs of orbits that meet in a batch, k^2 in the full batch. tell, Ctrl-C: see
     `Certifier.certify`. Raises InvalidInput.
     """
-    return Certifier(problem, conic=conic, tolerance=tolerance).certify(H, progress)
+    try:
+        certifier = Certifier(problem, conic=conic, tolerance=tolerance)
+    except KeyboardInterrupt:
+        raise Stopped("certifying: stopped before a lower bound was proved; nothing was decided") from None
+    return certifier.certify(H, progress)
 
 
 def _embedding_digest(rows: Float[np.ndarray, "r d"]) -> str:

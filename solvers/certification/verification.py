@@ -309,8 +309,8 @@ def verify(
     float32 are scaled to norm 1 first. For many H of one problem make one `solvers.certification.verification.Verifier`. Raises
     InvalidInput for a wrong shape; a NaN is a verdict.
 
-    certificate: what `solvers.certify` returned of this H and this problem, so that balls are not computed twice; both are
-    compared by their digests. It is judged at the certificate's tolerance. Raises InvalidInput for another.
+    certificate: what `solvers.certify` returned of this H and this problem, so that balls are not computed twice;
+    both are compared by their digests. The verdict is at the certificate's tolerance. Raises InvalidInput for another.
 
     Where the samples of an orbit share a row, time does not grow with n; else all n^2 pairs are swept, twice (the loss
     and its gradient; the cosines, as far as bounds do not rule them out). That is shown on a terminal, or to `progress`
