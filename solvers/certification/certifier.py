@@ -227,7 +227,10 @@ class Certifier:
         yield None, 1
 
     def states_of(self, H: Embedding | SharedRows, certificate: Certificate) -> bool:
-        """Whether a certificate, just made, is of this H (n, d) and this problem: compared by their digests."""
+        """Whether a certificate, just made, is of this H (n, d) and this problem: compared by their digests.
+
+        Raises InvalidInput for an H that `certify` refuses.
+        """
         same_problem = certificate.samples_digest == self.samples_digest and not math.isnan(certificate.margin)
         return same_problem and certificate.embedding_digest == _embedding_digest(self._rows(H)[0])
 
