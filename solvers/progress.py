@@ -17,7 +17,7 @@ PATIENCE = 1.5  # seconds before a bar appears
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C during a scan: what was being done and how far it had come. Nothing was decided."""
+    """Ctrl-C during a scan: what was being done, how far it had come, and what is known."""
 
 
 def followed(
@@ -26,11 +26,12 @@ def followed(
     what: str,
     total: float,
     progress: ProgressCallback | None = None,
+    found: Callable[[], str] = lambda: "nothing was decided",
 ) -> None:
     """Do the work on the pieces in turn; each comes with its share of `total`.
 
     After each `progress` is called; without it a bar with the time that remains is shown on a terminal, once the scan
-    has lasted PATIENCE. Raises Stopped, a KeyboardInterrupt that says how far it came, for Ctrl-C.
+    has lasted PATIENCE. Raises Stopped, a KeyboardInterrupt that says how far it came and what it `found`, for Ctrl-C.
     """
     done, began = 0.0, time.monotonic()
     bar: Progress | None = None
@@ -45,7 +46,7 @@ def followed(
             elif sys.stderr.isatty() and time.monotonic() - began > PATIENCE:
                 bar = _bar(what, done, total)
     except KeyboardInterrupt:
-        raise Stopped(f"{what}: stopped at {done / total:.0%}; nothing was decided") from None
+        raise Stopped(f"{what}: stopped at {done / total:.0%}; {found()}") from None
     finally:
         if bar is not None:
             bar.stop()

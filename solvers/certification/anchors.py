@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from operator import mul
 
 import numpy as np
 from flint import arb
@@ -23,117 +25,149 @@ ONE = arb(1)
 class Anchor:
     """An active anchor of class c in one batch.
 
-    - positives, negatives: how many it meets, the latter by class.
+    - positives, total: how many it meets, and how many negatives. count: samples of each class in the batch, its own
+      with it; the anchors of a batch share it.
     - omega, s: its weight and inverse temperature; of the sigmoid s is the slope t, and bias is b.
+    - held: whether positives stand in the denominator.
     - margins: a(c, e) by class, 0 where there are none.
     """
 
-    loss: Loss
+    kind: str
     c: int
     positives: int
-    negatives: Mapping[int, int]
+    total: int
+    count: Mapping[int, int]
     omega: arb
     s: arb
     bias: arb
+    held: bool
     margins: Mapping[int, arb]
 
     @property
-    def total(self) -> int:
-        """Negatives of all classes."""
-        return sum(self.negatives.values())
+    def negatives(self) -> dict[int, int]:
+        """Negatives by class."""
+        return {e: n for e, n in self.count.items() if e != self.c}
+
+    @cached_property
+    def factors(self) -> dict[int, arb]:
+        """`factor` of each class where that is not 1."""
+        factors = {e: a.exp() for e, a in self.margins.items()}
+        return factors if self.held else factors | {self.c: ZERO}
 
     def factor(self, e: int) -> arb:
         """What stands before e^{s G} of a sample of class e: e^{a(c, e)}, or 0 of positives that do not stand there."""
-        if e == self.c and not self.loss.positives_in_denominator:
-            return ZERO
-        return self.margins[e].exp() if self.loss.has_margins else ONE
+        return self.factors.get(e, ONE)
 
     def shifts(self, classes: Sequence[int]) -> list[float]:
         """What is added to s G of a sample of each class, as doubles: the margin, -inf for none, the sigmoid's bias."""
-        if self.loss.kind == "sigmoid":
+        if self.kind == "sigmoid":
             return [float(self.bias)] * len(classes)
-        held = self.loss.positives_in_denominator
         own = {e: float(a) for e, a in self.margins.items()}
-        return [own.get(e, 0.0) if held or e != self.c else -np.inf for e in classes]
+        return [own.get(e, 0.0) if self.held or e != self.c else -np.inf for e in classes]
+
+    @cached_property
+    def _weighed_negatives(self) -> arb:
+        """Negatives, each by its factor."""
+        if not self.margins:
+            return arb(self.total)
+        return sum((n * self.factor(e) for e, n in self.negatives.items()), ZERO)
+
+    @cached_property
+    def _at_frame(self) -> tuple[arb, arb]:
+        """At a frame: what the negatives put into the denominator, and the denominator."""
+        crowd = self._weighed_negatives * (-self.s).exp()
+        return crowd, self.positives * self.factor(self.c) + crowd
 
     def least(self, drop: arb) -> arb:
         """The loss where all G_ij are 1 and all G_il are 1 - drop: the bound of UFM+ at drop 1, of UFM at 2."""
-        if self.loss.kind == "sigmoid":
+        if self.kind == "sigmoid":
             alone = self.positives * (-self.s - self.bias).exp().log1p()
             return alone + self.total * (self.bias + self.s * (1 - drop)).exp().log1p()
-        inside = self.positives * self.factor(self.c)
-        decay = (-drop * self.s).exp()
-        for e, n in self.negatives.items():
-            inside += n * self.factor(e) * decay
+        inside = self.positives * self.factor(self.c) + self._weighed_negatives * (-drop * self.s).exp()
         return self.omega * inside.log()
 
     @property
     def attraction(self) -> arb:
         """kappa: what the anchor pays at least for 1 - G of one positive, to first order; 0 if for none."""
-        if self.loss.kind == "sigmoid":
+        if self.kind == "sigmoid":
             return self.s / (1 + (self.s + self.bias).exp())
-        crowd = sum((n * self.factor(e) for e, n in self.negatives.items()), ZERO) * (-self.s).exp()
-        if not self.negatives:
+        if not self.total:
             return ZERO
-        if self.loss.kind == "supcon-in":
+        crowd, partition = self._at_frame
+        if self.kind == "supcon-in":
             return crowd * (1 - (-self.s).exp()) / (self.positives * (self.positives + crowd))
-        partition = self.positives * self.factor(self.c) + crowd
         return self.omega * self.s * crowd / (self.positives * partition)
+
+    @cached_property
+    def _push(self) -> arb:
+        """rho of a class of factor 1."""
+        if self.kind == "sigmoid":
+            return self.s / (1 + (-self.bias).exp())
+        return self.omega * self.s * (-self.s).exp() / self._at_frame[1]
 
     def repulsion(self, e: int) -> arb:
         """rho: what it pays at least for G of one negative of class e, to first order."""
-        if self.loss.kind == "sigmoid":
-            return self.s / (1 + (-self.bias).exp())
-        decay = (-self.s).exp()
-        partition = self.positives * self.factor(self.c)
-        for other, n in self.negatives.items():
-            partition += n * self.factor(other) * decay
-        return self.omega * self.s * self.factor(e) * decay / partition
+        return self._push * self.factors[e] if e in self.factors else self._push
 
-    def pays(self, met: Sequence[tuple[int, int, arb, arb]]) -> tuple[arb, list[arb]]:
-        """f and its derivatives in one pair with each group of samples met: (class, how many, G, e^{s G})."""
-        if self.loss.kind == "sigmoid":
-            tilt, s = self.bias.exp(), self.s
-            odds = [x * tilt if e != self.c else 1 / (x * tilt) for e, _, _, x in met]
-            value = sum((n * x.log1p() for (_, n, _, _), x in zip(met, odds, strict=True)), ZERO)
+    def pays(
+        self, classes: Sequence[int], met: Sequence[int], G: Sequence[arb], powers: Sequence[arb]
+    ) -> tuple[arb, list[arb]]:
+        """f and its derivatives in one pair with each group of samples: its class, how many are met, G and e^{s G}."""
+        c, s = self.c, self.s
+        own = [i for i, e in enumerate(classes) if e == c]
+        if self.kind == "sigmoid":
+            tilt, inside = self.bias.exp(), set(own)
+            odds = [1 / (x * tilt) if i in inside else x * tilt for i, x in enumerate(powers)]
+            value = sum((n * x.log1p() for n, x in zip(met, odds, strict=True)), ZERO)
             slopes = [s * x / (1 + x) for x in odds]
-            return value, [-x if e == self.c else x for (e, _, _, _), x in zip(met, slopes, strict=True)]
-        weighed = [self.factor(e) * x if self.loss.has_margins or e == self.c else x for e, _, _, x in met]
-        partition = sum((n * x for (_, n, _, _), x in zip(met, weighed, strict=True)), ZERO)
-        if self.loss.kind == "supcon-in":
-            own = sum((n * x for e, n, _, x in met if e == self.c), ZERO)
-            slopes = [self.s * x * (1 / partition - (1 / own if e == self.c else 0)) for e, _, _, x in met]
-            return (self.positives * partition / own).log(), slopes
-        mean = sum((n * G for e, n, G, _ in met if e == self.c), ZERO) / self.positives
-        scale, pull = self.omega * self.s, ONE / self.positives
-        pulls = [pull if e == self.c else ZERO for e, *_ in met]
-        slopes = [scale * (x / partition - own) for x, own in zip(weighed, pulls, strict=True)]
-        return self.omega * (partition.log() - self.s * mean), slopes
+            return value, [-x if i in inside else x for i, x in enumerate(slopes)]
+        weighed = powers
+        if self.factors:
+            factors = self.factors
+            weighed = [factors[e] * x if e in factors else x for e, x in zip(classes, powers, strict=True)]
+        partition = sum(map(mul, met, weighed), ZERO)
+        if self.kind == "supcon-in":
+            within = sum((met[i] * powers[i] for i in own), ZERO)
+            push, pull = s / partition, s * (1 / partition - 1 / within)
+            slopes = [x * push for x in powers]
+            for i in own:
+                slopes[i] = powers[i] * pull
+            return (self.positives * partition / within).log(), slopes
+        mean = sum((met[i] * G[i] for i in own), ZERO) / self.positives
+        push, pull = self.omega * s / partition, self.omega * s / self.positives
+        slopes = [x * push for x in weighed]
+        for i in own:
+            slopes[i] -= pull
+        return self.omega * (partition.log() - s * mean), slopes
 
 
 def active_rows(loss: Loss, tau: float, count: Counter[int], totals: Sequence[int]) -> Iterator[Anchor]:
     """The rows of the active classes of a batch with so many samples of each class; totals: of the problem."""
+    kind, held, n = loss.kind, loss.positives_in_denominator, sum(count.values())
+    taus, weights, fixed = (None if x is None else np.asarray(x) for x in (loss.taus, loss.weights, loss.margins))
+    scale = ONE if loss.scale is None else arb(float(loss.scale))
+    bias = ZERO if loss.bias is None else arb(float(loss.bias))
+    shared = _shared_margins(loss, count, totals)
     for c, own in count.items():
-        negatives = {e: n for e, n in count.items() if e != c}
-        if own < 2 or not (negatives or loss.positives_in_denominator):
+        if own < 2 or not (n > own or held):
             continue
-        s = 1 / (arb(tau) if loss.taus is None else arb(tau) * arb(float(np.asarray(loss.taus)[c])))
-        s = s if loss.scale is None else s * arb(float(loss.scale))
-        omega = ONE if loss.weights is None else arb(float(np.asarray(loss.weights)[c]))
-        bias = ZERO if loss.bias is None else arb(float(loss.bias))
-        yield Anchor(loss, c, own - 1, negatives, omega, s, bias, _margins(loss, c, count, totals))
+        s = scale / (arb(tau) if taus is None else arb(tau) * arb(float(taus[c])))
+        omega = ONE if weights is None else arb(float(weights[c]))
+        margins = shared
+        if fixed is not None:
+            margins = {e: a + arb(float(fixed[c, e])) for e, a in shared.items()}
+        if loss.averaged:  # of its own class an anchor meets one sample less
+            margins = margins | {c: margins[c] + arb(own).log() - arb(own - 1).log()}
+        yield Anchor(kind, c, own - 1, n - own, count, omega, s, bias, held, margins)
 
 
-def _margins(loss: Loss, c: int, count: Counter[int], totals: Sequence[int]) -> dict[int, arb]:
+def _shared_margins(loss: Loss, count: Counter[int], totals: Sequence[int]) -> dict[int, arb]:
+    """What the margins of all anchors of a batch have in common, by class; empty if there are no margins."""
     if not loss.has_margins:
         return {}
-    fixed = None if loss.margins is None else np.asarray(loss.margins)
-    margins = {}
-    for e, n in count.items():
-        a = ZERO if fixed is None else arb(float(fixed[c, e]))
-        a += ZERO if loss.strength is None else arb(float(loss.strength)) * arb(totals[e]).log()
-        margins[e] = a - (arb(n - (e == c)).log() if loss.averaged else ZERO)
-    return margins
+    strength = ZERO if loss.strength is None else arb(float(loss.strength))
+    averaged = loss.averaged
+    return {e: strength * arb(totals[e]).log() - (arb(n).log() if averaged else ZERO) for e, n in count.items()}
 
 
 def spread(loss: Loss, samples: int) -> float:

@@ -163,6 +163,36 @@ class Certificate(Readable):
             raise InvalidInput("path", str(path), f"not a readable certificate ({type(error).__name__})") from None
 
 
+def unproved(
+    problem: OrbitProblem, point: Point, moved: float, lower_bound: LowerBound, tolerance: float
+) -> Certificate:
+    """Of a loss of one's own: no bound, from either side, and why; without digests."""
+    loss = problem.loss
+    trusted = ", and its bound, what frames pay, is taken on trust" if loss.minimal_at_frames else ""
+    return Certificate(
+        status=Proof.INCONCLUSIVE,
+        reason=f"{loss.name} is a loss of your own: code, of which ball arithmetic knows neither its values nor "
+        f"whether it is convex in the Gram matrix{trusted}",
+        upper=math.inf,
+        lower=-math.inf,
+        gap=math.inf,
+        theoretical=None,
+        tolerance=tolerance,
+        implied=None,
+        unique=None,
+        moved=moved,
+        samples_digest="",
+        embedding_digest="",
+        problem=problem,
+        point=point,
+        lower_bound=lower_bound,
+        witness=None,
+        other_minimiser=None,
+        second_opinion=None,
+        margin=0.0,
+    )
+
+
 def _checksum(content: dict[str, Any]) -> str:
     """sha256 of the content without its checksum, as compact JSON with sorted keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -11,24 +11,26 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 from flint import arb, ctx
 from jaxtyping import Float, Int
 
-from solvers.certification.balls import Table, downwards, upwards
+from solvers.certification.balls import downwards, upwards
 from solvers.certification.candidates import MOST_POLISHED_ENTRIES, SPREAD, polish, polished_points
-from solvers.certification.certificate import Certificate, Proof, SecondOpinion
+from solvers.certification.certificate import Certificate, Proof, SecondOpinion, unproved
 from solvers.certification.consequences import Edges, implied, may_imply, pair_weights
 from solvers.certification.consequences_ufm import implied_ufm
 from solvers.certification.constraints import largest_violation, smallest_dual_weight, smallest_weight
 from solvers.certification.dual_bounds import LowerBound, elementary, frame_loss, laplacian, stationarity_bound
-from solvers.certification.orbit_problem import OrbitProblem, Point, loss, loss_and_gradient, orthogonal_frame
+from solvers.certification.orbit_problem import OrbitProblem, Point, loss_and_gradient, loss_at, orthogonal_frame
 from solvers.certification.relaxation import ConicSolution, conic_bounds, solve_relaxation
 from solvers.certification.rounding import on_ball, snap
+from solvers.progress import ProgressCallback, Stopped, followed
 from ufm import InvalidInput, Problem, SharedRows, orbits, uniqueness
 from ufm.errors import Embedding, real_array
 from ufm.model.problem import PADDING
@@ -139,41 +141,68 @@ class Certifier:
         with ctx.workprec(self.problem.bits):
             known = [*([] if self.better is None else [self.better]), *points]
             if points:
-                self.better = min(known, key=lambda point: float(loss(self.problem, point.gram())))
+                self.better = min(known, key=lambda point: float(loss_at(self.problem, point)))
 
     @in_fixed_settings
-    def certify(self, H: Embedding | SharedRows) -> Certificate:
+    def certify(self, H: Embedding | SharedRows, progress: ProgressCallback | None = None) -> Certificate:
         """The certificate of one H (n, d), a row a sample. Raises InvalidInput if it is not finite or misshapen.
 
         Rows outside the feasible set are moved into it; that, too, counts in `moved`. Takes time independent
         of n if H comes as the rows its orbits share (`Solution.shared_rows`).
+        progress: called after each of five parts; without it a bar is shown on a terminal after a moment. Ctrl-C raises
+        `solvers.progress.Stopped`, which says what is proved so far.
         """
         rows, index, multiplicity = self._rows(H)
         point, moved = snap(rows, index, multiplicity, self.problem.nonneg)
         if self.problem.loss.is_custom:
-            return self._unproved(rows, point, moved)
-        with ctx.workprec(self.problem.bits):
-            gram = point.gram()
-            value, margin = self._at(gram)
-            # So far below the last bit of a double that it costs nothing, and far above the rounding of balls:
-            # whoever redoes the sums in another order still finds every claim true.
-            upper = value + (1 + abs(value)) * arb(2) ** (64 - ctx.prec)
-            bound = self.lower_bound
-            lower = self._rigorous(bound)
-            if not upper - lower <= margin and not self.problem.nonneg:
-                own = stationarity_bound(self.problem, point)
-                if own is not None and own.value > bound.value:
-                    bound, lower = own, self._rigorous(own)
-            bound = self._implying(bound, upper, margin)
-            lower = self._rigorous(bound)
-            gap = max(upwards(upper - lower), 0.0)
-            status, reason, witness = self._judge(value, arb(gap), margin, moved, point)
-            if self.problem.nonneg:
-                consequences = implied(self.problem, upper - self._frame_loss, self._pair_weights)
-            else:
-                consequences = implied_ufm(self.problem, upper - lower, bound.dual)
-            other = None if consequences is None or consequences.rigid else self.other_minimiser
-            return Certificate(
+            own = unproved(self.problem, point, moved, self.lower_bound, self.tolerance)
+            return replace(own, samples_digest=self.samples_digest, embedding_digest=_embedding_digest(rows))
+        known = {"lower": self.lower_bound.value}
+        made: list[Certificate] = []
+
+        def proved() -> str:
+            upper = f", and the point's is at most {known['upper']!r}" if "upper" in known else ""
+            return f"proved so far: no feasible point has a loss below {known['lower']!r}{upper}"
+
+        def parts() -> Iterator[tuple[None, float]]:
+            with ctx.workprec(self.problem.bits):
+                yield from self._parts(rows, point, moved, known, made)
+
+        followed(lambda _: None, parts(), "certifying", 5, progress, proved)
+        return made[0]
+
+    def _parts(
+        self, rows: np.ndarray, point: Point, moved: float, known: dict[str, float], made: list[Certificate]
+    ) -> Iterator[tuple[None, float]]:
+        """Make a certificate of a point, one part after the other, and note on the way what is known of the losses."""
+        value, margin = self._at(point)
+        # So far below the last bit of a double that it costs nothing, and far above the rounding of balls:
+        # whoever redoes the sums in another order still finds every claim true.
+        upper = value + (1 + abs(value)) * arb(2) ** (64 - ctx.prec)
+        known["upper"] = upwards(upper)
+        yield None, 1
+        bound = self.lower_bound
+        lower = self._rigorous(bound)
+        if not upper - lower <= margin and not self.problem.nonneg:
+            own = stationarity_bound(self.problem, point)
+            if own is not None and own.value > bound.value:
+                bound, lower = own, self._rigorous(own)
+        bound = self._implying(bound, upper, margin)
+        lower = self._rigorous(bound)
+        known["lower"] = downwards(lower)
+        gap = max(upwards(upper - lower), 0.0)
+        status, reason, witness = self._judge(value, arb(gap), margin, moved, point)
+        yield None, 1
+        weights = self._pair_weights if self.problem.nonneg else None
+        yield None, 1
+        if self.problem.nonneg:
+            consequences = implied(self.problem, upper - self._frame_loss, weights)
+        else:
+            consequences = implied_ufm(self.problem, upper - lower, bound.dual)
+        yield None, 1
+        other = None if consequences is None or consequences.rigid else self.other_minimiser
+        made.append(
+            Certificate(
                 status=status,
                 reason=reason,
                 upper=upwards(upper),
@@ -194,33 +223,16 @@ class Certifier:
                 second_opinion=self.second_opinion,
                 margin=downwards(margin),
             )
-
-    def _unproved(self, rows: Float[np.ndarray, "r d"], point: Point, moved: float) -> Certificate:
-        """Of a loss of one's own: no bound, from either side, and why."""
-        loss = self.problem.loss
-        trusted = ", and its bound, what frames pay, is taken on trust" if loss.minimal_at_frames else ""
-        return Certificate(
-            status=Proof.INCONCLUSIVE,
-            reason=f"{loss.name} is a loss of your own: code, of which ball arithmetic knows neither its values nor "
-            f"whether it is convex in the Gram matrix{trusted}",
-            upper=math.inf,
-            lower=-math.inf,
-            gap=math.inf,
-            theoretical=None,
-            tolerance=self.tolerance,
-            implied=None,
-            unique=None,
-            moved=moved,
-            samples_digest=self.samples_digest,
-            embedding_digest=_embedding_digest(rows),
-            problem=self.problem,
-            point=point,
-            lower_bound=self.lower_bound,
-            witness=None,
-            other_minimiser=None,
-            second_opinion=None,
-            margin=0.0,
         )
+        yield None, 1
+
+    def states_of(self, H: Embedding | SharedRows, certificate: Certificate) -> bool:
+        """Whether a certificate, just made, is of this H (n, d) and this problem: compared by their digests.
+
+        Raises InvalidInput for an H that `certify` refuses.
+        """
+        same_problem = certificate.samples_digest == self.samples_digest and not math.isnan(certificate.margin)
+        return same_problem and certificate.embedding_digest == _embedding_digest(self._rows(H)[0])
 
     @cached_property
     @in_fixed_settings
@@ -256,11 +268,12 @@ class Certifier:
             return rows, self.orbits.index, np.asarray(self.given.multiplicity)
         return rows, np.arange(len(rows)), np.asarray(self.orbits.quotient.multiplicity)
 
-    def _at(self, gram: Table) -> tuple[arb, arb]:
+    def _at(self, point: Point) -> tuple[arb, arb]:
         """The loss at a point, and the largest gap that certifies it."""
         if self.problem.nonneg:
-            value, least = loss(self.problem, gram), self._smallest_weight
+            value, least = loss_at(self.problem, point), self._smallest_weight
         else:
+            gram = point.gram()
             value, C = loss_and_gradient(self.problem, gram)
             least = smallest_dual_weight(self.problem, C, gram)
         return value, self.tolerance * (1e-8 * (1 + abs(self._frame_loss)) if least is None else least)
@@ -293,7 +306,7 @@ class Certifier:
                 return Proof.CERTIFIED, "the upper and the lower bound meet", None
             meet_but = f"the bounds meet, but a value that batches fix or tie in a chain may be {broken:.1e} off"
         if self.better is not None:
-            below = value - loss(self.problem, self.better.gram())
+            below = value - loss_at(self.problem, self.better)
             if below > (0 if meet else margin):
                 return Proof.NOT_CERTIFIED, "another feasible point has a lower loss", self.better
         if not (self.problem.nonneg or self.problem.loss.is_convex):
@@ -320,12 +333,18 @@ def certify(
     *,
     tolerance: float = TOLERANCE,
     conic: bool = True,
+    progress: ProgressCallback | None = None,
 ) -> Certificate:
     """Certify one H (n, d), as an array or as `ufm.SharedRows`. For many H of one problem make one `Certifier`.
 
-    Raises InvalidInput.
+    Time grows with the pairs of orbits that meet in a batch, k^2 in the full batch. tell, Ctrl-C: see
+    `Certifier.certify`. Raises InvalidInput.
     """
-    return Certifier(problem, conic=conic, tolerance=tolerance).certify(H)
+    try:
+        certifier = Certifier(problem, conic=conic, tolerance=tolerance)
+    except KeyboardInterrupt:
+        raise Stopped("certifying: stopped before a lower bound was proved; nothing was decided") from None
+    return certifier.certify(H, progress)
 
 
 def _embedding_digest(rows: Float[np.ndarray, "r d"]) -> str:

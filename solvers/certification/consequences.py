@@ -24,11 +24,13 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 
 from flint import arb
 
+from solvers.certification.anchors import Anchor
 from solvers.certification.balls import downwards, upwards
 from solvers.certification.constraints import forces_frame
 from solvers.certification.orbit_problem import OrbitProblem
@@ -69,21 +71,34 @@ def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:
     """
     within: Edges = defaultdict(arb)
     across: Edges = defaultdict(arb)
+    classes, merges_alone = problem.classes, problem.loss.merges_alone
     for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
-        rows = problem.rows(count)
-        attracting = rows if len(count) > 1 or problem.loss.merges_alone else {}
-        attraction = {c: row.attraction for c, row in attracting.items()}
-        repulsion = {(c, e): row.repulsion(e) / 2 for c, row in rows.items() for e in row.negatives}
+        rows, whole = problem.rows(count), share.is_whole
+        attraction = {c: row.attraction for c, row in rows.items()} if len(count) > 1 or merges_alone else {}
+        repulsion = _repulsions(rows, count)
         for position, a in enumerate(batch):
+            c = classes[a]
             for b in batch[position:]:
-                c, other = problem.classes[a], problem.classes[b]
+                other = classes[b]
                 if c != other:
-                    forces = [repulsion[pair] for pair in ((c, other), (other, c)) if pair in repulsion]
-                    if forces:
-                        across[a, b] += share.met(a, b) * sum(forces)
+                    gradient_scale = repulsion.get((c, other) if c < other else (other, c))
+                    if gradient_scale is not None:
+                        across[a, b] += gradient_scale if whole else share.met(a, b) * gradient_scale
                 elif c in attraction and share.pairs(a, b) and (met := share.sure(a, b)) > 0:
                     within[a, b] += met * attraction[c]
     return within, across
+
+
+def _repulsions(rows: Mapping[int, Anchor], count: Mapping[int, int]) -> Edges:
+    """Half of what anchors of two classes of a batch pay for G of one pair; by classes c < e, one of them active."""
+    found: Edges = {}
+    for c, row in rows.items():
+        for e in count:
+            if e in rows and e > c:
+                found[c, e] = (row.repulsion(e) + rows[e].repulsion(c)) / 2
+            elif e not in rows:
+                found[min(c, e), max(c, e)] = row.repulsion(e) / 2
+    return found
 
 
 def may_imply(problem: OrbitProblem) -> bool:
@@ -106,7 +121,10 @@ def implied(problem: OrbitProblem, gap: arb, weights: tuple[Edges, Edges] | None
     for a, c in enumerate(problem.classes):
         members[c].append(a)
 
-    resistances = [_largest_resistance(problem, members[c], within) for c in range(problem.k)]
+    own: dict[int, Edges] = defaultdict(dict)
+    for (a, b), weight in within.items():
+        own[problem.classes[a]][a, b] = weight
+    resistances = [_largest_resistance(problem, members[c], own[c]) for c in range(problem.k)]
     spread = [2.0 if r is None else min(upwards((gap * r).sqrt()), 2.0) for r in resistances]
     strongest = [0.0] * problem.k
     for (a, b), weight in within.items():
@@ -144,13 +162,14 @@ def _ties(problem: OrbitProblem, gap: arb) -> tuple[float, ...]:
 def _largest_resistance(problem: OrbitProblem, members: list[int], within: Edges) -> arb | None:
     """A bound on the effective resistance between any two samples of a class; None if it is not connected.
 
-    Paths run through one sample of the first orbit of the class. 0 for a class of one sample.
+    within: the conductances of this class. Paths run through one sample of the first orbit of the class. 0 for a class
+    of one sample.
     """
     sizes = problem.sizes
     hub = members[0]
     neighbours: dict[int, list[tuple[int, arb]]] = defaultdict(list)
     for (a, b), weight in within.items():
-        if a != b and problem.classes[a] == problem.classes[hub]:
+        if a != b:
             resistance = (sizes[a] + sizes[b] - 1) / (sizes[a] * sizes[b] * weight)
             neighbours[a].append((b, resistance))
             neighbours[b].append((a, resistance))

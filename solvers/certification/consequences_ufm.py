@@ -126,7 +126,7 @@ def _of_row(
 ) -> dict[int, arb]:
     """Balls that hold x_ab of an active class a, by b; G0, C, v, short: of a."""
     a, n, s = row.c, sizes[row.c], row.s
-    if row.loss.kind == "sigmoid":
+    if row.kind == "sigmoid":
         odds = {b: (s * G0[b] + row.bias).exp() for b in row.negatives}
         q = {b: (eps / (n * m)).expm1() for b, m in row.negatives.items()}
         return {b: G0[b] + SIGNS * (_reach(q[b] * (1 + 1 / x)) + _reach(q[b] * (1 + x))) / s for b, x in odds.items()}
@@ -134,7 +134,7 @@ def _of_row(
     own = row.positives * row.factor(a) * (s * G0[a]).exp()
     q = (eps / (n * row.omega)).expm1() * sum(weight.values(), own)
     ball = {b: G0[b] + SIGNS * _reach(q / w) / s for b, w in weight.items()}
-    if row.loss.positives_in_denominator:
+    if row.held:
         shift = (1 - short).union(ONE) - G0[a] + SIGNS * _reach(q / own) / s
     else:
         pull, push = v + (n - 1) * C[a], sum((sizes[b] * C[b] for b in ball), ZERO)

@@ -77,22 +77,25 @@ def smallest_pair_weight(problem: OrbitProblem) -> arb | None:
     The loss rises by at least this much times the mean inner product (or the mean of 1 - G_ij) of the pair, so
     a gap must be small against it before it says anything about that pair (theory, 2.11).
     """
-    weights = []
+    weights, merges_alone = [], problem.loss.merges_alone
     for count, share in zip(problem.counts, problem.compositions, strict=True):
         rows, weight = problem.rows(count), arb(share.weight)
         sizes: dict[int, list[int]] = defaultdict(list)
         for a, samples in share.samples.items():
             sizes[problem.classes[a]].append(samples)
+        fewest = {c: min(held) for c, held in sizes.items()}
         for c, row in rows.items():
-            least = sorted(sizes[c])
-            if row.negatives or problem.loss.merges_alone:
+            least, lightest = sorted(sizes[c]), weight * fewest[c]
+            if row.total or merges_alone:
                 # With two views the n pairs of one image: there are no fewer of any other kind.
                 within = [n if share.views > 1 else n * (n - 1) for n in least if n >= 2]
                 pairs = within[:1] + [2 * least[0] * least[1] for _ in least[1:2]]
                 weights.append(weight * min(pairs) * row.attraction)
-            for other in row.negatives:
-                repulsion = row.repulsion(other) + (rows[other].repulsion(c) if other in rows else 0)
-                weights.append(weight * least[0] * min(sizes[other]) * repulsion)
+            for other, few in fewest.items():
+                if other in rows and other > c:
+                    weights.append(lightest * few * (row.repulsion(other) + rows[other].repulsion(c)))
+                elif other not in rows:
+                    weights.append(lightest * few * row.repulsion(other))
     return reduce(arb.min, weights) if weights else None
 
 
@@ -158,14 +161,18 @@ class Components:
     @classmethod
     def of(cls, problem: OrbitProblem, *, d_equals_k: bool = False) -> Components:
         """From the batches; crowded: with what d = k forces besides (theory, 3.11 (a)): see `_on_axes`."""
-        joined, unit, crossing = _Joined(), set(), set()
+        joined, unit, crossing, classes = _Joined(), set(), set(), problem.classes
         for batch, count in zip(problem.batches, problem.counts, strict=True):
+            of_class: dict[int, list[int]] = defaultdict(list)
+            for a in batch:
+                of_class[classes[a]].append(a)
             for c, own in count.items():
                 if own >= 2 and (len(count) > 1 or problem.loss.merges_alone):
-                    members = [a for a in batch if problem.classes[a] == c]
+                    members = of_class[c]
                     joined.union(members)
                     unit.update(members)
-                    crossing.update((a, b) for a in members for b in batch if problem.classes[b] != c)
+                    others = [b for b in batch if classes[b] != c]
+                    crossing.update((a, b) for a in members for b in others)
         found = cls(joined, unit, crossing, [share.samples for _, _, share in _single_class(problem)])
         while found._merge_batches() or (d_equals_k and found._merge_with_axes(problem)):
             pass
@@ -210,7 +217,7 @@ def forces_frame(problem: OrbitProblem) -> bool:
         return False
     components = Components.of(problem, d_equals_k=problem.d == problem.k)
     classes = problem.classes
-    met = {frozenset((classes[a], classes[b])) for a, b in components.crossing}
+    met = {(min(c, e), max(c, e)) for c, e in {(classes[a], classes[b]) for a, b in components.crossing}}
     whole = (
         len(components.unit) == len(problem) and len({components.joined.root(a) for a in components.unit}) == problem.k
     )
@@ -245,22 +252,24 @@ def largest_violation(problem: OrbitProblem, point: Point) -> float:
     place = {a: i for i, a in enumerate(sets)}
     columns = [list(zip(*(rows[a] for a in own), strict=True)) for own in sets.values()]
     low, high = (arb_mat([[reduce(end, x) for x in of_set] for of_set in columns]) for end in (arb.min, arb.max))
-    least, largest, width = low * low.transpose(), high * high.transpose(), high - low
-    off = []
+    largest, width, off = high * high.transpose(), high - low, []
     for a in {root(a) for a in components.unit}:
         shortest = arb(min(float(point.norms[b]) for b in sets[a]))
         sides = [width[place[a], j] for j in range(problem.d)]
         off.append(1 - shortest * shortest + sum((x * x for x in sides), ZERO) / 2)  # x**2 is NaN of a ball around 0
-    off += [largest[place[a], place[b]] for a, b in {(root(a), root(b)) for a, b in components.crossing}]
+    to = {a: place[root(a)] for a in {a for pair in components.crossing for a in pair}}
+    crossing = {(to[a], to[b]) for a, b in components.crossing}  # the product is symmetric: once a pair
+    off += [largest[i, j] for i, j in crossing if i < j or (j, i) not in crossing]
     values = _Joined()
     for batch in components.open_batches:
         roots = [root(a) for a in batch]
         own = [(a, a) for a, samples in batch.items() if samples > 1]
         values.union([(min(a, b), max(a, b)) for a in roots for b in roots if a < b] + own)
+    least = low * low.transpose() if components.open_batches else largest
     for pairs in values.classes():
         ends = [[table[place[a], place[b]] for a, b in pairs] for table in (least, largest)]
         off.append(reduce(arb.max, ends[1]) - reduce(arb.min, ends[0]))
-    return max((upwards(x) for x in off), default=0.0)
+    return upwards(reduce(arb.max, off)) if off else 0.0
 
 
 class _Joined:

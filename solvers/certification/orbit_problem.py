@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -35,6 +36,11 @@ class Composition:
     weight: float
     views: int = 1
 
+    @cached_property
+    def is_whole(self) -> bool:
+        """Whether it holds all samples of its orbits, at weight 1: every pair is met for sure."""
+        return self.weight == 1 and all(n == self.sizes[a] for a, n in self.samples.items())
+
     def others(self, a: int, b: int) -> int:
         """Samples of orbit b that an anchor of orbit a meets in the batch."""
         return self.samples[b] - (a == b)
@@ -45,8 +51,9 @@ class Composition:
 
     def met(self, a: int, b: int) -> arb:
         """Weight times the probability that a given such pair is in the batch; there is one."""
-        of = self.sizes[a] * (self.sizes[b] - (a == b))
-        return ONE if self.pairs(a, b) == of and self.weight == 1 else arb(self.weight) * self.pairs(a, b) / of
+        if self.is_whole:
+            return ONE
+        return arb(self.weight) * self.pairs(a, b) / (self.sizes[a] * (self.sizes[b] - (a == b)))
 
     def sure(self, a: int, b: int) -> arb:
         """Weight times the probability that is had by every two given samples: of an orbit of several images with two
@@ -214,13 +221,18 @@ class Point:
 
     def gram(self) -> Table:
         """G in balls. Call within `flint.ctx.workprec`."""
-        rows = arb_mat(self.rows.tolist())
+        return self.products(range(len(self.norms)))
+
+    def products(self, orbits: Sequence[int]) -> Table:
+        """The part of G between these orbits, in balls. Call within `flint.ctx.workprec`."""
+        chosen = np.asarray(orbits, dtype=int)
+        rows, norms = arb_mat(self.rows[chosen].tolist()), self.norms[chosen].tolist()
         products = rows * rows.transpose()
-        m = len(self.norms)
-        scale = [arb(float(self.norms[a])) * products[a, a].rsqrt() if self.norms[a] > 0 else ZERO for a in range(m)]
+        m = len(norms)
+        scale = [arb(norm) * products[a, a].rsqrt() if norm > 0 else ZERO for a, norm in enumerate(norms)]
         table = [[ZERO] * m for _ in range(m)]
         for a in range(m):
-            table[a][a] = arb(float(self.norms[a])) ** 2
+            table[a][a] = arb(norms[a]) ** 2
             for b in range(a):
                 table[a][b] = table[b][a] = products[a, b] * scale[a] * scale[b]
         return table
@@ -235,41 +247,57 @@ def orthogonal_frame(problem: OrbitProblem) -> Point:
 
 def loss(problem: OrbitProblem, gram: Table) -> arb:
     """L at an orbit-constant G: sum over batches B and active orbits a of n_a f_{B,a} (theory, 1.3, 4.19)."""
-    return _sweep(problem, gram, None)
+    return _sweep(problem, _part_of(gram), None)
+
+
+def loss_at(problem: OrbitProblem, point: Point) -> arb:
+    """`loss` at a point: where batches are small against the problem, without the pairs that meet in none of them."""
+    pairs = sum(len(batch) ** 2 for batch in problem.batches)
+    return _sweep(problem, point.products if pairs < len(problem) ** 2 else _part_of(point.gram()), None)
 
 
 def loss_and_gradient(problem: OrbitProblem, gram: Table) -> tuple[arb, Table]:
     """L and C, the symmetric gradient in the entries of the sample Gram matrix, one number a pair of orbits."""
     m = len(problem)
     towards = [[ZERO] * m for _ in range(m)]
-    value = _sweep(problem, gram, towards)
+    value = _sweep(problem, _part_of(gram), towards)
     half = arb(0.5)
     return value, [[(towards[a][b] + towards[b][a]) * half for b in range(m)] for a in range(m)]
 
 
-def _sweep(problem: OrbitProblem, gram: Table, towards: Table | None) -> arb:
-    """L; adds to towards[a][b], unless that is None, the derivative of what anchor i of a pays in G_ij, j of b."""
-    classes = problem.classes
+def _part_of(gram: Table) -> Callable[[Sequence[int]], Table]:
+    """What `Point.products` is, of a whole table."""
+    return lambda orbits: [[row[b] for b in orbits] for row in map(gram.__getitem__, orbits)]
+
+
+def _sweep(problem: OrbitProblem, products: Callable[[Sequence[int]], Table], towards: Table | None) -> arb:
+    """L where orbits have these products; adds to towards[a][b], unless that is None, the derivative of what anchor i
+    of a pays in G_ij, j of b."""
     total = ZERO
-    exponentials: dict[tuple[int, int, int], arb] = {}
+    powers: dict[tuple[int, int, int], arb] = {}
     by_class = problem.loss.taus is not None
-
-    def exponential(a: int, b: int, row: Anchor) -> arb:
-        key = (min(a, b), max(a, b), row.c if by_class else 0)
-        if key not in exponentials:
-            exponentials[key] = (row.s * gram[a][b]).exp()
-        return exponentials[key]
-
     for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
-        rows = problem.rows(count)
-        for a in (a for a in batch if classes[a] in rows):
-            row = rows[classes[a]]
-            met = [b for b in batch if share.others(a, b) > 0]
-            value, slopes = row.pays(
-                [(classes[b], share.others(a, b), gram[a][b], exponential(a, b, row)) for b in met]
-            )
-            total += arb(share.weight) * share.samples[a] * value
+        rows, samples, weight = problem.rows(count), share.samples, arb(share.weight)
+        labels = [problem.classes[b] for b in batch]
+        held = [samples[b] for b in batch]
+        for position, (a, c, cosines) in enumerate(zip(batch, labels, products(batch), strict=True)):
+            if c not in rows:
+                continue
+            row = rows[c]
+            s, temperature = row.s, c if by_class else 0
+            met, own_powers = [*held], []
+            met[position] -= 1
+            for b, cosine in zip(batch, cosines, strict=True):
+                key = (a, b, temperature) if a < b else (b, a, temperature)
+                power = powers.get(key)
+                if power is None:
+                    power = powers[key] = (s * cosine).exp()
+                own_powers.append(power)
+            value, slopes = row.pays(labels, met, cosines, own_powers)
+            total += weight * samples[a] * value
             if towards is not None:
-                for b, slope in zip(met, slopes, strict=True):
-                    towards[a][b] += share.met(a, b) * slope
+                into = towards[a]
+                for b, others, slope in zip(batch, met, slopes, strict=True):
+                    if others > 0:
+                        into[b] += slope if share.is_whole else share.met(a, b) * slope
     return total

@@ -185,8 +185,10 @@ class Verifier:
         )
         # Of rows outside the ball the loss may overflow: then nothing is known, and no NaN is passed on.
         residual, over = (float(np.nan_to_num(x, nan=np.inf)) for x in (at.residuals[worst], at.excess))
+        if scaled > 0:
+            certificate = None  # it is of the rows as they were
         if violation <= FEASIBLE and certificate is None and (self._in_balls or self.problem.loss.is_custom):
-            certificate = self.certifier.certify(H)
+            certificate = self.certifier.certify(H, progress)
         verdict, reason, allowed = self._judge(violation, residual, at, len(rows) == len(self.orbits), certificate)
         return Verification(
             verdict=verdict,
@@ -298,7 +300,9 @@ class Verifier:
 
 
 @in_fixed_settings
-def verify(H: Embedding, problem: Problem, *, progress: ProgressCallback | None = None) -> Verification:
+def verify(
+    H: Embedding, problem: Problem, *, certificate: Certificate | None = None, progress: ProgressCallback | None = None
+) -> Verification:
     """Verdict and evidence for one H (n, d): is it a global minimiser, and is it an orthogonal frame?
 
     The judge is `solvers.certify`, in ball arithmetic and against the weakest constraint of the problem: a merged
@@ -307,11 +311,18 @@ def verify(H: Embedding, problem: Problem, *, progress: ProgressCallback | None 
     `solvers.certification.verification.Verifier`. Raises
     InvalidInput for a wrong shape; a NaN is a verdict.
 
+    certificate: what `solvers.certify` returned of this H and this problem, so that balls are not computed twice;
+    both are compared by their digests. The verdict is at the certificate's tolerance. Raises InvalidInput for another.
+
     Where the samples of an orbit share a row, time does not grow with n; else all n^2 pairs are swept, twice (the loss
     and its gradient; the cosines, as far as bounds do not rule them out). That is shown on a terminal, or to `progress`
     (see `Verifier.verify`), and Ctrl-C ends it at once with a KeyboardInterrupt that says so.
     """
-    return Verifier(problem).verify(H, progress=progress)
+    verifier = Verifier(problem)
+    if certificate is not None and not verifier.certifier.states_of(H, certificate):
+        fix = "give one that certify returned of this H and this problem, not one read from a file, or none"
+        raise InvalidInput("certificate", str(certificate.status), fix)
+    return verifier.verify(H, certificate, progress)
 
 
 def _moving(residual: float) -> str:
