@@ -61,7 +61,7 @@ def test_a_problem_and_what_is_said_of_a_point_are_copied():
         assert copied(found["own loss"]).loss == OWN
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_every_public_result_is_copied_and_sent_to_another_process_and_back(tmp_path):
     found = results(tmp_path)
     assert wrongly_copied(found) == []
