@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from ufm.errors import InvalidInput, checked_seed, whole_number
+from ufm.errors import InvalidInput, checked_seed, unmasked, whole_number
 
 CLASSES = 10
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
@@ -62,7 +62,7 @@ def imbalanced(samples: Samples, sizes: Sequence[int] | Int[np.ndarray, " k"], s
     """
     random = np.random.default_rng(checked_seed(seed))
     chosen = []
-    for c, size in enumerate(np.asarray(sizes).tolist()):
+    for c, size in enumerate(np.asarray(unmasked("sizes", sizes)).tolist()):
         of_class = np.flatnonzero(samples.labels == c)
         if not 1 <= size <= len(of_class):
             raise InvalidInput("sizes", size, f"class {c} has {len(of_class)} images; ask for 1 to that many")

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ufm.deprecated import former_method
-from ufm.errors import InvalidInput
+from ufm.errors import InvalidInput, written_number
 from ufm.model.projections import project_ball
 from ufm.settings import in_fixed_settings
 
@@ -98,7 +98,7 @@ def activation(name: str) -> Activation:
     kind, colon, given = name.partition(":") if isinstance(name, str) else (name, "", "")
     if colon and kind == "leaky-relu":
         try:
-            slope = float(given)
+            slope = written_number(given)
         except ValueError:
             slope = math.nan
         if not 0 < slope <= 1:

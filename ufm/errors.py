@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import operator
 from collections.abc import Sequence
 from numbers import Real
@@ -34,6 +35,10 @@ class InvalidInput(ValueError):
         if len(shown) > 60:
             shown = shown[:57] + "..."
         super().__init__(f"{argument} = {shown}: {fix}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The message is what there is to send: exceptions are remade from it, and not from the three arguments.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 def whole_number(argument: str, value: object, least: int, fix: str, most: int | None = None) -> int:
@@ -69,12 +74,29 @@ def checked_seed(value: object, argument: str = "seed") -> int:
     return whole_number(argument, value, 0, "give a whole number from 0 to 2^63 - 1", LARGEST_SEED)
 
 
+def unmasked(argument: str, value: Any) -> Any:
+    """The value, unless it is an array with masked entries, which NumPy would take for data."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        masked = f"array with {np.ma.count_masked(value)} masked entries"
+        raise InvalidInput(argument, masked, "give all entries, or leave the masked ones out")
+    return value
+
+
+def written_number(text: str) -> float:
+    """The number that a text holds, or ValueError; `float` takes 1_0 too, and digits of any script."""
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return float(text)
+
+
 def real_array(argument: str, value: Any, fix: str) -> Float[np.ndarray, ...]:
     """The value as an array of doubles, or InvalidInput; complex numbers are refused, never cut to their real part."""
     try:
         if np.iscomplexobj(value):
             raise TypeError
-        return np.asarray(value, dtype=np.float64)
+        return np.asarray(unmasked(argument, value), dtype=np.float64)
+    except InvalidInput:
+        raise
     except (TypeError, ValueError):
         raise InvalidInput(argument, type(value).__name__, fix) from None
 

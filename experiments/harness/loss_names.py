@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ufm import InvalidInput, losses
+from ufm.errors import written_number
 from ufm.losses import Loss
 
 PLAIN = "scl"
@@ -52,7 +53,7 @@ def loss_of(text: str, sizes: Int[np.ndarray, " k"]) -> Loss:
         raise InvalidInput("loss", text, f"choose one of {', '.join(NAMES)}")
     named = NAMES[name]
     try:
-        numbers = tuple(map(float, given.split(","))) if given else named.numbers
+        numbers = tuple(map(written_number, given.split(","))) if given else named.numbers
     except ValueError:
         numbers = ()
     if len(numbers) != len(named.numbers):

@@ -40,7 +40,7 @@ class LowerBound:
     - value: the bound, rounded down.
     - kind: "laplacian" (UFM+), "matrix" (any model; `dual` holds it), or "elementary" (UFM: G >= -1).
     - source: where the dual comes from, in words.
-    - ball: the bound before rounding, where it was just computed; not kept in files.
+    - ball: the bound before rounding, where it was just computed; not kept in files, nor in copies.
     """
 
     value: float
@@ -48,6 +48,10 @@ class LowerBound:
     source: str
     dual: MatrixDual | None = None
     ball: arb | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        # As in files: balls cannot be pickled, and the value is a bound without them.
+        return {**self.__dict__, "ball": None}
 
 
 def frame_loss(problem: OrbitProblem) -> arb:

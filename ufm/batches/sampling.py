@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from ufm.batches.draws import Population, among, of_classes
-from ufm.errors import InvalidInput, checked_seed, whole_number
+from ufm.errors import InvalidInput, checked_seed, unmasked, whole_number
 from ufm.model.laws import Law
 from ufm.model.problem import PADDING, checked_labels
 from ufm.settings import in_fixed_settings
@@ -97,7 +97,7 @@ def _drawn(sampler: Sampler, key: Array, population: Population, batches: int) -
 def checked_sizes(sampler: Sampler, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> tuple[int, ...]:
     """Class sizes that the sampler can draw from."""
     fix = "give whole numbers of at least 1 sample a class, for at least 2 classes"
-    listed = np.asarray(sizes).tolist()
+    listed = np.asarray(unmasked("sizes", sizes)).tolist()
     if not isinstance(listed, list) or len(listed) < 2:
         raise InvalidInput("sizes", listed, fix)
     whole = tuple(whole_number("sizes", size, 1, fix) for size in listed)

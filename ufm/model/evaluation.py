@@ -9,6 +9,7 @@ held whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -105,9 +106,9 @@ def scl_loss(H: Embedding, problem: Problem) -> Float[Array, ""]:
     H in other real numbers is taken in doubles, and its gradient comes in its own; in training float32 features and
     traced labels make a `Problem` with k given. Also where `jax_enable_x64` is off; in a trace JAX then rounds what it
     traces (H, and a traced problem) to float32, the loss is float32, and only the first derivative exists. Raises
-    InvalidInput for a wrong shape.
+    InvalidInput for a wrong shape, and where a derivative in the problem (tau) is asked for.
     """
-    return _loss(_rows_of(H, problem), problem)
+    return _in_H_alone(_loss, H, problem)
 
 
 @in_fixed_settings
@@ -118,7 +119,17 @@ def excess(H: Embedding, problem: Problem) -> Float[Array, ""]:
     negative. A sum over batches and active anchors at the problem's tau, with the gradient and the inputs of
     `scl_loss`. Raises InvalidInput for a wrong shape.
     """
-    return _excess(_rows_of(H, problem), problem)
+    return _in_H_alone(_excess, H, problem)
+
+
+def _in_H_alone(quantity: Callable[..., Array], H: Embedding, problem: Problem) -> Float[Array, ""]:
+    """The quantity, whose derivative is that in H; Equinox ends a derivative in the problem by an error of its own."""
+    try:
+        return quantity(_rows_of(H, problem), problem)
+    except RuntimeError as error:
+        if "cannot be autodifferentiated" not in str(error):
+            raise
+        raise InvalidInput("problem", "differentiated", "loss and excess have derivatives in H, not in tau") from None
 
 
 def _rows_of(H: Embedding, problem: Problem) -> Float[Array, "m d"]:

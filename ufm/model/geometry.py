@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
-from ufm.errors import Embedding, InvalidInput, real_rows, whole_number
+from ufm.errors import Embedding, InvalidInput, real_array, real_rows, unmasked, whole_number
 from ufm.model.sums import grouped_sum
 from ufm.settings import in_fixed_settings
 
@@ -69,9 +69,7 @@ def geometry_metrics(
     # A power of two loses nothing, and squares of the scaled rows neither overflow nor vanish.
     scale = jnp.exp2(jnp.clip(jnp.ceil(jnp.log2(jnp.max(jnp.abs(H)))), -1000.0, 1000.0))
     H = H / scale
-    weight = jnp.ones(H.shape[0]) if multiplicity is None else jnp.asarray(multiplicity, dtype=H.dtype)
-    if weight.shape != H.shape[:1]:
-        raise InvalidInput("multiplicity", f"array of shape {weight.shape}", f"give one number a row, {H.shape[0]}")
+    weight = jnp.asarray(_weight(multiplicity, H.shape[0]), dtype=H.dtype)
     sizes, sums = grouped_sum(weight, labels, k), grouped_sum(H * weight[:, None], labels, k)
     means = sums / jnp.maximum(sizes, 1.0)[:, None]
     gram = means @ means.T
@@ -108,10 +106,23 @@ def class_means(
 
 def _labels(given: Array | np.ndarray | Sequence[int], rows: int) -> Int[Array, " m"]:
     """One whole number a row."""
-    labels = given if isinstance(given, Array) else np.asarray(given)
+    labels = given if isinstance(given, Array) else np.asarray(unmasked("labels", given))
     if labels.shape != (rows,) or rows == 0 or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise InvalidInput("labels", f"array of shape {labels.shape}", f"give a whole number 0..k-1 a row, {rows}")
     return jnp.asarray(labels, dtype=jnp.int32)
+
+
+def _weight(given: Any, rows: int) -> Array | np.ndarray:
+    """One number a row, finite and at least 0 where it is known."""
+    fix = f"give one number of at least 0 a row, {rows}"
+    if given is None:
+        return np.ones(rows)
+    weight = given if isinstance(given, Tracer) else real_array("multiplicity", given, fix)
+    if weight.shape != (rows,):
+        raise InvalidInput("multiplicity", f"array of shape {weight.shape}", fix)
+    if isinstance(weight, np.ndarray) and not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
+        raise InvalidInput("multiplicity", weight.tolist(), fix)
+    return weight
 
 
 class Between(NamedTuple):

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from ufm.deprecated import former_property
 from ufm.display import Readable, Summary, between, in_runs
-from ufm.errors import InvalidInput, whole_number
+from ufm.errors import InvalidInput, unmasked, whole_number
 from ufm.losses import SHAPES, Loss
 from ufm.model.batch import Batch, checked_counts, checked_views
 from ufm.model.expected import HasLaw, count_vectors
@@ -125,7 +125,7 @@ class Problem(Readable, eqx.Module):
             raise InvalidInput("sizes", sizes.tolist(), "give whole numbers of at least 1 sample a class")
         if sum(sizes.tolist()) > MOST_POINTS:
             raise InvalidInput("sizes", sizes.tolist(), "more than 2^31 - 1 samples in all; give fewer")
-        return cls(np.repeat(np.arange(len(sizes)), sizes), d, tau, batches, nonneg, loss=loss)
+        return cls(np.repeat(np.arange(len(sizes)), sizes.astype(np.int64)), d, tau, batches, nonneg, loss=loss)
 
     @classmethod
     def expected(
@@ -241,7 +241,9 @@ class Problem(Readable, eqx.Module):
 def _array(argument: str, value: object, fix: str) -> np.ndarray:
     """The value as an array; a ragged list is a bad input and not NumPy's error."""
     try:
-        return np.asarray(value)
+        return np.asarray(unmasked(argument, value))
+    except InvalidInput:
+        raise
     except (TypeError, ValueError):
         raise InvalidInput(argument, value, fix) from None
 
@@ -288,7 +290,9 @@ def _whole_labels(labels: Sequence[int] | np.ndarray | Array) -> np.ndarray:
         raise InvalidInput("labels", labels.tolist(), "give whole numbers 0..k-1")
     if labels.min() < 0:
         raise InvalidInput("labels", int(labels.min()), "labels count from 0")
-    return labels
+    if int(labels.max()) > MOST_POINTS:
+        raise InvalidInput("labels", int(labels.max()), "give whole numbers below 2^31")
+    return labels.astype(np.int64)
 
 
 def _checked_multiplicity(
@@ -368,7 +372,7 @@ def checked_batches(
     if isinstance(batches, (str, bytes)) or not isinstance(batches, Iterable) or getattr(batches, "ndim", 1) == 0:
         raise InvalidInput("batches", batches, "give a list of batches, or None for the full batch")
     # One copy to the host: rows of a device array would each be fetched apart.
-    given = np.asarray(batches) if isinstance(batches, (np.ndarray, Array)) else list(batches)
+    given = np.asarray(unmasked("batches", batches)) if isinstance(batches, (np.ndarray, Array)) else list(batches)
     if len(given) == 0:
         raise InvalidInput("batches", [], "give at least one batch, or None for the full batch")
     rows = [_checked_batch(f"batches[{b}]", row, m) for b, row in enumerate(given)]
