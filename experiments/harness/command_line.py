@@ -9,6 +9,7 @@ import io
 import os
 import select
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -81,16 +82,34 @@ def _is_read() -> bool:
     return False
 
 
+def program(module: str) -> list[str]:
+    """The first words of a command that runs a module, as any shell in this directory can run it.
+
+    That is its console command, with its directory where a shell does not find it, as in an environment that is not
+    activated; `python -m` where it is not installed. A directory `experiments` of the user's own does not stand in
+    the way of a console command.
+    """
+    name = f"ufm-{module.rpartition('.')[2].replace('_', '-')}"
+    script = Path(sys.executable).with_name(name)
+    if not os.access(script, os.X_OK):
+        return [sys.executable, "-m", module]
+    activated = sys.prefix in (os.environ.get("VIRTUAL_ENV"), os.environ.get("CONDA_PREFIX"))
+    return [name] if shutil.which(name) == str(script) and not activated else [str(script)]
+
+
 def invocation() -> str:
     """The command that runs now, to be gone on with: without --fresh."""
     specification = getattr(sys.modules["__main__"], "__spec__", None)
-    program = ["python", "-m", specification.name] if specification else [sys.argv[0]]
-    return shlex.join([*program, *(word for word in sys.argv[1:] if word != "--fresh")])
+    if specification:
+        words = program(specification.name)
+    else:
+        words = sys.argv[:1] if os.access(sys.argv[0], os.X_OK) else [sys.executable, sys.argv[0]]
+    return shlex.join([*words, *(word for word in sys.argv[1:] if word != "--fresh")])
 
 
 def command(module: str, config: Any, **changes: Any) -> str:
     """The command line that gives a configuration with some fields changed; defaults are left out."""
-    words = ["python", "-m", module]
+    words = program(module)
     for field in dataclasses.fields(config):
         value = changes.get(field.name, getattr(config, field.name))
         flag = field.name.replace("_", "-")
@@ -99,11 +118,12 @@ def command(module: str, config: Any, **changes: Any) -> str:
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            words += [f"--{flag}", *map(_worded, value if isinstance(value, tuple) else (value,))]
+            words += [f"--{flag}", *map(worded, value if isinstance(value, tuple) else (value,))]
     return shlex.join(words)
 
 
-def _worded(value: object) -> str:
+def worded(value: object) -> str:
+    """A value as a word of a command, whole floats without their point."""
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
