@@ -109,6 +109,23 @@ def test_the_limit_is_that_of_all_starts_together(monkeypatch):
     }  # fmt: skip
 
 
+def test_a_start_ends_also_where_its_tests_take_long():
+    """By construction: the limits of all cells, twice, are less than the eight minutes."""
+
+    def slow(H):
+        time.sleep(0.05)
+        return False
+
+    config = benchmark.Config()
+    peers_with_limit = len(config.R) * (len(config.peers) - 1)
+    assert peers.WITH_TESTS * config.limit * peers_with_limit <= 300
+    problem = benchmark._problem(2, 2, 2, 1.0, 1.0)
+    (run,) = peers.PEERS["reference"](problem, benchmark._starts(problem, 1), slow, 0.1)
+    assert not run.reached
+    assert run.seconds < 0.1
+    assert run.iterations <= 4 * peers.CHUNK
+
+
 @pytest.mark.slow
 def test_the_default_ends_within_eight_minutes(tmp_path):
     began = time.monotonic()

@@ -105,11 +105,12 @@ TINY = {
 }
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", TINY)
 def test_what_a_sweep_prints_runs_with_spaces_in_its_path(sweep, tmp_path, monkeypatch, capsys):
     """The command of a cell that failed, the one to go on with, and the checks on the screen and on the page."""
     out = tmp_path / "my runs" / "it's one"
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # of pytest
     monkeypatch.setattr(sys, "argv", [command_line.program(sweep.MODULE)[0], *TINY[sweep], "--out", str(out)])
     assert sweeps.run(sweep, *TINY[sweep], "--out", out) in (0, 1)
     said = capsys.readouterr().out
@@ -134,3 +135,14 @@ def _failing(**_):
 
 def _page(out):
     return (out / "report.html").read_text()
+
+
+def test_a_limit_of_memory_that_is_too_small_is_one_line():
+    """XLA would end the process by an abort."""
+    code = "import sys; from experiments import command_line; command_line.run(lambda: 0)"
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -v 1500000; exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "-c: ulimit -v = 1500000: give at least 3000000 (3.072 GB)\n"

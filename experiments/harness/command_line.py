@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import io
 import os
+import resource
 import select
 import shlex
 import shutil
@@ -23,6 +24,8 @@ from experiments.harness import compile_cache
 from ufm.errors import InvalidInput
 
 BAD_INPUT = 2
+# Bytes of addresses that the smallest sweep takes, rounded up; most of them are reserved and never used.
+LEAST_MEMORY = 3_072_000_000
 _GO_ON = "finished cells are kept, the same command goes on from them"
 
 Config = TypeVar("Config")
@@ -52,6 +55,7 @@ def run(main: Callable[[], int]) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     with _terminable():
         try:
+            _check_memory()
             compile_cache.enable()
             status = main()
         except InvalidInput as bad:
@@ -66,6 +70,14 @@ def run(main: Callable[[], int]) -> NoReturn:
             print(f"stopped; {_GO_ON}: {invocation()}", file=sys.stderr)
             status = 128 + (signal.SIGTERM if isinstance(stop, _TerminatedError) else signal.SIGINT)
     sys.exit(status)
+
+
+def _check_memory() -> None:
+    """Raises InvalidInput where a limit of the shell leaves less memory than XLA's threads reserve: it would abort."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_MEMORY:
+        gigabytes = LEAST_MEMORY / 1e9
+        raise InvalidInput("ulimit -v", limit // 1024, f"give at least {LEAST_MEMORY // 1024} ({gigabytes:g} GB)")
 
 
 def _is_read() -> bool:
