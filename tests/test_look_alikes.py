@@ -15,9 +15,9 @@ COMMANDS = {
     gallery: "--only F10 --results",
 }
 ALIKE = [
-    *(".photos.zip.part", ".a.nc.x7.part", "b.part", "child/.lock", "child/report.html", "child/cells/.a.nc.01234567.part"),
+    *(".photos.zip.part", ".a.nc.x7.part", "b.part", "child/.lock", "child/report.html", "child/.a.nc.01234567.part"),
     *("cells/.R1-tau1-0123456789abcdef.nc.01234567.part", "cells/R1-tau1-0123456789abcdef.nc", "cells/mine.nc.sha256"),
-    *("certificates/R1-tau1-start999.json", "certificates/mine.json", "figures/mine.png", "report.html.bak", "mine.csv"),
+    *("certificates/R1-tau1-start999.json", "certificates/mine.json", "figures/mine.png", "report.html~", "mine.csv"),
     *("checkpoints/mine-0123456789abcdef.npz", "checkpoints/.mine.npz.01234567.part", "checkpoints/keep.npz.sha256"),
 ]  # fmt: skip
 
