@@ -110,7 +110,7 @@ def test_the_limit_is_that_of_all_starts_together(monkeypatch):
 
 
 def test_a_start_ends_also_where_its_tests_take_long():
-    """By construction: the limits of all cells, twice, are less than the eight minutes."""
+    """The limits of all cells, with tests, leave three of eight minutes to compiling and to the other tables."""
 
     def slow(H):
         time.sleep(0.05)

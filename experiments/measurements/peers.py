@@ -2,7 +2,7 @@
 
 A peer gets the starts (S, n, d) and a test of one embedding. It runs every start until the test
 passes or the time limit is up, and reports its own seconds only: neither compilation, nor the test. Tests may take as
-long as the limit once more; then a start ends as well, so that a benchmark takes a bounded time.
+long as the limit once more; then a start ends as well.
 """
 
 # The peers come with the extra `bench`; types are checked without it as well.
