@@ -15,7 +15,7 @@ import xarray as xr
 from rich.console import Console
 
 from experiments.harness import command_line, engine, sweep
-from experiments.harness.cells import Cell, log_console, say
+from experiments.harness.cells import Cell, cell_name, log_console, say
 from experiments.harness.store import Store, digest
 from experiments.measurements.networks import AUTOPSY, NONNEGATIVE, RECORDED, Recipe, class_sizes, train_cell
 from experiments.reports import training as training_report
@@ -213,7 +213,7 @@ def cells_of(config: Config, data: Images, store: Store | None) -> list[Cell]:
     for net, activation, R, tau, batching in itertools.product(*(getattr(config, name) for name in AXES)):
         for seed in range(config.seed, config.seed + config.seeds):
             recipe = Recipe(net=net, activation=activation, tau=tau, batching=batching, seed=seed, **own)
-            told = (f"R{sweep.number(R)}", f"tau{sweep.number(tau)}", batching.replace(":", ""), f"seed{seed}")
+            told = (cell_name(sweep.number(R), sweep.number(tau)), batching.replace(":", ""), f"seed{seed}")
             name = "-".join((net, activation, *told))
             given = recipe._asdict().items() - Recipe._field_defaults.items()
             key = {**dict(given), "schedule": dataclasses.asdict(schedule), "images": contents[R, seed]}

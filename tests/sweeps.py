@@ -1,6 +1,7 @@
 """A sweep as its command line runs it, and the tables it leaves."""
 
 import csv
+import shlex
 
 import pytest
 
@@ -12,6 +13,13 @@ def run(sweep, *arguments):
     with pytest.raises(SystemExit) as stopped:
         command_line.run(lambda: sweep.main([str(argument) for argument in arguments]))
     return stopped.value.code
+
+
+def arguments_of(command, module):
+    """The words behind the program of a command that runs a module."""
+    program, words = command_line.program(module), shlex.split(command)
+    assert words[: len(program)] == program
+    return words[len(program) :]
 
 
 def rows(path):

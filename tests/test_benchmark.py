@@ -1,7 +1,6 @@
 """The benchmark: a cell is one peer at one R, what is measured is kept, and the limit is that of a cell."""
 
 import collections
-import shlex
 import time
 
 import numpy as np
@@ -81,7 +80,7 @@ def test_a_peer_that_fails_is_said_with_its_command_and_the_others_are_measured(
     alone = next(line for line in said.splitlines() if "alone: " in line).split("alone: ")[1]
     stop.clear()
     begun.clear()
-    assert sweeps.run(benchmark, *shlex.split(alone)[3:]) == 0
+    assert sweeps.run(benchmark, *sweeps.arguments_of(alone, benchmark.MODULE)) == 0
     assert begun == [("benchmark", "adam", 3.0)]
 
 
@@ -90,7 +89,8 @@ def test_every_cell_has_a_command_of_its_own():
     cells = benchmark.cells_of(config)
     assert len({cell.file for cell in cells}) == len(cells)
     for cell in cells:
-        (own,) = benchmark.cells_of(command_line.parse(benchmark.Config, shlex.split(cell.alone)[3:]))
+        alone = sweeps.arguments_of(cell.alone, benchmark.MODULE)
+        (own,) = benchmark.cells_of(command_line.parse(benchmark.Config, alone))
         assert own.file == cell.file
 
 
@@ -107,6 +107,23 @@ def test_the_limit_is_that_of_all_starts_together(monkeypatch):
     assert benchmark._rows([cell.assign_attrs(table="benchmark")], "benchmark")[3] == {
         "peer": "adam", "R": 1.0, "n": 4, "start": 3, "reached": False, "seconds": 2.0, "iterations": 1
     }  # fmt: skip
+
+
+def test_a_start_ends_also_where_its_tests_take_long():
+    """The limits of all cells, with tests, leave three of eight minutes to compiling and to the other tables."""
+
+    def slow(H):
+        time.sleep(0.05)
+        return False
+
+    config = benchmark.Config()
+    peers_with_limit = len(config.R) * (len(config.peers) - 1)
+    assert peers.WITH_TESTS * config.limit * peers_with_limit <= 300
+    problem = benchmark._problem(2, 2, 2, 1.0, 1.0)
+    (run,) = peers.PEERS["reference"](problem, benchmark._starts(problem, 1), slow, 0.1)
+    assert not run.reached
+    assert run.seconds < 0.1
+    assert run.iterations <= 4 * peers.CHUNK
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from damage import damages
 
 from experiments.harness import compile_cache
 
@@ -42,6 +43,40 @@ def test_a_second_start_compiles_nothing_again(tmp_path):
     warm, again = started(UFM_SCL_COMPILE_CACHE=str(tmp_path))
     assert warm == cold
     assert again < seconds
+
+
+@pytest.mark.parametrize("times", [50, pytest.param(2000, marks=pytest.mark.thorough)])
+def test_no_damage_of_a_compiled_function_is_read(tmp_path, times, caplog):
+    store, value = compile_cache.SealedCache(tmp_path), bytes(range(256)) * 16
+    assert store.get("key") is None
+    store.put("key", value)
+    (file,) = tmp_path.iterdir()
+    for damaged in damages(file.read_bytes(), times):
+        file.write_bytes(damaged)
+        assert store.get("key") is None
+    assert len(caplog.records) == times
+    store.put("key", value)
+    assert store.get("key") == value
+    file.unlink()
+    file.mkdir()
+    assert store.get("key") is None
+    store.put("key", value)
+
+
+def test_a_damaged_compiled_function_is_said_in_one_line_and_made_anew(tmp_path):
+    """Under jax's own cache it warned in two lines at every start, and stayed as it was."""
+    started(UFM_SCL_COMPILE_CACHE=str(tmp_path))
+    files = list(tmp_path.glob("jax-*/*-sealed"))
+    whole = {file: file.read_bytes() for file in files}
+    assert files
+    assert not list(tmp_path.glob("jax-*/*-cache"))
+    for number, (file, content) in enumerate(whole.items()):
+        file.write_bytes(list(damages(content, number + 1))[-1])
+    environment = {**os.environ, "UFM_SCL_COMPILE_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=environment)
+    lines = done.stderr.splitlines()
+    assert sorted(lines) == sorted(f"{file}: a compiled function, made anew (damaged)" for file in files)
+    started(UFM_SCL_COMPILE_CACHE=str(tmp_path))
 
 
 def test_off_and_unwritable(tmp_path):

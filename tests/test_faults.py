@@ -4,6 +4,7 @@ import collections
 import csv
 import os
 import random
+import shlex
 import shutil
 import signal
 import time
@@ -11,6 +12,7 @@ import time
 import pytest
 from stub_sweep import Sweeps
 
+from experiments.harness import command_line
 from experiments.harness.store import Store
 
 pytestmark = pytest.mark.thorough
@@ -104,13 +106,14 @@ def test_a_cell_that_raises_is_reported_and_the_others_go_on(sweeps, tmp_path):
     assert sweeps.computed() == [1, 2, 3]
     said = sweeps.said.read_text()
     assert "failed  R = 2, n = 10: ArithmeticError: no cell for R = 2.0\n" in said
-    command = f"python -m experiments.sweep_imbalance --R 2 --k 3 --n-min 2 --d 4 --inits 2 --out {tmp_path}"
+    program = shlex.join(command_line.program("experiments.sweep_imbalance"))
+    command = f"{program} --R 2 --k 3 --n-min 2 --d 4 --inits 2 --out {tmp_path}"
     assert f"alone: {command}\n" in said
     assert "1 of 3 cells failed" in said
     assert f"all on one page in {tmp_path}/report.html\n" in said
     assert [row["R"] for row in without_seconds(tmp_path / "summary.csv")] == ["1", "3"]
     assert "1 of 3 cells failed" in (tmp_path / "report.html").read_text()
-    assert sweeps.run(*command.split()[3:-1], tmp_path / "alone", failing=[2.0]) == 1
+    assert sweeps.run(*command.removeprefix(program).split()[:-1], tmp_path / "alone", failing=[2.0]) == 1
     assert sweeps.computed() == [2]
     assert not (tmp_path / "alone" / "summary.csv").exists()
 

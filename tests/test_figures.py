@@ -3,6 +3,7 @@
 import functools
 import logging
 import re
+import shlex
 import struct
 from pathlib import Path
 
@@ -633,12 +634,13 @@ def test_a_result_that_fails_is_said_and_its_figures_are_left_out(small_gallery,
     assert gallery.main(arguments) == 1
     said = capsys.readouterr().out
     assert "failed  small-R10: ArithmeticError: no cell for R = 10\n" in said
-    command = f"python -m experiments.gallery --only F2 --out {tmp_path / 'out'} --results {tmp_path / 'results'}"
+    program = shlex.join(command_line.program("experiments.gallery"))
+    command = f"{program} --only F2 --out {tmp_path / 'out'} --results {tmp_path / 'results'}"
     assert f"alone: {command}\n" in said
     assert "1 figures in" in said
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "F1_one.png", "F1_one.pdf"}
     failing.clear()
-    assert gallery.main(command.split()[3:]) == 0
+    assert gallery.main(command.removeprefix(program).split()) == 0
     assert small_gallery == [1, 10, 10]
     assert (tmp_path / "out" / "F2_two.png").exists()
 

@@ -1,7 +1,5 @@
 """The questions to trained networks: each answer on features whose answer is known, and the command itself."""
 
-import shlex
-
 import numpy as np
 import pytest
 import sweeps
@@ -226,9 +224,7 @@ def test_the_command_that_asks_one_network_alone(question, tmp_path):
     several = cells(["--question", question, "--n-maj", "20", "--seeds", "2", "--seed", "3"])
     assert len({one.file for one in several}) == len({one.name for one in several}) == len(several)
     for one in several:
-        python, m, module, *arguments = shlex.split(one.alone)
-        assert (python, m, module) == ("python", "-m", "experiments.network_questions")
-        (again,) = cells(arguments)
+        (again,) = cells(sweeps.arguments_of(one.alone, network_questions.MODULE))
         assert again.file == one.file
 
 

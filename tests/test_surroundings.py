@@ -8,13 +8,16 @@ import subprocess
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
 import sweeps
+import xarray as xr
 from rich.console import Console
 from stub_sweep import stub
 
 from experiments import sweep_imbalance
 from experiments.harness import cells, command_line, sweep
+from experiments.harness.store import Store
 from experiments.reports import page as report
 
 SMALL = ["--R", "1", "--k", "3", "--n-min", "2", "--d", "4", "--inits", "2"]
@@ -35,15 +38,15 @@ def test_a_path_is_printed_as_it_is_and_its_commands_can_be_run(stubbed, tmp_pat
     page = os.path.join(path, "report.html")
     assert said[-2] == f"Tables, cells, certificates and figures are in {path}, all on one page in {page}"
     command = said[-1].split(": ", 1)[1]
+    program = shlex.join(command_line.program("solvers.check"))
     page = html.unescape((tmp_path / path / "report.html").read_text())
     assert command in page
-    for requested in (command, next(line for line in page.split("<code>") if "start000" in line).split("</code>")[0]):
-        listed = subprocess.run(
-            ["bash", "-c", f'ufm-check() {{ ls "$@"; }}; {requested}'], capture_output=True, check=False
-        )
+    for line in (command, next(code for code in page.split("<code>") if "start000" in code).split("</code>")[0]):
+        line = line.replace(program, "ls", 1)
+        listed = subprocess.run(["bash", "-c", line], capture_output=True, check=False)
         assert listed.returncode == 0, listed.stderr
         assert b"start000.json" in listed.stdout
-    assert shlex.split(command)[0] == "ufm-check"
+    assert command.startswith(f"{program} ")
 
 
 def test_messages_are_no_markup(capsys):
@@ -128,3 +131,37 @@ def test_nothing_of_another_configuration_stays_beside_the_new_one(stubbed, tmp_
         assert sweeps.run(sweep_imbalance, *SMALL, "--tau", "2", "--out", out) == 1
     assert before - {path.name for path in out.iterdir()} == {"report.html", "summary.csv", "inits.csv"}
     assert (out / "notes.txt").read_text() == "mine"
+
+
+def counted(*, parts, progress):
+    for _ in range(parts):
+        progress(1)
+    return xr.Dataset({"parts": parts}), {}
+
+
+def test_what_is_found_and_progress_are_lines_of_a_log(tmp_path, monkeypatch, capsys):
+    asked = [cells.Cell(f"c{parts}", counted, {"parts": parts}, parts=parts) for parts in (2, 3)]
+
+    def run(which):
+        console = Console(width=200, force_terminal=False)
+        cells.run_cells(which, Store(tmp_path), console, "starts", fresh=False, dask=None)
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(cells, "EVERY", 1000.0)
+    assert "cells found" not in run(asked[:1])
+    monkeypatch.setattr(cells, "EVERY", 0.0)
+    said = run(asked)
+    assert "1 of 2 cells found, 1 to run\n" in said
+    for ended in (3, 4, 5):
+        assert f"{ended} of 5 starts, 0 s: c3\n" in said
+    assert "2 of 2 cells found, 0 to run\n" in run(asked)
+
+
+def test_numbers_of_many_digits_are_short_in_names_and_distinct():
+    near = np.nextafter(500 / 3, np.inf, dtype=float)
+    assert cells.cell_name(10, 0.01, "x") == "R10-tau0.01-x"
+    assert cells.cell_name(123456789012, 1234.5678) == "R123456789012-tau1234.5678"
+    names = {cells.cell_name(R, 1) for R in (500 / 3, float(near), 166.667, 1e-5 / 3)}
+    assert len(names) == 4
+    assert all(len(name) < 26 for name in names)
+    assert cells.cell_name(str(500 / 3), "1") == cells.cell_name(500 / 3, 1)  # from a table

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 from functools import partial
@@ -106,7 +107,7 @@ def test_a_cell_that_fails_is_said_with_its_command_and_the_others_go_on(swept, 
     said = capsys.readouterr().out
     assert "failed  R1-tau1-b6-drawn: ArithmeticError: no cell\n" in said
     command = "--batch-size 6 --no-bind --R 1 --k 3 --n 36 --d 6 --partitions 3 --inits 2"
-    assert f"alone: python -m experiments.sweep_batching {command} --out {swept}\n" in said
+    assert f"alone: {program} {command} --out {swept}\n" in said
     assert "1 of 4 cells failed" in said
     assert "1 of 4 cells failed" in (swept / "report.html").read_text()
     assert len(rows(swept / "summary.csv")) == 3
@@ -132,7 +133,9 @@ def test_the_report_shows_the_summary_the_figure_and_every_certificate(swept):
     assert "Confirmed: 24 of 24 starts" in words
     assert "12 of 12 are frames" in words
     assert "for 6 of 6 families" in words
-    assert words.count("ufm-check") == 1 + len(list((swept / "certificates").glob("*.json")))
+    assert words.count(shlex.join(command_line.program("solvers.check"))) == 1 + len(
+        list((swept / "certificates").glob("*.json"))
+    )
     assert "not a readable certificate" not in words
 
 

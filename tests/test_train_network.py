@@ -3,7 +3,6 @@
 import errno
 import html
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -98,9 +97,7 @@ def test_the_command_that_trains_one_network_alone(tmp_path):
     cells = train_network.cells_of(config, data, Store(tmp_path))
     assert len(cells) == len({cell.file for cell in cells}) == 8
     for cell in cells:
-        python, m, module, *arguments = shlex.split(cell.alone)
-        assert (python, m, module) == ("python", "-m", "experiments.train_network")
-        own = command_line.parse(train_network.Config, arguments)
+        own = command_line.parse(train_network.Config, sweeps.arguments_of(cell.alone, train_network.MODULE))
         (again,) = train_network.cells_of(own, train_network.images_of(own), Store(tmp_path))
         assert again.file == cell.file
 
@@ -322,9 +319,7 @@ def test_the_page_says_how_the_same_is_asked_at_the_papers_size(trained):
     out, _ = trained
     page = html.unescape((out / "report.html").read_text())
     said = page.split("at the paper's size, which this is not: ")[1].split("In full:")[0]
-    arguments = shlex.split(said)
-    assert arguments[:2] == ["python", "experiments/train_network.py"]
-    config = command_line.parse(train_network.Config, arguments[2:])
+    config = command_line.parse(train_network.Config, sweeps.arguments_of(said, train_network.MODULE))
     assert (config.net, config.n_maj, config.epochs) == (("resnet18", "densenet40"), 5000, 350)
     assert set(config.activation) == {"relu", "none"}
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +31,8 @@ from experiments.harness.workers import surroundings
 
 # Part of every cell's file name: a change of what a cell holds makes a new cell.
 SCHEMA = 5
+# Seconds between two lines of progress in a log.
+EVERY = 10.0
 
 Computed = tuple[xr.Dataset, Mapping[str, bytes]]
 ProgressCallback = Callable[[int], None]
@@ -67,7 +71,15 @@ class Cell:
 
 def cell_name(R: float | str, tau: float | str, *others: str) -> str:
     """The name of a cell of a sweep, from the numbers as they stand in summary.csv."""
-    return "-".join((f"R{R}", f"tau{tau}", *others))
+    return "-".join((f"R{number_in_names(R)}", f"tau{number_in_names(tau)}", *others))
+
+
+def number_in_names(number: float | str) -> str:
+    """A number of many digits is rounded, and six digits of its hash tell it from others that round to the same."""
+    text = str(number)
+    if len(text) <= 10 or "." not in text:
+        return text
+    return f"{float(text):.6g}_{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def certificate_file(cell: str, which: int | str, family: int | None = None) -> str:
@@ -95,16 +107,22 @@ def run_cells(
     stored = {file: None if fresh else store.read_cell(file) for file in asked}
     found = {file: dataset for file, dataset in stored.items() if dataset is not None}
     waiting = {file: cell for file, cell in asked.items() if file not in found}
+    if found:
+        say(console, f"{len(found)} of {len(asked)} cells found, {len(waiting)} to run")
     done = {file: asked[file].parts for file in found}
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(what))
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=not console.is_terminal
     ) as bar:
-        task = bar.add_task("", total=sum(cell.parts for cell in asked.values()), completed=sum(done.values()))
+        total = sum(cell.parts for cell in asked.values())
+        task = bar.add_task("", total=total, completed=sum(done.values()))
+        log = _Progress(console, total, what)
 
         def progress(file: str, ended: int) -> None:
             done[file] = done.get(file, 0) + ended
-            bar.update(task, completed=sum(done.values()), description=waiting[file].title or waiting[file].name)
+            title = waiting[file].title or waiting[file].name
+            bar.update(task, completed=sum(done.values()), description=title)
+            log.progress(title, sum(done.values()))
 
         jobs = [
             engine.Job(file, cell.compute, cell.arguments, cell.parts, partial(progress, file), cell.prepare)
@@ -123,6 +141,21 @@ def run_cells(
                 store.write_cell(file, found[file], files)
                 ended.job.progress(cell.parts - done.get(file, 0))
     return Found({file: found[file] for file in asked if file in found}, sum(file in found for file in waiting))
+
+
+class _Progress:
+    """Lines of progress where no bar is drawn, as in a log file: one at most every EVERY seconds."""
+
+    def __init__(self, console: Console, total: int, what: str) -> None:
+        self._console, self._total, self._what = console, total, what
+        self._began = self._said = time.monotonic()
+
+    def progress(self, title: str, ended: int) -> None:
+        now = time.monotonic()
+        if self._console.is_terminal or now < self._said + EVERY:
+            return
+        self._said = now
+        say(self._console, f"{ended} of {self._total} {self._what}, {now - self._began:.0f} s: {title}")
 
 
 def print_failure(cell: Cell, error: Exception, console: Console) -> None:

@@ -7,8 +7,10 @@ import dataclasses
 import inspect
 import io
 import os
+import resource
 import select
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -22,6 +24,8 @@ from experiments.harness import compile_cache
 from ufm.errors import InvalidInput
 
 BAD_INPUT = 2
+# Bytes of addresses that the smallest sweep takes, rounded up; most of them are reserved and never used.
+LEAST_MEMORY = 3_072_000_000
 _GO_ON = "finished cells are kept, the same command goes on from them"
 
 Config = TypeVar("Config")
@@ -51,6 +55,7 @@ def run(main: Callable[[], int]) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     with _terminable():
         try:
+            _check_memory()
             compile_cache.enable()
             status = main()
         except InvalidInput as bad:
@@ -67,6 +72,14 @@ def run(main: Callable[[], int]) -> NoReturn:
     sys.exit(status)
 
 
+def _check_memory() -> None:
+    """Raises InvalidInput where a limit of the shell leaves less memory than XLA's threads reserve: it would abort."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_MEMORY:
+        gigabytes = LEAST_MEMORY / 1e9
+        raise InvalidInput("ulimit -v", limit // 1024, f"give at least {LEAST_MEMORY // 1024} ({gigabytes:g} GB)")
+
+
 def _is_read() -> bool:
     """Whether what is printed is still read; if not, as after `| head`, nothing more is printed."""
     try:
@@ -81,16 +94,34 @@ def _is_read() -> bool:
     return False
 
 
+def program(module: str) -> list[str]:
+    """The first words of a command that runs a module, as any shell in this directory can run it.
+
+    That is its console command, with its directory where a shell does not find it, as in an environment that is not
+    activated; `python -m` where it is not installed. A directory `experiments` of the user's own does not stand in
+    the way of a console command.
+    """
+    name = f"ufm-{module.rpartition('.')[2].replace('_', '-')}"
+    script = Path(sys.executable).with_name(name)
+    if not os.access(script, os.X_OK):
+        return [sys.executable, "-m", module]
+    activated = sys.prefix in (os.environ.get("VIRTUAL_ENV"), os.environ.get("CONDA_PREFIX"))
+    return [name] if shutil.which(name) == str(script) and not activated else [str(script)]
+
+
 def invocation() -> str:
     """The command that runs now, to be gone on with: without --fresh."""
     specification = getattr(sys.modules["__main__"], "__spec__", None)
-    program = ["python", "-m", specification.name] if specification else [sys.argv[0]]
-    return shlex.join([*program, *(word for word in sys.argv[1:] if word != "--fresh")])
+    if specification:
+        words = program(specification.name)
+    else:
+        words = sys.argv[:1] if os.access(sys.argv[0], os.X_OK) else [sys.executable, sys.argv[0]]
+    return shlex.join([*words, *(word for word in sys.argv[1:] if word != "--fresh")])
 
 
 def command(module: str, config: Any, **changes: Any) -> str:
     """The command line that gives a configuration with some fields changed; defaults are left out."""
-    words = ["python", "-m", module]
+    words = program(module)
     for field in dataclasses.fields(config):
         value = changes.get(field.name, getattr(config, field.name))
         flag = field.name.replace("_", "-")
@@ -99,11 +130,12 @@ def command(module: str, config: Any, **changes: Any) -> str:
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            words += [f"--{flag}", *map(_worded, value if isinstance(value, tuple) else (value,))]
+            words += [f"--{flag}", *map(worded, value if isinstance(value, tuple) else (value,))]
     return shlex.join(words)
 
 
-def _worded(value: object) -> str:
+def worded(value: object) -> str:
+    """A value as a word of a command, whole floats without their point."""
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 

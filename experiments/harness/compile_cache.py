@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import os
 import platform
 import sys
 from pathlib import Path
 
 import jax
+from jax._src import compilation_cache as of_jax
 
 from solvers.compilation import disk_cache
+from solvers.files import sealed, unsealed, write_atomically
 
 VARIABLE = "UFM_SCL_COMPILE_CACHE"
 HELP = (
@@ -20,7 +24,7 @@ HELP = (
 
 
 def enable() -> Path | None:
-    """Keep compiled functions in `directory()`, for this process and those it starts; None if there is none."""
+    """Keep compiled functions in `directory()`, for this process; None if there is none."""
     path = directory()
     if path is None:
         return None
@@ -35,9 +39,47 @@ def enable() -> Path | None:
     }
     for name, value in settings.items():
         jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)
+    of_jax.reset_cache()
+    of_jax.get_file_cache = lambda path: (SealedCache(Path(path)), path)
     disk_cache.keep_in(path / "lowered")
     return path
+
+
+class SealedCache:
+    """Compiled functions in a directory, in the place of jax's own files (its CacheInterface).
+
+    jax's files have no checksum of their own, are written where a reader may see half of them, and are never mended:
+    with one flipped bit a machine may run other code than was compiled.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path  # jax reads it
+
+    def get(self, key: str) -> bytes | None:
+        """What was put under a key; None if nothing was, or, in a line of the log, if it is not as it was written."""
+        file = self._file(key)
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            logging.getLogger(__name__).warning("%s: a compiled function, made anew (%s)", file, error.strerror)
+            return None
+        found = unsealed(content)
+        if found is None:
+            logging.getLogger(__name__).warning("%s: a compiled function, made anew (damaged)", file)
+        return found
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keep a value under a key, in the place of what is there."""
+        with contextlib.suppress(OSError):  # costs the next process time, not this one its run
+            write_atomically(self._file(key), sealed(value))
+
+    def clear(self) -> None:
+        """Nothing: files of other processes stay."""
+
+    def _file(self, key: str) -> Path:
+        return self._path / f"{key}-sealed"
 
 
 def directory() -> Path | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from experiments.harness.command_line import program
 from experiments.harness.drawing import Drawing
 from experiments.harness.store import Store
 from solvers.certification.certificate import Certificate, Proof
@@ -178,12 +179,16 @@ def render(root: Path, page: Page) -> str:
 
 def check_command(path: Path) -> str:
     """The command that checks a certificate."""
-    return f"ufm-check {_word(path)}"
+    return f"{_checker()} {_word(path)}"
 
 
 def check_all(out: Path) -> str:
     """The command that checks every certificate of a directory of results."""
-    return f"ufm-check {_word(out / 'certificates')}/*.json"
+    return f"{_checker()} {_word(out / 'certificates')}/*.json"
+
+
+def _checker() -> str:
+    return shlex.join(program("solvers.check"))
 
 
 def _word(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.harness.command_line import program, worded
 from experiments.harness.drawing import Drawing, drawn_by
 from experiments.measurements.networks import NONNEGATIVE
 from experiments.reports.page import Page, in_words, read_csv, render
@@ -66,8 +67,8 @@ def at_papers_size(config: Mapping[str, Any]) -> str:
     words = ["--net", "resnet18", "densenet40", "--dataset", "cifar10", "--data", "DIR", "--n-maj", "5000"]
     words += ["--tau", "0.1", "--epochs", "350", "--augment", "crop-flip", "--views", "2", "--seeds", "5"]
     for name in ("activation", "R", "batching"):
-        words += [f"--{name}", *(f"{value:g}" if name == "R" else str(value) for value in config[name])]
-    return shlex.join(["python", "experiments/train_network.py", *words, "--imbalance", str(config["imbalance"])])
+        words += [f"--{name}", *map(worded, config[name])]
+    return shlex.join([*program("experiments.train_network"), *words, "--imbalance", str(config["imbalance"])])
 
 
 def judged(rows: Sequence[Mapping[str, Any]], failed: int = 0) -> tuple[bool, str]:
