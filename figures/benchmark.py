@@ -19,13 +19,12 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     how many of its starts arrived, over all R. Right: growth_n, growth_seconds_solve, growth_seconds_certify,
     and if there growth_seconds_copy, the limit of memory, over the dimension size.
     """
-    (data,) = cells
+    data = style.single(cells, "growth_n")
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
+        figure, (left, right) = style.panels(2, 2.9, width_ratios=(1.35, 1))
         _peers(left, data)
         _growth(right, data)
-        figure.suptitle("UFM+, step imbalance: time to the certified optimum, one start, compilation apart", fontsize=8)
+        figure.suptitle("UFM+, step imbalance: time to the certified optimum, one start, compilation apart")
     return figure
 
 

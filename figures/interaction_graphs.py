@@ -23,12 +23,12 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 
     Samples on a circle, class after class. Solid: pairs of one class; dashed: pairs of two.
     """
-    (data,) = cells
+    data = style.single(cells, "plain")
     families = [str(family) for family in data["family"].values]
     labels = data["label"].values
     k = data.attrs["k"]
     with style.applied():
-        figure = Figure(figsize=(style.ONE_COLUMN, 4.3), layout="constrained")
+        figure = Figure(figsize=(style.width(style.ONE_COLUMN), 4.3), layout="constrained")
         axes = figure.subplots(len(families), 2)
         for row, family in zip(axes, families, strict=True):
             of_family = data.sel(family=family)
@@ -46,8 +46,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         attrs = data.attrs
         figure.suptitle(
             f"n = {attrs['n']}, k = {k}, {attrs['batches']} batches of {attrs['batch_size']}, "
-            f"bound with m = {attrs['m']} a class",
-            fontsize=8,
+            f"bound with m = {attrs['m']} a class"
         )
     return figure
 
