@@ -31,9 +31,7 @@ class Setting(NamedTuple):
     def checked(self) -> Setting:
         """The same; InvalidInput for what no figure can be drawn for."""
         if self.k is not None:
-            whole_number(
-                "k", self.k, 4, f"give 4 to {MOST_CLASSES} classes: two of each size make a pair", MOST_CLASSES
-            )
+            whole_number("k", self.k, 4, f"give 4 to {MOST_CLASSES} classes: pairs need two of each size", MOST_CLASSES)
         if self.R is not None and not self.R:
             raise InvalidInput("R", self.R, "give at least one imbalance ratio")
         for R in self.R or ():

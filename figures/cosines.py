@@ -18,7 +18,8 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Class-mean cosines against R: curves of certified minimisers, points where the solver's starts end.
 
     cells: the one dataset of the gallery; or cells of a sweep over R under STEP imbalance, of UFM, UFM+ or both, where
-    there are points and no curves. A certified interval is narrower than a line: where the certificate fails the curve is interrupted.
+    there are points and no curves. A certified interval is narrower than a line: where the certificate fails the curve
+    is interrupted.
     Thin lines: simplex frames of all k classes (R = 1) and of the k/2 majorities alone (R to infinity).
     """
     data = cells[0] if len(cells) == 1 and "curve" in cells[0] else of_sweep(cells)

@@ -21,9 +21,8 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     data = style.single(cells, "ufm_plus")
     losses = [str(name) for name in data["loss"].values]
     with style.applied():
-        figure, axes = style.panels(
-            len(TITLES), 3.2 if style.width(style.TWO_COLUMNS) >= style.NARROW else 1.9, sharey=True
-        )
+        stacked = style.width(style.TWO_COLUMNS) < style.NARROW
+        figure, axes = style.panels(len(TITLES), 1.9 if stacked else 3.2, sharey=True)
         for axis, (kind, title) in zip(axes, TITLES.items(), strict=True):
             for index, loss in enumerate(losses):
                 look = style.line(index, len(losses))

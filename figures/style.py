@@ -248,8 +248,9 @@ def strip(axis: Axes) -> None:
 def problem(cells: Sequence[xr.Dataset]) -> str:
     """The model and its parameters, R aside, as every figure states them."""
     attrs = cells[0].attrs
+    model = "UFM+" if attrs["nonneg"] else "UFM"
     return (
-        f"{'UFM+' if attrs['nonneg'] else 'UFM'}, {profile(str(attrs['imbalance']))}, k = {attrs['k']}, d = {attrs['d']}, "
+        f"{model}, {profile(str(attrs['imbalance']))}, k = {attrs['k']}, d = {attrs['d']}, "
         f"$\\tau$ = {temperatures(cells)}"
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import xarray as xr
@@ -67,7 +68,7 @@ class Row(NamedTuple):
     caption: str
     draw: Callable[[Sequence[xr.Dataset]], Figure]
     cells: Callable[[Setting], tuple[Cell, ...]]
-    unmoved: dict[str, str] = {}
+    unmoved: Mapping[str, str] = MappingProxyType({})
 
 
 def figures_for(setting: Setting) -> dict[str, Drawing]:
@@ -124,29 +125,30 @@ def _networks(s: Setting, question: str, *, keep_tau: bool = False, **own: Any) 
 ANCHOR_LOSSES = {
     "F1_class_mean_gram": Row(
         "Class-mean geometry with and without the ReLU",
-        "Gram matrix of the class means, the start with the largest delta_gm (UFM: of 8, UFM+: of 32; STEP imbalance, "
-        "k = 10, n_min = 5, d = 20, tau = 1, certified minimisers). Without the ReLU (top) imbalance splits "
-        "majorities from minorities; with it (bottom) every R gives the same orthogonal frame, to rounding.",
+        "Gram matrix of the class means of the start that ended furthest from an orthogonal frame (of 8 starts of "
+        "UFM, of 32 of UFM+; STEP imbalance, k = 10, n_min = 5, d = 20, tau = 1; all are certified minimisers). "
+        "Without the ReLU (top) imbalance splits majorities from minorities; with it (bottom) every R gives the same "
+        "orthogonal frame, to rounding.",
         class_mean_gram.draw,
         lambda s: (*_sweeps(s, nonneg=False, inits=8), *_sweeps(s)),
     ),
     "F2_geometry": Row(
         "Convergence of the geometry",
-        "Distance from an orthogonal frame, neural collapse and mean cosine of the class means against iterations, "
+        "Distance from an orthogonal frame, within-class spread and mean cosine of the class means against iterations, "
         "for STEP and long-tail imbalance (UFM+, k = 10, n_min = 5, d = 20, tau = 1, 32 starts). Classes collapse "
         "within twenty iterations whatever R; beta_nc is exactly 0 from where the staircase replaces each class by "
-        "its mean. Separating the minorities takes longer the larger R. Values below 1e-17 are drawn there.",
+        "its mean. The larger R, the longer the minorities take to separate. Values below 1e-17 are shown at 1e-17.",
         geometry.draw,
         lambda s: (*_sweeps(s), *_sweeps(s, "long-tail")),
     ),
     "F3_local_convergence": Row(
         "Excess over the bound, and the local rate",
         "Left: from random starts (R = 10, plain projected gradient on all samples with step 0.1 and momentum 0.9, "
-        "and the staircase) the excess falls off a cliff when the last overlap between classes reaches exactly zero; "
-        "a start in a spurious point stays on a plateau. Right: near an orthogonal frame, plain projected gradient "
-        "with step 0.1, each class in 5 groups of equal samples: theory (thin, excess proportional to rho^(2t) with "
-        "rho of ufm.theory.local_rate) over measurement (thick, four starts). 1 - rho measured and predicted agree within "
-        "1e-4, far inside 1%. The floor is the rounding of the norms.",
+        "and the staircase) the excess drops at once when the last overlap between classes reaches exactly zero; a "
+        "start caught in a spurious point stays on a plateau. Right: near an orthogonal frame, plain projected "
+        "gradient with step 0.1, each class in 5 groups of equal samples: theory (thin, excess proportional to "
+        "rho^(2t) with rho of ufm.theory.local_rate) over measurement (thick, four starts). The measured and the predicted 1 "
+        "- rho agree within 1e-4. The curves end where the rounding of the norms begins.",
         local_convergence.draw,
         _near_and_far,
     ),
@@ -161,10 +163,11 @@ ANCHOR_LOSSES = {
     ),
     "F5_interaction_graphs": Row(
         "Which pairs a batch really constrains",
-        "Batch interaction graphs of 12 samples in 3 classes (sizes 6, 3, 3), two epochs of batches of 4. Sharing a "
-        "batch (left) would promise a unique geometry already as drawn; but an anchor without a positive exerts no "
-        "force, so classes 1 and 2 do not repel each other, and another minimiser exists (right). Binding one sample "
-        "of each class to every batch makes the orthogonal frame the only minimiser (bottom).",
+        "Batch interaction graphs of 12 samples in 3 classes (sizes 6, 3, 3), two epochs of batches of 4. If all "
+        "pairs that share a batch (left) were constrained, the family as drawn would force the frame. But an anchor "
+        "without a positive has no loss, so classes 1 and 2 do not repel each other, and another minimiser exists "
+        "(right). Binding one sample of each class to every batch makes the orthogonal frame the only minimiser "
+        "(bottom).",
         interaction_graphs.draw,
         lambda s: (graphs_cell(s.k or 3),),
         {"R": "--R has no effect, it is a scheme", "tau": "--tau has no effect, it is a scheme"},
@@ -199,15 +202,16 @@ ANCHOR_LOSSES = {
         "Percentage of 32 random starts from which projected gradient reaches a verified global minimiser, over d/k, "
         "tau and R (UFM+, STEP imbalance, k = 10, n_min = 5; step 0.1, momentum 0.9, at most 50,000 steps; in class "
         "space, from the class means of uniform random samples). Imbalance and small d make spurious points the rule. "
-        "Small print: the staircase from 16 starts on all samples; and starts that the step limit stopped, if any.",
+        "Small letters: the same percentage for the staircase, from 16 starts on all samples, and the percentage of "
+        "starts that the step limit stopped, if there are any.",
         basins.draw,
         _basins,
     ),
     "F9_benchmark": Row(
         "The benchmark against peers",
         "Left: seconds until the verifier accepts the optimum, the same starts for every peer, one marker a start "
-        "(crosses: not within the time limit); the share of starts that arrive stands beside each name. Right: one "
-        "start of the staircase as n grows, solved and certified. Compilation is off the clock.",
+        "(crosses: not within the time limit). Beside each name stands the share of starts that arrive. Right: one "
+        "start of the staircase as n grows, solved and certified. Compilation is not counted.",
         benchmark.draw,
         _benchmark,
     ),
@@ -216,9 +220,9 @@ ANCHOR_LOSSES = {
         "What is proved, as distances on the loss axis (STEP imbalance, k = 10, n_min = 5, d = 20, tau = 1, one start "
         "for each R). For UFM+ the lower bound is the theoretical optimum itself, and the upper bound of the solver's "
         "point lies within 1e-53 of it; for UFM the two bounds are within 1e-8 of each other. Filled: certified, the "
-        "gap is below a ten-thousandth of what the cheapest pair costs; open: not. A relative loss tolerance of 1e-6 "
-        "(dotted, rising) exceeds that cost above R = 100 and would accept merged minorities. Crosses: how far the "
-        "value that a conic solver reports is off.",
+        "gap is below a ten-thousandth of the smallest rise of the loss when two classes merge; open: not certified. "
+        "A relative loss tolerance of 1e-6 (dotted, rising) exceeds that rise above R = 100 and would accept merged "
+        "minorities. Crosses: how far the value that a conic solver reports is off.",
         certificate.draw,
         lambda s: (s.of(certificates_cell(s.ratios((1, 3, 10, 30, 100, 300, 1000, 3000, 10000))), "k", "tau"),),
     ),
@@ -246,7 +250,7 @@ ANCHOR_LOSSES = {
         "The ratio R* at which all minorities become one vector without the ReLU, against tau (STEP imbalance, k = 10, "
         "n_min = 1000, d = 20). Each point is a bracket of half a per cent between two certificates: below, every "
         "minimiser keeps all minorities apart by a stated angle; above, it has them within one of at most a hundredth "
-        "of a radian. The colder, the later. Arrows: apart up to R = 1000, by certificate.",
+        "of a radian. The smaller the temperature, the larger R*. Arrows: certified to be apart up to R = 1000.",
         thresholds.draw,
         _thresholds,
         {"tau": _AXIS},
@@ -292,19 +296,19 @@ ANCHOR_LOSSES = {
         "floor, above the certified minimum of UFM without it, against the dimension (STEP imbalance, n_min = 5, "
         "tau = 1). Left: equal classes, over the lower bound in closed form that theory gives, attained where k "
         "divides d. Right: under imbalance, over a convex relaxation that knows d (a conic solver's values). Filled "
-        "marks: certified global minimisers of UFM, so that from there on the floor costs nothing; vertical lines: the "
-        "dimension below which theory proves that it costs something. Values below 1e-6 are drawn there.",
+        "marks: certified global minimisers of UFM; from there on the floor costs nothing. Vertical lines: the "
+        "dimension below which theory proves that it costs something. Values below 1e-6 are shown at 1e-6.",
         gelu_transition.draw,
         _transitions,
     ),
     "F18_landscape": Row(
         "Landscape or network?",
-        "Features of trained MLPs, released as free embeddings. Left: how far above the minimum, proved, relative "
-        "to a frame's loss, are the trained network and the ends of two descents from its features: plain projected "
-        "gradient and the staircase; hollow: verified to be no global minimiser. Right: the way of plain projected "
-        "gradient. Base: 256-256-256-64, batches of 100; each other row changes one thing (synthetic images, classes "
-        "of 60 and 6, 80 epochs, one seed). A network too simple for the frame is the obstacle, not the landscape; "
-        "at d = 12, with k = 10, it is the landscape. Other activations and sizes: "
+        "Features of trained MLPs, released as free embeddings. Left: how far above the minimum, proved, relative to "
+        "a frame's loss, are the trained network and the ends of two descents from its features: plain projected "
+        "gradient and the staircase; hollow: verified not to be a global minimiser. Right: plain projected gradient, "
+        "step by step. Base: 256-256-256-64, batches of 100; each other row changes one thing (synthetic images, "
+        "classes of 60 and 6, 80 epochs, one seed). A network too simple for the frame is the obstacle, not the "
+        "landscape; at d = 12, with k = 10, it is the landscape. Other activations and sizes: "
         "experiments/network_questions.py.",
         landscape.draw,
         lambda s: _networks(
@@ -320,12 +324,13 @@ ANCHOR_LOSSES = {
         ),
     ),
     "F19_autopsy": Row(
-        "Wrong labels, found by their shares in the excess",
-        "Two per cent wrong labels (22 of 1,100) are looked for among as many samples: those with the largest "
-        "shares in the excess, and those furthest from the mean of their class (MLP 256-512-512-128, synthetic "
-        "images, classes of 200 and 20, 50 epochs, two seeds: median, and band from the smallest to the largest). "
-        "Grey: by chance. At tau = 0.5 shares still find nine of ten when the network has learned the labels by "
-        "heart, where distance has lost some of them, or all; in the cold or early distance is as good or better.",
+        "Wrong labels, found by their shares of the excess",
+        "Two per cent wrong labels (22 of 1,100) are looked for among as many samples: those with the largest shares "
+        "in the excess, and those furthest from the mean of their class (MLP 256-512-512-128, synthetic images, "
+        "classes of 200 and 20, 50 epochs, two seeds: median, and band from the smallest to the largest). Grey: by "
+        "chance. At tau = 0.5 shares still find nine of ten when the network has learned the labels by heart, where "
+        "distance misses some or all of them. At small temperatures or early in the training distance is as good or "
+        "better.",
         autopsy.draw,
         lambda s: _networks(s, "autopsy", keep_tau=True, **_AUTOPSY),
         {"tau": "--tau has no effect, the temperatures are its panels"},
@@ -333,10 +338,10 @@ ANCHOR_LOSSES = {
     "F20_recycled": Row(
         "Networks on recycled partitions",
         "An MLP (256-256-256-128) whose epochs take turns among E partitions (synthetic images, classes of 100 and "
-        "10, 40 epochs, three seeds). Every network minimises what it is given (squares). What that is worth on all "
+        "10, 40 epochs, three seeds). Every network minimises what it is given (squares). Its excess on all "
         "images (circles) falls by a factor of thirty, and no further once the partitions prove the frame unique "
         "(filled), as ufm.theory.reshuffling predicts of half of random families from 5.3 partitions on (dashed). Class "
-        "means turn earlier: what is undetermined last are single images.",
+        "means become orthogonal earlier; single images are determined last.",
         recycled.draw,
         lambda s: _networks(s, "batches", n_maj=100, R=10.0, epochs=40),
     ),
