@@ -39,8 +39,8 @@ class Config:
 
         python -m experiments.gallery --only F1 --k 6 --R 1 10 --tau 0.5 --width 3.25 --no-title --out my-figures
 
-    From Python: experiments.gallery.draw("F1", k=6, R=(1, 10), tau=0.5, width=3.25, title=False).
-    For longer limits and more peers in the benchmark's figure run python -m experiments.benchmark --out <results> first.
+    From Python: experiments.gallery.draw("F1", k=6, R=(1, 10), tau=0.5, width=3.25, title=False). For longer
+    limits and more peers in the benchmark's figure run python -m experiments.benchmark --out <results> first.
 
     Exit status: 0 if all was drawn, 1 if not, 2 for bad input or a disk that cannot be written, 130 or 143 if stopped.
     Finished results are kept: the same command goes on from them.

@@ -68,8 +68,9 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         axis.set_xscale("log")
         axis.set_xlabel("imbalance ratio R")
         axis.set_ylabel("cosine of class means")
-        shown = [0.25, 1 / (many - 1), *(float(abs(data[name]).max()) for name in ("curve", "ufm", "ufm_plus"))]
-        axis.set_ylim(-1.2 * np.nanmax(shown), 1.2 * np.nanmax(shown))
+        values = [abs(data[name].values).ravel() for name in ("curve", "ufm", "ufm_plus")]
+        most = 1.2 * float(np.nanmax(np.concatenate([*values, [1 / (many - 1)]])))
+        axis.set_ylim(-most, most)
         figure.suptitle(
             f"UFM (no ReLU), step imbalance\nk = {k}, d = {data.attrs['d']}, $\\tau$ = {data.attrs['tau']:g}"
         )

@@ -194,7 +194,7 @@ class Figure(MatplotlibFigure):
             super().savefig(fname, **options)
 
 
-def panels(count: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+def panels(count: int, height: float, **options: Any) -> tuple[Figure, list[Any]]:
     """A figure of two columns with panels side by side; where it is narrow they stand one above the other.
 
     height: inches, of the figure whose panels stand side by side. options: of Matplotlib's `subplots`.

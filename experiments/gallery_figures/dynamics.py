@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from experiments.gallery_setting import Setting
 from experiments.harness.cells import Cell
 from experiments.measurements.emergence import FULL
@@ -14,7 +16,7 @@ RANDOM = ("uniform", "class-balanced")
 def emergence_cells(setting: Setting) -> tuple[Cell, ...]:
     """Over R, at one temperature and batch size, which is in proportion to the number of classes."""
     k, ratios, tau = setting.k or 10, setting.ratios((1.0, 10.0, 100.0)), setting.tau or 1.0
-    counts = {"inits": 2, "max_steps": 500} if setting.quick else {"max_steps": 5000}
+    counts: dict[str, Any] = {"inits": 2, "max_steps": 500} if setting.quick else {"max_steps": 5000}
     asked = Config(
         R=tuple(map(float, ratios)),
         tau=(tau,),
