@@ -42,11 +42,11 @@ class Setting(NamedTuple):
 
     def ratios(self, own: tuple[float, ...]) -> tuple[float, ...]:
         """The ratios asked for, in rising order, or the figure's own."""
-        return own if self.R is None else tuple(sorted(set(self.R)))
+        return own if self.R is None else tuple(sorted(set(map(_plain, self.R))))
 
     def ratio(self, own: float) -> float:
         """The largest ratio asked for, of a figure that has one; or the figure's own."""
-        return own if self.R is None else max(self.R)
+        return own if self.R is None else _plain(max(self.R))
 
     def said(self) -> str:
         """In words, for the page."""
@@ -93,6 +93,11 @@ def quickly(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _thinned(grid: list[Any]) -> list[Any]:
     """First and last, and one in three between."""
     return grid if len(grid) < 5 else [*grid[:-1:3], grid[-1]]
+
+
+def _plain(R: float) -> float:
+    """Whole ratios as whole numbers, as the gallery's own are written: the same ratio is the same cell."""
+    return int(R) if int(R) == R else float(R)
 
 
 def _scaled(d: int, share: float) -> int:

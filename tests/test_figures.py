@@ -732,7 +732,15 @@ def test_a_result_that_fails_is_said_and_its_figures_are_left_out(small_gallery,
 
 def test_a_setting_changes_what_is_computed():
     assert gallery_table.figures_for(Setting()) == FIGURES
+    assert (
+        gallery_table.figures_for(Setting(R=(10.0, 1.0, 100.0, 1000.0)))["F1_class_mean_gram"]
+        == FIGURES["F1_class_mean_gram"]
+    )
     own = gallery_table.figures_for(Setting(k=6, R=(1, 10), tau=0.5, quick=True))
+    by_command = gallery_table.figures_for(Setting(k=6, R=(1.0, 10.0), tau=0.5, quick=True))
+    assert [cell.file for d in own.values() for cell in d.cells] == [
+        c.file for d in by_command.values() for c in d.cells
+    ]
     for name, drawing in own.items():
         for cell in drawing.cells:
             known = dict(cell.arguments)

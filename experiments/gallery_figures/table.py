@@ -89,7 +89,7 @@ def _basins(s: Setting) -> tuple[Cell, ...]:
 
 
 def _benchmark(s: Setting) -> tuple[Cell, ...]:
-    own = {"k": s.k, "d": s.k and 2 * s.k, "tau": s.tau, "R": s.R and s.ratios(())}
+    own = {"k": s.k, "d": s.k and 2 * s.k, "tau": s.tau, "R": s.R and tuple(map(float, s.ratios(())))}
     own |= {"starts": 1, "limit": 3.0, "growth": (10.0, 100.0)} if s.quick else {}
     return (benchmark_cell(**{name: value for name, value in own.items() if value is not None}),)
 
@@ -113,7 +113,7 @@ def _thresholds(s: Setting) -> tuple[Cell, ...]:
 
 
 def _networks(s: Setting, question: str, *, keep_tau: bool = False, **own: Any) -> tuple[Cell, ...]:
-    asked = {**own, "k": s.k, "R": own.get("R") if s.R is None else s.ratio(1.0)}
+    asked = {**own, "k": s.k, "R": own.get("R") if s.R is None else float(s.ratio(1.0))}
     if not keep_tau and s.tau is not None:
         asked["tau"] = (s.tau,)
     if s.quick:
