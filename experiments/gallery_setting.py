@@ -13,7 +13,7 @@ from ufm.errors import real_number, whole_number
 from ufm.model.problem import LARGEST_TAU, SMALLEST_TAU
 
 # At most so much of each in a quick figure, and these grids.
-QUICK_COUNTS = {"inits": 2, "starts": 2, "families": 4, "max_steps": 1000, "steps": 500}
+QUICK_COUNTS = {"inits": 2, "starts": 2, "families": 4, "max_steps": 1000, "steps": 500, "n_min": 10}
 QUICK_THIN = ("fine", "coarse", "taus", "etas", "ratios", "batch_sizes", "epochs")
 # A certified threshold between two ratios this far apart, relatively.
 QUICK_PRECISION = 0.1
@@ -84,9 +84,10 @@ def changed(cell: Cell, changes: Mapping[str, Any], words: list[str]) -> Cell:
 
 
 def quickly(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that make a cell cheap: few starts and steps, every other point of a grid."""
+    """Arguments that make a cell cheap: few starts, steps and losses, every third point of a grid."""
     few = {name: min(most, arguments[name]) for name, most in QUICK_COUNTS.items() if name in arguments}
     thin = {name: _thinned(arguments[name]) for name in QUICK_THIN if isinstance(arguments.get(name), list)}
+    thin |= {"losses": arguments["losses"][:3]} if "losses" in arguments else {}
     return few | thin | ({"precision": QUICK_PRECISION} if "precision" in arguments else {})
 
 

@@ -58,10 +58,10 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
                 name,
                 (1.0, level),
                 xycoords=("axes fraction", "data"),
-                xytext=(-2, 2),
+                xytext=(-2, -2),  # below: the curves come from above
                 textcoords="offset points",
                 ha="right",
-                va="bottom",
+                va="top",
                 fontsize=style.points(6.5),
                 color="0.35",
             )
