@@ -18,7 +18,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
     to a cosine against the slope, for each R and two cosines: theory (lines, nothing fitted) over medians."""
     with style.applied():
         figure, (left, right) = style.panels(2, 2.9)
-        _approach(left, data[0])
+        _approach(left, data[0], "\n" if figure.narrow else " ")
         _leaving(right, data)
         first = data[0].attrs
         figure.suptitle(
@@ -28,7 +28,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
     return figure
 
 
-def _approach(axis: Axes, cell: xr.Dataset) -> None:
+def _approach(axis: Axes, cell: xr.Dataset, joint: str) -> None:
     slopes = cell["slope"].values
     for index, slope in enumerate(slopes):
         values = np.maximum(cell["delta_gm"].values[index], style.SMALLEST_DRAWN)
@@ -37,7 +37,7 @@ def _approach(axis: Axes, cell: xr.Dataset) -> None:
     axis.set_yscale("log")
     axis.set_xlabel(f"step of gradient descent ({cell.attrs['step']:g})")
     axis.set_ylabel(style.DELTA_GM)
-    axis.set_title(f"R = {cell.attrs['R']:g}, {cell.attrs['starts']} random starts, band of the middle half")
+    axis.set_title(f"R = {cell.attrs['R']:g}, {cell.attrs['starts']} random starts,{joint}band of the middle half")
     axis.legend(loc="lower left")
 
 

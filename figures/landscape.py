@@ -27,7 +27,8 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         left.set_yticks(range(len(groups)), list(groups))
         left.set_ylim(len(groups) - 0.5, -0.5)
         left.set_xscale("log")
-        left.set_xlabel("above the minimum, proved, relative to a frame's loss")
+        joint = "\n" if figure.narrow else " "
+        left.set_xlabel(f"above the minimum, proved,{joint}relative to a frame's loss")
         left.grid(axis="y", lw=0.3, color="0.85")
         for index, (said, group) in enumerate(groups.items()):
             for place, cell in enumerate(group):

@@ -22,7 +22,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     losses = [str(name) for name in data["loss"].values]
     with style.applied():
         stacked = style.width(style.TWO_COLUMNS) < style.NARROW
-        figure, axes = style.panels(len(TITLES), 1.9 if stacked else 3.2, sharey=True)
+        figure, axes = style.panels(len(TITLES), 2.3 if stacked else 3.2, sharey=True)
         for axis, (kind, title) in zip(axes, TITLES.items(), strict=True):
             for index, loss in enumerate(losses):
                 look = style.line(index, len(losses))
