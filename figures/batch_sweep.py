@@ -42,7 +42,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             _ends(right, of_line, "batch_size" if len(sizes) > 1 else "R", looks.get(name, "black"))
         right.set_xlabel("batch size before binding" if len(sizes) > 1 else "imbalance ratio R")
         if nonneg:
-            right.set_title("lines: proved unique; markers: frames reached")
+            right.set_title(f"lines: proved unique;{chr(10) if figure.narrow else chr(32)}markers: frames reached")
             right.set_ylim(-0.05, 1.05)
         right.set_ylabel("share" if nonneg else f"{style.DELTA_GM},\nat the end, median")
         shown = {name: {"color": colour} for name, colour in looks.items()}

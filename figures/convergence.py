@@ -32,7 +32,9 @@ def draw(cells: Sequence[xr.Dataset], width: float | None = None) -> Figure:
     with style.one_column(width), style.applied():
         width = style.width(style.TWO_COLUMNS)
         narrow = width < style.NARROW
-        figure = Figure(figsize=(width, 1.8 * len(panels) if narrow else 2.7), layout="constrained")
+        figure = Figure(
+            figsize=(width, (1.8 if nonneg else 2.4) * len(panels) if narrow else 2.7), layout="constrained"
+        )
         axes = figure.subplots(len(panels), 1, sharex=True) if narrow else figure.subplots(1, len(panels))
         for axis, (name, label) in zip(axes, panels, strict=True):
             for index, cell in enumerate(cells):
