@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -123,13 +124,17 @@ def cells_of(config: Config) -> list[Cell]:
     return cells
 
 
-def benchmark_cell() -> Cell:
-    """Both tables as one dataset: those of the last benchmark in the store, else of a small one."""
-    return Cell("benchmark", _small, {})
+def benchmark_cell(**own: Any) -> Cell:
+    """Both tables as one dataset: those of the last benchmark in the store, else of a small one.
+
+    own: fields of `Config`, if they are not the small one's.
+    """
+    return Cell("benchmark-own" if own else "benchmark", _small, own)
 
 
-def _small(*, progress: ProgressCallback) -> Computed:
-    config = Config(R=(10.0, 100.0), starts=2, limit=10.0, growth=(10.0, 100.0, 1e3, 1e4), stochastic=())
+def _small(*, progress: ProgressCallback, **own: Any) -> Computed:
+    asked = {"R": (10.0, 100.0), "starts": 2, "limit": 10.0, "growth": (10.0, 100.0, 1e3, 1e4), "stochastic": ()}
+    config = Config(**{**asked, **own})
     cells = {cell.name: cell for cell in cells_of(config)}
     ended = engine.run([engine.Job(name, cell.compute, cell.arguments) for name, cell in cells.items()])
     measured = [one.value[0].assign_attrs(cells[one.job.name].attrs) for one in ended if one.error is None]

@@ -1,6 +1,8 @@
 """One module a figure, each a pure function from stored cells to a Matplotlib figure; one style for all.
 
-`draw` draws those that one problem suffices for, from a Solution or from H.
+`draw` draws those that one problem suffices for from a Solution or from H, and any from cells. Numbers of the gallery
+stand at the beginning of the module's first line: F8, say, is drawn by `figures.basins`; the page of the gallery names
+the module of every figure.
 """
 
 import contextlib

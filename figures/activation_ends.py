@@ -18,7 +18,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
     names = list(dict.fromkeys(str(cell.attrs["activation"]) for cell in data))
     ratios = list(dict.fromkeys(float(cell.attrs["R"]) for cell in data))
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
+        figure = Figure(figsize=(style.width(style.TWO_COLUMNS), 2.9), layout="constrained")
         axis = figure.subplots()
         for cell in data:
             index = ratios.index(float(cell.attrs["R"]))
@@ -39,10 +39,10 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         axis.plot([], [], ls="", marker="x", ms=3.5, color="0.3", label="stuck, freed by the staircase")
         axis.axhline(ARRIVED, color="0.4", lw=0.7, ls=":")
         axis.set_yscale("log")
-        axis.set_xticks(range(len(names)), names)
+        axis.set_xticks(range(len(names)), names, rotation=30 if figure.narrow else 0)
         axis.set_xlim(-0.5, len(names) - 0.5)
         axis.set_ylabel("distance from the minimisers'\nGram matrix")
         attrs = data[0].attrs
-        axis.set_title(f"step imbalance, k = {attrs['k']}, d = {attrs['d']}, $\\tau$ = {attrs['tau']:g}")
+        figure.suptitle(f"step imbalance, k = {attrs['k']}, d = {attrs['d']}, $\\tau$ = {attrs['tau']:g}")
         figure.legend(loc="outside lower center", ncols=len(ratios) + 1)
     return figure

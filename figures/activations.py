@@ -17,20 +17,18 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
     """Left: distance from a frame against steps at every slope, of the first dataset. Right: steps from the right angle
     to a cosine against the slope, for each R and two cosines: theory (lines, nothing fitted) over medians."""
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        _approach(left, data[0])
+        figure, (left, right) = style.panels(2, 2.9)
+        _approach(left, data[0], "\n" if figure.narrow else " ")
         _leaving(right, data)
         first = data[0].attrs
         figure.suptitle(
             f"UFM through LeakyReLU, normalised, step imbalance, k = {first['k']}, d = {first['d']}, "
-            f"$\\tau$ = {first['tau']:g}",
-            fontsize=8,
+            f"$\\tau$ = {first['tau']:g}"
         )
     return figure
 
 
-def _approach(axis: Axes, cell: xr.Dataset) -> None:
+def _approach(axis: Axes, cell: xr.Dataset, joint: str) -> None:
     slopes = cell["slope"].values
     for index, slope in enumerate(slopes):
         values = np.maximum(cell["delta_gm"].values[index], style.SMALLEST_DRAWN)
@@ -38,8 +36,8 @@ def _approach(axis: Axes, cell: xr.Dataset) -> None:
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlabel(f"step of gradient descent ({cell.attrs['step']:g})")
-    axis.set_ylabel(r"distance from a frame, $\Delta_{G_M}$")
-    axis.set_title(f"R = {cell.attrs['R']:g}, {cell.attrs['starts']} random starts, band of the middle half")
+    axis.set_ylabel(style.DELTA_GM)
+    axis.set_title(f"R = {cell.attrs['R']:g}, {cell.attrs['starts']} random starts,{joint}band of the middle half")
     axis.legend(loc="lower left")
 
 

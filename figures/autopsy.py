@@ -18,10 +18,11 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Over epochs: how many of as many samples as have wrong labels, those with the largest score, do have one. A panel
     a setting; median over seeds, band from the smallest to the largest."""
     groups = settings(cells)
-    columns = min(4, len(groups))
+    wide = style.width(style.TWO_COLUMNS)
+    columns = min(2 if wide < style.NARROW else 4, len(groups))
     rows = -(-len(groups) // columns)
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 0.9 + 1.7 * rows), layout="constrained")
+        figure = Figure(figsize=(wide, 0.9 + 1.7 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axis, (said, group) in zip(axes.flat, groups.items(), strict=False):
             for index, (name, words) in enumerate(JUDGES.items()):
@@ -39,5 +40,5 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=3)
         noise = f"{100 * cells[0].attrs['label_noise']:g}% wrong labels"
-        figure.suptitle(f"{common(cells)}, {noise}", fontsize=8)
+        figure.suptitle(f"{common(cells)}, {noise}")
     return figure

@@ -29,8 +29,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     common_tau = max(by_temperature, key=lambda tau: sum(float(cell.attrs["tau"]) == tau for cell in cells))
     first = cells[0].attrs
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 3.0), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        figure, (left, right) = style.panels(2, 3.0)
         of_tau = [cell for cell in cells if float(cell.attrs["tau"]) == common_tau]
         of_d = [cell for cell in cells if int(cell.attrs["d"]) == common_d]
         image = _map(left, of_tau, lambda cell: int(cell.attrs["d"]) / first["k"])
@@ -46,8 +45,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         bar.outline.set_visible(False)
         figure.suptitle(
             f"UFM+, step imbalance, k = {first['k']}: plain projected gradient, {first['starts']} starts; "
-            f"below, the staircase, {first['inits']} starts",
-            fontsize=8,
+            f"below, the staircase, {first['inits']} starts"
         )
     return figure
 
@@ -62,11 +60,11 @@ def _map(axis: Axes, cells: Sequence[xr.Dataset], height: Callable[[xr.Dataset],
         lifted = _percent(cell["staircase"], GLOBAL)
         unfinished = _percent(cell["projected_gradient"], UNFINISHED)
         ink = "white" if share[row, column] < 55 else "black"
-        place: dict[str, Any] = {"ha": "center", "va": "center", "color": ink}
-        axis.text(column, row + 0.16, f"{share[row, column]:.0f}", fontsize=9, **place)
-        axis.text(column, row - 0.14, f"staircase {lifted:.0f}", fontsize=6, **place)
+        place: dict[str, Any] = {"ha": "center", "va": "center", "color": ink, "fontsize": style.points(6)}
+        axis.text(column, row + 0.16, f"{share[row, column]:.0f}", **{**place, "fontsize": style.points(9)})
+        axis.text(column, row - 0.14, f"staircase {lifted:.0f}", **place)
         if unfinished:
-            axis.text(column, row - 0.36, f"unfinished {unfinished:.0f}", fontsize=6, **place)
+            axis.text(column, row - 0.36, f"unfinished {unfinished:.0f}", **place)
     image = axis.imshow(share, vmin=0, vmax=100, cmap=style.SEQUENTIAL, origin="lower", aspect="auto")
     axis.set_xticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
     axis.set_yticks(range(len(heights)), [f"{value:g}" for value in heights])

@@ -26,13 +26,12 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     sizes = sorted({int(cell.attrs["batch_size"]) for cell in cells})
     looks = {name: style.line(index, len(set(names)))["color"] for index, name in enumerate(dict.fromkeys(names))}
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        figure, (left, right) = style.panels(2, 2.9)
         for name, cell in zip(names, cells, strict=True):
             if cell.attrs["batch_size"] == sizes[0]:
                 _history(left, cell, {"color": looks[name], "linestyle": "-" if cell.attrs["bound"] else "--"})
         left.set_title(f"batches of {sizes[0]}")
-        left.set_ylabel(r"$\Delta_{G_M}$" if nonneg else style.above_bound(cells[0]))
+        left.set_ylabel(style.DELTA_GM if nonneg else style.above_bound(cells[0]))
         left.set_xlabel("iteration")
         left.set_xscale("log")
         left.set_yscale("log")
@@ -43,9 +42,9 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             _ends(right, of_line, "batch_size" if len(sizes) > 1 else "R", looks.get(name, "black"))
         right.set_xlabel("batch size before binding" if len(sizes) > 1 else "imbalance ratio R")
         if nonneg:
-            right.set_title("lines: proved unique; markers: frames reached")
+            right.set_title(f"lines: proved unique;{chr(10) if figure.narrow else chr(32)}markers: frames reached")
             right.set_ylim(-0.05, 1.05)
-        right.set_ylabel("share" if nonneg else r"$\Delta_{G_M}$ at the end, median")
+        right.set_ylabel("share" if nonneg else f"{style.DELTA_GM},\nat the end, median")
         shown = {name: {"color": colour} for name, colour in looks.items()}
         shown["as drawn"] = {"color": "0.3", "linestyle": "--", "marker": "o", "mfc": "none"}
         if any(cell.attrs["bound"] for cell in cells):
@@ -55,7 +54,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         starts = "one start" if first["inits"] == 1 else f"{first['inits']} starts"
         count = "one family" if first["partitions"] == 1 else f"{first['partitions']} families"
         families = f"{count} ({first['family']}) of each kind, {starts} each"
-        figure.suptitle(f"{style.problem(cells)}; {families}", fontsize=8)
+        figure.suptitle(f"{style.problem(cells)}; {families}")
     return figure
 
 

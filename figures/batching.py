@@ -24,8 +24,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     shown = sizes[1] if len(sizes) > 1 else sizes[0]
     longest = max(int(cell["history_iteration"].max()) for cell in cells if cell.attrs["batch_size"] == shown)
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        figure, (left, right) = style.panels(2, 2.9)
         for index, family in enumerate(families):
             of_family = [cell for cell in cells if cell.attrs["family"] == family]
             look = style.line(index, len(families))
@@ -38,7 +37,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             axis.set_yscale("log")
             axis.set_ylim(style.SMALLEST_DRAWN / 3, 3)
             axis.set_yticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
-            axis.set_ylabel(r"$\Delta_{G_M}$")
+            axis.set_ylabel(style.DELTA_GM)
         handles, labels = left.get_legend_handles_labels()
         for index, handle in enumerate(handles):
             handle.set_marker(style.MARKERS[index])
@@ -46,9 +45,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             handle.set_markersize(4)
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), handlelength=3.4)
         counts = " ".join(str(int(size)) for size in np.atleast_1d(first["sizes"]))
-        figure.suptitle(
-            f"UFM+, class sizes {counts}, d = {first['d']}, $\\tau$ = {first['tau']:g}, staircase", fontsize=8
-        )
+        figure.suptitle(f"UFM+, class sizes {counts}, d = {first['d']}, $\\tau$ = {first['tau']:g}, staircase")
     return figure
 
 

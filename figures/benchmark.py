@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from figures import style
 from figures.style import Figure
@@ -19,17 +20,16 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     how many of its starts arrived, over all R. Right: growth_n, growth_seconds_solve, growth_seconds_certify,
     and if there growth_seconds_copy, the limit of memory, over the dimension size.
     """
-    (data,) = cells
+    data = style.single(cells, "growth_n")
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-        _peers(left, data)
+        figure, (left, right) = style.panels(2, 2.9, width_ratios=(1.35, 1))
+        _peers(figure, left, data)
         _growth(right, data)
-        figure.suptitle("UFM+, step imbalance: time to the certified optimum, one start, compilation apart", fontsize=8)
+        figure.suptitle("UFM+, step imbalance: time to the certified optimum, one start, compilation apart")
     return figure
 
 
-def _peers(axis: Axes, runs: xr.Dataset) -> None:
+def _peers(figure: Figure, axis: Axes, runs: xr.Dataset) -> None:
     names = list(dict.fromkeys(runs["peer"].values.tolist()))
     ratios = sorted(set(runs["R"].values.tolist()))
     for index, R in enumerate(ratios):
@@ -50,9 +50,12 @@ def _peers(axis: Axes, runs: xr.Dataset) -> None:
     axis.set_xlabel("seconds a start")
     axis.grid(axis="x", lw=0.4, color="0.85")
     axis.set_axisbelow(True)
-    axis.legend(
-        loc="upper center", bbox_to_anchor=(0.4, -0.2), ncols=len(ratios) + 1, columnspacing=0.8, handletextpad=0.2
-    )
+    if figure.narrow:
+        figure.legend(loc="outside lower center", ncols=len(ratios) + 1, columnspacing=0.8, handletextpad=0.2)
+    else:
+        axis.legend(
+            loc="upper center", bbox_to_anchor=(0.4, -0.2), ncols=len(ratios) + 1, columnspacing=0.8, handletextpad=0.2
+        )
 
 
 def _growth(axis: Axes, data: xr.Dataset) -> None:
@@ -66,7 +69,8 @@ def _growth(axis: Axes, data: xr.Dataset) -> None:
     axis.plot(n, anchor * n / n[-1], color="0.55", lw=0.8, ls=(0, (1, 1)), label="proportional to n")
     axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("samples n")
     axis.set_ylabel("seconds")
     axis.set_title("staircase")
-    axis.legend(loc="upper left", handlelength=2.6)
+    axis.legend(loc="best", handlelength=2.6)

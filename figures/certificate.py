@@ -22,10 +22,9 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
       the tolerance, a fraction of it, a point is certified.
     - a relative loss tolerance of LOSS_TOLERANCE, and the error of a conic solver's value, for comparison.
     """
-    (data,) = cells
+    data = style.single(cells, "weakest")
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 3.0), layout="constrained")
-        axes = figure.subplots(1, 2)
+        figure, axes = style.panels(2, 3.0)
         for axis, model in zip(axes, ("UFM+", "UFM"), strict=True):
             of_model = data.sel(model=model)
             R = of_model["R"].values
@@ -55,7 +54,6 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         attrs = data.attrs
         figure.suptitle(
             f"step imbalance, k = {attrs['k']}, d = {attrs['d']}, $\\tau$ = {attrs['tau']:g}, "
-            f"$n_{{min}}$ = {attrs['n_min']}",
-            fontsize=8,
+            f"$n_{{min}}$ = {attrs['n_min']}"
         )
     return figure

@@ -15,17 +15,18 @@ from figures.style import Figure
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Each panel: M^T M of the start that ended furthest from an orthogonal frame (largest delta_gm).
 
-    The worst start, not a typical one: if it is the identity, all are. Cells of UFM and UFM+ together
-    are drawn in two rows, UFM above; cells of one model in rows of at most four.
+    The worst start, not a typical one: where it ended at a frame, every start did. Cells of UFM and UFM+ together
+    are drawn in rows of their own, UFM above; a row holds at most four panels, two where the figure is narrow.
     """
     by_model = [[cell for cell in cells if cell.attrs["nonneg"] == nonneg] for nonneg in (0, 1)]
     models = [of_model for of_model in by_model if of_model]
-    columns = max(-(-len(of_model) // -(-len(of_model) // 4)) for of_model in models)
+    most = 2 if style.width(style.TWO_COLUMNS) < style.NARROW else 4
+    columns = max(-(-len(of_model) // -(-len(of_model) // most)) for of_model in models)
     rows = [of_model[i : i + columns] for of_model in models for i in range(0, len(of_model), columns)]
     names = {id(cell): name for cell, name in zip(cells, style.ratios(cells), strict=True)}
     with style.applied():
-        width = style.ONE_COLUMN if columns == 1 else style.TWO_COLUMNS
-        height = 0.55 + (0.5 + min(2.8, 5.8 / columns, width - 1.1)) * len(rows)
+        width = style.width(style.ONE_COLUMN if columns == 1 else style.TWO_COLUMNS)
+        height = 0.55 + (0.5 + min(2.8, (width - 1.2) / columns)) * len(rows)
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(len(rows), columns, squeeze=False)
         for row, of_row in zip(axes, rows, strict=True):
@@ -43,7 +44,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         said = style.problem(cells) if len(models) == 1 else style.parameters(cells)
         starts = style.span([cell.attrs["inits"] for cell in cells])
         shown = "one start" if starts == "1" else f"worst of {starts} starts"
-        figure.suptitle(f"Class-mean Gram matrix, {shown}:{' ' if columns > 1 else chr(10)}{said}", fontsize=8)
+        figure.suptitle(f"Class-mean Gram matrix, {shown}:{' ' if columns > 1 else chr(10)}{said}")
     return figure
 
 
@@ -56,4 +57,4 @@ def _panel(axis: Axes, cell: xr.Dataset, name: str) -> None:
     axis.set_yticks(ticks)
     style.strip(axis)
     axis.set_title(f"{name}\n$\\Delta_{{G_M}}$ = {style.scientific(float(cell['delta_gm'][worst]))}")
-    axis.imshow(gram, vmin=-1, vmax=1, cmap=style.DIVERGING, interpolation="nearest")
+    axis.imshow(gram, vmin=-1, vmax=1, cmap=style.DIVERGING, interpolation="nearest", aspect="equal")

@@ -12,27 +12,31 @@ from figures.style import Figure
 
 PANELS = (
     ("excess", "excess over the bound,\nrelative to the bound"),
-    ("delta_gm", r"$\Delta_{G_M}$"),
-    ("beta_nc", r"$\beta_{NC}$"),
+    ("delta_gm", style.DELTA_GM),
+    ("beta_nc", style.BETA_NC),
 )
 
 
-def draw(cells: Sequence[xr.Dataset], width: float = style.TWO_COLUMNS) -> Figure:
+def draw(cells: Sequence[xr.Dataset], width: float | None = None) -> Figure:
     """Median over starts and the band of their middle half, on logarithmic axes.
 
-    width: inches; of less than 5 the panels stand one above the other, without a title, which is the caption's.
+    width: inches, 7 if not given; of less than 5 the panels stand one above the other, without a title.
 
     The excess over the bound of Theorem 1 is divided by that bound, so that every R fits one axis; for UFM, where it
     is none, the loss minus the certified lower bound (or the lowest loss found, if none is certified) by that, shown
     down to the rounding of the loss (records below it repeat the last one above). Values below style.FLOOR, exact zeros
-    included, are drawn at style.FLOOR.
+    included, are drawn at style.FLOOR. The distance from a frame is not shown of UFM, which does not approach one.
     """
     nonneg, names = bool(cells[0].attrs["nonneg"]), style.ratios(cells)
-    with style.applied():
+    panels = [panel for panel in PANELS if nonneg or panel[0] != "delta_gm"]
+    with style.one_column(width), style.applied():
+        width = style.width(style.TWO_COLUMNS)
         narrow = width < style.NARROW
-        figure = Figure(figsize=(width, 5.4 if narrow else 2.7), layout="constrained")
-        axes = figure.subplots(len(PANELS), 1, sharex=True) if narrow else figure.subplots(1, len(PANELS))
-        for axis, (name, label) in zip(axes, PANELS, strict=True):
+        figure = Figure(
+            figsize=(width, (1.8 if nonneg else 2.4) * len(panels) if narrow else 2.7), layout="constrained"
+        )
+        axes = figure.subplots(len(panels), 1, sharex=True) if narrow else figure.subplots(1, len(panels))
+        for axis, (name, label) in zip(axes, panels, strict=True):
             for index, cell in enumerate(cells):
                 grid, values = style.history(cell, name)
                 if name == "excess" and nonneg:
@@ -52,6 +56,5 @@ def draw(cells: Sequence[xr.Dataset], width: float = style.TWO_COLUMNS) -> Figur
         columns = min(len(cells) if "tau" not in names[0] else 4, 2 if narrow else len(cells))
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.6)
-        if not narrow:
-            figure.suptitle(f"{style.problem(cells)}{style.run(cells)}", fontsize=8)
+        figure.suptitle(f"{style.problem(cells)}{style.run(cells)}")
     return figure

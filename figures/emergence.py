@@ -26,9 +26,10 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
     panels = {over: chosen for over in PANELS if (chosen := _cells(data, over))}
     panels = panels or {"R": list(data)}
     with style.applied():
-        width = style.TWO_COLUMNS if len(panels) > 1 else style.ONE_COLUMN
-        figure = Figure(figsize=(width, 3.6), layout="constrained")
-        axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+        width = style.width(style.TWO_COLUMNS if len(panels) > 1 else style.ONE_COLUMN)
+        rows = len(panels) if width < style.NARROW else 1
+        figure = Figure(figsize=(width, 3.6 if rows == 1 else 1.0 + 2.2 * rows), layout="constrained")
+        axes = figure.subplots(rows, len(panels) // rows, sharey=True, squeeze=False).ravel()
         names = list(dict.fromkeys(str(cell.attrs["sampler"]) for cell in data))
         for axis, (over, cells) in zip(axes, panels.items(), strict=True):
             for index, name in enumerate(names):
@@ -45,12 +46,12 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         reached = [cell["steps"].values[np.isfinite(cell["steps"].values)] for cell in data]
         reached = np.concatenate([*reached, [1.0]])
         axes[0].set_ylim(10, 4 * max(float(data[0].attrs["max_steps"]), reached.max()))
-        axes[0].set_ylabel(r"steps until $\Delta_{GM} < 10^{-3}$")
+        for axis in axes if rows > 1 else axes[:1]:
+            axis.set_ylabel("steps until a frame emerges,\n" r"$\Delta_{G_M} < 10^{-3}$")
         first, joint = data[0].attrs, " " if len(panels) > 1 else "\n"
         figure.suptitle(
             f"UFM+, step imbalance, k = {first['k']}, d = {first['d']},{joint}step $\\eta$ = {first['eta']:g}, "
-            f"{first['inits']} starts",
-            fontsize=8,
+            f"{first['inits']} starts"
         )
         handles = {}
         for axis in axes:
@@ -98,7 +99,9 @@ def _line(axis: Axes, cells: Sequence[xr.Dataset], over: str, look: dict, marker
     for at, steps, own, cell in zip(x, middle, there, cells, strict=True):
         if 0 < len(own) < cell.sizes["init"]:
             share = f"{100 * len(own) / cell.sizes['init']:.0f}%"
-            axis.annotate(share, (at, steps), (3, 3), textcoords="offset points", fontsize=6, color=look["color"])
+            axis.annotate(
+                share, (at, steps), (3, 3), textcoords="offset points", fontsize=style.points(6), color=look["color"]
+            )
     for column, dashes in (("steps_separate", "-"), ("steps_collapse", ":")):
         predicted = np.array([float(cell.attrs[column]) for cell in cells])
         predicted = np.where(np.isfinite(predicted), predicted, np.nan)

@@ -19,24 +19,25 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
     closed form, theorem. Right: imbalanced, lines: the relaxation that knows d. Filled: certified global minimisers of
     UFM. Vertical: the dimension below which none is in K, by theorem."""
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 3.0), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
-        for axis, cells, name, bound in (
-            (left, [cell for cell in data if cell.attrs["R"] == 1], "balanced classes; lines: theorem", "balanced"),
-            (right, [cell for cell in data if cell.attrs["R"] != 1], "imbalanced; lines: relaxation", "relaxed"),
-        ):
+        shown = [
+            ([cell for cell in data if cell.attrs["R"] == 1], "balanced classes; lines: theorem", "balanced"),
+            ([cell for cell in data if cell.attrs["R"] != 1], "imbalanced; lines: relaxation", "relaxed"),
+        ]
+        shown = [panel for panel in shown if panel[0]]
+        figure, axes = style.panels(len(shown), 3.0, sharey=True)
+        for axis, (cells, name, bound) in zip(axes, shown, strict=True):
             _curves(axis, cells, bound)
             axis.set_title(name)
             axis.set_xlabel("dimension d")
-        left.set_ylabel("loss over UFM's minimum")
+        for axis in axes if figure.narrow else axes[:1]:
+            axis.set_ylabel("loss above UFM's minimum")
         attrs = data[0].attrs
-        left.set_ylim(LOWEST / 3, 4 * max(float(cell["gap"].max()) for cell in data))
+        axes[0].set_ylim(LOWEST / 3, 4 * max(float(cell["gap"].max()) for cell in data))
         starts = style.span([cell.attrs["inits"] for cell in data])
         figure.suptitle(
             f"features at least {attrs['floor']:.3f} (GELU, not normalised), n$_{{min}}$ = {attrs['n_min']}, "
             f"$\\tau$ = {attrs['tau']:g}, best of {starts} random starts\n"
-            "filled: certified minimiser of UFM; dotted: none above the floor in fewer dimensions, proved",
-            fontsize=8,
+            "filled: certified minimiser of UFM; dotted: none above the floor in fewer dimensions, proved"
         )
     return figure
 

@@ -10,18 +10,20 @@ import xarray as xr
 from figures import style
 from figures.style import Figure
 
-PANELS = (("delta_gm", r"$\Delta_{G_M}$"), ("beta_nc", r"$\beta_{NC}$"), ("mean_cosine", "mean cosine of\nclass means"))
+PANELS = (("delta_gm", style.DELTA_GM), ("beta_nc", style.BETA_NC), ("mean_cosine", "mean cosine of\nclass means"))
 NEGATIVE = "minus the mean cosine\nof class means"  # of UFM
 
 
-def draw(cells: Sequence[xr.Dataset], width: float = style.TWO_COLUMNS) -> Figure:
+def draw(cells: Sequence[xr.Dataset], width: float | None = None) -> Figure:
     """A row for each imbalance profile, a column for each metric: median over starts, band of the middle half.
 
-    Logarithmic axes; values below style.FLOOR, exact zeros included, are drawn at style.FLOOR.
-    width: inches; of less than 5 all panels stand one above the other, without a title, which is the caption's.
+    Logarithmic axes; values below style.FLOOR, exact zeros included, are drawn at style.FLOOR. The distance of UFM from
+    a frame, which does not fall to 0, has a linear axis.
+    width: inches, 7 if not given; of less than 5 all panels stand one above the other, without a title.
     """
     profiles = list(dict.fromkeys(str(cell.attrs["imbalance"]) for cell in cells))
-    with style.applied():
+    with style.one_column(width), style.applied():
+        width = style.width(style.TWO_COLUMNS)
         narrow = width < style.NARROW
         rows = len(profiles) * (len(PANELS) if narrow else 1)
         figure = Figure(figsize=(width, 0.7 + 1.75 * rows), layout="constrained")
@@ -38,10 +40,13 @@ def draw(cells: Sequence[xr.Dataset], width: float = style.TWO_COLUMNS) -> Figur
                     values = np.clip(values, style.SMALLEST_DRAWN, None)
                     style.draw_band(axis, grid, values, look, f"R = {cell.attrs['R']:g}")
                 style.steps_axis(axis, max(int(cell["history_iteration"].max()) for cell in cells))
-                axis.set_yscale("log")
-                axis.set_ylim(style.SMALLEST_DRAWN / 2, 1e3 if name == "beta_nc" else 10)
-                axis.set_yticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
-                axis.set_title(f"{profile} imbalance" if axis is row[0 if narrow else 1] else "")
+                if name == "delta_gm" and not of_row[0].attrs["nonneg"]:
+                    axis.set_ylim(0, None)
+                else:
+                    axis.set_yscale("log")
+                    axis.set_ylim(style.SMALLEST_DRAWN / 2, 1e3 if name == "beta_nc" else 10)
+                    axis.set_yticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
+                axis.set_title(style.profile(profile) if axis is row[0 if narrow else 1] else "")
                 axis.set_ylabel(label)
         for axis in grid_of_axes[-1]:
             axis.set_xlabel("iteration")
@@ -50,8 +55,5 @@ def draw(cells: Sequence[xr.Dataset], width: float = style.TWO_COLUMNS) -> Figur
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2)
         first = cells[0].attrs
         model = "UFM+" if first["nonneg"] else "UFM"
-        if not narrow:
-            figure.suptitle(
-                f"{model}, k = {first['k']}, d = {first['d']}, $\\tau$ = {first['tau']:g}{style.run(cells)}", fontsize=8
-            )
+        figure.suptitle(f"{model}, k = {first['k']}, d = {first['d']}, $\\tau$ = {first['tau']:g}{style.run(cells)}")
     return figure

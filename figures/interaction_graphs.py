@@ -23,13 +23,16 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 
     Samples on a circle, class after class. Solid: pairs of one class; dashed: pairs of two.
     """
-    (data,) = cells
+    data = style.single(cells, "plain")
     families = [str(family) for family in data["family"].values]
     labels = data["label"].values
     k = data.attrs["k"]
     with style.applied():
-        figure = Figure(figsize=(style.ONE_COLUMN, 4.3), layout="constrained")
-        axes = figure.subplots(len(families), 2)
+        width, rows = style.width(style.ONE_COLUMN), len(families)
+        height = 4.3 if width < style.NARROW else 0.9 + width / (2 * rows)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        rows = rows if figure.narrow else 1  # of the figure; a family has two graphs beside each other
+        axes = figure.subplots(rows, 2 * len(families) // rows, squeeze=False).reshape(-1, 2)
         for row, family in zip(axes, families, strict=True):
             of_family = data.sel(family=family)
             _graph(row[0], of_family["plain"].values, labels)
@@ -42,12 +45,11 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         entries += [
             Line2D([], [], ls="", marker=MARKERS[c], color=_colour(c, k), ms=5, label=f"class {c}") for c in range(k)
         ]
-        figure.legend(handles=entries, loc="outside lower center", ncols=3, handlelength=2.2)
+        figure.legend(handles=entries, loc="outside lower center", ncols=3 if figure.narrow else 8, handlelength=2.2)
         attrs = data.attrs
         figure.suptitle(
             f"n = {attrs['n']}, k = {k}, {attrs['batches']} batches of {attrs['batch_size']}, "
-            f"bound with m = {attrs['m']} a class",
-            fontsize=8,
+            f"bound with m = {attrs['m']} a class"
         )
     return figure
 
@@ -64,9 +66,9 @@ def _graph(axis: Axes, edges: np.ndarray, labels: np.ndarray) -> None:
     for c in range(k):
         of_class = labels == c
         axis.plot(x[of_class], y[of_class], MARKERS[c], color=_colour(c, k), ms=6, mec="white", mew=0.7, zorder=3)
-    axis.set_aspect("equal")
+    axis.set_aspect("equal", adjustable="datalim")
     axis.set_xlim(-1.15, 1.15)
-    axis.set_ylim(-1.15, 1.15)
+    axis.set_ylim(-1.15, 1.15, auto=True)  # as high as the axes are, since x is fixed
     axis.axis("off")
 
 

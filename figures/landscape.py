@@ -21,14 +21,14 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     setting, a marker a seed; hollow: verified to be no global minimiser. Right: the way of plain projected gradient."""
     groups = settings(cells)
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, max(2.5, 1.5 + 0.24 * len(groups))), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+        figure, (left, right) = style.panels(2, max(2.5, 1.5 + 0.24 * len(groups)), width_ratios=(1.25, 1))
         for row, group in enumerate(groups.values()):
             _ends(left, row, group, labelled=row == 0)
         left.set_yticks(range(len(groups)), list(groups))
         left.set_ylim(len(groups) - 0.5, -0.5)
         left.set_xscale("log")
-        left.set_xlabel("above the minimum, proved, relative to a frame's loss")
+        joint = "\n" if figure.narrow else " "
+        left.set_xlabel(f"above the minimum, proved,{joint}relative to a frame's loss")
         left.grid(axis="y", lw=0.3, color="0.85")
         for index, (said, group) in enumerate(groups.items()):
             for place, cell in enumerate(group):
@@ -41,10 +41,10 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         right.set_yscale("log")
         right.set_xlabel("steps of projected gradient")
         right.set_ylabel("above the minimum, relative")
-        right.legend(handlelength=2.2, fontsize=6, loc="lower left")
+        right.legend(handlelength=2.2, fontsize=style.points(6), loc="lower left")
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
-        figure.suptitle(common(cells), fontsize=8)
+        figure.suptitle(common(cells))
     return figure
 
 

@@ -21,8 +21,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
     """
     random, near = data[0], data[1:]
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        figure, (left, right) = style.panels(2, 2.9)
         _random_starts(left, random)
         _near_frame(right, near)
         for axis in (left, right):
@@ -30,9 +29,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
             axis.set_xlabel("iteration")
             axis.set_ylabel("excess / bound")
         first = near[0].attrs
-        figure.suptitle(
-            f"UFM+, step imbalance, k = {first['k']}, d = {first['d']}, $\\tau$ = {first['tau']:g}", fontsize=8
-        )
+        figure.suptitle(f"UFM+, step imbalance, k = {first['k']}, d = {first['d']}, $\\tau$ = {first['tau']:g}")
     return figure
 
 
@@ -68,4 +65,6 @@ def _near_frame(axis: Axes, near: Sequence[xr.Dataset]) -> None:
     axis.set_ylim(style.SMALLEST_DRAWN, 1e-1)
     axis.set_xlim(0, 160)
     axis.set_title(f"near a frame, plain step $\\eta$ = {near[0].attrs['eta']:g}")
-    axis.legend(title="thin: predicted, thick: (measured)", title_fontsize=7, loc="upper right", handlelength=2.8)
+    axis.legend(
+        title="thin: predicted, thick: (measured)", title_fontsize=style.points(7), loc="upper right", handlelength=2.8
+    )

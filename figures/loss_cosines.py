@@ -18,11 +18,11 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 
     Certified minimisers only: where the certificate fails the curve is interrupted.
     """
-    (data,) = cells
+    data = style.single(cells, "ufm_plus")
     losses = [str(name) for name in data["loss"].values]
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 3.2), layout="constrained")
-        axes = figure.subplots(1, len(TITLES), sharey=True)
+        stacked = style.width(style.TWO_COLUMNS) < style.NARROW
+        figure, axes = style.panels(len(TITLES), 2.3 if stacked else 3.2, sharey=True)
         for axis, (kind, title) in zip(axes, TITLES.items(), strict=True):
             for index, loss in enumerate(losses):
                 look = style.line(index, len(losses))
@@ -34,10 +34,11 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             axis.set_xscale("log")
             axis.set_xlabel("imbalance ratio R")
             axis.set_title(title)
-        axes[0].set_ylabel("cosine of class means")
+        for axis in axes if figure.narrow else axes[:1]:
+            axis.set_ylabel("cosine of class means")
         attrs = data.attrs
         figure.suptitle(
-            f"UFM (no ReLU), step imbalance, k = {attrs['k']}, d = {attrs['d']}, $\\tau$ = {attrs['tau']:g}", fontsize=8
+            f"UFM (no ReLU), step imbalance, k = {attrs['k']}, d = {attrs['d']}, $\\tau$ = {attrs['tau']:g}"
         )
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=5, handlelength=3, columnspacing=1.2)

@@ -40,13 +40,13 @@ class Scene(NamedTuple):
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """The still: the start, the spurious point, the lift and the end, of the one cell that `scenes` takes."""
-    (cell,) = cells
+    cell = style.single(cells, "phase")
     every, phase = scenes(cell), cell["phase"].values.tolist()
     turned = phase.index(PHASES[1])
     at = {scene.line: place for place, scene in enumerate(every)}
     chosen = [0, at[turned - 1], at[turned + 1], len(every) - 1]
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 2.35), layout="constrained")
+        figure = Figure(figsize=(style.width(style.TWO_COLUMNS), 2.35), layout="constrained")
         for axis, place in zip(figure.subplots(1, len(chosen)), chosen, strict=True):
             scene = every[place]
             _samples(axis, every[: place + 1], cell, trail=len(every))

@@ -1,8 +1,9 @@
-"""Figures of one problem in one call: what was solved, or a point of your own, as the cell that figures take."""
+"""Figures in one call: of what was solved, of a point of your own, or of the cells of a sweep."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -10,8 +11,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from ufm import InvalidInput, Problem, excess, geometry_metrics, loss_bound
-from ufm.errors import Embedding, Stack, real_array, real_number
+from ufm import InvalidInput, Problem, excess, geometry_metrics, long_tail_imbalance, loss_bound, step_imbalance
+from ufm.errors import Embedding, Stack, real_array
 from ufm.model.geometry import class_means
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ FIGURES = {
     "geometry": ("history_excess",),
     "path": ("history_H",),
 }
-WIDE = ("convergence", "geometry")  # drawn at any width
+_NO_FIGURE = ("__init__", "one_problem", "settings", "style")
 _COMES_FROM = {
     "history_excess": "it shows a history: give the Solution of solvers.solve",
     "history_H": "it shows the path of H: give a Solution of solvers.solve(..., record_H=True)",
@@ -50,34 +51,58 @@ class Solved(Protocol):
 
 
 def draw(
-    name: str, solution: Solved | Embedding | Stack, problem: Problem | None = None, width: float | None = None
+    name: str,
+    solution: Solved | Embedding | Stack | Sequence[xr.Dataset],
+    problem: Problem | None = None,
+    width: float | None = None,
+    *,
+    title: bool | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Figure:
-    """The figure `figures.NAME` of one problem, of every start: "class_mean_gram", "convergence", "geometry", "path".
+    """The figure `figures.NAME`, in a width and with fonts of your own, with a title or without.
+
+    Of one problem there are "class_mean_gram", "convergence", "geometry" and "path", which show every start. Every
+    other figure compares several problems and is drawn from their cells; `ufm-gallery` computes and draws those.
 
     - solution: what `solvers.solve` returned; or a point H (n, d), or several (inits, n, d), of the problem given:
-      enough for "class_mean_gram". "path" takes a solution with `record_H=True`, and d = 2 or 3.
-    - width: inches, of "convergence" and "geometry" alone: 7 (`figures.style.TWO_COLUMNS`), or `ONE_COLUMN`, 3.4, in
-      which panels stand one above the other and the title is left to the caption.
+      enough for "class_mean_gram". "path" takes a solution with `record_H=True`, and d = 2 or 3. Or a sequence of
+      cells, datasets of a sweep or of the gallery, for any figure.
+    - width: inches, 2.5 to 20; the figure's own if not given (`figures.style.ONE_COLUMN`, 3.4, or `TWO_COLUMNS`, 7).
+      Of less than 5 panels stand one above the other.
+    - title: whether the figure has a title; if not given it has one unless a width of less than 5 is asked for.
+    - settings: of Matplotlib, as {"font.size": 9}; `figures.style.fonts("DejaVu Serif", 9)` gives those of a font.
 
-    Save it with `.savefig("NAME.pdf")`; `figures.style.own({"font.size": 9})` is a context of other settings.
-    Raises InvalidInput for other figures, naming what they need, and for a width where there is none to choose.
+    Save it with `.savefig("NAME.pdf")`. Raises InvalidInput for an unknown figure, for cells that lack what the figure
+    shows, naming it, and for a width or a font that cannot be.
     """
-    if name not in FIGURES:
-        others = {path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__", "one_problem", "style"}
-        fix = (
-            f"it compares several problems: give their cells to figures.{name}.draw" if name in others else "no figure"
-        )
+    here = importlib.import_module("figures.style")
+    several = _cells(solution)
+    named = {path.stem for path in Path(__file__).parent.glob("*.py")} - set(_NO_FIGURE)
+    if name not in named or (several is None and name not in FIGURES):
+        fix = f"it compares several problems: give their cells, or run ufm-gallery --only {name}"
+        if name not in named:
+            fix = "no such figure"
         raise InvalidInput("name", name, f"{fix}; of one problem there are {', '.join(FIGURES)}")
-    cell = cell_of(solution, problem)
-    for variable in FIGURES[name]:
-        if variable not in cell:
-            raise InvalidInput("name", name, _COMES_FROM[variable])
-    own_width = {}
-    if width is not None:
-        if name not in WIDE:
-            raise InvalidInput("width", width, f"{name} has a width of its own; leave it out")
-        own_width = {"width": real_number("width", width, 2.5, 20.0)}
-    return importlib.import_module(f"figures.{name}").draw([cell], **own_width)
+    if several is None:
+        cell = cell_of(solution, problem)  # type: ignore[arg-type]
+        for variable in FIGURES[name]:
+            if variable not in cell:
+                raise InvalidInput("name", name, _COMES_FROM[variable])
+        several = [cell]
+    with here.one_column(width), here.own(settings, title=title):
+        try:
+            return importlib.import_module(f"figures.{name}").draw(several)
+        except KeyError as missing:
+            raise InvalidInput("cells", name, f"this figure needs {missing} in its cells; give others") from missing
+
+
+def _cells(solution: Any) -> list[xr.Dataset] | None:
+    """The cells, if that is what was given."""
+    if isinstance(solution, xr.Dataset):
+        return [solution]
+    if isinstance(solution, (list, tuple)) and solution and all(isinstance(cell, xr.Dataset) for cell in solution):
+        return list(solution)
+    return None
 
 
 def cell_of(solution: Solved | Embedding | Stack, problem: Problem | None = None) -> xr.Dataset:
@@ -108,13 +133,25 @@ def cell_of(solution: Solved | Embedding | Stack, problem: Problem | None = None
     bound = float(loss_bound(problem))
     attrs = {
         **{"R": float(sizes.max() / sizes.min()), "k": problem.k, "d": problem.d, "tau": float(problem.tau)},
-        **{"n": problem.num_samples, "nonneg": int(problem.nonneg), "inits": len(points), "imbalance": "own"},
+        **{"n": problem.num_samples, "nonneg": int(problem.nonneg), "inits": len(points), "imbalance": _profile(sizes)},
         **{"loss_bound": bound, "lower_bound": bound},
     }
     if not problem.nonneg:
         # Of end points: a record may underestimate (`figures.style.positive`).
         attrs |= {"lower_bound": bound + float(found["excess"].min()), "lower_bound_is": "lowest loss found"}
     return found.assign(data).assign_attrs(attrs)
+
+
+def _profile(sizes: np.ndarray) -> str:
+    """What titles call the class sizes, in whatever order: "equal", "step", "long-tail", or "own" for any others."""
+    falling, k, n_min = np.sort(sizes)[::-1], len(sizes), int(sizes.min())
+    if k < 2 or n_min < 1:
+        return "own"
+    if falling[0] == n_min:
+        return "equal"
+    ratio = float(falling[0] / n_min)
+    known = {"step": step_imbalance(k, n_min, ratio), "long-tail": long_tail_imbalance(k, n_min, ratio)}
+    return next((name for name, profile in known.items() if np.array_equal(falling, profile)), "own")
 
 
 def _checked_points(H: Any, problem: Problem | None) -> tuple[list[Float[np.ndarray, "n d"]], Problem]:

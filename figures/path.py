@@ -28,7 +28,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     Grey: the feasible set, disc or ball, for UFM+ its nonnegative part. d = 2: below, the angle against the step, where
     paths along the circle come apart. d = 3: seen from far away; what is on the far side is pale.
     """
-    (cell,) = cells
+    cell = style.single(cells, "history_H")
     d = cell.sizes["coordinate"]
     if d not in (2, 3):
         raise InvalidInput("d", d, "the path of H can be drawn for d = 2 and d = 3")
@@ -36,7 +36,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     paths, labels = cell["history_H"].values[:, :, real], cell["label"].values[real]
     k, nonneg, starts = int(cell.attrs["k"]), bool(cell.attrs["nonneg"]), min(len(paths), MOST_PANELS)
     with style.applied():
-        width = style.ONE_COLUMN if starts == 1 else style.TWO_COLUMNS
+        width = style.width(style.ONE_COLUMN if starts == 1 else style.TWO_COLUMNS)
         columns = 3 if starts == 1 else 6
         named = _legend(k)
         heights = [min(3.0, (width - 0.3) / starts), 1.2][: 4 - d]
@@ -54,7 +54,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         model = (
             f"{'UFM+' if nonneg else 'UFM'}, k = {k}, d = {d}, $\\tau$ = {cell.attrs['tau']:g}, n = {cell.attrs['n']}"
         )
-        figure.suptitle(f"Path of H: {model}{shown}", fontsize=8)
+        figure.suptitle(f"Path of H: {model}{shown}")
     return figure
 
 

@@ -20,14 +20,13 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     Dashed: where half of random families force it, as predicted."""
     dark, light = (style.line(index, 3)["color"] for index in (0, 1))
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        figure, (left, right) = style.panels(2, 2.9)
         _markers(left, cells, [float(cell["history_delta_gm"].values[-1]) for cell in cells], "o", dark)
         whole = [cell.attrs["excess_upper"] / cell.attrs["loss_bound"] for cell in cells]
         own = [cell.attrs["pool_excess"] / cell.attrs["pool_bound"] for cell in cells]
         _markers(right, cells, whole, "o", dark)
         _markers(right, cells, own, "s", light)
-        left.set_ylabel(r"$\Delta_{G_M}$ after training")
+        left.set_ylabel(f"{style.DELTA_GM}, after training")
         right.set_ylabel("excess over a frame, relative")
         left.set_ylim(bottom=0)
         right.set_yscale("log")
@@ -47,7 +46,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             right.plot([], [], color="0.4", lw=0.9, ls=(0, (4, 2)), label="predicted: half of families")[0],
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.2, handletextpad=0.4)
-        figure.suptitle(f"{common(cells)}, batches of {cells[0].attrs['batch_size']}", fontsize=8)
+        figure.suptitle(f"{common(cells)}, batches of {cells[0].attrs['batch_size']}")
     return figure
 
 

@@ -16,12 +16,12 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 
     Line: where the first-moment prediction (`ufm.theory.reshuffling`) is one half, between the rows by interpolation.
     """
-    (data,) = cells
+    data = style.single(cells, "unique")
     sizes, epochs = data["batch_size"].values, data["epochs"].values
     share = 100 * data["unique"].mean("family").transpose("epochs", "batch_size").values
     row = np.interp(data["half"].values, epochs, np.arange(len(epochs)), left=np.nan, right=np.nan)
     with style.applied():
-        figure = Figure(figsize=(style.ONE_COLUMN, 3.1), layout="constrained")
+        figure = Figure(figsize=(style.width(style.ONE_COLUMN), 3.1), layout="constrained")
         axis = figure.subplots()
         image = axis.imshow(share, vmin=0, vmax=100, cmap=style.SEQUENTIAL, origin="lower", aspect="auto")
         axis.plot(np.arange(len(sizes)), row, "o-", color="white", mec="black", mew=0.6, ms=4, lw=2.4)
@@ -35,6 +35,6 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         bar.set_label("families with one minimiser [%]")
         bar.outline.set_visible(False)
         counts = " ".join(str(int(size)) for size in np.atleast_1d(data.attrs["sizes"]))
-        axis.set_title(f"UFM+, class sizes {counts}, d = {data.attrs['d']}\n{data.sizes['family']} families a cell")
+        figure.suptitle(f"UFM+, class sizes {counts}, d = {data.attrs['d']}\n{data.sizes['family']} families a cell")
         figure.legend(loc="outside lower center", handlelength=2.6)
     return figure

@@ -19,8 +19,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
     (`ufm.theory.stochastic_rate`), open markers measured, stars the best step, grey the rate that no step beats.
     """
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 2.9), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
+        figure, (left, right) = style.panels(2, 2.9, sharey=True)
         for index, cell in enumerate(data):
             look = style.line(index, len(data))
             for axis, over in ((left, "tau"), (right, "eta")):
@@ -35,10 +34,9 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         first = data[0].attrs
         _finish(left, r"temperature $\tau$", rf"step $\eta$ = {first['step']:g}", data[0]["tau"].values)
         _finish(right, r"step $\eta$", rf"$\tau$ = {first['fixed']:g}", data[0]["eta"].values)
-        left.set_ylabel("steps for a factor e\nof the mean squares")
-        figure.suptitle(
-            f"UFM+, step imbalance, R = {first['R']:g}, k = {first['k']}, batches of {first['batch_size']}", fontsize=8
-        )
+        for axis in (left, right) if figure.narrow else (left,):
+            axis.set_ylabel("steps for a factor e\nof the mean squares")
+        figure.suptitle(f"UFM+, step imbalance, R = {first['R']:g}, k = {first['k']}, batches of {first['batch_size']}")
         figure.legend(loc="outside lower center", ncols=min(len(data), 4), handlelength=2.8)
     return figure
 

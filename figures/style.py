@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -15,7 +16,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as MatplotlibFigure
+from matplotlib.font_manager import findfont
+from matplotlib.legend import Legend
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, NullFormatter
+
+from ufm import InvalidInput
+from ufm.errors import real_number
 
 ONE_COLUMN = 3.4  # inches
 TWO_COLUMNS = 7.0
@@ -23,7 +30,9 @@ NARROW = 5.0  # of less, panels stand one above the other
 SEQUENTIAL = "cividis"
 DIVERGING = "RdBu_r"  # of what has a sign, centred on 0
 MARKERS = ("o", "s", "^", "D")
-SMALLEST_DRAWN = 1e-17  # of what a float64 geometry can show; smaller values, exact zeros included, are drawn there
+SMALLEST_DRAWN = (
+    1e-17  # smaller values, exact zeros included, are shown at this value: float64 resolves no smaller ones
+)
 
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8,
@@ -44,38 +53,166 @@ _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "ufm",
 }
 
+# Axis labels of the paper's two metrics, in words (`ufm.geometry_metrics`).
+DELTA_GM = "distance from an orthogonal\nframe, $\\Delta_{G_M}$"
+BETA_NC = "spread within classes over\nspread between, $\\beta_{NC}$"
+# Profiles of class sizes, as titles name them.
+PROFILES = {"own": "own class sizes", "equal": "equal class sizes"}
+
 # Distinct in lightness as well, so that a grey print keeps them apart; with the dashes beside them.
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
 
-_own: ContextVar[dict[Any, Any] | None] = ContextVar("own", default=None)
+class _Look(NamedTuple):
+    """What is asked of figures by `own`."""
+
+    settings: Mapping[Any, Any]
+    width: float | None
+    title: bool
+
+
+_own: ContextVar[_Look] = ContextVar("own")
+
+
+def _asked() -> _Look:
+    return _own.get(_Look({}, None, True))
 
 
 @contextmanager
 def applied() -> Iterator[None]:
     """Draw inside this."""
-    with mpl.rc_context(_SETTINGS | (_own.get() or {})):
+    with mpl.rc_context({**_SETTINGS, **_asked().settings}):
         yield
 
 
 @contextmanager
-def own(settings: Mapping[str, Any]) -> Iterator[None]:
-    """Settings of Matplotlib (`rcParams`, as {"font.size": 9}) that take precedence in figures drawn inside this."""
-    before = _own.set({**(_own.get() or {}), **settings})
+def own(
+    settings: Mapping[str, Any] | None = None, *, width: float | None = None, title: bool | None = None
+) -> Iterator[None]:
+    """How figures look that are drawn inside this context.
+
+    - settings: of Matplotlib (`rcParams`, as {"font.size": 9}); they take precedence. `fonts` gives those of a font.
+    - width: of the figure in inches; below 5 panels stand one above the other.
+    - title: False leaves the figure's title out. What names one panel among several stays.
+
+    What is None stays as it is. Raises InvalidInput for a width below 2.5 or above 20.
+    """
+    before = _asked()
+    asked = _Look(
+        {**before.settings, **(settings or {})},
+        before.width if width is None else real_number("width", width, 2.5, 20.0, "give 2.5 to 20 inches"),
+        before.title if title is None else title,
+    )
+    token = _own.set(asked)
     try:
         yield
     finally:
-        _own.reset(before)
+        _own.reset(token)
+
+
+@contextmanager
+def one_column(width: float | None) -> Iterator[None]:
+    """`own(width=...)`; of less than 5 inches without a title, which is the caption's."""
+    with own(width=width, title=False if width is not None and width < NARROW else None):
+        yield
+
+
+def fonts(family: str | None = None, size: float | None = None) -> dict[str, Any]:
+    """Settings for `own`: a font family, and the size in points of labels (8); ticks and legends keep in proportion.
+
+    Raises InvalidInput for a family that is not installed, and for sizes below 4 or above 24.
+    """
+    settings: dict[str, Any] = {}
+    if family is not None:
+        try:
+            findfont(family, fallback_to_default=False)
+        except ValueError:
+            raise InvalidInput("font", family, "is not installed; DejaVu Sans and DejaVu Serif always are") from None
+        settings["font.family"] = family
+    if size is not None:
+        scale = real_number("font_size", size, 4.0, 24.0, "give 4 to 24 points") / _SETTINGS["font.size"]
+        settings |= {name: scale * value for name, value in _SETTINGS.items() if name.endswith("size")}
+    return settings
+
+
+def points(size: float) -> float:
+    """A font size for what is written into a figure, given for the labels' own 8 points."""
+    return size * float(mpl.rcParams["font.size"]) / float(_SETTINGS["font.size"])
+
+
+def width(default: float) -> float:
+    """Inches: what `own` asks for, else the figure's own."""
+    asked = _asked().width
+    return default if asked is None else asked
 
 
 class Figure(MatplotlibFigure):
-    """Matplotlib's, saved in the style in which it was drawn: fonts in a PDF are TrueType."""
+    """Matplotlib's, saved in the style in which it was drawn: fonts in a PDF are TrueType.
+
+    Its legend takes as many columns as fit its width; its title is wrapped to the width, or left out if `own` asks so.
+    """
+
+    @property
+    def narrow(self) -> bool:
+        """Whether panels stand one above the other."""
+        return self.get_figwidth() < NARROW
+
+    def suptitle(self, t: str, **options: Any) -> Text | None:
+        """As Matplotlib's; None if titles are left out."""
+        if not _asked().title:
+            return None
+        text = super().suptitle(t, **{**options, "fontsize": mpl.rcParams["axes.titlesize"]})
+        text.set_text("\n".join(self._wrapped(line, text) for line in t.split("\n")))
+        return text
+
+    def _wrapped(self, words: str, text: Text) -> str:
+        """The words with line breaks after commas, semicolons and colons where a line would be too wide."""
+        renderer, lines = FigureCanvasAgg(self).get_renderer(), [""]
+        for part in re.split(r"(?<=[,;:]) ", words):
+            joined = f"{lines[-1]} {part}".strip()
+            text.set_text(joined)
+            if lines[-1] and text.get_window_extent(renderer).width > 0.97 * self.bbox.width:
+                lines.append(part)
+            else:
+                lines[-1] = joined
+        return "\n".join(lines)
+
+    def legend(self, *args: Any, ncols: int = 1, **options: Any) -> Legend:
+        """As Matplotlib's, in at most `ncols` columns."""
+        renderer = FigureCanvasAgg(self).get_renderer()
+        while True:
+            made = super().legend(*args, ncols=ncols, **options)
+            if ncols == 1 or made.get_window_extent(renderer).width <= self.bbox.width:
+                return made
+            made.remove()
+            ncols -= 1
 
     def savefig(self, fname: Any, **options: Any) -> None:
         """As Matplotlib's."""
         logging.getLogger("fontTools").setLevel(logging.ERROR)  # it remarks on dates of fonts
         with applied():
             super().savefig(fname, **options)
+
+
+def panels(count: int, height: float, **options: Any) -> tuple[Figure, list[Any]]:
+    """A figure of two columns with panels side by side; where it is narrow they stand one above the other.
+
+    height: inches, of the figure whose panels stand side by side. options: of Matplotlib's `subplots`.
+    """
+    narrow = width(TWO_COLUMNS) < NARROW
+    tall = height if not narrow else 0.5 + 0.85 * count * height
+    figure = Figure(figsize=(width(TWO_COLUMNS), tall), layout="constrained")
+    if narrow:
+        options.pop("width_ratios", None)
+    axes = figure.subplots(count if narrow else 1, 1 if narrow else count, squeeze=False, **options)
+    return figure, list(axes.flat)
+
+
+def single(cells: Sequence[xr.Dataset], needed: str) -> xr.Dataset:
+    """The one dataset that a figure is drawn from; InvalidInput if there are others, or if `needed` is not in it."""
+    if len(cells) != 1 or needed not in cells[0]:
+        raise InvalidInput("cells", f"{len(cells)} datasets", f"give one dataset, with {needed!r} in it")
+    return cells[0]
 
 
 def steps_axis(axis: Axes, last: float) -> None:
@@ -111,10 +248,16 @@ def strip(axis: Axes) -> None:
 def problem(cells: Sequence[xr.Dataset]) -> str:
     """The model and its parameters, R aside, as every figure states them."""
     attrs = cells[0].attrs
+    model = "UFM+" if attrs["nonneg"] else "UFM"
     return (
-        f"{'UFM+' if attrs['nonneg'] else 'UFM'}, {attrs['imbalance']} imbalance, k = {attrs['k']}, d = {attrs['d']}, "
+        f"{model}, {profile(str(attrs['imbalance']))}, k = {attrs['k']}, d = {attrs['d']}, "
         f"$\\tau$ = {temperatures(cells)}"
     )
+
+
+def profile(imbalance: str) -> str:
+    """A profile of class sizes as titles name it."""
+    return PROFILES.get(imbalance, f"{imbalance} imbalance")
 
 
 def ratios(cells: Sequence[xr.Dataset]) -> list[str]:
@@ -131,8 +274,8 @@ def temperatures(cells: Sequence[xr.Dataset]) -> str:
 def parameters(cells: Sequence[xr.Dataset]) -> str:
     """The parameters alone, where a figure compares models or profiles."""
     attrs = cells[0].attrs
-    profile = f"{attrs['imbalance']} imbalance, " if "imbalance" in attrs else ""
-    return f"{profile}k = {attrs['k']}, d = {attrs['d']}, $\\tau$ = {temperatures(cells)}"
+    sizes = f"{profile(str(attrs['imbalance']))}, " if "imbalance" in attrs else ""
+    return f"{sizes}k = {attrs['k']}, d = {attrs['d']}, $\\tau$ = {temperatures(cells)}"
 
 
 def run(cells: Sequence[xr.Dataset]) -> str:

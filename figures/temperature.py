@@ -17,7 +17,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
     Lines predicted, open markers measured, stars the best temperature in closed form (`ufm.theory.local_rate`).
     """
     with style.applied():
-        figure = Figure(figsize=(style.ONE_COLUMN, 3.0), layout="constrained")
+        figure = Figure(figsize=(style.width(style.ONE_COLUMN), 3.0), layout="constrained")
         axis = figure.subplots()
         for index, of_ratio in enumerate(data):
             look = style.line(index, len(data))
@@ -44,7 +44,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         axis.set_xlabel(r"temperature $\tau$")
         axis.set_ylabel("steps for one more digit")
         first = data[0].attrs
-        axis.set_title(f"UFM+, step imbalance, k = {first['k']}, plain step $\\eta$ = {first['eta']:g}")
+        figure.suptitle(f"UFM+, step imbalance, k = {first['k']}, plain step $\\eta$ = {first['eta']:g}")
         figure.legend(loc="outside lower center", ncols=2, handlelength=2.6, columnspacing=1.0)
     return figure
 

@@ -20,7 +20,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
     """
     losses = list(dict.fromkeys(str(cell.attrs["loss"]) for cell in data))
     with style.applied():
-        figure = Figure(figsize=(style.ONE_COLUMN, 3.0), layout="constrained")
+        figure = Figure(figsize=(style.width(style.ONE_COLUMN), 3.0), layout="constrained")
         axis = figure.subplots()
         for index, loss in enumerate(losses):
             look = style.line(index, len(losses))
@@ -57,6 +57,6 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         axis.set_xlabel(r"temperature $\tau$")
         axis.set_ylabel(r"R$^*$, where minorities merge")
         attrs = data[0].attrs
-        axis.set_title(f"UFM (no ReLU), step imbalance, k = {attrs['k']}\ncertified on both sides")
+        figure.suptitle(f"UFM (no ReLU), step imbalance, k = {attrs['k']}\ncertified on both sides")
         figure.legend(loc="outside lower center", ncols=2, handlelength=3, columnspacing=1.0)
     return figure

@@ -20,8 +20,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     minimiser of the activation's model. Right: distances of Gram matrices from both certified geometries."""
     groups = settings(cells)
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 3.0), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+        figure, (left, right) = style.panels(2, 3.0, width_ratios=(1.5, 1))
         for place, group in enumerate(groups.values()):
             for index, kind in enumerate(KINDS):
                 at, colour = place + 0.26 * (index - 1), style.line(index, len(KINDS))["color"]
@@ -55,7 +54,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             for marker, shade in zip(style.MARKERS, shades, strict=False)
         ]
         right.legend(marks, list(GOALS.values()), loc="upper left")
-        figure.suptitle(common(cells), fontsize=8)
+        figure.suptitle(common(cells))
     return figure
 
 

@@ -11,8 +11,8 @@ from figures import style
 from figures.style import Figure
 
 PANELS = (
-    ("delta_gm", r"$\Delta_{G_M}$"),
-    ("beta_nc", r"$\beta_{NC}$"),
+    ("delta_gm", style.DELTA_GM),
+    ("beta_nc", style.BETA_NC),
     ("max_cosine", "largest cosine of class means"),
     ("excess", "excess over a frame,\nrelative to its loss"),
     ("accuracy_balanced", "accuracy, mean over classes"),
@@ -36,8 +36,10 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Median over seeds, band from the smallest to the largest; an excess below 0, as UFM may have, is left out."""
     groups = settings(cells)
     with style.applied():
-        figure = Figure(figsize=(style.TWO_COLUMNS, 4.2), layout="constrained")
-        for axis, (name, label) in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
+        width = style.width(style.TWO_COLUMNS)
+        rows, columns = (3, 2) if width < style.NARROW else (2, 3)
+        figure = Figure(figsize=(width, 2.1 * rows), layout="constrained")
+        for axis, (name, label) in zip(figure.subplots(rows, columns).flat, PANELS, strict=True):
             for index, (said, group) in enumerate(groups.items()):
                 epochs = group[0]["history_epoch"].values
                 values = np.stack([cell[f"history_{name}"].values for cell in group])
@@ -53,7 +55,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         if len(groups) > 1:
             handles, labels = axis.get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(groups)), handlelength=2.6)
-        figure.suptitle(title(cells), fontsize=8)
+        figure.suptitle(title(cells))
     return figure
 
 

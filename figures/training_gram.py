@@ -15,10 +15,10 @@ from figures.training import settings, title
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Each panel: M^T M of the seed that ended furthest from an orthogonal frame, over its largest entry."""
     groups = settings(cells)
-    columns = min(4, len(groups))
+    columns = min(2 if style.width(style.TWO_COLUMNS) < style.NARROW else 4, len(groups))
     rows = -(-len(groups) // columns)
     with style.applied():
-        size = style.ONE_COLUMN if columns == 1 else style.TWO_COLUMNS
+        size = style.width(style.ONE_COLUMN if columns == 1 else style.TWO_COLUMNS)
         figure = Figure(figsize=(size, 0.6 + rows * (0.4 + (size - 0.8) / columns)), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).flat
         for axis, (said, group) in zip(axes, groups.items(), strict=False):
@@ -37,5 +37,5 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         bar = figure.colorbar(drawn, ax=figure.axes, shrink=0.75, aspect=18, pad=0.015)
         bar.set_label(r"$\langle \mu_c, \mu_{c'} \rangle$ over the largest")
         bar.outline.set_visible(False)
-        figure.suptitle(f"Class-mean Gram matrix after training:\n{title(cells)}", fontsize=8)
+        figure.suptitle(f"Class-mean Gram matrix after training:\n{title(cells)}")
     return figure

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import re
 import shlex
 import struct
@@ -12,15 +13,18 @@ import pytest
 import xarray as xr
 from matplotlib import colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 import figures
 import solvers
 import ufm
 from experiments import benchmark as benchmarks
 from experiments import gallery
+from experiments.gallery_figures import table as gallery_table
 from experiments.gallery_figures.batches import graphs_cell
 from experiments.gallery_figures.cells import basin_cell
 from experiments.gallery_figures.table import FIGURES
+from experiments.gallery_setting import Setting
 from experiments.harness import command_line
 from experiments.harness.cells import Cell
 from experiments.harness.drawing import Drawing
@@ -377,6 +381,25 @@ DRAWN = {
 def test_nothing_is_clipped(name):
     figure = DRAWN[name]()
     assert figure.get_figwidth() in (style.ONE_COLUMN, style.TWO_COLUMNS)
+    assert_nothing_is_clipped(figure)
+
+
+@pytest.mark.few(4)
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("width", [3.25, 6.75])
+def test_every_figure_has_the_width_asked_for_and_no_title(name, width):
+    with style.own(width=width, title=False):
+        figure = DRAWN[name]()
+    assert figure.get_figwidth() == width
+    assert figure._suptitle is None
+    assert_nothing_is_clipped(figure)
+    with style.own(style.fonts("DejaVu Serif", 7), width=width):
+        titled = DRAWN[name]()
+    assert_nothing_is_clipped(titled)
+    assert {text.get_fontfamily()[0] for text in titled.findobj(Text)} == {"DejaVu Serif"}
+
+
+def assert_nothing_is_clipped(figure):
     canvas = FigureCanvasAgg(figure)
     with style.applied():
         canvas.draw()
@@ -406,7 +429,7 @@ def test_a_solution_is_drawn_as_a_cell_of_a_sweep_is():
     cell = one_problem.cell_of(solution)
     again = one_problem.cell_of(solution.H, solution.problem)
     assert {name: cell.attrs[name] for name in ("R", "k", "d", "tau", "n", "nonneg", "inits", "imbalance")} == {
-        **{"R": 2.0, "k": 3, "d": 3, "tau": 1.0, "n": 10, "nonneg": 1, "inits": 2, "imbalance": "own"}
+        **{"R": 2.0, "k": 3, "d": 3, "tau": 1.0, "n": 10, "nonneg": 1, "inits": 2, "imbalance": "step"}
     }
     assert cell.attrs["loss_bound"] == cell.attrs["lower_bound"] == float(ufm.loss_bound(solution.problem))
     for name in ("excess", "gram", "delta_gm", "beta_nc", "class_means"):
@@ -464,8 +487,16 @@ def test_a_path_across_180_degrees_is_broken_there():
 @pytest.mark.parametrize(
     ("name", "given", "said"),
     [
-        ("basins", solved, "name = 'basins': it compares several problems: give their cells to figures.basins.draw"),
-        ("style", solved, "name = 'style': no figure; of one problem there are class_mean_gram, convergence, geometry"),
+        (
+            "basins",
+            solved,
+            "name = 'basins': it compares several problems: give their cells, or run ufm-gallery --only basins",
+        ),
+        (
+            "style",
+            solved,
+            "name = 'style': no such figure; of one problem there are class_mean_gram, convergence, geometry",
+        ),
         ("convergence", lambda: np.eye(3), "name = 'convergence': it shows a history: give the Solution"),
         ("path", lambda: np.eye(3), "name = 'path': it shows the path of H: give a Solution of .*record_H=True"),
         ("class_mean_gram", lambda: np.eye(2), r"H = 'array of shape \(2, 2\)': give one row a sample, shape \(3, 3\)"),
@@ -489,8 +520,6 @@ def test_in_one_column_panels_stand_one_above_the_other(name):
     assert figure._suptitle is None
     with pytest.raises(ufm.InvalidInput, match=r"^width = 1\.0"):
         figures.draw(name, solved(), width=1.0)
-    with pytest.raises(ufm.InvalidInput, match="width of its own"):
-        figures.draw("class_mean_gram", solved(), width=3.0)
 
 
 def test_saved_as_the_page_says_fonts_are_truetype_and_settings_of_ones_own_count(tmp_path):
@@ -502,6 +531,64 @@ def test_saved_as_the_page_says_fonts_are_truetype_and_settings_of_ones_own_coun
     assert b"/CIDFontType2" in content
     assert figure.axes[0].xaxis.label.get_size() == 11
     assert figures.draw("convergence", solved()).axes[0].xaxis.label.get_size() == 8
+
+
+def test_a_width_below_five_leaves_the_title_to_the_caption_unless_it_is_asked_for():
+    for name in ("class_mean_gram", "convergence"):
+        assert figures.draw(name, solved(), width=3.25)._suptitle is None
+        assert figures.draw(name, solved(), width=3.25, title=True)._suptitle is not None
+        assert figures.draw(name, solved())._suptitle is not None
+        assert figures.draw(name, solved(), title=False)._suptitle is None
+    with pytest.raises(ufm.InvalidInput, match=r"^font = 'No Such Font': is not installed"):
+        style.fonts("No Such Font")
+
+
+def test_a_gram_matrix_is_square_at_every_width():
+    for width in (2.5, 3.25, 6.75, 12.0):
+        figure = figures.draw("class_mean_gram", solved(), width=width)
+        FigureCanvasAgg(figure).draw()
+        box = figure.axes[0].get_window_extent()
+        assert box.width == pytest.approx(box.height)
+
+
+def test_any_figure_is_drawn_from_cells_in_one_call():
+    cells = [sweep_cell(R, nonneg) for nonneg in (0, 1) for R in RATIOS]
+    for cell in cells:
+        gram = 1.5 * np.eye(10) - 0.05 if cell.attrs["nonneg"] else np.eye(10) - 0.1
+        cell["gram"] = (("init", "class", "class_"), np.tile(gram, (3, 1, 1)))
+    axis = figures.draw("cosines", cells, width=3.25, title=False).axes[0]
+    points = [line for line in axis.lines if line.get_marker() == "o" and len(line.get_xdata())]
+    np.testing.assert_allclose(points[0].get_ydata(), -1 / 9)
+    assert figures.draw("basins", [basin_data(10, R, 1.0) for R in RATIOS]).axes
+    assert figures.draw("cosines", cosine_data()).axes
+    for name, given in (("cosines", [local_cell(1)]), ("certificate", cells), ("temperature", [sweep_cell(1)])):
+        with pytest.raises(ufm.InvalidInput, match=r"^cells = "):
+            figures.draw(name, given)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "profile"),
+    [
+        ([20, 20, 2, 2], "step imbalance"),
+        ([2, 20, 20], "step imbalance"),
+        ([1000, 100, 10], "long-tail imbalance"),
+        ([5, 5, 5], "equal class sizes"),
+        ([5, 4, 1], "own class sizes"),
+    ],
+)
+def test_titles_name_the_profile_of_the_class_sizes(sizes, profile):
+    problem = ufm.Problem.from_class_sizes(sizes, d=len(sizes))
+    labels = np.asarray(problem.labels)
+    figure = figures.draw("class_mean_gram", np.eye(len(sizes))[labels], problem)
+    assert profile in figure._suptitle.get_text()
+
+
+def test_ufm_has_no_panel_that_shows_nothing():
+    """On a logarithmic axis down to 1e-17 the distance of UFM from a frame, about 1, is a line along the edge."""
+    labels = [axis.get_ylabel() for axis in figures.draw("convergence", solved(nonneg=False)).axes]
+    assert len(labels) == 2
+    assert style.DELTA_GM not in labels
+    assert figures.draw("geometry", solved(nonneg=False)).axes[0].get_yscale() == "linear"
 
 
 def test_a_problem_is_given_with_h_alone():
@@ -645,6 +732,58 @@ def test_a_result_that_fails_is_said_and_its_figures_are_left_out(small_gallery,
     assert (tmp_path / "out" / "F2_two.png").exists()
 
 
+def test_a_setting_changes_what_is_computed():
+    assert gallery_table.figures_for(Setting()) == FIGURES
+    assert (
+        gallery_table.figures_for(Setting(R=(10.0, 1.0, 100.0, 1000.0)))["F1_class_mean_gram"]
+        == FIGURES["F1_class_mean_gram"]
+    )
+    own = gallery_table.figures_for(Setting(k=6, R=(1, 10), tau=0.5, quick=True))
+    by_command = gallery_table.figures_for(Setting(k=6, R=(1.0, 10.0), tau=0.5, quick=True))
+    assert [cell.file for d in own.values() for cell in d.cells] == [
+        c.file for d in by_command.values() for c in d.cells
+    ]
+    for name, drawing in own.items():
+        for cell in drawing.cells:
+            known = dict(cell.arguments)
+            known |= vars(known["training"]) if "training" in known else {}
+            assert known.get("k", len(known.get("sizes", ()))) == 6, cell.name
+            if "tau" not in gallery_table.FIGURE_ROWS[name].unmoved and name != "F8_basins":
+                assert known["tau"] in (0.5, (0.5,)), cell.name
+        assert not {cell.file for cell in drawing.cells} & {cell.file for cell in FIGURES[name].cells}
+    assert {cell.arguments["tau"] for cell in own["F8_basins"].cells} == {0.2, 0.5, 2.0, 5.0}
+
+
+def test_what_an_option_does_not_change_is_said(capsys, tmp_path):
+    places = ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
+    assert gallery.main(["--only", "F5", "--k", "6", "--tau", "0.5", "--width", "3.25", "--no-title", *places]) == 0
+    assert "F5: --tau has no effect, it is a scheme\n" in capsys.readouterr().out
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "for k = 6, tau = 0.5." in page
+    assert "12 samples" not in page  # the caption's, of k = 3
+    content = (tmp_path / "out" / "F5_interaction_graphs.png").read_bytes()
+    assert struct.unpack(">I", content[16:20]) == (650,)
+    figure = gallery.draw("interaction_graphs", k=6, width=3.25, title=False, results=tmp_path / "results")
+    assert style.rendered(figure)["png"] == content
+
+
+@pytest.mark.slow
+def test_every_figure_is_drawn_for_six_classes_at_two_widths_by_call_and_by_command(tmp_path):
+    """Where the images go can be given, to look at them: UFM_SCL_FIGURES=DIRECTORY."""
+    place = Path(os.environ.get("UFM_SCL_FIGURES", tmp_path))
+    asked = ["--k", "6", "--R", "1", "10", "--tau", "0.5", "--quick", "--no-title", "--results", str(place / "results")]
+    for width in (3.25, 6.75):
+        out = place / f"{width}"
+        assert gallery.main([*asked, "--width", str(width), "--out", str(out)]) == 0
+        for name in FIGURES:
+            content = (out / f"{name}.png").read_bytes()
+            assert struct.unpack(">I", content[16:20]) == (round(200 * width),)
+            own = {"k": 6, "R": (1, 10), "tau": 0.5, "quick": True, "results": place / "results"}
+            figure = gallery.draw(name.partition("_")[0], **own, width=width, title=False)
+            assert_nothing_is_clipped(figure)
+            assert figure.get_figwidth() == width
+
+
 @pytest.mark.slow
 def test_results_computed_on_dask_workers(small_gallery, tmp_path):
     arguments = ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
@@ -654,7 +793,21 @@ def test_results_computed_on_dask_workers(small_gallery, tmp_path):
     assert small_gallery == []
 
 
-@pytest.mark.parametrize("arguments", [["--only", "F12"], ["--out", "/dev/null/gallery"], ["--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--only", "F12"],
+        ["--out", "/dev/null/gallery"],
+        ["--nonsense"],
+        ["--k", "3"],
+        ["--R"],
+        ["--R", "0.5"],
+        ["--tau", "0"],
+        ["--width", "1"],
+        ["--font", "No Such Font"],
+        ["--font-size", "2"],
+    ],
+)
 def test_bad_input_is_one_line_and_status_2(arguments, small_gallery, capsys):
     with pytest.raises(SystemExit) as stopped:
         command_line.run(lambda: gallery.main(arguments))

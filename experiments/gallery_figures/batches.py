@@ -9,14 +9,14 @@ import xarray as xr
 from experiments.harness.cells import Cell, Computed, ProgressCallback
 from solvers.multistart import solve
 from solvers.solution import histories
-from ufm import Problem, batching, interaction, loss_bound, uniqueness
+from ufm import Problem, batching, interaction, loss_bound, step_imbalance, uniqueness
 from ufm.model.geometry import geometry_metrics
 from ufm.theory.reshuffling import epochs_until_unique
 
 
-def graphs_cell() -> Cell:
+def graphs_cell(k: int = 3) -> Cell:
     """A small batch family before and after binding: who shares a batch, who acts on whom."""
-    return Cell("graphs", _graphs, {"sizes": [6, 3, 3], "batch_size": 4, "seed": 10, "m": 1, "d": 6})
+    return Cell("graphs", _graphs, {"sizes": [6] + [3] * (k - 1), "batch_size": 4, "seed": 10, "m": 1, "d": 2 * k})
 
 
 def _graphs(*, sizes: list[int], batch_size: int, seed: int, m: int, d: int, progress: ProgressCallback) -> Computed:
@@ -63,11 +63,12 @@ def _share_a_batch(batches: np.ndarray, n: int) -> np.ndarray:
 FAMILIES = ("fixed", "reshuffled", "bound")
 
 
-def batching_cell(family: str, batch_size: int) -> Cell:
+def batching_cell(family: str, batch_size: int, k: int = 5, R: float = 4) -> Cell:
     """One batch family at one batch size, solved by the staircase."""
     own = {"family": family, "batch_size": batch_size}
-    common = {"sizes": [16, 16, 16, 4, 4], "d": 10, "inits": 8, "epochs": 10, "m": 1, "seed": 0}
-    return Cell(f"batching-{family}-{batch_size}", _batching, {**own, **common})
+    common = {"sizes": step_imbalance(k, 4, R).tolist(), "d": 2 * k, "inits": 8, "epochs": 10, "m": 1, "seed": 0}
+    name = f"batching-{family}-{batch_size}" + ("" if (k, R) == (5, 4) else f"-k{k}-R{R:g}")
+    return Cell(name, _batching, {**own, **common})
 
 
 def _batching(
@@ -80,6 +81,8 @@ def _batching(
     epochs: int,
     m: int,
     seed: int,
+    tau: float = 1.0,
+    max_steps: int = 5000,
     progress: ProgressCallback,
 ) -> Computed:
     labels = np.repeat(np.arange(len(sizes)), sizes)
@@ -90,8 +93,8 @@ def _batching(
         "reshuffled": lambda: batching.reshuffled(n, batch_size, epochs, seed),
         "bound": lambda: batching.bind(fixed, labels, m, seed),
     }[family]()
-    problem = Problem(labels, d, batches=batches)
-    solution = solve(problem, inits, max_steps=5000)
+    problem = Problem(labels, d, tau, batches=batches)
+    solution = solve(problem, inits, max_steps=max_steps)
     metrics = [geometry_metrics(jnp.asarray(solution.embedding(s)), problem.labels, k=problem.k) for s in range(inits)]
     records = histories(solution.history)
     return xr.Dataset(
@@ -111,7 +114,7 @@ def _batching(
             "k": problem.k,
             "n": n,
             "d": d,
-            "tau": 1.0,
+            "tau": tau,
             "inits": inits,
             "epochs": epochs,
             "m": m,
@@ -120,11 +123,11 @@ def _batching(
     ), {}
 
 
-def reshuffling_cell() -> Cell:
+def reshuffling_cell(k: int = 5, R: float = 4) -> Cell:
     """Which random reshuffled families have the frame as their only minimiser."""
     parameters = {
-        "sizes": [16, 16, 16, 4, 4],
-        "d": 10,
+        "sizes": step_imbalance(k, 4, R).tolist(),
+        "d": 2 * k,
         "batch_sizes": [3, 4, 5, 6, 8, 10, 14, 20, 28],
         "epochs": [1, 2, 3, 4, 6, 8, 12, 16, 24],
         "families": 64,

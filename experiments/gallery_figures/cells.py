@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -49,9 +51,10 @@ def _sweep_cell(
     n_min: int,
     d: int,
     name: str,
+    tau: float = 1.0,
     progress: ProgressCallback,
 ) -> Computed:
-    problem = Problem.from_class_sizes(PROFILES[imbalance](k, n_min, R), d=d, nonneg=nonneg)
+    problem = Problem.from_class_sizes(PROFILES[imbalance](k, n_min, R), d=d, tau=tau, nonneg=nonneg)
     return measure_problem(problem, name=name, inits=inits, seed=0, method="staircase", progress=progress)
 
 
@@ -60,27 +63,46 @@ def random_starts_cell(R: float = 10, inits: int = 8) -> Cell:
     return Cell(f"random-starts-R{R:g}", _random_starts, {"R": R, "inits": inits, "k": K, "n_min": N_MIN, "d": D})
 
 
-def _random_starts(*, R: float, inits: int, k: int, n_min: int, d: int, progress: ProgressCallback) -> Computed:
-    problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d)
+def _random_starts(
+    *,
+    R: float,
+    inits: int,
+    k: int,
+    n_min: int,
+    d: int,
+    tau: float = 1.0,
+    max_steps: int = 3000,
+    progress: ProgressCallback,
+) -> Computed:
+    problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, tau=tau)
     data = {}
     for method in ("projected-gradient", "staircase"):
-        records = histories(solve(problem, inits, 0, method, max_steps=3000).history)
+        records = histories(solve(problem, inits, 0, method, max_steps=max_steps).history)
         for name in ("iteration", "excess"):
             data[f"{method}_{name}"] = (("init", f"{method}_record"), records[name])
-    attrs = {"R": R, "k": k, "d": d, "n": problem.num_samples, "tau": 1.0, "inits": inits}
+    attrs = {"R": R, "k": k, "d": d, "n": problem.num_samples, "tau": tau, "inits": inits}
     return xr.Dataset(data, attrs={**attrs, "loss_bound": float(loss_bound(problem))}), {}
 
 
 def local_cell(R: float) -> Cell:
-    """Plain projected gradient near an orthogonal frame, at temperature 1."""
+    """Plain projected gradient near an orthogonal frame."""
     parameters = {"R": R, "k": K, "n_min": N_MIN, "d": D, "eta": ETA, "starts": 4, "steps": 200}
     return Cell(f"near-frame-R{R:g}", _near_frame, parameters)
 
 
 def _near_frame(
-    *, R: float, k: int, n_min: int, d: int, eta: float, starts: int, steps: int, progress: ProgressCallback
+    *,
+    R: float,
+    k: int,
+    n_min: int,
+    d: int,
+    eta: float,
+    starts: int,
+    steps: int,
+    tau: float = 1.0,
+    progress: ProgressCallback,
 ) -> Computed:
-    problem = grouped(step_imbalance(k, n_min, R), n_min, d, 1.0)
+    problem = grouped(step_imbalance(k, n_min, R), n_min, d, tau)
     # Repulsion of minorities is R times weaker: so is the noise it has to end before the asymptotic phase begins.
     across = 1e-3 / R
     run = local_phase(problem, eta, starts=starts, steps=steps, within=0.05, across=across, seed=0)
@@ -130,20 +152,30 @@ def _temperature(
     ), {}
 
 
-def cosines_cell() -> Cell:
-    """Class-mean cosines of UFM and UFM+ against R: the certified minimiser, and where the solver ends."""
-    fine = np.round(np.geomspace(1, 1000, 16), 4).tolist()
-    coarse = [1, 3, 10, 30, 100, 300, 1000]
+def cosines_cell(ratios: Sequence[float] = (1, 3, 10, 30, 100, 300, 1000)) -> Cell:
+    """Class-mean cosines of UFM and UFM+ against R: the certified minimiser, and where the solver ends.
+
+    ratios: where the solver is run, in rising order; the curve goes from the first to the last.
+    """
+    fine, coarse = _between(ratios, 16), list(ratios)
     return Cell("cosines", _cosines, {"fine": fine, "coarse": coarse, "inits": 4, "k": K, "n_min": 10, "d": D})
 
 
 def _cosines(
-    *, fine: list[float], coarse: list[float], inits: int, k: int, n_min: int, d: int, progress: ProgressCallback
+    *,
+    fine: list[float],
+    coarse: list[float],
+    inits: int,
+    k: int,
+    n_min: int,
+    d: int,
+    tau: float = 1.0,
+    progress: ProgressCallback,
 ) -> Computed:
     curve, gaps, ratios = [], [], []
     for R in fine:
         sizes = step_imbalance(k, n_min, R)
-        problem = Problem.from_class_sizes(sizes, d=d, nonneg=False)
+        problem = Problem.from_class_sizes(sizes, d=d, tau=tau, nonneg=False)
         certifier = Certifier(problem)
         assert certifier.better is not None
         quotient_point = certifier.better.rows / np.linalg.norm(certifier.better.rows, axis=1, keepdims=True)
@@ -156,15 +188,20 @@ def _cosines(
     for name, nonneg in (("ufm", False), ("ufm_plus", True)):
         found = []
         for R in coarse:
-            problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, nonneg=nonneg)
+            problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, tau=tau, nonneg=nonneg)
             solution = solve(problem, inits)
             found.append([cosines_by_kind(_class_gram(solution, start)) for start in range(inits)])
         points[name] = (("R", "init", "kind"), np.array(found))
     return xr.Dataset(
         {"curve": (("fine_R", "kind"), np.array(curve)), "certified_gap": ("fine_R", gaps), **points},
         coords={"fine_R": ratios, "R": np.asarray(coarse, float), "kind": list(PAIRS)},
-        attrs={"k": k, "d": d, "tau": 1.0, "n_min": n_min, "inits": inits},
+        attrs={"k": k, "d": d, "tau": tau, "n_min": n_min, "inits": inits},
     ), {}
+
+
+def _between(ratios: Sequence[float], count: int) -> list[float]:
+    """So many ratios from the first to the last, evenly on a logarithmic axis; the one, if there is no other."""
+    return np.unique(np.round(np.geomspace(ratios[0], ratios[-1], count), 4)).tolist()
 
 
 def _class_gram(solution: Solution, start: int) -> np.ndarray:
@@ -173,43 +210,51 @@ def _class_gram(solution: Solution, start: int) -> np.ndarray:
     return np.asarray(metrics.gram)
 
 
-def loss_cosines_cell() -> Cell:
+def loss_cosines_cell(ratios: Sequence[float] = (1, 10, 100, 1000)) -> Cell:
     """Class-mean cosines of every loss against R: the certified minimiser of UFM, and where the solver ends in UFM+."""
-    fine = np.round(np.geomspace(1, 1000, 19), 4).tolist()
+    fine = _between(ratios, 19)
     names = [name for name in NAMES if name != "supcon-in"]
-    own = {"fine": fine, "coarse": [1, 10, 100, 1000], "losses": names, "k": K, "n_min": 10, "d": D}
+    own = {"fine": fine, "coarse": list(ratios), "losses": names, "k": K, "n_min": 10, "d": D}
     return Cell("loss-cosines", _loss_cosines, own)
 
 
 def _loss_cosines(
-    *, fine: list[float], coarse: list[float], losses: list[str], k: int, n_min: int, d: int, progress: ProgressCallback
+    *,
+    fine: list[float],
+    coarse: list[float],
+    losses: list[str],
+    k: int,
+    n_min: int,
+    d: int,
+    tau: float = 1.0,
+    progress: ProgressCallback,
 ) -> Computed:
     curve = np.full((len(losses), len(fine), len(KINDS)), np.nan)
     plus = np.full((len(losses), len(coarse), len(KINDS)), np.nan)
     for i, loss in enumerate(losses):
         for j, R in enumerate(fine):
-            asked = {"k": k, "n_min": n_min, "d": d, "tau": 1.0}
+            asked = {"k": k, "n_min": n_min, "d": d, "tau": tau}
             proof = certified_minimiser(collapsed_problem(loss, round(R * n_min), **asked))
             if proof.status is Proof.CERTIFIED:
                 rows = proof.point.placed()
                 curve[i, j] = cosines_by_kind(rows @ rows.T)
         for j, R in enumerate(coarse):
             sizes = step_imbalance(k, n_min, R)
-            problem = Problem.from_class_sizes(sizes, d=d, loss=loss_of(loss, sizes))
+            problem = Problem.from_class_sizes(sizes, d=d, tau=tau, loss=loss_of(loss, sizes))
             solution = solve(problem, 1)
             if Certifier(problem).certify(solution.shared_rows(0)).status is Proof.CERTIFIED:
                 plus[i, j] = cosines_by_kind(_class_gram(solution, 0))
     return xr.Dataset(
         {"ufm": (("loss", "R", "kind"), curve), "ufm_plus": (("loss", "R_plus", "kind"), plus)},
         coords={"loss": losses, "R": fine, "R_plus": np.asarray(coarse, float), "kind": list(KINDS)},
-        attrs={"k": k, "d": d, "tau": 1.0, "n_min": n_min},
+        attrs={"k": k, "d": d, "tau": tau, "n_min": n_min},
     ), {}
 
 
-def threshold_cell(loss: str, tau: float) -> Cell:
+def threshold_cell(loss: str, tau: float, most_R: float = 1000.0) -> Cell:
     """The ratio at which the minorities of UFM merge, between two certificates."""
-    asked = {"loss": loss, "tau": tau, "k": K, "n_min": 1000, "d": D, "precision": 0.005, "most_R": 1000.0}
-    name = cell_name("star", f"{tau:g}", *in_names(loss))
+    asked = {"loss": loss, "tau": tau, "k": K, "n_min": 1000, "d": D, "precision": 0.005, "most_R": most_R}
+    name = cell_name("star", f"{tau:g}", *in_names(loss), *([] if most_R == 1000 else [f"most{most_R:g}"]))
     return Cell(name, threshold, {**asked, "name": name})
 
 
@@ -262,19 +307,20 @@ def _mean_rows(rng: np.random.Generator, sizes: np.ndarray, d: int) -> np.ndarra
     return np.array(means)
 
 
-def certificates_cell() -> Cell:
+def certificates_cell(ratios: Sequence[float] = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)) -> Cell:
     """Certificates of one start over R, for UFM+ and UFM, with a conic solver's opinion beside them."""
-    ratios = [1, 3, 10, 30, 100, 300, 1000, 3000, 10000]
-    return Cell("certificates", _certificates, {"ratios": ratios, "k": K, "n_min": N_MIN, "d": D})
+    return Cell("certificates", _certificates, {"ratios": list(ratios), "k": K, "n_min": N_MIN, "d": D})
 
 
-def _certificates(*, ratios: list[float], k: int, n_min: int, d: int, progress: ProgressCallback) -> Computed:
+def _certificates(
+    *, ratios: list[float], k: int, n_min: int, d: int, tau: float = 1.0, progress: ProgressCallback
+) -> Computed:
     fields = ("upper", "lower", "gap", "theoretical", "tolerance", "conic", "weakest")
     table = np.full((2, len(ratios), len(fields)), np.nan)
     status = np.full((2, len(ratios)), "", dtype=object)
     for row, nonneg in enumerate((True, False)):
         for column, R in enumerate(ratios):
-            problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, nonneg=nonneg)
+            problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, tau=tau, nonneg=nonneg)
             proof = Certifier(problem).certify(solve(problem, 1).embedding(0))
             with ctx.workprec(proof.problem.bits):
                 smallest_weight = smallest_pair_weight(proof.problem)
@@ -284,7 +330,7 @@ def _certificates(*, ratios: list[float], k: int, n_min: int, d: int, progress: 
         {field: (("model", "R"), table[:, :, i]) for i, field in enumerate(fields)}
         | {"status": (("model", "R"), status.astype(str))},
         coords={"model": ["UFM+", "UFM"], "R": np.asarray(ratios, float)},
-        attrs={"k": k, "d": d, "tau": 1.0, "n_min": n_min},
+        attrs={"k": k, "d": d, "tau": tau, "n_min": n_min},
     ), {}
 
 

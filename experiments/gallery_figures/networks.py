@@ -14,8 +14,10 @@ _APART = ("out", "fresh", "dask", "data", "checkpoint")
 
 
 def question_cells(question: str, **asked: Any) -> tuple[Cell, ...]:
-    """The networks of a question, setting after setting, from every seed. asked: fields of its `Config`."""
-    config = completed(Config(**{"question": question, **asked}))
+    """The networks of a question, setting after setting, from every seed. asked: fields of its `Config`; None
+    leaves a field its own value."""
+    chosen = {name: value for name, value in asked.items() if value is not None}
+    config = completed(Config(**{"question": question, **chosen}))
     cells = []
     for place, training in enumerate(trainings_of(config)):
         for seed in range(config.seed, config.seed + config.seeds):
