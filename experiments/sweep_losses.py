@@ -239,7 +239,7 @@ LEGEND = {
     "k-OF": tables.LEGEND["k-OF"],
     "two minorities": "mean cosine of two minority classes",
     "two majorities": "of two majority classes",
-    "one of each": "of one of each",
+    "one of each": "of a minority and a majority class",
 }
 
 

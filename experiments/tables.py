@@ -14,7 +14,7 @@ from rich.text import Text
 LEGEND = {
     "k-OF": "starts that ended in an orthogonal frame",
     "spurious": "stationary, but another point is better",
-    "open": "stationary; whether another point is better is not known",
+    "open": "stationary, and not known whether another point is better",
     "unfinished": "not stationary, or not finite",
 }
 
