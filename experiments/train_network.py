@@ -280,8 +280,9 @@ def print_summary(config: Config, cells: list[xr.Dataset], failed: int, console:
     }
     row = {id(cell): summary_row(cell) for cell in cells}
     for heading, name in {
-        "delta_gm": "delta_gm", "largest cosine": "max_cosine", "proved excess": "excess_upper", "accuracy": "accuracy_balanced",
-        "accuracy of majorities": "accuracy_majority", "accuracy of minorities": "accuracy_minority",
+        "delta_gm": "delta_gm", "largest cosine": "max_cosine", "proved excess": "excess_upper",
+        "accuracy": "accuracy_balanced", "accuracy of majorities": "accuracy_majority",
+        "accuracy of minorities": "accuracy_minority",
     }.items():  # fmt: skip
         columns[heading] = functools.partial(lambda name, cell: f"{row[id(cell)][name]:.3g}", name)
     title = (

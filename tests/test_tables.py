@@ -1,4 +1,4 @@
-"""What commands print at the end: at any width every column is there, every word is whole, the main result is in view."""
+"""What commands print at the end: at any width every column is there and every word is whole."""
 
 import io
 import re
@@ -154,7 +154,7 @@ def test_the_main_result_comes_first():
     """At the narrowest width the first table holds how many starts are certified, and their largest cosine."""
     console = Console(file=io.StringIO(), width=80)
     of_sweep(sweep_imbalance)(TAUS, console)
-    title, first, *_ = re.split(r"\n\s*\n", console.file.getvalue().strip())
+    _, first, *_ = re.split(r"\n\s*\n", console.file.getvalue().strip())
     rule = next(line for line in first.splitlines() if "─" in line)
     below = first.splitlines()[first.splitlines().index(rule) + 1].split()
     assert first.split().index("certified") < first.split().index("k-OF")
