@@ -14,14 +14,14 @@ import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from rich import box
-from rich.table import Table
+from rich.console import Console
 
 from experiments.harness import command_line, engine
 from experiments.harness.cells import Cell, Computed, ProgressCallback, log_console, run_cells, say
 from experiments.harness.store import Store
 from experiments.measurements.peers import PEERS, Test
 from experiments.measurements.throughput import throughput
+from experiments.tables import print_table
 from solvers.certification.certifier import Certifier
 from solvers.certification.verification import Verifier
 from solvers.multistart import solve
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tables = {name: _rows(found, name) for name in TABLES}
         for name, lines in tables.items():
             if lines:
-                console.print(table(config, lines) if name == "benchmark" else _plain_table(TABLES[name], lines))
+                print_rows(name, config, lines, console)
                 store.write_csv(f"{name}.csv", lines)
         if tables["benchmark"] and tables["growth"]:
             store.write_cell(benchmark_cell().file, _dataset(tables["benchmark"], tables["growth"]))
@@ -242,9 +242,16 @@ def _seconds_to_copy(H: Float[np.ndarray, "n d"]) -> float:
     return min(seconds)
 
 
-def table(config: Config, rows: TableRows) -> Table:
+def print_rows(name: str, config: Config, rows: TableRows, console: Console) -> None:
+    """The lines of a table, by its name."""
+    shown = compared(config, rows) if name == "benchmark" else rows
+    text = [{column.replace("_", " "): str(value) for column, value in line.items()} for line in shown]
+    print_table(TABLES[name], text, console, keys=("R", "peer"))
+
+
+def compared(config: Config, rows: TableRows) -> TableRows:
     """Per peer and R: share of starts, median seconds over those that reached the optimum, ratio to staircase."""
-    shown = []
+    shown: TableRows = []
     for R in config.R:
         ours = _median_seconds([row for row in rows if row["R"] == R and row["peer"] == "staircase"])
         for peer in config.peers:
@@ -264,7 +271,7 @@ def table(config: Config, rows: TableRows) -> Table:
                     "ratio": _ratio(seconds, given, ours),
                 }
             )
-    return _plain_table(TABLES["benchmark"], shown)
+    return shown
 
 
 def _ratio(seconds: float | None, given: float, ours: float | None) -> str:
@@ -276,15 +283,6 @@ def _ratio(seconds: float | None, given: float, ours: float | None) -> str:
 def _median_seconds(runs: TableRows) -> float | None:
     seconds = [float(row["seconds"]) for row in runs if row["reached"]]  # type: ignore[arg-type]
     return float(np.median(seconds)) if seconds else None
-
-
-def _plain_table(title: str, rows: TableRows) -> Table:
-    shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for name in rows[0]:
-        shown.add_column(name, justify="right")
-    for row in rows:
-        shown.add_row(*(str(value) for value in row.values()))
-    return shown
 
 
 def _problem(k: int, n_min: int, d: int, tau: float, R: float) -> Problem:

@@ -236,10 +236,18 @@ def print_summary(config: Config, cells: list[xr.Dataset], failed: int, store: S
     for name, heading in questions_report.QUESTIONS[config.question].columns.items():
         columns[heading] = functools.partial(lambda name, cell: questions_report.shown(cell, name), name)
     title = f"{config.question}: {config.dataset}, n_maj = {config.n_maj}, R = {config.R:g}, {config.epochs} epochs"
-    sweep.print_table(title, cells, columns, console, {"seconds_train": "train"})
+    sweep.print_table(
+        title, cells, columns, console, {"seconds_train": "train"}, keys=("setting", "seed"), legend=LEGEND
+    )
     rows = [summary_row(config.question, cell) for cell in cells]
     _, sentence = questions_report.judged(config.question, rows, failed)
     sweep.print_verdict(sentence, store.root, console, certificates=False)
+
+
+LEGEND = {
+    "gap": "proved distance of the loss from the minimum, at most",
+    "delta_gm": "distance of the class means from an orthogonal frame",
+}
 
 
 script = functools.partial(command_line.run, main)

@@ -192,12 +192,20 @@ def print_summary(config: Config, cells: Sequence[xr.Dataset], console: Console)
         "theory": number("minimiser", ""),
         "reached": lambda cell: f"{int(cell['reached'].sum())}/{cell.sizes['init']}",
         "freed": number("lifted", "d"),
-        "certi-\nfied": lambda cell: sweep.certified(cell, bool(cell["certified"].all())),
-        "dis-\ntance": number("distance_max", ".0e"),
-        "cosine": number("max_cosine", ".0e"),
-        "steps\nleft": number("steps_left", ".2g"),
+        "certified": lambda cell: sweep.certified(cell, bool(cell["certified"].all())),
+        "largest distance": sweep.largest("distance"),
+        "largest cosine": sweep.largest("max_cosine_final"),
+        "steps left": number("steps_left", ".2g"),
     }
-    sweep.print_table(title, cells, columns, console)
+    sweep.print_table(title, cells, columns, console, keys=("activation", "R"), legend=LEGEND)
+
+
+LEGEND = {
+    "reached": "starts that descent alone led to the minimiser of theory",
+    "freed": "starts that the staircase freed from a spurious point",
+    "largest distance": "of Gram matrices of class means from the minimiser's, relative",
+    "steps left": "extrapolated",
+}
 
 
 KIND = sweep.Kind(summary_row, init_rows, activations_report.DRAWINGS, activations_report.rendered)

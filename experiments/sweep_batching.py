@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from rich.console import Console
 
+from experiments import tables
 from experiments.harness import command_line, engine, sweep
 from experiments.harness.cells import Cell, log_console
 from experiments.harness.loss_names import PLAIN, loss_of
@@ -327,19 +328,27 @@ def print_summary(config: Config, cells: Sequence[xr.Dataset], failed: int, cons
     columns: dict[str, Callable[[xr.Dataset], str]] = {
         "R": lambda cell: f"{cell.attrs['R']:g}",
         **(temperature if len(config.tau) > 1 else {}),
-        "batch\nsize": lambda cell: str(cell.attrs["batch_size"]),
+        "batch size": lambda cell: str(cell.attrs["batch_size"]),
         "bound": lambda cell: "yes" if cell.attrs["bound"] else "no",
         "unique": lambda cell: str(summary_row(cell)["unique"]),
-        "not\nunique": lambda cell: str(summary_row(cell)["not_unique"]),
-        "open": lambda cell: str(summary_row(cell)["undetermined"]),
-        "certi-\nfied": lambda cell: sweep.certified(cell, confirmed(cell)),
+        "not unique": lambda cell: str(summary_row(cell)["not_unique"]),
+        "undetermined": lambda cell: str(summary_row(cell)["undetermined"]),
+        "certified": lambda cell: sweep.certified(cell, confirmed(cell)),
+        "largest cosine": sweep.largest("max_cosine"),
         "k-OF": lambda cell: str(int(cell["orthogonal_frame"].sum())),
         **sweep.worst(config.relu),
-        "steps": lambda cell: f"{np.median(cell['iterations'].values):.0f}",
+        "median steps": lambda cell: f"{np.median(cell['iterations'].values):.0f}",
     }
-    sweep.print_table(title, cells, columns, console)
+    sweep.print_table(title, cells, columns, console, keys=("R", "tau", "batch size", "bound"), legend=LEGEND)
     _, sentence = judged(_judged_rows(cells), config.relu, failed, failed + len(cells))
     sweep.print_verdict(sentence, config.out, console)
+
+
+LEGEND = {
+    "bound": "whether the same samples of each class joined every batch",
+    "unique": "families of batches whose only minimiser is the frame, by theory",
+    "k-OF": tables.LEGEND["k-OF"],
+}
 
 
 KIND = sweep.Kind(summary_row, init_rows, batching_report.DRAWINGS, batching_report.rendered)

@@ -198,15 +198,24 @@ def print_summary(config: Config, cells: Sequence[xr.Dataset], console: Console)
         "batch": lambda cell: str(cell.attrs["batch_size"] or cell.attrs["n"]),
         "R": lambda cell: f"{cell.attrs['R']:g}",
         "tau": lambda cell: f"{cell.attrs['tau']:g}",
-        "emer-\nged": lambda cell: f"{summary_row(cell)['emerged']}/{cell.sizes['init']}",
+        "emerged": lambda cell: f"{summary_row(cell)['emerged']}/{cell.sizes['init']}",
         "stuck": lambda cell: str(summary_row(cell)["stuck"]),
-        "not\nyet": lambda cell: str(summary_row(cell)["not_yet"]),
-        "median\nsteps": of("steps_median"),
-        "theory:\ncollapse": of("steps_collapse"),
-        "theory:\nseparate": of("steps_separate"),
+        "not yet": lambda cell: str(summary_row(cell)["not_yet"]),
+        "median steps": of("steps_median"),
+        "steps to collapse": of("steps_collapse"),
+        "steps to separate": of("steps_separate"),
     }
     title = f"step imbalance, k = {config.k}, d = {config.d}, eta = {config.eta:g}: steps until delta_gm < {EMERGED:g}"
-    sweep.print_table(title, cells, columns, console, {"seconds_solve": "solve"})
+    sweep.print_table(title, cells, columns, console, {"seconds_solve": "solve"}, keys=KEYS, legend=LEGEND)
+
+
+KEYS = ("sampler", "batch", "R", "tau")
+LEGEND = {
+    "stuck": "no descent from where it ended leads to a frame",
+    "median steps": "of the starts whose frame emerged",
+    "steps to collapse": "predicted for deviations within a class",
+    "steps to separate": "predicted for two of the smallest classes",
+}
 
 
 KIND = sweep.Kind(

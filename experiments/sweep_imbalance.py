@@ -244,14 +244,14 @@ def _columns(config: Config) -> dict[str, Callable[[xr.Dataset], str]]:
         "R": lambda cell: f"{cell.attrs['R']:g}",
         **(temperature if len(config.tau) > 1 else {}),
         "n": lambda cell: f"{cell.attrs['n']:,}",
-        "certi-\nfied": lambda cell: sweep.certified(cell, bool(cell["certified"].all())),
+        "certified": lambda cell: sweep.certified(cell, bool(cell["certified"].all())),
+        "largest cosine": sweep.largest("max_cosine"),
         "k-OF": lambda cell: str(int(cell["orthogonal_frame"].sum())),
-        "spuri-\nous": lambda cell: str(count(cell, Verdict.SPURIOUS)),
+        "spurious": lambda cell: str(count(cell, Verdict.SPURIOUS)),
         "open": lambda cell: str(count(cell, Verdict.STATIONARY)),
-        "unfin-\nished": lambda cell: str(cell.sizes["init"] - count(cell, *ended)),
+        "unfinished": lambda cell: str(cell.sizes["init"] - count(cell, *ended)),
         **sweep.worst(config.relu),
-        "max\ncosine": lambda cell: f"{cell['max_cosine'].values.max():.0e}",
-        "steps": lambda cell: f"{np.median(cell['iterations'].values):.0f}",
+        "median steps": lambda cell: f"{np.median(cell['iterations'].values):.0f}",
     }
 
 

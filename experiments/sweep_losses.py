@@ -11,7 +11,7 @@ from typing import Literal
 import xarray as xr
 from rich.console import Console
 
-from experiments import sweep_imbalance
+from experiments import sweep_imbalance, tables
 from experiments.harness import command_line, engine, sweep
 from experiments.harness.cells import Cell, log_console, run_cells
 from experiments.harness.drawing import write_drawing
@@ -224,14 +224,23 @@ def print_summary(config: Config, cells: Sequence[xr.Dataset], console: Console)
         "ReLU": lambda cell: "yes" if cell.attrs["nonneg"] else "no",
         "R": lambda cell: f"{cell.attrs['R']:g}",
         **(temperature if len(config.tau) > 1 else {}),
-        "certi-\nfied": lambda cell: sweep.certified(cell, bool(cell["certified"].all())),
+        "certified": lambda cell: sweep.certified(cell, bool(cell["certified"].all())),
+        "largest cosine": sweep.largest("max_cosine"),
         "k-OF": lambda cell: str(int(cell["orthogonal_frame"].sum())),
-        "mino-\nrity": cosine("minority"),
-        "majo-\nrity": cosine("majority"),
-        "be-\ntween": cosine("between"),
-        "gap": lambda cell: f"{cell['gap'].values.max():.0e}",
+        "two minorities": cosine("minority"),
+        "two majorities": cosine("majority"),
+        "one of each": cosine("between"),
+        "largest proved gap": sweep.largest("gap"),
     }
-    sweep.print_table(title, cells, columns, console)
+    sweep.print_table(title, cells, columns, console, keys=("loss", "ReLU", "R", "tau"), legend=LEGEND)
+
+
+LEGEND = {
+    "k-OF": tables.LEGEND["k-OF"],
+    "two minorities": "mean cosine of two minority classes",
+    "two majorities": "of two majority classes",
+    "one of each": "of a minority and a majority class",
+}
 
 
 KIND = sweep.Kind(summary_row, init_rows, {"cosines": losses_report.DRAWINGS["cosines"]}, losses_report.rendered)

@@ -280,14 +280,16 @@ def print_summary(config: Config, cells: list[xr.Dataset], failed: int, console:
     }
     row = {id(cell): summary_row(cell) for cell in cells}
     for heading, name in {
-        "delta_gm": "delta_gm", "max\ncosine": "max_cosine", "excess,\nproved": "excess_upper",
-        "accu-\nracy": "accuracy_balanced", "major-\nities": "accuracy_majority", "minor-\nities": "accuracy_minority",
+        "delta_gm": "delta_gm", "largest cosine": "max_cosine", "proved excess": "excess_upper",
+        "accuracy": "accuracy_balanced", "accuracy of majorities": "accuracy_majority",
+        "accuracy of minorities": "accuracy_minority",
     }.items():  # fmt: skip
         columns[heading] = functools.partial(lambda name, cell: f"{row[id(cell)][name]:.3g}", name)
     title = (
         f"{config.dataset}, {config.imbalance} imbalance, n_maj = {config.n_maj}, {config.loss}, {config.epochs} epochs"
     )
-    sweep.print_table(title, cells, columns, console, {"seconds_train": "train", "seconds_certify": "cer-\ntify"})
+    seconds = {"seconds_train": "train", "seconds_certify": "certify"}
+    sweep.print_table(title, cells, columns, console, seconds, keys=shown, legend=LEGEND)
     blamed = [cell for cell in cells if "blamed_pair" in cell and cell.attrs["excess_upper"] > 0]
     if blamed:
         worst = max(blamed, key=lambda cell: cell.attrs["excess_upper"])
@@ -300,6 +302,12 @@ def print_summary(config: Config, cells: list[xr.Dataset], failed: int, console:
         )
     _, sentence = judged([summary_row(cell) for cell in cells], failed)
     sweep.print_verdict(sentence, config.out, console, certificates=False)
+
+
+LEGEND = {
+    "delta_gm": "distance of the class means from an orthogonal frame",
+    "proved excess": "at most so much is the loss of the training features above that of a frame",
+}
 
 
 KIND = sweep.Kind(

@@ -125,7 +125,8 @@ def test_the_console_says_what_the_page_says():
 
 
 @pytest.mark.parametrize(
-    ("relu", "head", "number", "hidden"), [(True, "worst excess", "-8e+00", "1e-12"), (False, "lower", "1e-12", "-8e")]
+    ("relu", "head", "number", "hidden"),
+    [(True, "largest excess", "-8", "1e-12"), (False, "largest proved gap", "1e-12", "-8")],
 )
 def test_the_table_shows_losses_above_what_bounds_them(relu, head, number, hidden):
     """The loss of a frame is no bound of UFM: an excess of -8 over it is no distance from an optimum."""

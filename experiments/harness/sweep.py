@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from experiments import tables
 from experiments.harness.cells import Cell, run_cells, say, versions
 from experiments.harness.drawing import Drawing, import_ahead, write_drawing
 from experiments.harness.loss_names import PLAIN
@@ -26,7 +25,7 @@ from ufm.errors import whole_number
 PROFILES = {"step": step_imbalance, "long-tail": long_tail_imbalance}
 MOST_STARTS = 1_000_000
 GIVEN = "given"  # the class profile, or the batches, of a file
-SECONDS = {"seconds_compile": "com-\npile", "seconds_solve": "solve", "seconds_certify": "cer-\ntify"}
+SECONDS = {"seconds_compile": "compile", "seconds_solve": "solve", "seconds_certify": "certify"}
 Config = TypeVar("Config")
 TableRow = Mapping[str, Any]
 
@@ -84,17 +83,18 @@ def print_table(
     columns: Mapping[str, Callable[[xr.Dataset], str]],
     console: Console,
     seconds: Mapping[str, str] = SECONDS,
+    *,
+    keys: Sequence[str] = ("R", "tau"),
+    legend: Mapping[str, str] = tables.LEGEND,
 ) -> None:
-    """A line a cell, the columns by heading, and its seconds, by attribute and heading."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in seconds.values():
-        table.add_column(f"{name}\n[s]", justify="right", style="dim", no_wrap=True)
-    for cell in cells:
-        spent = (f"{cell.attrs[name]:.1f}" for name in seconds)
-        table.add_row(*(text(cell) for text in columns.values()), *spent)
-    console.print(table)
+    """A line a cell, the columns by heading, and its seconds, by attribute and heading. See `tables.print_table`."""
+    spent = {f"{heading} (s)": name for name, heading in seconds.items()}
+    rows = [
+        {heading: text(cell) for heading, text in columns.items()}
+        | {heading: f"{cell.attrs[name]:.1f}" for heading, name in spent.items()}
+        for cell in cells
+    ]
+    tables.print_table(title, rows, console, keys=keys, legend=legend)
 
 
 def certified(cell: xr.Dataset, good: bool) -> str:
@@ -104,8 +104,13 @@ def certified(cell: xr.Dataset, good: bool) -> str:
 
 def worst(relu: bool) -> dict[str, Callable[[xr.Dataset], str]]:
     """The column of the largest distance from what bounds the loss: without the ReLU the frame's loss does not."""
-    name, heading = ("excess", "worst\nexcess") if relu else ("gap", "loss -\nlower\nbound")
-    return {heading: lambda cell: f"{cell[name].values.max():.0e}"}
+    name, heading = ("excess", "largest excess") if relu else ("gap", "largest proved gap")
+    return {heading: largest(name)}
+
+
+def largest(name: str) -> Callable[[xr.Dataset], str]:
+    """The largest value over the starts of a cell, for a table."""
+    return lambda cell: tables.small(float(cell[name].values.max()))
 
 
 def print_verdict(sentence: str, out: Path, console: Console, *, certificates: bool = True) -> None:

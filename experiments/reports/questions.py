@@ -42,7 +42,7 @@ def value(cell: xr.Dataset, name: str) -> Any:
 def shown(cell: xr.Dataset, name: str) -> str:
     """The value for a narrow column."""
     found = value(cell, name)
-    return str(found).removeprefix("stationary ") if isinstance(found, str) else f"{float(found):.2g}"
+    return str(found).removeprefix("stationary but ") if isinstance(found, str) else f"{float(found):.2g}"
 
 
 def judged(question: str, rows: TableRows, failed: int = 0) -> tuple[bool, str]:
@@ -137,8 +137,9 @@ QUESTIONS = {
         "Gaps are proved: how far the features are, at most, above the minimum. Plain: projected gradient, no lift, "
         "until it is stationary. Staircase: class means, lifted out of spurious points.",
         {
-            "gap": "gap", "plain_gap": "plain", "plain_steps": "steps", "plain_verdict": "its end",
-            "staircase_gap": "stair-\ncase", "staircase_lifts": "lifts", "staircase_verdict": "its end",
+            "gap": "gap", "plain_gap": "gap of plain descent", "plain_steps": "its steps", "plain_verdict": "its end",
+            "staircase_gap": "gap of the staircase", "staircase_lifts": "its lifts",
+            "staircase_verdict": "end of the staircase",
             "delta_gm": "delta_gm",
         },
         {
@@ -158,8 +159,8 @@ QUESTIONS = {
         "Precision at the true number: of as many samples as have wrong labels, the share that has one. Best: at the "
         "epoch at which it is highest, which who looks for wrong labels does not know.",
         {
-            "found_by_blame": "found by\nblame", "found_by_distance": "by\ndistance",
-            "best_by_blame": "best by\nblame", "best_by_distance": "best by\ndistance",
+            "found_by_blame": "found by blame", "found_by_distance": "found by distance",
+            "best_by_blame": "best by blame", "best_by_distance": "best by distance",
         },
         {
             "autopsy": Drawing(
@@ -177,9 +178,9 @@ QUESTIONS = {
         "Frame unique: proved of the union of all batches that the network saw. The excess over the bound of these "
         "batches says how far the network is from minimising what it was given.",
         {
-            "pool": "parti-\ntions", "unique": "unique", "share": "pre-\ndicted", "half": "half\nat",
-            "delta_gm": "delta_gm", "excess_upper": "excess", "pool_excess": "of its\nbatches",
-            "pool_bound": "their\nbound",
+            "pool": "partitions", "unique": "unique", "share": "predicted share", "half": "half at",
+            "delta_gm": "delta_gm", "excess_upper": "excess", "pool_excess": "excess of its batches",
+            "pool_bound": "their bound",
         },
         {
             "recycled": Drawing(
@@ -197,7 +198,7 @@ QUESTIONS = {
         "are never negative, the minimiser of UFM for those that reach all directions?",
         "Distances of Gram matrices of class means over their Frobenius norms. Proved: the minimiser of UFM at these "
         "class sizes and this temperature is certified.",
-        {"to_frame": "to the\nframe", "to_ufm": "to\nUFM", "proved": "proved", "gap": "gap"},
+        {"to_frame": "distance to the frame", "to_ufm": "distance to UFM", "proved": "proved", "gap": "gap"},
         {
             "trained_geometry": Drawing(
                 "Trained geometry against the certified one, by final activation",
