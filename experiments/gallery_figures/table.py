@@ -147,7 +147,8 @@ FIGURE_ROWS = {
         "and the staircase) the excess drops at once when the last overlap between classes reaches exactly zero; a "
         "start caught in a spurious point stays on a plateau. Right: near an orthogonal frame, plain projected "
         "gradient with step 0.1, each class in 5 groups of equal samples: theory (thin, excess proportional to "
-        "rho^(2t) with rho of ufm.theory.local_rate) over measurement (thick, four starts). The measured and the predicted 1 "
+        "rho^(2t) with rho of ufm.theory.local_rate) over measurement (thick, four starts). The measured and the "
+        "predicted 1 "
         "- rho agree within 1e-4. The curves end where the rounding of the norms begins.",
         local_convergence.draw,
         _near_and_far,
@@ -343,7 +344,8 @@ FIGURE_ROWS = {
         "An MLP (256-256-256-128) whose epochs take turns among E partitions (synthetic images, classes of 100 and "
         "10, 40 epochs, three seeds). Every network minimises what it is given (squares). Its excess on all "
         "images (circles) falls by a factor of thirty, and no further once the partitions prove the frame unique "
-        "(filled), as ufm.theory.reshuffling predicts of half of random families from 5.3 partitions on (dashed). Class "
+        "(filled), as ufm.theory.reshuffling predicts of half of random families from 5.3 partitions on (dashed). "
+        "Class "
         "means become orthogonal earlier; single images are determined last.",
         recycled.draw,
         lambda s: _networks(s, "batches", n_maj=100, R=10.0, epochs=40),

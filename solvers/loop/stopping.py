@@ -95,7 +95,8 @@ def relative_gap_contribution(at: Evaluation) -> Float[Array, " m"]:
 
 
 def hides(at: Evaluation) -> Bool[Array, " m"]:
-    """Whether a residual says nothing of the pairs of a point that are not at rest (`ufm.model.evaluation.AT_REST`): their forces
+    """Whether a residual says nothing of the pairs of a point that are not at rest (`ufm.model.evaluation.AT_REST`):
+    their forces
     are below STATIONARY of all forces on it."""
     return (at.restless > 0) & (at.restless < STATIONARY * at.gradient_scale)
 
