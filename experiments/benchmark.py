@@ -21,7 +21,7 @@ from experiments.harness.cells import Cell, Computed, ProgressCallback, log_cons
 from experiments.harness.store import Store
 from experiments.measurements.peers import PEERS, Test
 from experiments.measurements.throughput import throughput
-from experiments.tables import print_table
+from experiments.reports.tables import print_table
 from solvers.certification.certifier import Certifier
 from solvers.certification.verification import Verifier
 from solvers.multistart import solve

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
+from experiments.gallery_figures.setting import Setting
 from experiments.gallery_figures.table import FIGURE_ROWS, FIGURES, figures_for
-from experiments.gallery_setting import Setting
 from experiments.harness import command_line, engine
 from experiments.harness.cells import log_console, run_cells, say
 from experiments.harness.drawing import Drawing, write_drawing
@@ -116,7 +116,7 @@ def draw_all(
         missing += bool(lacking)
         size = "not drawn"
         if not lacking:
-            with style.own(**look):
+            with style.custom(**look):
                 size = f"{write_drawing(drawn, name, drawing, [data[file] for file in files]) / 1000:.0f}"
         table.add_row(_number(name), drawing.title, str(len(files) - lacking), size)
     page = gallery_page(FIGURES) if setting == Setting() else own_page(chosen, setting)
@@ -161,7 +161,7 @@ def draw(
     lacking = [cell.name for cell in drawing.cells if cell.file not in data]
     if lacking:
         raise RuntimeError(f"{chosen}: {', '.join(lacking)} could not be computed")
-    with style.own(**look):
+    with style.custom(**look):
         return drawing.draw([data[cell.file] for cell in drawing.cells])
 
 
@@ -176,11 +176,11 @@ def _chosen(asked: Sequence[str]) -> list[str]:
 
 
 def _look(width: float | None, font: str | None, size: float | None, *, title: bool) -> dict[str, Any]:
-    """Arguments of `figures.style.own`; InvalidInput for what cannot be."""
+    """Arguments of `figures.style.custom`; InvalidInput for what cannot be."""
     from figures import style
 
     look = {"settings": style.fonts(font, size), "width": width, "title": title}
-    with style.own(**look):
+    with style.custom(**look):
         return look
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import xarray as xr
 from rich.console import Console
 
-from experiments import tables
 from experiments.harness import command_line, engine, sweep
 from experiments.harness.cells import Cell, log_console
 from experiments.harness.loss_names import PLAIN, loss_of
 from experiments.harness.store import Store, digest
 from experiments.measurements.solutions import measure_families
 from experiments.reports import batching as batching_report
+from experiments.reports import tables
 from experiments.reports.batching import judged, name_of
 from experiments.reports.page import in_words
 from solvers.parallel.padding import Shape, common_shape

@@ -11,7 +11,7 @@ from typing import Literal
 import xarray as xr
 from rich.console import Console
 
-from experiments import sweep_imbalance, tables
+from experiments import sweep_imbalance
 from experiments.harness import command_line, engine, sweep
 from experiments.harness.cells import Cell, log_console, run_cells
 from experiments.harness.drawing import write_drawing
@@ -20,6 +20,7 @@ from experiments.harness.store import Store
 from experiments.measurements.solutions import KINDS, cosines_by_kind, measure_problem
 from experiments.measurements.thresholds import APART, MERGED, threshold
 from experiments.reports import losses as losses_report
+from experiments.reports import tables
 from experiments.reports.losses import judged
 from experiments.reports.page import in_words
 from solvers.multistart import prepare

@@ -89,7 +89,7 @@ def draw(
             if variable not in cell:
                 raise InvalidInput("name", name, _COMES_FROM[variable])
         several = [cell]
-    with here.one_column(width), here.own(settings, title=title):
+    with here.one_column(width), here.custom(settings, title=title):
         try:
             return importlib.import_module(f"figures.{name}").draw(several)
         except KeyError as missing:

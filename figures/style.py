@@ -22,6 +22,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ufm import InvalidInput
+from ufm.deprecated import warn
 from ufm.errors import real_number
 
 ONE_COLUMN = 3.4  # inches
@@ -64,7 +65,7 @@ _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 
 
 
 class _Look(NamedTuple):
-    """What is asked of figures by `own`."""
+    """What is asked of figures by `custom`."""
 
     settings: Mapping[Any, Any]
     width: float | None
@@ -86,7 +87,7 @@ def applied() -> Iterator[None]:
 
 
 @contextmanager
-def own(
+def custom(
     settings: Mapping[str, Any] | None = None, *, width: float | None = None, title: bool | None = None
 ) -> Iterator[None]:
     """How figures look that are drawn inside this context.
@@ -112,13 +113,13 @@ def own(
 
 @contextmanager
 def one_column(width: float | None) -> Iterator[None]:
-    """`own(width=...)`; of less than 5 inches without a title, which is the caption's."""
-    with own(width=width, title=False if width is not None and width < NARROW else None):
+    """`custom(width=...)`; of less than 5 inches without a title, which is the caption's."""
+    with custom(width=width, title=False if width is not None and width < NARROW else None):
         yield
 
 
 def fonts(family: str | None = None, size: float | None = None) -> dict[str, Any]:
-    """Settings for `own`: a font family, and the size in points of labels (8); ticks and legends keep in proportion.
+    """Settings for `custom`: a font family, and the size in points of labels (8); ticks and legends keep in proportion.
 
     Raises InvalidInput for a family that is not installed, and for sizes below 4 or above 24.
     """
@@ -141,7 +142,7 @@ def points(size: float) -> float:
 
 
 def width(default: float) -> float:
-    """Inches: what `own` asks for, else the figure's own."""
+    """Inches: what `custom` asks for, else the figure's own."""
     asked = _asked().width
     return default if asked is None else asked
 
@@ -149,7 +150,7 @@ def width(default: float) -> float:
 class Figure(MatplotlibFigure):
     """Matplotlib's, saved in the style in which it was drawn: fonts in a PDF are TrueType.
 
-    Its legend takes as many columns as fit its width; its title is wrapped to the width, or left out if `own` asks so.
+    Its legend takes as many columns as fit its width; its title is wrapped to the width, or left out if `custom` asks so.
     """
 
     @property
@@ -356,3 +357,9 @@ def positive(excess: np.ndarray, *, exact: bool = True) -> np.ndarray:
     """
     known = np.where((excess >= 0) if exact else (excess > 0), np.arange(excess.shape[1]), 0)
     return np.take_along_axis(excess, np.maximum.accumulate(known, axis=1), axis=1)
+
+
+def own(*arguments: Any, **named: Any) -> Any:
+    """The former name of `custom`."""
+    warn("figures.style.own", "figures.style.custom")
+    return custom(*arguments, **named)

@@ -116,7 +116,7 @@ def test_projection_is_exact(seed, d, size, depth):
     assert x @ x <= 1 + 1e-15
 
 
-@pytest.mark.parametrize("floor", [-0.17, -0.4])
+@pytest.mark.parametrize("entry_bound", [-0.17, -0.4])
 def test_projection_against_cvxpy(entry_bound):
     H = np.random.default_rng(3).standard_normal((4, 30)) * np.array([[0.1], [0.5], [1.0], [5.0]])
     X = cp.Variable(H.shape)

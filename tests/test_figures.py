@@ -23,8 +23,8 @@ from experiments import gallery
 from experiments.gallery_figures import table as gallery_table
 from experiments.gallery_figures.batches import graphs_cell
 from experiments.gallery_figures.cells import basin_cell
+from experiments.gallery_figures.setting import Setting
 from experiments.gallery_figures.table import FIGURES
-from experiments.gallery_setting import Setting
 from experiments.harness import command_line
 from experiments.harness.cells import Cell
 from experiments.harness.drawing import Drawing
@@ -388,12 +388,12 @@ def test_nothing_is_clipped(name):
 @pytest.mark.parametrize("name", DRAWN)
 @pytest.mark.parametrize("width", [3.25, 6.75])
 def test_every_figure_has_the_width_asked_for_and_no_title(name, width):
-    with style.own(width=width, title=False):
+    with style.custom(width=width, title=False):
         figure = DRAWN[name]()
     assert figure.get_figwidth() == width
     assert figure._suptitle is None
     assert_nothing_is_clipped(figure)
-    with style.own(style.fonts("DejaVu Serif", 7), width=width):
+    with style.custom(style.fonts("DejaVu Serif", 7), width=width):
         titled = DRAWN[name]()
     assert_nothing_is_clipped(titled)
     assert {text.get_fontfamily()[0] for text in titled.findobj(Text)} == {"DejaVu Serif"}
@@ -523,7 +523,7 @@ def test_in_one_column_panels_stand_one_above_the_other(name):
 
 
 def test_saved_as_the_page_says_fonts_are_truetype_and_settings_of_ones_own_count(tmp_path):
-    with style.own({"axes.labelsize": 11}):
+    with style.custom({"axes.labelsize": 11}):
         figure = figures.draw("class_mean_gram", solved())
     figures.draw("convergence", solved()).savefig(tmp_path / "convergence.pdf")
     content = (tmp_path / "convergence.pdf").read_bytes()

@@ -38,7 +38,7 @@ def test_the_name_of_a_console_command_follows_from_its_module(name):
 
 def test_where_it_is_not_installed_the_module_is_run(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "my python"))
-    assert command_line.program("solvers.check") == [str(tmp_path / "my python"), "-m", "solvers.check"]
+    assert command_line.program("ufm_check.check") == [str(tmp_path / "my python"), "-m", "ufm_check.check"]
 
 
 @pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX", None])
@@ -53,11 +53,11 @@ def test_its_directory_is_left_out_where_every_shell_finds_it(tmp_path, monkeypa
         monkeypatch.delenv(other, raising=False)
     if variable:
         monkeypatch.setenv(variable, "/prefix")
-    assert command_line.program("solvers.check") == [str(script) if variable else "ufm-check"]
+    assert command_line.program("ufm_check.check") == [str(script) if variable else "ufm-check"]
 
 
 def test_the_checker_is_found_from_any_folder(tmp_path):
-    said = pasted(shlex.join(command_line.program("solvers.check")), tmp_path)
+    said = pasted(shlex.join(command_line.program("ufm_check.check")), tmp_path)
     assert said[0] == 2
     assert "usage: " in said[1]
 

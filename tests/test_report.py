@@ -106,7 +106,7 @@ def test_figures_have_words(swept):
 def test_certificates_have_a_status_and_a_command(swept):
     words = " ".join(Page(rendered(swept.root)).words)
     assert words.count("1 of 1 certified") == 2
-    check = " ".join(command_line.program("solvers.check"))
+    check = " ".join(command_line.program("ufm_check.check"))
     for R in (2, 10):
         assert f"{check} {swept.root}/certificates/R{R}-tau1-start000.json" in words
     assert "compilation 3.0, solving 0.5, verifying and certifying 0.2" in re.sub(r"\s*([,.])\s+", r"\1 ", words)

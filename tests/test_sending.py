@@ -18,7 +18,7 @@ from ufm import losses
 # optax makes these of local functions, which no process can send; the methods that hold them can be sent.
 OF_OPTAX = {"solvers.ProjectedGradient.transformation", "solvers.Activated.transformation"}
 COPIES = {"pickle": lambda result: pickle.loads(pickle.dumps(result)), "deepcopy": copy.deepcopy}
-OWN = losses.own(row_function, name="own")
+OWN = losses.custom(row_function, name="own")
 
 
 def seen(result):

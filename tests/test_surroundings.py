@@ -38,7 +38,7 @@ def test_a_path_is_printed_as_it_is_and_its_commands_can_be_run(stubbed, tmp_pat
     page = os.path.join(path, "report.html")
     assert said[-2] == f"Tables, cells, certificates and figures are in {path}, all on one page in {page}"
     command = said[-1].split(": ", 1)[1]
-    program = shlex.join(command_line.program("solvers.check"))
+    program = shlex.join(command_line.program("ufm_check.check"))
     page = html.unescape((tmp_path / path / "report.html").read_text())
     assert command in page
     for line in (command, next(code for code in page.split("<code>") if "start000" in code).split("</code>")[0]):

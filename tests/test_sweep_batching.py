@@ -73,7 +73,7 @@ def test_contract(swept):
 def test_certificates_load_and_convince_the_independent_checker(swept, kind):
     (path,) = (swept / "certificates").glob(f"R3-*-{kind}.json")
     assert str(Certificate.load(path).status) == "certified"
-    checked = subprocess.run([sys.executable, "-m", "solvers.check", path], capture_output=True, text=True, check=False)
+    checked = subprocess.run([sys.executable, "-m", "ufm_check", path], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
@@ -133,7 +133,7 @@ def test_the_report_shows_the_summary_the_figure_and_every_certificate(swept):
     assert "Confirmed: 24 of 24 starts" in words
     assert "12 of 12 are frames" in words
     assert "for 6 of 6 families" in words
-    assert words.count(shlex.join(command_line.program("solvers.check"))) == 1 + len(
+    assert words.count(shlex.join(command_line.program("ufm_check.check"))) == 1 + len(
         list((swept / "certificates").glob("*.json"))
     )
     assert "not a readable certificate" not in words

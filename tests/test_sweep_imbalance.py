@@ -56,7 +56,7 @@ def test_contract(swept):
 def test_certificates_load_and_convince_the_independent_checker(swept):
     path = sorted((swept / "certificates").glob("R20-*.json"))[0]
     assert str(Certificate.load(path).status) == "certified"
-    checked = subprocess.run([sys.executable, "-m", "solvers.check", path], capture_output=True, text=True, check=False)
+    checked = subprocess.run([sys.executable, "-m", "ufm_check", path], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 

@@ -2,11 +2,8 @@
 
 import io
 import re
-import subprocess
 import tokenize
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 GLOSSARY = ROOT / "docs" / "glossary.md"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.gallery_setting import Setting
+from experiments.gallery_figures.setting import Setting
 from experiments.harness.cells import Cell
 from experiments.measurements.emergence import FULL
 from experiments.measurements.mean_square import rate_cell

@@ -26,7 +26,7 @@ from experiments.gallery_figures.cells import (
 )
 from experiments.gallery_figures.dynamics import emergence_cells, rate_cells
 from experiments.gallery_figures.networks import question_cells
-from experiments.gallery_setting import Setting
+from experiments.gallery_figures.setting import Setting
 from experiments.harness.cells import Cell
 from experiments.harness.drawing import Drawing
 from figures import (

@@ -12,13 +12,13 @@ import numpy as np
 import xarray as xr
 from rich.console import Console
 
-from experiments import tables
 from experiments.harness.cells import Cell, run_cells, say, versions
 from experiments.harness.drawing import Drawing, import_ahead, write_drawing
 from experiments.harness.loss_names import PLAIN
 from experiments.harness.problem_file import MOST_COORDINATES, MOST_SAMPLES, read_problem
 from experiments.harness.store import Store
 from experiments.reports import page as report
+from experiments.reports import tables
 from ufm import InvalidInput, Problem, long_tail_imbalance, step_imbalance
 from ufm.errors import whole_number
 

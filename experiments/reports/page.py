@@ -188,7 +188,7 @@ def check_all(out: Path) -> str:
 
 
 def _checker() -> str:
-    return shlex.join(program("solvers.check"))
+    return shlex.join(program("ufm_check.check"))
 
 
 def _word(path: Path) -> str:

@@ -15,7 +15,6 @@ from solvers.compilation.compiled import compile_seconds
 from solvers.loop.method import Record, joined
 from solvers.loop.slots import Limits, Outcome, RunOptions, Start, prepare_slots
 from solvers.loop.stopping import judged
-from solvers.loop.tempered import tempered
 from solvers.measurement import Measurement, measure_all, prepare_measure
 from solvers.methods.newton import MOST_ENTRIES, newton
 from solvers.methods.quasi_newton import QuasiNewton
@@ -24,6 +23,7 @@ from solvers.solution import Solution
 from solvers.staircase.escape import Continuation, Ending, auxiliary_dimensions, continuation
 from solvers.staircase.lifts import prepare_lifts
 from solvers.staircase.saddles import prepare_off_saddle
+from solvers.staircase.tempered import tempered
 from solvers.starts.collapse import Collapsed
 from solvers.starts.groups import begins_on_orbits, collapsed_starts, prepare_starts, starts_on_orbits
 from ufm.errors import LARGEST_COUNT, InvalidInput, whole_number
@@ -142,7 +142,7 @@ class Staircase:
         even: bool,
     ) -> list[Continuation]:
         """All starts to their ends, problem after problem. even: where forces are far apart, first on the problem of
-        equal ones (`solvers.loop.tempered`), so that what is left at the asked one is little or nothing."""
+        equal ones (`solvers.staircase.tempered`), so that what is left at the asked one is little or nothing."""
         inits = len(starts) // len(quotients)
         of_start = [quotient for quotient in quotients for _ in range(inits)]
         evened = [tempered(quotient) for quotient in quotients] if even else list(quotients)
