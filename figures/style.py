@@ -150,7 +150,8 @@ def width(default: float) -> float:
 class Figure(MatplotlibFigure):
     """Matplotlib's, saved in the style in which it was drawn: fonts in a PDF are TrueType.
 
-    Its legend takes as many columns as fit its width; its title is wrapped to the width, or left out if `custom` asks so.
+    Its legend takes as many columns as fit its width; its title is wrapped to the width, or left out if
+    `custom` says so.
     """
 
     @property

@@ -18,11 +18,11 @@ from experiments import (
     sweep_dynamics,
     sweep_imbalance,
     sweep_losses,
-    tables,
     train_network,
 )
 from experiments.measurements.networks import AUTOPSY, RECORDED
 from experiments.reports import questions as questions_report
+from experiments.reports import tables
 from solvers.certification.verification import Verdict
 
 TAUS = (0.1, 0.5, 1.0)
