@@ -12,7 +12,7 @@ from damage import damages
 from experiments.harness import compile_cache
 
 PROGRAM = """
-from experiments import compile_cache
+from experiments.harness import compile_cache
 path = compile_cache.enable()
 from solvers.compilation.compiled import Compiled, compile_seconds
 from solvers.loop.method import begin_lanes
