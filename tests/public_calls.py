@@ -179,11 +179,26 @@ def of_ufm():
         "step_imbalance": lambda w: ufm.step_imbalance(4, 5, 10 * TAU),
         "long_tail_imbalance": lambda w: ufm.long_tail_imbalance(4, 5, 10 * TAU),
     }
-    of_problem = ["all_batches", "is_expected", "num_points", "class_sizes", "num_samples", "is_full_batch", "smallest_temperature"]
+    of_problem = [
+        "all_batches",
+        "is_expected",
+        "num_points",
+        "class_sizes",
+        "num_samples",
+        "is_full_batch",
+        "smallest_temperature",
+    ]
     of_graph = ["is_unit", "components_of_class", "class_cross", "ties", "plain_claims_unique"]
     return (
         named("ufm", calls)
-        | fields("ufm.Problem", lambda w: w.problem, *of_problem, "fewer_dimensions_than_classes", "bound_is_attained", "summary")
+        | fields(
+            "ufm.Problem",
+            lambda w: w.problem,
+            *of_problem,
+            "fewer_dimensions_than_classes",
+            "bound_is_attained",
+            "summary",
+        )
         | fields("ufm.Interaction", lambda w: w.interaction, *of_graph)
         | fields("ufm.Uniqueness", lambda w: w.uniqueness, "summary")
     )

@@ -1,12 +1,17 @@
 """Former public names: they still work, with one warning each that names the present one."""
 
+import importlib
+import sys
+
 import jax.numpy as jnp
 import pytest
 
 import solvers
 import ufm
 from figures import style
+from solvers import Accelerated
 from ufm import activations, losses
+from ufm.deprecated import FORMER_MODULES
 
 LOSS = losses.logit_adjusted(1.0)
 PROBLEM = ufm.Problem.from_class_sizes([2, 2], d=2, tau=0.5)
@@ -28,9 +33,15 @@ FORMER = {
         lambda: activations.activation("gelu").entry_bound(normalised=False),
     ),
     "Activated.floor": (lambda: solvers.Activated().floor, lambda: solvers.Activated().entry_bound),
-    "Accelerated(settled=...)": (lambda: solvers.Accelerated(settled=1e-5), lambda: solvers.Accelerated(early_exit=1e-5)),
-    "Accelerated(floor=...)": (lambda: solvers.Accelerated(floor=-0.5), lambda: solvers.Accelerated(entry_bound=-0.5)),
-    "QuasiNewton(settled=...)": (lambda: solvers.QuasiNewton(settled=1e-5), lambda: solvers.QuasiNewton(early_exit=1e-5)),
+    "Accelerated(settled=...)": (
+        lambda: solvers.Accelerated(settled=1e-5),
+        lambda: solvers.Accelerated(early_exit=1e-5),
+    ),
+    "Accelerated(floor=...)": (lambda: Accelerated(floor=-0.5), lambda: Accelerated(entry_bound=-0.5)),
+    "QuasiNewton(settled=...)": (
+        lambda: solvers.QuasiNewton(settled=1e-5),
+        lambda: solvers.QuasiNewton(early_exit=1e-5),
+    ),
     "ufm.losses.own": (
         lambda: losses.own(anchor_loss, name="squares"),
         lambda: losses.custom(anchor_loss, name="squares"),
@@ -51,3 +62,14 @@ def test_the_former_style_and_status():
     with pytest.warns(DeprecationWarning, match=r"figures\.style\.custom"), style.own(width=3.0):
         pass
     assert solvers.Status("in conflict") is solvers.Status.SPURIOUS
+
+
+@pytest.mark.parametrize("former", sorted(FORMER_MODULES))
+def test_a_former_module_is_the_present_one(former, monkeypatch):
+    monkeypatch.delitem(sys.modules, former, raising=False)
+    present = importlib.import_module(FORMER_MODULES[former])
+    specification = present.__spec__
+    with pytest.warns(DeprecationWarning, match="is now"):
+        assert importlib.import_module(former) is present
+    assert present.__spec__ is specification
+    assert importlib.util.find_spec("ufm.no_such_module") is None
