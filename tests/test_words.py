@@ -2,7 +2,6 @@
 
 import io
 import re
-import subprocess
 import tokenize
 from pathlib import Path
 
@@ -13,16 +12,48 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 PACKAGES = ("ufm", "ufm_check", "solvers", "networks", "experiments", "figures", "tests", "docs")
 # Former private words, and what is said instead (CONTRIBUTING.md). Whole identifiers, or words of one.
 RETIRED = {
-    "lane": "slot", "lanes": "slots", "walks": "trajectories", "walked": "outcomes", "tell": "progress", "told": "fingerprint",
-    "parted": "split_orbits", "blame": "attribution", "strata": "draws", "glue": "merge", "glued": "merged",
-    "mend": "fix", "mended": "repaired", "climb": "continuation", "climbs": "continuations", "rung": "stage",
-    "ladder": "temperatures", "temperate": "initial_temperature", "coldest": "smallest_temperature",
-    "crowded": "fewer_dimensions_than_classes", "conflict": "gap_contribution", "pressed": "active",
-    "settled": "early_exit", "creeping": "stalled", "stir": "perturbation", "sharpened": "newton_refined",
-    "price": "resolution", "prices": "resolutions", "weakest": "smallest_weight", "spare": "auxiliary", "dealt": "sharded",
-    "room": "limit", "rooms": "packages", "found": "a noun", "asked": "a noun", "given": "a noun", "own": "custom, or a noun",
-    "described": "to_dict", "strangers": "never_cosampled_pairs", "mixture": "count_vectors", "kept": "cached, stored or retained",
-}  # fmt: skip
+    "lane": "slot",
+    "lanes": "slots",
+    "walks": "trajectories",
+    "walked": "outcomes",
+    "tell": "progress",
+    "told": "fingerprint",
+    "parted": "split_orbits",
+    "blame": "attribution",
+    "strata": "draws",
+    "glue": "merge",
+    "glued": "merged",
+    "mend": "fix",
+    "mended": "repaired",
+    "climb": "continuation",
+    "climbs": "continuations",
+    "rung": "stage",
+    "ladder": "temperatures",
+    "temperate": "initial_temperature",
+    "coldest": "smallest_temperature",
+    "crowded": "fewer_dimensions_than_classes",
+    "conflict": "gap_contribution",
+    "pressed": "active",
+    "settled": "early_exit",
+    "creeping": "stalled",
+    "stir": "perturbation",
+    "sharpened": "newton_refined",
+    "price": "resolution",
+    "prices": "resolutions",
+    "weakest": "smallest_weight",
+    "spare": "auxiliary",
+    "dealt": "sharded",
+    "room": "limit",
+    "rooms": "packages",
+    "found": "a noun",
+    "asked": "a noun",
+    "given": "a noun",
+    "own": "custom, or a noun",
+    "described": "to_dict",
+    "strangers": "never_cosampled_pairs",
+    "mixture": "count_vectors",
+    "kept": "cached, stored or retained",
+}
 # Names of other packages, of a test's sentence, and former public names, which work for a release with a warning.
 ALLOWED = {"given", "FileNotFoundError", "ModuleNotFoundError", "PackageNotFoundError", "found"}
 FORMER = {"blame", "coldest", "is_crowded", "described", "is_own", "own", "settled"}
@@ -40,9 +71,7 @@ def identifiers(source):
 
 
 def retired_in(source, former=frozenset()):
-    return [
-        (line, name) for line, name in identifiers(source) if name not in former and words_of(name) & set(RETIRED)
-    ]
+    return [(line, name) for line, name in identifiers(source) if name not in former and words_of(name) & set(RETIRED)]
 
 
 def modules(package):
@@ -71,11 +100,11 @@ def prose():
     pages = [path for path in (ROOT / "docs").rglob("*.md") if path != GLOSSARY]
     sources = [path for package in PACKAGES if package != "tests" for path in modules(package)]
     paths = [*ROOT.glob("*.md"), *(ROOT / "proofs").glob("*.md"), *pages, *sources]
-    return re.sub(r"\s+", " ", " ".join(path.read_text(encoding="utf-8") for path in paths)).lower()
+    return re.sub(r"[\s_-]+", " ", " ".join(path.read_text(encoding="utf-8") for path in paths)).lower()
 
 
 def is_used(term, text):
-    return re.search(rf"(?<!\w){re.escape(term.lower())}(?:e?s|ed|d)?(?!\w)", text) is not None
+    return re.search(rf"(?<!\w){re.escape(re.sub('[_-]', ' ', term.lower()))}(?:e?s|ed|d)?(?!\w)", text) is not None
 
 
 def test_every_term_of_the_glossary_is_defined_once_and_used_elsewhere():
