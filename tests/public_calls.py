@@ -75,8 +75,8 @@ def training(w):
     return networks.Training(w.network, w.running, w.samples, tau=TAU, schedule=networks.Schedule(epochs=2))
 
 
-def stochastic(**own):
-    return solvers.StochasticProjectedGradient(samplers.uniform(4), every=2, **own)
+def stochastic(**arguments):
+    return solvers.StochasticProjectedGradient(samplers.uniform(4), every=2, **arguments)
 
 
 def named(prefix, calls):
@@ -87,11 +87,11 @@ def fields(prefix, of, *names):
     """Properties, and methods without arguments, of what `of` finds in the world."""
 
     def call(name):
-        def asked(w):
+        def called(w):
             result = getattr(of(w), name)
             return result() if callable(result) else result
 
-        return asked
+        return called
 
     return named(prefix, {name: call(name) for name in names})
 

@@ -65,9 +65,9 @@ def test_whole_numbers_of_every_kind_are_the_same_problem(kind):
     def whole(values):
         return np.array(values, kind)
 
-    found = ufm.Problem(whole(LABELS), 3, batches=whole([[0, 1, 2]]), multiplicity=whole([1, 2, 3]))
+    problem = ufm.Problem(whole(LABELS), 3, batches=whole([[0, 1, 2]]), multiplicity=whole([1, 2, 3]))
     expected = ufm.Problem(LABELS, 3, batches=[[0, 1, 2]], multiplicity=[1, 2, 3])
-    assert all(map(np.array_equal, jax.tree.leaves(found), jax.tree.leaves(expected)))
+    assert all(map(np.array_equal, jax.tree.leaves(problem), jax.tree.leaves(expected)))
     sized = ufm.Problem.from_class_sizes(whole([2, 1]), 3)
     np.testing.assert_array_equal(sized.labels, LABELS)
     metrics = [ufm.geometry_metrics(np.eye(3), labels) for labels in (whole(LABELS), LABELS)]
