@@ -27,7 +27,7 @@ def entry_bound_relaxation(problem: Problem, entry_bound: float, dimensions: Seq
     sizes = np.asarray(problem.class_sizes)
     if not problem.loss.is_plain or not problem.is_full_batch or sizes.min() < 2:
         raise InvalidInput("problem", problem.loss.name, "give plain SCL, the full batch, 2 samples a class or more")
-    c, k, inverse = -real_number("floor", entry_bound, -1.0, 0.0), problem.k, 1 / float(problem.tau)
+    c, k, inverse = -real_number("entry_bound", entry_bound, -1.0, 0.0), problem.k, 1 / float(problem.tau)
     bordered, d = cp.Variable((k + 1, k + 1), PSD=True), cp.Parameter(nonneg=True)
     G, s = bordered[1:, 1:], bordered[0, 1:]
     own, total = cp.diag(G), sizes.sum()
