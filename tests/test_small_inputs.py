@@ -7,6 +7,8 @@ import pytest
 import networks
 import solvers
 import ufm
+from experiments import sweep_imbalance
+from experiments.harness import command_line
 from experiments.harness.loss_names import loss_of
 from ufm import activations, losses, samplers
 
@@ -96,3 +98,20 @@ def test_slopes_are_written_plainly(text):
 def test_no_derivative_in_the_temperature(quantity):
     with pytest.raises(ufm.InvalidInput, match="not in tau"):
         jax.grad(lambda tau: quantity(np.eye(3), ufm.Problem(LABELS, 3, tau, k=2)))(0.3)
+
+
+@pytest.mark.parametrize(
+    "words", [["--tau", "1_0"], ["--tau", "1", "1_0"], ["--R=1_0"], ["--k", "1_0"], ["--k", "\u0663"]]
+)
+def test_numbers_of_commands_are_written_plainly(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command_line.parse(sweep_imbalance.Config, words)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert len(error.splitlines()) == 1
+    assert words[0].partition("=")[0] in error
+    assert "write a number in digits" in error
+
+
+def test_folders_of_commands_may_look_like_numbers():
+    assert str(command_line.parse(sweep_imbalance.Config, ["--out", "2024_01"]).out) == "2024_01"
