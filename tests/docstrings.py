@@ -59,8 +59,8 @@ class Tree:
     def called(self, function, module, name):
         """(module, name) of what an expression calls, if a name of the packages."""
         match function:
-            case ast.Name(id=own):
-                return self.home(module, own)
+            case ast.Name(id=local):
+                return self.home(module, local)
             case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=method):
                 return module, f"{name.split('.')[0]}.{method}"
             case ast.Attribute(value=ast.Name(id=owner), attr=attribute):
@@ -121,7 +121,7 @@ def catches(handler):
 
 @functools.cache
 def packages():
-    paths = [path for room in PACKAGES for path in (ROOT / room).rglob("*.py")]
+    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths}
     return Tree({names[path]: path.read_text(encoding="utf-8") for path in paths})
 

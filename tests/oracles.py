@@ -119,6 +119,32 @@ def family_at(gram, problem):
     return mpmath.fsum(total), mpmath.fsum(bound)
 
 
+def metrics(H, labels, k):
+    """`ufm.GeometryMetrics` by the definitions (theory, 5.13), in mpmath's digits; beta_nc by eigenvectors of S_B."""
+    rows = [mpmath.matrix([mpmath.mpf(x) for x in row]) for row in np.asarray(H, dtype=float).tolist()]
+    n, d, nothing = len(rows), len(rows[0]), mpmath.zeros(len(rows[0]), 1)
+    members = [[row for row, label in zip(rows, labels, strict=True) if label == c] for c in range(k)]
+    means = [sum(of_class, nothing) / max(len(of_class), 1) for of_class in members]
+    gram = mpmath.matrix(k, k)
+    for c, e in ((c, e) for c in range(k) for e in range(k)):
+        gram[c, e] = mpmath.fdot(means[c], means[e])
+    size = mpmath.norm(gram) if any(gram) else mpmath.mpf(1)
+    delta_gm = mpmath.norm(gram / size - mpmath.eye(k) / mpmath.sqrt(k))
+    norms = [mpmath.sqrt(gram[c, c]) or mpmath.mpf(1) for c in range(k)]
+    cosines = [gram[c, e] / (norms[c] * norms[e]) for c in range(k) for e in range(k) if c != e]
+    offsets = [row - means[label] for row, label in zip(rows, labels, strict=True)]
+    trace_sw = mpmath.fsum(mpmath.fdot(x, x) for x in offsets) / n
+    centre = sum(means, nothing) / k
+    S_B = sum(((mean - centre) * (mean - centre).T for mean in means), mpmath.zeros(d)) / k
+    values, vectors = mpmath.eigsy(S_B)
+    beta_nc, spread = mpmath.mpf(0), max([abs(x) for x in values])
+    for j in range(d):
+        if spread and values[j] > spread * mpmath.mpf(10) ** -25:  # the others are 0 but for rounding
+            along = mpmath.fsum(mpmath.fdot(x, vectors[:, j]) ** 2 for x in offsets) / n
+            beta_nc += along / values[j] / k
+    return delta_gm, beta_nc, trace_sw, mpmath.fsum(cosines) / len(cosines), max(cosines), gram
+
+
 def gram_gradient(H, labels, tau, batches):
     """C with C_il the derivative of the losses of anchor i (all batches) in G_il; dense, float64."""
     G = np.asarray(H) @ np.asarray(H).T / tau

@@ -37,12 +37,12 @@ def frame(problem):
     return np.eye(problem.k, problem.d)[np.asarray(problem.labels)]
 
 
-def _of_sizes(*sizes, **own):
-    return partial(ufm.Problem.from_class_sizes, sizes, **own)
+def _of_sizes(*sizes, **arguments):
+    return partial(ufm.Problem.from_class_sizes, sizes, **arguments)
 
 
-def _of_batches(labels, batches, **own):
-    return partial(ufm.Problem, labels, batches=batches, **{"tau": 1.0, **own})
+def _of_batches(labels, batches, **arguments):
+    return partial(ufm.Problem, labels, batches=batches, **{"tau": 1.0, **arguments})
 
 
 # Makers: keywords replace what a name stands for, as in PROBLEMS["four classes"](nonneg=False).

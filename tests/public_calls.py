@@ -3,7 +3,6 @@
 import dataclasses
 import enum
 from collections.abc import Mapping
-from types import SimpleNamespace
 
 import flint
 import jax
@@ -22,7 +21,6 @@ from ufm import activations, batching, losses, samplers
 
 LABELS = np.repeat(np.arange(3), [4, 3, 2])
 TAU = 0.3  # no float32
-SIZES = (4, 3, 2)
 SEED = 2**40 + 1  # no 32-bit number
 
 
@@ -39,35 +37,75 @@ def doubles(rows):
         return jnp.asarray(rows)
 
 
+class World:
+    """Problems, points, and what comes of solving and judging them, each made when it is first read.
+
+    labels (n,), of k classes; rows (n, 3): the point, by default feasible and positive; batches: those of the problem.
+    """
+
+    def __init__(self, folder, labels=LABELS, rows=None, k=None, batches=None):
+        self.folder, self.labels, self.batches = folder, np.asarray(labels), batches
+        self.k, self.known_k = k or int(self.labels.max()) + 1, k
+        self.n = len(self.labels)
+        self.sizes = np.bincount(self.labels, minlength=self.k)
+        self.H = positive_rows(self.n) if rows is None else np.asarray(rows)
+        self.states = {}
+
+    def posed(self, **options):
+        return ufm.Problem(self.labels, 3, TAU, self.batches, k=self.known_k, **options)
+
+    def __getattr__(self, name):
+        if name not in MADE:
+            raise AttributeError(name)
+        made = MADE[name](self)
+        setattr(self, name, made)
+        return made
+
+
+def positive_rows(n):
+    """Rows on the unit sphere, but for rounding."""
+    H = np.abs(np.random.default_rng(0).standard_normal((n, 3)))
+    return H / (np.linalg.norm(H, axis=1, keepdims=True) * (1 + 2.0**-50))
+
+
+MADE = {
+    "problem": lambda w: w.posed(),
+    "ufm": lambda w: w.posed(nonneg=False),
+    "expected": lambda w: ufm.Problem.expected((6, 4), samplers.uniform(4), 3, TAU),
+    "frame": lambda w: np.eye(w.k)[w.labels][:, :3],
+    "point": lambda w: doubles(w.H),
+    "merged": lambda w: np.eye(3)[np.minimum(w.labels, 1)],
+    "signed": lambda w: w.H * np.where(np.arange(3) == 1, -1.0, 1.0),
+    "loss": lambda w: losses.log_sum_exp(
+        weights=np.linspace(0.1, 1.3, w.k), margins=np.eye(w.k) / 3, strength=0.1
+    ),
+    "orbits": lambda w: ufm.orbits(w.problem),
+    "interaction": lambda w: ufm.interaction(w.problem),
+    "uniqueness": lambda w: ufm.uniqueness(
+        ufm.Problem(w.labels, 3, TAU, [np.arange((2 * w.n + 2) // 3), np.arange((w.n - 1) // 2, w.n)])
+    ),
+    "solution": lambda w: solvers.solve(w.problem, inits=1, seed=SEED),
+    "certifier": lambda w: solvers.Certifier(w.ufm, conic=False),
+    "certificate": lambda w: solvers.certify(w.merged, w.problem, conic=False),
+    "verification": lambda w: solvers.verify(w.merged, w.problem),
+    "suboptimality": lambda w: solvers.suboptimality(w.H, w.problem),
+    "population": lambda w: samplers.Population(w.labels),
+    "views": lambda w: samplers.Population(np.tile(w.labels, 2)),
+    "key": lambda w: jax.random.key(5),
+    "samples": lambda w: networks.synthetic((6, 4)).train,
+    "built": lambda w: networks.build("mlp", w.samples.shape, width=8),
+    "network": lambda w: w.built[0],
+    "running": lambda w: w.built[1],
+    "training": lambda w: training(w),
+    "epoch": lambda w: networks.epoch_of("fixed", w.samples.labels, 6, 0, 0),
+}  # fmt: skip
+
+
 def world(folder):
-    """Problems, points, and what comes of solving and judging them, made under the setting that is now."""
-    w = SimpleNamespace(folder=folder)
-    w.problem = ufm.Problem(LABELS, 3, TAU)
-    w.ufm = ufm.Problem(LABELS, 3, TAU, nonneg=False)
-    w.expected = ufm.Problem.expected((6, 4), samplers.uniform(4), 3, TAU)
-    w.frame = np.eye(3)[LABELS]
-    w.H = np.abs(np.random.default_rng(0).standard_normal((9, 3)))
-    w.H /= np.linalg.norm(w.H, axis=1, keepdims=True) * (1 + 2.0**-50)
-    w.point = doubles(w.H)
-    w.states = {}
-    w.merged = np.eye(3)[np.minimum(LABELS, 1)]
-    w.signed = w.H * np.where(np.arange(3) == 1, -1.0, 1.0)
-    w.loss = losses.log_sum_exp(weights=[0.1, 0.7, 1.3], margins=np.eye(3) / 3, strength=0.1)
-    w.orbits = ufm.orbits(w.problem)
-    w.interaction = ufm.interaction(w.problem)
-    w.uniqueness = ufm.uniqueness(ufm.Problem(LABELS, 3, TAU, [np.arange(6), np.arange(4, 9)]))
-    w.solution = solvers.solve(w.problem, inits=1, seed=SEED)
-    w.certifier = solvers.Certifier(w.ufm, conic=False)
-    w.certificate = solvers.certify(w.merged, w.problem, conic=False)
-    w.verification = solvers.verify(w.merged, w.problem)
-    w.suboptimality = solvers.suboptimality(w.H, w.problem)
-    w.population = samplers.Population(LABELS)
-    w.views = samplers.Population(np.tile(LABELS, 2))
-    w.key = jax.random.key(5)
-    w.samples = networks.synthetic((6, 4)).train
-    w.network, w.running = networks.build("mlp", w.samples.shape, width=8)
-    w.training = training(w)
-    w.epoch = networks.epoch_of("fixed", w.samples.labels, 6, 0, 0)
+    """A world of nine samples of three classes with all there is in it, made under the setting that is now."""
+    w = World(folder)
+    for name in MADE:
+        getattr(w, name)
     return w
 
 
@@ -75,8 +113,8 @@ def training(w):
     return networks.Training(w.network, w.running, w.samples, tau=TAU, schedule=networks.Schedule(epochs=2))
 
 
-def stochastic(**own):
-    return solvers.StochasticProjectedGradient(samplers.uniform(4), every=2, **own)
+def stochastic(**arguments):
+    return solvers.StochasticProjectedGradient(samplers.uniform(4), every=2, **arguments)
 
 
 def named(prefix, calls):
@@ -87,11 +125,11 @@ def fields(prefix, of, *names):
     """Properties, and methods without arguments, of what `of` finds in the world."""
 
     def call(name):
-        def asked(w):
+        def called(w):
             result = getattr(of(w), name)
             return result() if callable(result) else result
 
-        return asked
+        return called
 
     return named(prefix, {name: call(name) for name in names})
 
@@ -119,16 +157,19 @@ def descents(name, made):
 
 def draws(name, made, population="population", without=()):
     """What a sampler says and draws."""
-    labels = LABELS if population == "population" else np.tile(LABELS, 2)
+
+    def labels(w):
+        return w.labels if population == "population" else np.tile(w.labels, 2)
+
     calls = {
         "slots": lambda w: made().slots(3),
         "begin": lambda w: made().begin(w.key, getattr(w, population)),
         "next": lambda w: made().next(made().begin(w.key, getattr(w, population)), getattr(w, population)),
-        "check": lambda w: made().check(np.bincount(labels)),
-        "law": lambda w: made().law(np.bincount(labels)).counts,
+        "check": lambda w: made().check(np.bincount(labels(w))),
+        "law": lambda w: made().law(np.bincount(labels(w))).counts,
         "bound": lambda w: refused(lambda: made().bound(1)),
-        "population": lambda w: made().population(labels),
-        "draw": lambda w: made().draw(labels, SEED, 4),
+        "population": lambda w: made().population(labels(w)),
+        "draw": lambda w: made().draw(labels(w), SEED, 4),
     }
     return named(f"ufm.samplers.{name}", {name: call for name, call in calls.items() if name not in without})
 
@@ -155,19 +196,19 @@ def picture(figure):
 def of_ufm():
     calls = {
         "InvalidInput": lambda w: str(ufm.InvalidInput("tau", TAU, "give another")),
-        "GeometryMetrics": lambda w: ufm.geometry_metrics(w.H, LABELS, multiplicity=np.arange(9) + TAU),
-        "geometry_metrics": lambda w: ufm.geometry_metrics(w.H, LABELS),
+        "GeometryMetrics": lambda w: ufm.geometry_metrics(w.H, w.labels, multiplicity=np.arange(w.n) + TAU),
+        "geometry_metrics": lambda w: ufm.geometry_metrics(w.H, w.labels),
         "Interaction": lambda w: w.interaction,
         "interaction": lambda w: ufm.interaction(w.problem),
         "Orbits": lambda w: w.orbits,
         "orbits": lambda w: ufm.orbits(w.problem),
         "Orbits.mean": lambda w: w.orbits.mean(w.H, np.asarray(w.problem.multiplicity)),
         "Orbits.shared": lambda w: w.orbits.shared(w.frame),
-        "SharedRows": lambda w: np.asarray(ufm.SharedRows(w.H, LABELS)),
+        "SharedRows": lambda w: np.asarray(ufm.SharedRows(w.H, w.labels)),
         "Uniqueness": lambda w: w.uniqueness,
         "uniqueness": lambda w: [ufm.uniqueness(w.problem), ufm.uniqueness(w.problem, samplers.uniform(4))],
-        "Problem": lambda w: ufm.Problem(LABELS, 3, TAU, multiplicity=np.arange(9) + 2**40, loss=w.loss),
-        "Problem.from_class_sizes": lambda w: ufm.Problem.from_class_sizes(SIZES, 3, TAU),
+        "Problem": lambda w: w.posed(multiplicity=np.arange(w.n) + 2**40, loss=w.loss),
+        "Problem.from_class_sizes": lambda w: ufm.Problem.from_class_sizes(w.sizes, 3, TAU),
         "Problem.expected": lambda w: ufm.Problem.expected((6, 4), samplers.uniform(4), 3, TAU),
         "Problem.samples_in": lambda w: [p.samples_in(p.rows) for p in (w.problem, w.expected)],
         "scl_loss": lambda w: [ufm.scl_loss(w.H, w.problem), ufm.scl_loss(w.H[:2], w.expected)],
@@ -234,7 +275,7 @@ def of_solvers():
         "StochasticProjectedGradient.solve": lambda w: stochastic().solve(w.problem, [w.H], SEED, Limits(4)),
         "StochasticProjectedGradient.run": lambda w: stochastic().run(w.problem, [w.H], SEED, Limits(4)),
         "Suboptimality": lambda w: w.suboptimality,
-        "Suboptimality.implied_cosine": lambda w: w.suboptimality.implied_cosine(0, 8),
+        "Suboptimality.implied_cosine": lambda w: w.suboptimality.implied_cosine(0, w.n - 1),
         "Verification": lambda w: w.verification,
         "Proof": lambda w: list(solvers.Proof),
         "Verdict": lambda w: list(solvers.Verdict),
@@ -289,13 +330,11 @@ def of_networks():
 def of_modules():
     properties = ["is_plain", "structure", "has_margins", "is_convex", "is_custom", "ties_alone", "merges_alone"]
     of_losses = {
-        "AnchorLoss": lambda w: ufm.scl_loss(
-            w.H, ufm.Problem(LABELS, 3, TAU, loss=losses.custom(row_function, name="own"))
-        ),
-        "Loss": lambda w: ufm.scl_loss(w.H, ufm.Problem(LABELS, 3, TAU, loss=w.loss)),
+        "AnchorLoss": lambda w: ufm.scl_loss(w.H, w.posed(loss=losses.custom(row_function, name="own"))),
+        "Loss": lambda w: ufm.scl_loss(w.H, w.posed(loss=w.loss)),
         "Loss.of_description": lambda w: losses.Loss.of_description(w.loss.to_dict()),
         "scl": lambda w: losses.scl(),
-        "log_sum_exp": lambda w: losses.log_sum_exp(margins=np.eye(3) / 3, strength=TAU),
+        "log_sum_exp": lambda w: losses.log_sum_exp(margins=np.eye(w.k) / 3, strength=TAU),
         "class_weighted": lambda w: losses.class_weighted([0.1, 0.2, 0.3]),
         "logit_adjusted": lambda w: losses.logit_adjusted(0.1),
         "class_averaged": lambda w: losses.class_averaged(),
@@ -306,10 +345,10 @@ def of_modules():
         "custom": lambda w: losses.custom(row_function, name="own").name,
     }
     of_batching = {
-        "partition": lambda w: batching.partition(9, 4, SEED),
-        "stratified_partition": lambda w: batching.stratified_partition(LABELS, 4, SEED),
-        "reshuffled": lambda w: batching.reshuffled(9, 4, 2, SEED),
-        "bind": lambda w: batching.bind(batching.partition(9, 4, 0), LABELS, 1, SEED),
+        "partition": lambda w: batching.partition(w.n, 4, SEED),
+        "stratified_partition": lambda w: batching.stratified_partition(w.labels, 4, SEED),
+        "reshuffled": lambda w: batching.reshuffled(w.n, 4, 2, SEED),
+        "bind": lambda w: batching.bind(batching.partition(w.n, 4, 0), w.labels, 1, SEED),
     }
     of_activations = {
         "Activation": lambda w: activations.activation("gelu").function(jnp.asarray(w.signed, jnp.float32)),
@@ -322,16 +361,16 @@ def of_modules():
         "activation": lambda w: activations.activation("leaky-relu:0.3").embedding(doubles(w.signed), normalised=True),
     }
     made = {
-        "class_balanced": lambda w: samplers.class_balanced(4).draw(LABELS, SEED, 3),
-        "m_per_class": lambda w: samplers.m_per_class(2, 2).draw(LABELS, SEED, 3),
-        "reshuffled": lambda w: samplers.reshuffled(4).draw(LABELS, SEED, 5),
-        "two_views": lambda w: samplers.two_views(samplers.uniform(4)).draw(np.tile(LABELS, 2), SEED, 3),
-        "uniform": lambda w: samplers.uniform(4).draw(LABELS, SEED, 3),
-        "Bound": lambda w: samplers.uniform(4).bound(1).draw(LABELS, SEED, 3),
-        "TwoViews": lambda w: samplers.two_views(samplers.uniform(2).bound(1)).draw(np.tile(LABELS, 2), SEED, 3),
+        "class_balanced": lambda w: samplers.class_balanced(4).draw(w.labels, SEED, 3),
+        "m_per_class": lambda w: samplers.m_per_class(2, 2).draw(w.labels, SEED, 3),
+        "reshuffled": lambda w: samplers.reshuffled(4).draw(w.labels, SEED, 5),
+        "two_views": lambda w: samplers.two_views(samplers.uniform(4)).draw(np.tile(w.labels, 2), SEED, 3),
+        "uniform": lambda w: samplers.uniform(4).draw(w.labels, SEED, 3),
+        "Bound": lambda w: samplers.uniform(4).bound(1).draw(w.labels, SEED, 3),
+        "TwoViews": lambda w: samplers.two_views(samplers.uniform(2).bound(1)).draw(np.tile(w.labels, 2), SEED, 3),
         "Sampler": lambda w: samplers.uniform(4),
         "State": lambda w: samplers.reshuffled(4).begin(w.key, w.population),
-        "Population": lambda w: samplers.Population(LABELS),
+        "Population": lambda w: samplers.Population(w.labels),
     }
     return (
         named("ufm.losses", of_losses)

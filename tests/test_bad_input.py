@@ -20,7 +20,7 @@ from solvers.multistart import solve_each
 NAN = float("nan")
 PROBLEM = ufm.Problem([0, 0, 1, 1], 3, 1.0)
 H = np.eye(3)[[0, 0, 1, 1]]
-ANCHOR_LOSSES = [
+INVALID_EMBEDDINGS = [
     H[:2],
     H[0],
     H[:, :2],
@@ -35,11 +35,11 @@ ANCHOR_LOSSES = [
 ]
 
 BAD = [
-    *[("H", partial(function, bad, PROBLEM)) for function in (ufm.excess, ufm.scl_loss) for bad in ANCHOR_LOSSES],
+    *[("H", partial(function, bad, PROBLEM)) for function in (ufm.excess, ufm.scl_loss) for bad in INVALID_EMBEDDINGS],
     *[
         ("H", partial(function, bad, PROBLEM))
         for function in (solvers.verify, solvers.certify)
-        for bad in ANCHOR_LOSSES
+        for bad in INVALID_EMBEDDINGS
     ],
     ("H", partial(solvers.certify, H * NAN, PROBLEM)),
     *[("problem", partial(function, H, [0, 0, 1, 1])) for function in (ufm.excess, ufm.scl_loss)],

@@ -12,7 +12,7 @@ from experiments.harness import command_line
 from experiments.harness.store import Store
 from experiments.measurements import peers
 
-ASKED = ["--R", "2", "3", "--k", "3", "--n-min", "2", "--d", "4", "--growth", "2", "3", "--stochastic", "2", "3"]
+ARGUMENTS = ["--R", "2", "3", "--k", "3", "--n-min", "2", "--d", "4", "--growth", "2", "3", "--stochastic", "2", "3"]
 
 
 @pytest.fixture
@@ -48,12 +48,12 @@ def test_stopped_at_twenty_moments_and_resumed_nothing_is_measured_twice(tmp_pat
     interrupted = collections.Counter()
     for moment in range(20):  # every run goes one cell further
         before, at = len(begun), 2 * moment + 1
-        status = sweeps.run(benchmark, *ASKED, "--out", tmp_path)
+        status = sweeps.run(benchmark, *ARGUMENTS, "--out", tmp_path)
         assert status == 130
         assert len(begun) - before == min(moment + 1, 2)
         interrupted[begun[-1]] += 1
     at = None
-    assert sweeps.run(benchmark, *ASKED, "--out", tmp_path) == 0
+    assert sweeps.run(benchmark, *ARGUMENTS, "--out", tmp_path) == 0
     counted = collections.Counter(begun)
     assert len(counted) == cells
     assert counted == {name: 1 + interrupted[name] for name in counted}
@@ -61,7 +61,7 @@ def test_stopped_at_twenty_moments_and_resumed_nothing_is_measured_twice(tmp_pat
     assert len(sweeps.rows(tmp_path / "growth.csv")) == 2
     assert Store(tmp_path).read_cell(benchmark.benchmark_cell().file) is not None
     before = len(begun)
-    assert sweeps.run(benchmark, *ASKED, "--out", tmp_path) == 0
+    assert sweeps.run(benchmark, *ARGUMENTS, "--out", tmp_path) == 0
     assert len(begun) == before
     assert "never, in 3" in capsys.readouterr().out
 
@@ -74,7 +74,7 @@ def test_a_peer_that_fails_is_said_with_its_command_and_the_others_are_measured(
             raise ImportError("no [module]")
 
     stop["call"] = fails
-    assert sweeps.run(benchmark, *ASKED, "--out", tmp_path) == 0
+    assert sweeps.run(benchmark, *ARGUMENTS, "--out", tmp_path) == 0
     said = capsys.readouterr().out
     assert "failed  R = 3: adam: ImportError: no [module]" in said
     alone = next(line for line in said.splitlines() if "alone: " in line).split("alone: ")[1]
@@ -85,13 +85,13 @@ def test_a_peer_that_fails_is_said_with_its_command_and_the_others_are_measured(
 
 
 def test_every_cell_has_a_command_of_its_own():
-    config = command_line.parse(benchmark.Config, ASKED)
+    config = command_line.parse(benchmark.Config, ARGUMENTS)
     cells = benchmark.cells_of(config)
     assert len({cell.file for cell in cells}) == len(cells)
     for cell in cells:
         alone = sweeps.arguments_of(cell.alone, benchmark.MODULE)
-        (own,) = benchmark.cells_of(command_line.parse(benchmark.Config, alone))
-        assert own.file == cell.file
+        (stand_alone,) = benchmark.cells_of(command_line.parse(benchmark.Config, alone))
+        assert stand_alone.file == cell.file
 
 
 def test_the_limit_is_that_of_all_starts_together(monkeypatch):

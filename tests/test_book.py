@@ -61,7 +61,10 @@ def table_citations(text):
 def sources():
     """Every text of the repository that may cite the book, itself included; not this file, which plants faults."""
     files = [
-        path for room in PACKAGES for path in (ROOT / room).rglob("*") if path.suffix in SUFFIXES and path.is_file()
+        path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in SUFFIXES and path.is_file()
     ]
     return [path for path in [*files, *ROOT.glob("*.md")] if "__pycache__" not in path.parts and path != Path(__file__)]
 
@@ -83,7 +86,9 @@ def test_every_section_of_the_book_is_a_numbered_statement():
     chapters = re.findall(r"^## (\d+)\. ", book, re.MULTILINE)
     assert chapters == [str(c) for c in range(1, len(chapters) + 1)]
     inside = [[n for n in result if n.split(".")[0] == c] for c in chapters]
-    assert inside == [[f"{c}.{i}" for i in range(1, len(own) + 1)] for c, own in zip(chapters, inside, strict=True)]
+    assert inside == [
+        [f"{c}.{i}" for i in range(1, len(numbered) + 1)] for c, numbered in zip(chapters, inside, strict=True)
+    ]
     assert sum(map(len, inside)) == len(result) == len(HEADING.findall(book)) > 50
     assert book.count("\n### ") == len(result), "a heading without a number"
 

@@ -571,8 +571,8 @@ def test_implied_bounds_hold_for_points_with_no_larger_loss(exponent, seed):
     assert (cosines <= np.array(says.cosine) + 1e-9).all()
     assert (norms >= np.array(says.norm) - 1e-9).all()
     for c in range(problem.k):
-        own = spoilt[labels == c]
-        widest = max(np.linalg.norm(a - b) for a in own for b in own)
+        members = spoilt[labels == c]
+        widest = max(np.linalg.norm(a - b) for a in members for b in members)
         assert widest <= says.spread[c] + 1e-9
 
 

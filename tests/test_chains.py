@@ -37,21 +37,21 @@ def fixed_and_tied(problem):
     alone = []
     for batch in batches:
         for c in {labels[i] for i in batch}:
-            own, others = [i for i in batch if labels[i] == c], [i for i in batch if labels[i] != c]
-            if len(own) > 1 and others:
-                one, unit = merged(one, own), unit | set(own)
-                apart |= {(i, j) for i in own for j in others}
-            elif len(own) > 2 and not others:
-                alone.append(own)
+            members, others = [i for i in batch if labels[i] == c], [i for i in batch if labels[i] != c]
+            if len(members) > 1 and others:
+                one, unit = merged(one, members), unit | set(members)
+                apart |= {(i, j) for i in members for j in others}
+            elif len(members) > 2 and not others:
+                alone.append(members)
     for _ in alone:
-        for own in alone:
-            if len({one[i] for i in own}) < len(own):
-                one, unit = merged(one, own), unit | set(own)
+        for members in alone:
+            if len({one[i] for i in members}) < len(members):
+                one, unit = merged(one, members), unit | set(members)
     apart = {frozenset((one[i], one[j])) for i, j in apart}
     # A value is that of a pair of labels; those of a batch left alone are one number, and batches may share a pair.
     tied = {}
-    for own in (own for own in alone if len({one[i] for i in own}) == len(own)):
-        pairs = [frozenset((one[i], one[j])) for i, j in combinations(own, 2)]
+    for members in (members for members in alone if len({one[i] for i in members}) == len(members)):
+        pairs = [frozenset((one[i], one[j])) for i, j in combinations(members, 2)]
         tied = merged({pair: tuple(sorted(pair)) for pair in pairs} | tied, pairs)
     return one, unit, apart, tied
 

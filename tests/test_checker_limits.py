@@ -29,8 +29,8 @@ def honest():
 
 
 def signed(content):
-    own = {name: value for name, value in content["problem"].items() if name not in ("digest", "samples_digest")}
-    content["problem"]["digest"] = digest(own)
+    fields = {name: value for name, value in content["problem"].items() if name not in ("digest", "samples_digest")}
+    content["problem"]["digest"] = digest(fields)
     content.pop("checksum", None)
     return {**content, "checksum": digest(content)}
 
@@ -63,46 +63,49 @@ def forged(
     return signed(content)
 
 
-def within(tau, room):
+def within(tau, fraction):
     """Orbits of the largest full batch that is not refused."""
     each = 600 + reading.read_bits(reading.Loss("log-sum-exp", True, False, {}), tau, 1)
-    return int((room * reading.MOST_WORK / each) ** 0.5) - 5
+    return int((fraction * reading.MOST_WORK / each) ** 0.5) - 5
 
 
 def in_reverse(links):
-    """Three orbits a batch of one class, each tied by the one after it, the last by a mixed batch: glued one by one."""
+    """Three orbits a batch of one class, each tied by the one after it, the last by a mixed batch, merged in turn."""
     links = int(links)
     m = 2 * (links + 2)
     chain = [[2 * j, 2 * j + 2, 2 * j + 4] for j in reversed(range(links))]
     return {"m": m, "tau": 1e4, "sizes": [1] * m, "batches": [*chain, [0, 1, 2]]}
 
 
-# By the share of the limits that a file may take.
+# By the fraction of the limits that a file may take.
 HOSTILE = {
-    "a batch of very many orbits": (lambda room: {"m": within(1.0, room) + 50}, True),
-    "the same for UFM": (lambda room: {"m": within(1.0, room) + 50, "model": "UFM", "kind": "elementary"}, True),
-    "very many batches of two": (lambda room: {"batches": [[0, 1]] * int(400_000 * room)}, True),
-    "long rows": (lambda room: {"m": 100, "d": int(80_000 * room)}, True),
-    "the largest batch at tau = 1": (lambda room: {"m": within(1.0, room), "tau": 1.0, "d": 3}, False),
-    "the largest batch at tau = 0.01": (lambda room: {"m": within(0.01, room)}, False),
+    "a batch of very many orbits": (lambda fraction: {"m": within(1.0, fraction) + 50}, True),
+    "the same for UFM": (
+        lambda fraction: {"m": within(1.0, fraction) + 50, "model": "UFM", "kind": "elementary"},
+        True,
+    ),
+    "very many batches of two": (lambda fraction: {"batches": [[0, 1]] * int(400_000 * fraction)}, True),
+    "long rows": (lambda fraction: {"m": 100, "d": int(80_000 * fraction)}, True),
+    "the largest batch at tau = 1": (lambda fraction: {"m": within(1.0, fraction), "tau": 1.0, "d": 3}, False),
+    "the largest batch at tau = 0.01": (lambda fraction: {"m": within(0.01, fraction)}, False),
     "the largest batch of UFM": (
-        lambda room: {"m": within(0.01, room), "model": "UFM", "kind": "elementary"},
+        lambda fraction: {"m": within(0.01, fraction), "model": "UFM", "kind": "elementary"},
         False,
     ),
-    "two points": (lambda room: {"m": within(1.0, room), "tau": 1.0, "d": 3, "witness": True}, False),
-    "a matrix of 256 orbits": (lambda room: {"m": 256, "kind": "matrix"}, False),
-    "a matrix of UFM": (lambda room: {"m": 256, "kind": "matrix", "model": "UFM"}, False),
-    "the most batches": (lambda room: {"batches": [[0, 1]] * int(35_000 * room), "tau": 1.0}, False),
-    "empty lists": (lambda room: {"opinion": [[]] * int(13_000_000 * room)}, False),
-    "the longest rows": (lambda room: {"m": 20, "batches": [[0, 1]], "d": int(90_000 * room)}, False),
-    "the longest chain in reverse order": (lambda room: in_reverse(27_000 * room), False),
+    "two points": (lambda fraction: {"m": within(1.0, fraction), "tau": 1.0, "d": 3, "witness": True}, False),
+    "a matrix of 256 orbits": (lambda fraction: {"m": 256, "kind": "matrix"}, False),
+    "a matrix of UFM": (lambda fraction: {"m": 256, "kind": "matrix", "model": "UFM"}, False),
+    "the most batches": (lambda fraction: {"batches": [[0, 1]] * int(35_000 * fraction), "tau": 1.0}, False),
+    "empty lists": (lambda fraction: {"opinion": [[]] * int(13_000_000 * fraction)}, False),
+    "the longest rows": (lambda fraction: {"m": 20, "batches": [[0, 1]], "d": int(90_000 * fraction)}, False),
+    "the longest chain in reverse order": (lambda fraction: in_reverse(27_000 * fraction), False),
 }
 MEASURED = """import resource, sys
 from ufm_check import bounds, reading
 from ufm_check import check
-path, room = sys.argv[1], float(sys.argv[2])
+path, fraction = sys.argv[1], float(sys.argv[2])
 try:
-    print(*check.check(reading.read(path, room), room))
+    print(*check.check(reading.read(path, fraction), fraction))
 except reading.Refusal as refusal:
     print(*refusal.args)
 used = resource.getrusage(resource.RUSAGE_SELF)
@@ -112,19 +115,19 @@ print(used.ru_utime + used.ru_stime, int(peak) / 1024)
 
 
 @pytest.mark.few(4)
-@pytest.mark.parametrize("room", [0.1, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fraction", [0.1, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "refused"), [(name, refused) for name, (_, refused) in HOSTILE.items()])
-def test_a_hostile_file_takes_no_more_than_is_stated(name, refused, room, honest, tmp_path):
+def test_a_hostile_file_takes_no_more_than_is_stated(name, refused, fraction, honest, tmp_path):
     path = tmp_path / "forged.json"
-    path.write_text(json.dumps(forged(honest, **HOSTILE[name][0](room)), separators=(",", ":")))
+    path.write_text(json.dumps(forged(honest, **HOSTILE[name][0](fraction)), separators=(",", ":")))
     run = subprocess.run(
-        [sys.executable, "-c", MEASURED, path, str(room)], capture_output=True, text=True, timeout=600, check=True
+        [sys.executable, "-c", MEASURED, path, str(fraction)], capture_output=True, text=True, timeout=600, check=True
     )
     seconds, mib = map(float, run.stdout.splitlines()[-1].split())
     print(f"{name}: {path.stat().st_size / 2**20:.2f} MiB, {seconds:.1f} s, {mib:.0f} MiB", run.stdout[:100])
     assert ("check it with --large" in run.stdout) is refused
-    assert seconds < max(room * MOST_SECONDS, 10)
-    assert mib < AT_REST + max(room * MOST_MIB, 256)
+    assert seconds < max(fraction * MOST_SECONDS, 10)
+    assert mib < AT_REST + max(fraction * MOST_MIB, 256)
 
 
 def test_the_limits_are_stated_in_seconds_and_bytes():

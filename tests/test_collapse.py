@@ -200,8 +200,8 @@ def test_with_few_dimensions_a_collapse_would_merge_classes(n):
 def test_few_samples_share_what_is_compiled_whatever_their_orbits_are():
     sizes = ([1] * 10 + [2] * 20, [1] * 30, [1] * 20 + [10], [5] * 8)
     shapes = set()
-    for own in sizes:
-        depth, (stacks,) = arranged([ufm.orbits(ufm.Problem.from_class_sizes(own, d=2))], 32)
+    for class_sizes in sizes:
+        depth, (stacks,) = arranged([ufm.orbits(ufm.Problem.from_class_sizes(class_sizes, d=2))], 32)
         shapes.add((depth, stacks.orbit.shape))
     assert len(shapes) == 1
 

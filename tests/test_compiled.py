@@ -16,7 +16,7 @@ def scaled(x, *, by):
     return {"scaled": by * x["x"]}
 
 
-def given(count):
+def argument(count):
     return {"x": np.arange(count, dtype=np.float64)}
 
 
@@ -29,7 +29,7 @@ def until(true):
 
 def test_one_compilation_a_signature():
     function, before = Compiled(scaled), len(LOG)
-    for x, by in ((given(3), 2.0), (given(3), 2.0), (given(4), 2.0), (given(4), 3.0)):
+    for x, by in ((argument(3), 2.0), (argument(3), 2.0), (argument(4), 2.0), (argument(4), 3.0)):
         assert np.array_equal(function(x, by=by)["scaled"], by * x["x"])
     assert [entry.name for entry in LOG[before:]] == ["scaled"] * 3
 
@@ -42,11 +42,11 @@ def test_few_executables_are_kept_those_asked_for_last(monkeypatch):
     gc.collect()
     alive = len(jax.devices()[0].client.live_executables())
     for function, count in zip([doubled, tripled] * 4, (1, 2, 1, 3, 1, 2, 4, 2), strict=True):
-        assert function(given(count), by=2.0)["scaled"].shape == (count,)
+        assert function(argument(count), by=2.0)["scaled"].shape == (count,)
         assert len(doubled.executables) + len(tripled.executables) <= 3
     assert len(LOG) - before == 4  # 1, 2, 3, and 4, which sends 3 away
     for count in range(5, 25):
-        doubled(given(count), by=2.0)
+        doubled(argument(count), by=2.0)
     gc.collect()
     assert len(jax.devices()[0].client.live_executables()) - alive <= 3
 
@@ -56,8 +56,8 @@ def test_what_was_prepared_is_not_compiled_again():
     function.prepare({"x": jax.ShapeDtypeStruct((5,), np.float64)}, by=2.0)
     until(lambda: len(LOG) > before)
     waited = compile_seconds()
-    assert np.array_equal(function(given(5), by=2.0)["scaled"], 2 * np.arange(5))
-    function.prepare(given(5), by=2.0)
+    assert np.array_equal(function(argument(5), by=2.0)["scaled"], 2 * np.arange(5))
+    function.prepare(argument(5), by=2.0)
     assert len(LOG) == before + 1
     assert compile_seconds() - waited <= LOG[-1].seconds
 
@@ -76,12 +76,12 @@ def test_a_call_waits_for_what_is_being_compiled_and_compiles_what_is_only_queue
     pool = compiled.ThreadPoolExecutor(1)
     monkeypatch.setattr(compiled, "_threads", lambda: pool)
     function, waited = Compiled(slow), compile_seconds()
-    function.prepare(given(2), by=1.0)
+    function.prepare(argument(2), by=1.0)
     assert entered.wait(60)
-    function.prepare(given(3), by=1.0)  # behind the first, which stands still
-    assert function(given(3), by=1.0)["scaled"].shape == (3,)
+    function.prepare(argument(3), by=1.0)  # behind the first, which stands still
+    assert function(argument(3), by=1.0)["scaled"].shape == (3,)
     threading.Timer(0.2, go_on.set).start()
-    assert function(given(2), by=1.0)["scaled"].shape == (2,)
+    assert function(argument(2), by=1.0)["scaled"].shape == (2,)
     pool.shutdown()
     assert compiling == [False, True]
     assert compile_seconds() - waited >= 0.1
@@ -94,10 +94,10 @@ def test_an_error_is_that_of_the_call():
     function, before = Compiled(broken), len(LOG)
     for _ in range(2):
         with pytest.raises(ValueError, match="no such thing"):
-            function(given(2), by=1.0)
-    function.prepare(given(3), by=1.0)
+            function(argument(2), by=1.0)
+    function.prepare(argument(3), by=1.0)
     with pytest.raises(ValueError, match="no such thing"):
-        function(given(3), by=1.0)
+        function(argument(3), by=1.0)
     assert len(LOG) == before
 
 
@@ -110,12 +110,12 @@ def test_what_was_abandoned_is_compiled_when_it_is_called():
         return scaled(x, by=by)
 
     function, before = Compiled(scaled), len(LOG)
-    Compiled(standing).prepare(given(2), by=1.0)
+    Compiled(standing).prepare(argument(2), by=1.0)
     assert entered.wait(60)
     for count in range(20, 40):
-        function.prepare(given(count), by=1.0)
+        function.prepare(argument(count), by=1.0)
     abandon()
     go_on.set()
     until(lambda: len(LOG) > before)
-    assert function(given(39), by=1.0)["scaled"].shape == (39,)
+    assert function(argument(39), by=1.0)["scaled"].shape == (39,)
     assert [entry.name for entry in LOG[before:]].count("scaled") < 20

@@ -34,13 +34,13 @@ def test_every_public_docstring_states_shapes_scale_and_errors():
 
 
 def test_every_public_name_stands_on_its_page_of_the_api():
-    for room in PACKAGES:
-        page = (ROOT / "docs" / "api" / f"{room}.md").read_text(encoding="utf-8")
-        modules = {module.rpartition(".")[2] for module in public_modules() if module.startswith(f"{room}.")}
+    for package in PACKAGES:
+        page = (ROOT / "docs" / "api" / f"{package}.md").read_text(encoding="utf-8")
+        modules = {module.rpartition(".")[2] for module in public_modules() if module.startswith(f"{package}.")}
         listed = re.findall(
-            rf"^\.\. (?:autoclass|autofunction|autoexception|py:data):: {room}\.(\w+)$", page, re.MULTILINE
+            rf"^\.\. (?:autoclass|autofunction|autoexception|py:data):: {package}\.(\w+)$", page, re.MULTILINE
         )
-        assert sorted(listed) == sorted(set(importlib.import_module(room).__all__) - modules)
+        assert sorted(listed) == sorted(set(importlib.import_module(package).__all__) - modules)
     for module in public_modules():
         page = (ROOT / "docs" / "api" / f"{module.rpartition('.')[2]}.md").read_text(encoding="utf-8")
         assert f".. automodule:: {module}\n   :members:\n" in page

@@ -50,7 +50,7 @@ def test_killed_at_random_moments(sweeps, tmp_path, directories, kills, cells):
         lasts = time.perf_counter() - began
         assert sweeps.computed() == list(range(1, cells + 1))
     expected = without_seconds(tmp_path / "undisturbed" / "summary.csv")
-    cells_kept = collections.Counter()
+    cells_stored = collections.Counter()
     for number in range(directories):
         out = tmp_path / str(number)
         done, killed = set(), 0
@@ -71,7 +71,7 @@ def test_killed_at_random_moments(sweeps, tmp_path, directories, kills, cells):
             assert done <= saved
             assert len(set(computed) - saved) <= 1  # the cell that was being computed or written
             done = saved
-            cells_kept[len(saved)] += 1
+            cells_stored[len(saved)] += 1
         assert sweeps.run(*arguments(cells, out)) == 0
         assert sorted(sweeps.computed()) == sorted(set(range(1, cells + 1)) - done)
         assert without_seconds(out / "summary.csv") == expected
@@ -80,7 +80,7 @@ def test_killed_at_random_moments(sweeps, tmp_path, directories, kills, cells):
         assert not list(out.rglob("*.part"))
         assert not (out / ".lock").exists()
         shutil.rmtree(out)
-    print(f"kills by cells kept, of {cells}: {sorted(cells_kept.items())}; undisturbed: {lasts:.1f} s")
+    print(f"kills by cells stored, of {cells}: {sorted(cells_stored.items())}; undisturbed: {lasts:.1f} s")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

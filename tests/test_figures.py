@@ -198,16 +198,16 @@ def loss_data(plus=True):
 
 
 def threshold_data(loss, tau, low, high):
-    own = {"loss": loss, "tau": tau, "R_apart": low, "R_merged": high, "most_R": 1000.0, "k": 10}
-    return xr.Dataset(attrs=own)
+    attrs = {"loss": loss, "tau": tau, "R_apart": low, "R_merged": high, "most_R": 1000.0, "k": 10}
+    return xr.Dataset(attrs=attrs)
 
 
 def emergence_data(sampler, R, tau, batch_size, steps=100.0):
     """One start in four is stuck."""
-    own = {"sampler": sampler, "batch_size": batch_size, "R": R, "tau": tau, "k": 10, "d": 20, "eta": 0.1, "inits": 4}
-    own |= {"max_steps": 1000, "steps_separate": 9.0 * R, "steps_collapse": 80.0 if sampler == "full" else np.inf}
+    attrs = {"sampler": sampler, "batch_size": batch_size, "R": R, "tau": tau, "k": 10, "d": 20, "eta": 0.1, "inits": 4}
+    attrs |= {"max_steps": 1000, "steps_separate": 9.0 * R, "steps_collapse": 80.0 if sampler == "full" else np.inf}
     first = np.array([steps, 1.2 * steps, 1.5 * steps, np.nan])
-    return xr.Dataset({"steps": ("init", first), "stuck": ("init", np.isnan(first))}, attrs=own)
+    return xr.Dataset({"steps": ("init", first), "stuck": ("init", np.isnan(first))}, attrs=attrs)
 
 
 def rate_data(sampler, rate=0.97):
@@ -225,20 +225,20 @@ def rate_data(sampler, rate=0.97):
     )
 
 
-def network(seed=0, k=6, **own):
+def network(seed=0, k=6, **changes):
     """A cell of `experiments.network_questions`; what the questions add comes after."""
     attrs = {"width": 512, "depth": 2, "d": 128, "batch_norm": "off", "activation": "relu", "tau": 0.2}
     attrs |= {"batching": "reshuffled", "dataset": "synthetic", "imbalance": "step", "R": 10.0, "n": 330, "epochs": 80}
-    attrs |= {"seed": seed, "nonneg": int(own.get("activation", "relu") == "relu")}
+    attrs |= {"seed": seed, "nonneg": int(changes.get("activation", "relu") == "relu")}
     attrs |= {"loss_bound": 1000.0, "gap": 30.0, "excess_upper": 30.0}
     gram = np.eye(k) + 0.1 * (seed + 1) * (1 - np.eye(k))
     history = {f"history_{name}": ("record", np.linspace(0.9, 0.1, 5)) for name in ("delta_gm", *autopsy.JUDGES)}
     history["history_epoch"] = ("record", np.arange(5) * 20.0)
-    return xr.Dataset({"gram": (("class", "class_"), gram), **history}, attrs={**attrs, **own})
+    return xr.Dataset({"gram": (("class", "class_"), gram), **history}, attrs={**attrs, **changes})
 
 
-def released_network(seed, verdict="global minimiser", **own):
-    cell = network(seed, **own)
+def released_network(seed, verdict="global minimiser", **changes):
+    cell = network(seed, **changes)
     falling = np.geomspace(30, 1e-12, 40) - (0.0 if cell.attrs["nonneg"] else 50.0)
     ends = {"plain_gap": 2e-13, "staircase_gap": 0.0, "minimum": 0.0 if cell.attrs["nonneg"] else -50.0}
     verdicts = {"plain_verdict": verdict, "staircase_verdict": "global minimiser"}
@@ -246,9 +246,9 @@ def released_network(seed, verdict="global minimiser", **own):
     return cell.assign(way).assign_attrs(**ends, **verdicts)
 
 
-def recycling_network(seed, pool, **own):
+def recycling_network(seed, pool, **changes):
     result = {"pool": pool, "unique": str(pool > 4), "half": 5.3, "pool_excess": 3.0, "pool_bound": 200.0}
-    return network(seed, batching=f"recycled:{pool}", batch_size=50, **result, **own)
+    return network(seed, batching=f"recycled:{pool}", batch_size=50, **result, **changes)
 
 
 def compared_network(seed, activation):
@@ -352,7 +352,7 @@ DRAWN = {
     "emergence, none there": lambda: emergence.draw([emergence_data("full", R, 1, 0, np.nan) for R in (1, 10)]),
     "stochastic_rate": lambda: stochastic_rate.draw([rate_data(sampler) for sampler in SAMPLERS]),
     "stochastic_rate, nothing contracts": lambda: stochastic_rate.draw([rate_data("uniform", 1.0)]),
-    "landscape": lambda: landscape.draw([released_network(seed, **own) for own in SETTINGS for seed in (0, 1)]),
+    "landscape": lambda: landscape.draw([released_network(seed, **setting) for setting in SETTINGS for seed in (0, 1)]),
     "landscape, one": lambda: landscape.draw([released_network(0, "stationary but spurious")]),
     "autopsy": lambda: autopsy.draw(
         [network(seed, tau=tau, label_noise=0.02) for tau in (0.1, 0.2, 0.5, 1.0, 2.0) for seed in (0, 1)]
@@ -485,7 +485,7 @@ def test_a_path_across_180_degrees_is_broken_there():
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "said"),
+    ("name", "subject", "said"),
     [
         (
             "basins",
@@ -505,11 +505,11 @@ def test_a_path_across_180_degrees_is_broken_there():
         ("class_mean_gram", lambda: "H", "H = 'str': give a Solution, or a real array"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_line(name, given, said):
-    given = given()
-    problem = None if isinstance(given, solvers.Solution) else ufm.Problem(range(3), 3)
+def test_what_cannot_be_drawn_is_one_line(name, subject, said):
+    subject = subject()
+    problem = None if isinstance(subject, solvers.Solution) else ufm.Problem(range(3), 3)
     with pytest.raises(ufm.InvalidInput, match=f"^{said}"):
-        figures.draw(name, given, problem)
+        figures.draw(name, subject, problem)
 
 
 @pytest.mark.parametrize("name", ["convergence", "geometry"])
@@ -561,9 +561,9 @@ def test_any_figure_is_drawn_from_cells_in_one_call():
     np.testing.assert_allclose(points[0].get_ydata(), -1 / 9)
     assert figures.draw("basins", [basin_data(10, R, 1.0) for R in RATIOS]).axes
     assert figures.draw("cosines", cosine_data()).axes
-    for name, given in (("cosines", [local_cell(1)]), ("certificate", cells), ("temperature", [sweep_cell(1)])):
+    for name, subject in (("cosines", [local_cell(1)]), ("certificate", cells), ("temperature", [sweep_cell(1)])):
         with pytest.raises(ufm.InvalidInput, match=r"^cells = "):
-            figures.draw(name, given)
+            figures.draw(name, subject)
 
 
 @pytest.mark.parametrize(
@@ -738,12 +738,12 @@ def test_a_setting_changes_what_is_computed():
         gallery_table.figures_for(Setting(R=(10.0, 1.0, 100.0, 1000.0)))["F1_class_mean_gram"]
         == FIGURES["F1_class_mean_gram"]
     )
-    own = gallery_table.figures_for(Setting(k=6, R=(1, 10), tau=0.5, quick=True))
+    drawings = gallery_table.figures_for(Setting(k=6, R=(1, 10), tau=0.5, quick=True))
     by_command = gallery_table.figures_for(Setting(k=6, R=(1.0, 10.0), tau=0.5, quick=True))
-    assert [cell.file for d in own.values() for cell in d.cells] == [
+    assert [cell.file for d in drawings.values() for cell in d.cells] == [
         c.file for d in by_command.values() for c in d.cells
     ]
-    for name, drawing in own.items():
+    for name, drawing in drawings.items():
         for cell in drawing.cells:
             known = dict(cell.arguments)
             known |= vars(known["training"]) if "training" in known else {}
@@ -751,7 +751,7 @@ def test_a_setting_changes_what_is_computed():
             if "tau" not in gallery_table.FIGURE_ROWS[name].unmoved and name != "F8_basins":
                 assert known["tau"] in (0.5, (0.5,)), cell.name
         assert not {cell.file for cell in drawing.cells} & {cell.file for cell in FIGURES[name].cells}
-    assert {cell.arguments["tau"] for cell in own["F8_basins"].cells} == {0.2, 0.5, 2.0, 5.0}
+    assert {cell.arguments["tau"] for cell in drawings["F8_basins"].cells} == {0.2, 0.5, 2.0, 5.0}
 
 
 def test_what_an_option_does_not_change_is_said(capsys, tmp_path):
@@ -771,15 +771,15 @@ def test_what_an_option_does_not_change_is_said(capsys, tmp_path):
 def test_every_figure_is_drawn_for_six_classes_at_two_widths_by_call_and_by_command(tmp_path):
     """Where the images go can be given, to look at them: UFM_SCL_FIGURES=DIRECTORY."""
     place = Path(os.environ.get("UFM_SCL_FIGURES", tmp_path))
-    asked = ["--k", "6", "--R", "1", "10", "--tau", "0.5", "--quick", "--no-title", "--results", str(place / "results")]
+    flags = ["--k", "6", "--R", "1", "10", "--tau", "0.5", "--quick", "--no-title", "--results", str(place / "results")]
     for width in (3.25, 6.75):
         out = place / f"{width}"
-        assert gallery.main([*asked, "--width", str(width), "--out", str(out)]) == 0
+        assert gallery.main([*flags, "--width", str(width), "--out", str(out)]) == 0
         for name in FIGURES:
             content = (out / f"{name}.png").read_bytes()
             assert struct.unpack(">I", content[16:20]) == (round(200 * width),)
-            own = {"k": 6, "R": (1, 10), "tau": 0.5, "quick": True, "results": place / "results"}
-            figure = gallery.draw(name.partition("_")[0], **own, width=width, title=False)
+            options = {"k": 6, "R": (1, 10), "tau": 0.5, "quick": True, "results": place / "results"}
+            figure = gallery.draw(name.partition("_")[0], **options, width=width, title=False)
             assert_nothing_is_clipped(figure)
             assert figure.get_figwidth() == width
 

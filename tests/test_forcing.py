@@ -149,7 +149,7 @@ def drawn_median(name, sizes, predicted, families):
     sampler, views = WAITED[name], 2 if name == "two-views" else 1
     labels, enough = labels_of(sizes, views), int(4 * predicted) + 10
     rows = [sampler.draw(labels, seed, enough) for seed in range(families)]
-    return float(np.median([forced_after(labels, own, len(sizes) + 1) for own in rows]))
+    return float(np.median([forced_after(labels, batches, len(sizes) + 1) for batches in rows]))
 
 
 def predicted_median(name, sizes):
@@ -194,8 +194,8 @@ def test_limits():
     assert batches_until_forced((8, 8), samplers.m_per_class(4, 1)) == math.inf
     assert batches_until_forced((8, 8), samplers.class_balanced(16).bound(1)) == 1
     assert batches_until_forced((2, 4), samplers.two_views(samplers.uniform(3))) == 1
-    crowded = [expected_obstructions((9, 9, 9), samplers.uniform(6), T) for T in (1, 5, 20, 80)]
-    assert crowded == sorted(crowded, reverse=True)
+    obstructions = [expected_obstructions((9, 9, 9), samplers.uniform(6), T) for T in (1, 5, 20, 80)]
+    assert obstructions == sorted(obstructions, reverse=True)
     assert 1 < batches_until_forced((5000, 5000, 500), samplers.uniform(128)) < 2000
 
 

@@ -57,7 +57,9 @@ def random_problem(rng, family, nonneg):
     elif family == "bound":
         batches = ufm.batching.bind(ufm.batching.partition(12, 5, seed), labels, 1, seed)
     elif family == "single-class":
-        pieces = [rng.choice(own, min(len(own), 3), replace=False) for own in (np.flatnonzero(labels == 0),) * 3]
+        pieces = [
+            rng.choice(members, min(len(members), 3), replace=False) for members in (np.flatnonzero(labels == 0),) * 3
+        ]
         batches = [rng.choice(12, 6, replace=False), *pieces]
     else:
         batches = [rng.choice(12, int(rng.integers(1, 12)), replace=False) for _ in range(3)]

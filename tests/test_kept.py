@@ -129,7 +129,7 @@ def foreign(H, problem):
 
 
 @dataclasses.dataclass(frozen=True)
-class OwnRow:
+class LinearAnchorLoss:
     def __call__(self, cosines, samples, positive, tau):
         return jnp.sum(samples * jnp.where(positive, -cosines, cosines)) / tau
 
@@ -139,8 +139,8 @@ def test_what_names_do_not_tell_is_not_kept(directory, arguments):
     assert disk_cache._file_of(evaluate, *arguments, {"method": ProjectedGradient(optax.sgd(0.1))}) is None
     assert disk_cache._file_of(foreign, *arguments, {}) is None
     disk_cache.executable(foreign, *arguments, {})
-    own = ufm.losses.custom(OwnRow(), name="linear")
-    leaves, structure = jax.tree.flatten((np.eye(2)[[0, 0, 1, 1]], ufm.Problem([0, 0, 1, 1], d=2, loss=own)))
+    linear = ufm.losses.custom(LinearAnchorLoss(), name="linear")
+    leaves, structure = jax.tree.flatten((np.eye(2)[[0, 0, 1, 1]], ufm.Problem([0, 0, 1, 1], d=2, loss=linear)))
     assert disk_cache._file_of(evaluate, structure, leaves, {}) is None
     assert list(directory.iterdir()) == []
 

@@ -204,29 +204,29 @@ def test_a_loss_is_its_description(seed, name):
     assert (loss.name in repr(ufm.Problem(LABELS, D, loss=loss))) == (not loss.is_plain)
 
 
-DESCRIBED = losses.sigmoid(2.0, -1.0).to_dict()
+SIGMOID = losses.sigmoid(2.0, -1.0).to_dict()
 NOT_DESCRIPTIONS = [
     {},
-    {**DESCRIBED, "kind": "log-sum-exp"},
-    {**DESCRIBED, "kind": "supcon-in"},
-    {**DESCRIBED, "kind": "other"},
-    {**DESCRIBED, "averaged": True},
-    {**DESCRIBED, "averaged": 0},
-    {**DESCRIBED, "weights": ["0x1p+0"]},
-    {**DESCRIBED, "scale": "nan"},
-    {**DESCRIBED, "scale": "inf"},
-    {**DESCRIBED, "bias": "-inf"},
-    {name: value for name, value in DESCRIBED.items() if name != "bias"},
+    {**SIGMOID, "kind": "log-sum-exp"},
+    {**SIGMOID, "kind": "supcon-in"},
+    {**SIGMOID, "kind": "other"},
+    {**SIGMOID, "averaged": True},
+    {**SIGMOID, "averaged": 0},
+    {**SIGMOID, "weights": ["0x1p+0"]},
+    {**SIGMOID, "scale": "nan"},
+    {**SIGMOID, "scale": "inf"},
+    {**SIGMOID, "bias": "-inf"},
+    {name: value for name, value in SIGMOID.items() if name != "bias"},
     losses.decoupled().to_dict() | {"weights": ["0x0p+0"] * 3},
     losses.decoupled().to_dict() | {"margins": ["0x0p+0"] * 3},
 ]
 
 
 @pytest.mark.usefixtures("untyped")
-@pytest.mark.parametrize("given", NOT_DESCRIPTIONS)
-def test_what_is_no_description_is_refused(given):
+@pytest.mark.parametrize("description", NOT_DESCRIPTIONS)
+def test_what_is_no_description_is_refused(description):
     with pytest.raises((ValueError, LookupError, TypeError)):
-        losses.Loss.of_description(given)
+        losses.Loss.of_description(description)
 
 
 INFINITE = float("inf")

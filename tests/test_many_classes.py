@@ -12,10 +12,10 @@ from solvers.certification.certifier import Certifier
 from solvers.progress import Stopped
 
 
-def frame(k, spare=2, batches=None):
+def frame(k, auxiliary=2, batches=None):
     sizes = [max(5, round(640 * (1 / 128) ** (i / (k - 1)))) for i in range(k)]
-    problem = ufm.Problem.from_class_sizes(sizes, k + spare, 0.5, batches)
-    return problem, ufm.SharedRows(np.eye(k, k + spare), np.asarray(problem.labels))
+    problem = ufm.Problem.from_class_sizes(sizes, k + auxiliary, 0.5, batches)
+    return problem, ufm.SharedRows(np.eye(k, k + auxiliary), np.asarray(problem.labels))
 
 
 def calls_of_certify(problem, H):
@@ -43,10 +43,10 @@ def test_certify_grows_with_pairs_of_classes_not_with_triples():
 def test_orbits_that_meet_in_no_batch_cost_nothing(monkeypatch):
     from solvers.certification.orbit_problem import Point
 
-    asked, products = [], Point.products
+    pairs, products = [], Point.products
 
     def counted(self, orbits):
-        asked.append(len(orbits) ** 2)
+        pairs.append(len(orbits) ** 2)
         return products(self, orbits)
 
     monkeypatch.setattr(Point, "products", counted)
@@ -55,7 +55,7 @@ def test_orbits_that_meet_in_no_batch_cost_nothing(monkeypatch):
     problem = ufm.Problem(np.arange(n) % 10, 12, 0.5, batches)
     certificate = certify(np.eye(10, 12)[np.arange(n) % 10], problem, conic=False)
     assert certificate.status == "certified"
-    assert sum(asked) <= len(batches) * 20**2
+    assert sum(pairs) <= len(batches) * 20**2
 
 
 def test_verify_takes_the_certificate_of_its_own_point_and_no_other(monkeypatch, tmp_path):
@@ -65,13 +65,13 @@ def test_verify_takes_the_certificate_of_its_own_point_and_no_other(monkeypatch,
     certificate.save(tmp_path / "certificate.json")
     other_problem = ufm.Problem.from_class_sizes([5] * 6, 8, 0.5)
     other_H = np.eye(6, 8)[np.asarray(other_problem.labels)]
-    for point, of, given in (
+    for point, of, certificate_of_another in (
         (H[:, ::-1], problem, certificate),
         (other_H, other_problem, certificate),
         (H, problem, Certificate.load(tmp_path / "certificate.json")),
     ):
         with pytest.raises(ufm.InvalidInput, match="certificate"):
-            verify(point, of, certificate=given)
+            verify(point, of, certificate=certificate_of_another)
     monkeypatch.setattr(Certifier, "certify", None)  # it is not called again
     taken = verify(H, problem, certificate=certificate)
     assert (taken.verdict, taken.reason, taken.allowed) == (alone.verdict, alone.reason, alone.allowed)

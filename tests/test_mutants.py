@@ -219,8 +219,8 @@ def gram_of(point, digits=DIGITS):
 def problem_of(problem):
     """The problem of a file, a point an orbit."""
     model = {"tau": float.fromhex(problem["tau"]), "nonneg": problem["model"] == "UFM+"}
-    own = {"multiplicity": problem["sizes"], "loss": Loss.of_description(problem["loss"])}
-    return ufm.Problem(problem["classes"], problem["d"], batches=problem["batches"], **model, **own)
+    arguments = {"multiplicity": problem["sizes"], "loss": Loss.of_description(problem["loss"])}
+    return ufm.Problem(problem["classes"], problem["d"], batches=problem["batches"], **model, **arguments)
 
 
 def loss_of(problem, gram):
@@ -232,9 +232,9 @@ def means_of(problem, rows):
     """Class means, in mpmath's digits."""
     result = []
     for c in range(max(problem["classes"]) + 1):
-        own = [a for a, label in enumerate(problem["classes"]) if label == c]
-        n = sum(problem["sizes"][a] for a in own)
-        result.append([mpmath.fsum(problem["sizes"][a] * rows[a][j] for a in own) / n for j in range(len(rows[0]))])
+        members = [a for a, label in enumerate(problem["classes"]) if label == c]
+        n = sum(problem["sizes"][a] for a in members)
+        result.append([mpmath.fsum(problem["sizes"][a] * rows[a][j] for a in members) / n for j in range(len(rows[0]))])
     return result
 
 
@@ -246,8 +246,8 @@ def contradicts(problem, implied, gram, rows):
     number = float.fromhex
     for c, norm in enumerate(norms):
         wrong += [f"norm {c}"] if norm < number(implied["norm"][c]) - CLOSE else []
-        own = [a for a, label in enumerate(classes) if label == c]
-        far = max(gram[a][a] + gram[b][b] - 2 * gram[a][b] for a in own for b in own)
+        members = [a for a, label in enumerate(classes) if label == c]
+        far = max(gram[a][a] + gram[b][b] - 2 * gram[a][b] for a in members for b in members)
         wrong += [f"spread {c}"] if far > number(implied["spread"][c]) ** 2 + CLOSE else []
         for e in range(c):
             if norm > 0 and norms[e] > 0:
@@ -282,9 +282,9 @@ def assert_true(content, said, where):
         assert others[-1][0] != frame, where
     for theirs, _ in others:
         assert loss_of(problem, theirs) >= max(number["lower"], at - number["gap"]) - CLOSE, where
-    for theirs, own in [(gram, rows), *others] if claims["implied"] else ():
+    for theirs, their_rows in [(gram, rows), *others] if claims["implied"] else ():
         if loss_of(problem, theirs) <= at + CLOSE:
-            assert contradicts(problem, claims["implied"], theirs, own) == [], where
+            assert contradicts(problem, claims["implied"], theirs, their_rows) == [], where
     if nonneg and inputs.d >= inputs.k:
         assert loss_of(problem, gram) - loss_of(problem, frame) <= number["gap"], where
         H = np.array(rows, dtype=float)[origin]

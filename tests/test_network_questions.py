@@ -14,7 +14,7 @@ from experiments.harness.store import Store
 from experiments.measurements.networks import Recipe
 from experiments.measurements.questions import ANSWERS, compared, recycled, released
 from experiments.reports import questions as questions_report
-from figures.settings import settings as told_apart
+from figures.settings import settings as labelled
 from networks import Schedule
 from solvers.certification.suboptimality import suboptimality
 
@@ -157,15 +157,15 @@ def cell(**changes):
 
 def test_settings_are_called_after_what_is_not_the_bases():
     several = [cell(), cell(), cell(depth=0), cell(batch_norm="on"), cell(activation="none")]
-    named = told_apart(several)
+    named = labelled(several)
     assert list(named) == ["base", "depth = 0", "batch norm on", "no final activation"]
     assert len(named["base"]) == 2
-    assert list(told_apart([cell(), cell(tau=np.float64(0.5))])) == [r"$\tau$ = 0.2", r"$\tau$ = 0.5"]
-    assert list(told_apart([cell()])) == ["base"]
+    assert list(labelled([cell(), cell(tau=np.float64(0.5))])) == [r"$\tau$ = 0.2", r"$\tau$ = 0.5"]
+    assert list(labelled([cell()])) == ["base"]
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory):
+def batches_question(tmp_path_factory):
     """A question asked of two tiny networks, by the command itself."""
     out = tmp_path_factory.mktemp("questions")
     inputs = ["--question", "batches", "--batching", "recycled:1", "recycled:2", *TINY, "--out", out]
@@ -184,8 +184,8 @@ def test_wrong_labels_by_the_command(tmp_path):
 
 @pytest.mark.slow
 def test_released_by_the_command(tmp_path):
-    own = ["--activation", "relu", "--batch-norm", "off", "on", "--depth", 1, "--width", 16, "--d", 8]
-    assert sweeps.run(network_questions, *TINY, *own, "--out", tmp_path) == 0
+    settings_of_networks = ["--activation", "relu", "--batch-norm", "off", "on", "--depth", 1, "--width", 16, "--d", 8]
+    assert sweeps.run(network_questions, *TINY, *settings_of_networks, "--out", tmp_path) == 0
     rows = sweeps.rows(tmp_path / "landscape" / "summary.csv")
     assert [row["batch_norm"] for row in rows] == ["off", "on"]
     for row in rows:
@@ -194,8 +194,8 @@ def test_released_by_the_command(tmp_path):
         assert (int(row["depth"]), int(row["d"]), int(row["width"])) == (1, 8, 16)
 
 
-def test_what_the_command_leaves(asked):
-    out, _ = asked
+def test_what_the_command_leaves(batches_question):
+    out, _ = batches_question
     rows = sweeps.rows(out / "summary.csv")
     assert [row["batching"] for row in rows] == ["recycled:1", "recycled:2"]
     assert [int(row["pool"]) for row in rows] == [1, 2]
@@ -205,8 +205,8 @@ def test_what_the_command_leaves(asked):
     assert not [*(out / "checkpoints").glob("*")]
 
 
-def test_the_same_command_trains_nothing_again(asked, monkeypatch):
-    out, inputs = asked
+def test_the_same_command_trains_nothing_again(batches_question, monkeypatch):
+    out, inputs = batches_question
     monkeypatch.setattr(network_questions, "asked_cell", lambda **_: 1 / 0)
     before = (out / "summary.csv").read_bytes()
     assert sweeps.run(network_questions, *inputs) == 0

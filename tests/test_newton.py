@@ -47,10 +47,10 @@ def test_overlapping_batches_end_stationary_and_orbits_want_to_spread():
     loose = [a for a in np.argsort(norms) if norms[a] < 1 - 1e-7 and sizes[a] > 1]
     assert loose
     at = float(ufm.excess(H, problem))
-    room = math.sqrt(1 - norms[loose[0]] ** 2)
+    slack = math.sqrt(1 - norms[loose[0]] ** 2)
     members = np.flatnonzero(symmetry.index == loose[0])[:2]
     spread = H - np.outer(H @ free, free)
-    spread[members] += 0.5 * room * np.outer([1.0, -1.0], free)
+    spread[members] += 0.5 * slack * np.outer([1.0, -1.0], free)
     assert np.linalg.norm(spread, axis=1).max() <= 1 + 1e-12
     assert float(ufm.excess(spread, problem)) < at - 1e-14
     assert solvers.certify(H, problem).status is not solvers.Proof.CERTIFIED

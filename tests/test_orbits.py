@@ -21,8 +21,8 @@ def arguments(draw):
 
 
 @given(arguments())
-def test_against_grouping_by_label_and_batches(given_arguments):
-    problem = ufm.Problem(d=2, **given_arguments)
+def test_against_grouping_by_label_and_batches(fields):
+    problem = ufm.Problem(d=2, **fields)
     batches = oracles.batch_lists(problem)
     labels, times = np.asarray(problem.labels), np.asarray(problem.multiplicity)
     groups = {}
@@ -45,8 +45,8 @@ def test_against_grouping_by_label_and_batches(given_arguments):
 
 
 @given(arguments(), st.integers(0, 1000))
-def test_means_of_orbits(given_arguments, seed):
-    problem = ufm.Problem(d=2, **given_arguments)
+def test_means_of_orbits(fields, seed):
+    problem = ufm.Problem(d=2, **fields)
     result = ufm.orbits(problem)
     H = np.random.default_rng(seed).uniform(0, 1, (problem.num_points, 2))
     times = np.asarray(problem.multiplicity)

@@ -158,7 +158,7 @@ def test_a_name_that_is_no_theorem_is_refused(copied):
 # In Coq's place: it compiles anything, and answers every question with the axioms of its second argument.
 STAND_IN = """#!/usr/bin/env bash
 if [[ "${{@: -1}}" == Audit.v ]]; then
-    cp Audit.v {asked}
+    cp Audit.v {audit}
     grep -c '^Print Assumptions' Audit.v | xargs seq | while read -r _; do printf '%s\\n' {answer}; done
 fi
 """
@@ -174,10 +174,10 @@ fi
 )
 def test_the_axioms_of_every_theorem_are_asked_for_and_judged(copied, answer, end):
     stand_in = copied / "coqc"
-    stand_in.write_text(STAND_IN.format(asked=copied / "asked.v", answer=answer))
+    stand_in.write_text(STAND_IN.format(audit=copied / "audit.v", answer=answer))
     stand_in.chmod(0o755)
     run = check(copied, path=f"{copied}:{os.environ['PATH']}")
-    assert set(re.findall(r"@([\w.']+)", (copied / "asked.v").read_text())) == theorems()
+    assert set(re.findall(r"@([\w.']+)", (copied / "audit.v").read_text())) == theorems()
     if end is None:
         assert run.returncode == 0, run.stderr
         assert theorems() <= set(run.stdout.splitlines())

@@ -154,10 +154,10 @@ def test_where_orbits_spread_the_bound_is_that_of_a_point_and_certifies_it(n, si
     labels = np.arange(n) % 3
     batches = bind(partition(n, size, 0), labels, 1, 0)
 
-    def given(d, **counts):
+    def problem_in(d, **counts):
         return ufm.Problem(labels, d=d, tau=0.1, batches=batches, nonneg=False, **counts)
 
-    certifier = certificates.Certifier(given(6), conic=False)
+    certifier = certificates.Certifier(problem_in(6), conic=False)
     assert certifier.lower_bound.source == SPREAD
     collapsed = certifier.certify(certifier.better.placed()[certifier.orbits.index])
     assert collapsed.status is Proof.INCONCLUSIVE
@@ -166,13 +166,13 @@ def test_where_orbits_spread_the_bound_is_that_of_a_point_and_certifies_it(n, si
 
     rows = split_orbits(certifier.problem, polish(certifier.problem, certifier.better.placed()))
     H = expanded(rows, certifier.orbits.index, np.array(certifier.problem.sizes))
-    wide = given(H.shape[1])
+    wide = problem_in(H.shape[1])
     assert np.linalg.norm(H, axis=1).max() < 1 + 1e-14
     lower, upper = collapsed.lower, float(ufm.scl_loss(H, wide))
     assert abs(upper - lower) < 1e-13 * lower
     assert upper < collapsed.upper - 10 * collapsed.margin
     # Each sample a point of its own, as with counts of 1: nothing is averaged over orbits, and the dual is its own.
-    apart = reduced(given(H.shape[1], counts=np.ones(np.shape(wide.batches))))
+    apart = reduced(problem_in(H.shape[1], counts=np.ones(np.shape(wide.batches))))
     proved = stationarity_bound(apart, on_ball(H))
     assert -1e-12 < upper - proved.value < collapsed.margin / 10
 

@@ -52,7 +52,7 @@ def test_splits_against_all_partitions(n_c, n, batch_size):
     for j, (count, logarithm) in enumerate(zip(counts, apart, strict=True), 1):
         places = list(itertools.permutations(range(n), n_c))
         batches = [[slot // batch_size for slot in place] for place in places]
-        share = np.mean([not set(own[:j]) & set(own[j:]) for own in batches])
+        share = np.mean([not set(batch_of[:j]) & set(batch_of[j:]) for batch_of in batches])
         assert math.exp(logarithm) == pytest.approx(share, rel=1e-12)
         assert math.exp(count) == pytest.approx(math.comb(n_c, j) / (2 if 2 * j == n_c else 1))
 
@@ -95,5 +95,5 @@ def test_limits():
     assert epochs_until_unique((3, 3), 6) == 1
     assert epochs_until_unique((8, 8), 2) == math.inf  # a pair of two classes has no positive
     assert epochs_until_unique((8, 8), 1) == math.inf
-    crowded = [expected_obstructions((9, 9, 9), 6, epochs) for epochs in (1, 2, 5, 20)]
-    assert crowded == sorted(crowded, reverse=True)
+    obstructions = [expected_obstructions((9, 9, 9), 6, epochs) for epochs in (1, 2, 5, 20)]
+    assert obstructions == sorted(obstructions, reverse=True)

@@ -81,7 +81,7 @@ def test_no_collision_and_every_problem_can_be_read_back(count):
         multiplicity = rng.integers(1, 3, n) if rng.random() < 0.3 else None
         tau, nonneg = [1.0, 0.5][rng.integers(2)], bool(rng.integers(2))
         problem = Problem(labels, int(rng.integers(1, 3)), tau, batches, nonneg, multiplicity=multiplicity)
-        content, own = serialised_samples(problem), canonical(problem)
-        assert read_back(content) == own
-        assert seen.setdefault(hashlib.sha256(content).hexdigest(), own) == own
-    assert len({str(own) for own in seen.values()}) == len(seen) > count / 10
+        content, canonical_form = serialised_samples(problem), canonical(problem)
+        assert read_back(content) == canonical_form
+        assert seen.setdefault(hashlib.sha256(content).hexdigest(), canonical_form) == canonical_form
+    assert len({str(canonical_form) for canonical_form in seen.values()}) == len(seen) > count / 10

@@ -16,7 +16,7 @@ import ufm
 
 # What the default suite asks; all of the table is thorough.
 RIGOROUS = ("ufm.Problem", "ufm.excess", "ufm.loss_bound", "solvers.verify", "solvers.suboptimality", "solvers.certify")
-OWN = (*RIGOROUS, "solvers.Solution", "ufm.Problem.class_sizes", "ufm.samplers.Sampler.draw")
+SOME = (*RIGOROUS, "solvers.Solution", "ufm.Problem.class_sizes", "ufm.samplers.Sampler.draw")
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_the_table_has_every_public_name():
     assert set(CALLS) == {name for name, _, _ in public_names()}
 
 
-@pytest.mark.parametrize("names", [OWN, pytest.param(tuple(CALLS), marks=pytest.mark.thorough)], ids=["some", "all"])
+@pytest.mark.parametrize("names", [SOME, pytest.param(tuple(CALLS), marks=pytest.mark.thorough)], ids=["some", "all"])
 def test_what_is_switched_off_changes_no_bit(names, switch, tmp_path):
     """Off between the making and the call, and off for both."""
     before = world(tmp_path)
@@ -52,7 +52,7 @@ STRICT = {
 
 
 def _strict():
-    some = [(setting, OWN) for setting in STRICT]
+    some = [(setting, SOME) for setting in STRICT]
     return some + [pytest.param(setting, tuple(CALLS), marks=pytest.mark.thorough) for setting in STRICT]
 
 
@@ -116,13 +116,13 @@ def test_in_a_trace_without_doubles_loss_and_gradient_are_right_to_float32(name,
     H = np.abs(rng.standard_normal((14, 3))).astype(np.float32)
     H /= np.linalg.norm(H, axis=1, keepdims=True) * np.float32(1.001)
 
-    def asked():
+    def derivatives():
         for wrapped in (jax.jit, lambda f: jax.grad(jax.jit(f))):
             yield jax.vmap(wrapped(lambda H: ufm.excess(H, problem)))(jnp.stack([H, H]))
 
-    expected = list(asked())
+    expected = list(derivatives())
     switch(False)
-    for result, right in zip(asked(), expected, strict=True):
+    for result, right in zip(derivatives(), expected, strict=True):
         assert result.dtype == np.float32
         np.testing.assert_allclose(result, right, rtol=1e-6, atol=1e-6 * np.abs(right).max())
 

@@ -123,11 +123,11 @@ def test_a_broken_link_or_a_file_from_elsewhere_is_found(tmp_path, page, faults)
 
 
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("words", "is_tex"),
     [("cosine 1/tau", False), (r"\tau > 0", True), (r"\(x\)", True), ("for $n_c$ samples", True), ("costs $5", False)],
 )
-def test_raw_tex_is_found(words, found):
-    assert bool(site_checks.RAW_TEX.search(words)) is found
+def test_raw_tex_is_found(words, is_tex):
+    assert bool(site_checks.RAW_TEX.search(words)) is is_tex
 
 
 def test_a_citation_that_is_no_link_is_found(tmp_path):

@@ -7,6 +7,8 @@ import pytest
 import networks
 import solvers
 import ufm
+from experiments import sweep_imbalance
+from experiments.harness import command_line
 from experiments.harness.loss_names import loss_of
 from ufm import activations, losses, samplers
 
@@ -65,9 +67,9 @@ def test_whole_numbers_of_every_kind_are_the_same_problem(kind):
     def whole(values):
         return np.array(values, kind)
 
-    found = ufm.Problem(whole(LABELS), 3, batches=whole([[0, 1, 2]]), multiplicity=whole([1, 2, 3]))
+    problem = ufm.Problem(whole(LABELS), 3, batches=whole([[0, 1, 2]]), multiplicity=whole([1, 2, 3]))
     expected = ufm.Problem(LABELS, 3, batches=[[0, 1, 2]], multiplicity=[1, 2, 3])
-    assert all(map(np.array_equal, jax.tree.leaves(found), jax.tree.leaves(expected)))
+    assert all(map(np.array_equal, jax.tree.leaves(problem), jax.tree.leaves(expected)))
     sized = ufm.Problem.from_class_sizes(whole([2, 1]), 3)
     np.testing.assert_array_equal(sized.labels, LABELS)
     metrics = [ufm.geometry_metrics(np.eye(3), labels) for labels in (whole(LABELS), LABELS)]
@@ -96,3 +98,20 @@ def test_slopes_are_written_plainly(text):
 def test_no_derivative_in_the_temperature(quantity):
     with pytest.raises(ufm.InvalidInput, match="not in tau"):
         jax.grad(lambda tau: quantity(np.eye(3), ufm.Problem(LABELS, 3, tau, k=2)))(0.3)
+
+
+@pytest.mark.parametrize(
+    "words", [["--tau", "1_0"], ["--tau", "1", "1_0"], ["--R=1_0"], ["--k", "1_0"], ["--k", "\u0663"]]
+)
+def test_numbers_of_commands_are_written_plainly(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command_line.parse(sweep_imbalance.Config, words)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert len(error.splitlines()) == 1
+    assert words[0].partition("=")[0] in error
+    assert "write a number in digits" in error
+
+
+def test_folders_of_commands_may_look_like_numbers():
+    assert str(command_line.parse(sweep_imbalance.Config, ["--out", "2024_01"]).out) == "2024_01"

@@ -55,11 +55,11 @@ def test_the_path_leads_from_the_start_given_to_the_end(solution):
 
 
 @pytest.mark.parametrize(
-    "given", [H0, H0.tolist(), jnp.asarray(H0), H0.astype(np.float32)], ids=lambda g: type(g).__name__
+    "start", [H0, H0.tolist(), jnp.asarray(H0), H0.astype(np.float32)], ids=lambda g: type(g).__name__
 )
-def test_a_start_may_be_any_real_array(given, solution):
-    again = solve(H0=given, inits=2, record_H=True)
-    tolerance = 1e-6 if getattr(given, "dtype", None) == np.float32 else 0
+def test_a_start_may_be_any_real_array(start, solution):
+    again = solve(H0=start, inits=2, record_H=True)
+    tolerance = 1e-6 if getattr(start, "dtype", None) == np.float32 else 0
     for history, known in zip(again.history, solution.history, strict=True):
         np.testing.assert_allclose(history.H[0], known.H[0], atol=tolerance)
 
@@ -92,7 +92,7 @@ def test_the_staircase_starts_at_the_mean_of_each_orbit():
 
 
 @pytest.mark.parametrize(
-    ("given", "inits", "said"),
+    ("start", "inits", "said"),
     [
         (H0[:, :3], None, r"H0 = 'array of shape \(2, 3, 3\)': give one row a sample, shape \(4, 3\), or several"),
         (H0[0].T, None, r"H0 = 'array of shape \(3, 4\)'"),
@@ -109,9 +109,9 @@ def test_the_staircase_starts_at_the_mean_of_each_orbit():
         (H0[0], 2, "inits = 2: the starts of H0 are 1; leave inits out"),
     ],
 )
-def test_what_is_no_start_is_one_line(given, inits, said, untyped):
+def test_what_is_no_start_is_one_line(start, inits, said, untyped):
     with pytest.raises(ufm.InvalidInput, match=f"^{said}") as refused:
-        solve(H0=given, inits=inits)
+        solve(H0=start, inits=inits)
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -160,8 +160,8 @@ def assert_equal(one, other):
     assert one.timings == other.timings
     for name in ("points", "index", "excess", "residual", "iterations", "lifts", "moved"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    for own, its in zip(one.history, other.history, strict=True):
-        for name, column in own._asdict().items():
+    for record, its in zip(one.history, other.history, strict=True):
+        for name, column in record._asdict().items():
             expected = getattr(its, name)
             assert (column is None) == (expected is None)
             if column is not None:

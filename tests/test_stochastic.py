@@ -19,12 +19,12 @@ SIZES = (6, 4, 4)
 UNIFORM = samplers.uniform(6)
 
 
-def problem_of(sizes=SIZES, d=6, tau=0.5, **own):
-    return Problem.from_class_sizes(sizes, d=d, tau=tau, **own)
+def problem_of(sizes=SIZES, d=6, tau=0.5, **options):
+    return Problem.from_class_sizes(sizes, d=d, tau=tau, **options)
 
 
-def method(**own):
-    return StochasticProjectedGradient(**{"sampler": UNIFORM, "every": 10, **own})
+def method(**options):
+    return StochasticProjectedGradient(**{"sampler": UNIFORM, "every": 10, **options})
 
 
 GRADIENT = jax.jit(batch_gradient)
@@ -62,8 +62,8 @@ def by_hand(problem, sampler, H, seed, steps, eta):
     for t in range(steps):
         batch, state = sampler.next(state, population)
         inside = [int(i) for i in batch if i >= 0]
-        own = Problem(np.asarray(problem.labels), problem.d, float(problem.tau), [inside])
-        moved = project(H - eta(t) * jax.grad(scl_loss)(H, own), problem.nonneg)
+        batch_problem = Problem(np.asarray(problem.labels), problem.d, float(problem.tau), [inside])
+        moved = project(H - eta(t) * jax.grad(scl_loss)(H, batch_problem), problem.nonneg)
         H = H.at[np.array(inside)].set(moved[np.array(inside)])
     return np.asarray(H)
 
@@ -146,9 +146,9 @@ def test_a_start_does_not_depend_on_the_others(monkeypatch):
 @pytest.mark.few(1)
 @pytest.mark.parametrize("transformation", [None, optax.adam(0.1)])
 def test_stopped_and_taken_up_again_it_is_the_same_bit_for_bit(tmp_path, transformation):
-    problem, own = problem_of(), {"sampler": samplers.reshuffled(5), "transformation": transformation, "every": 20}
-    straight = solve(problem, 2, method=method(**own), max_steps=70)
-    stored = method(**own, keep=tmp_path / "walks.npz")
+    problem, options = problem_of(), {"sampler": samplers.reshuffled(5), "transformation": transformation, "every": 20}
+    straight = solve(problem, 2, method=method(**options), max_steps=70)
+    stored = method(**options, keep=tmp_path / "walks.npz")
     for most in (33, 40, 70):
         again = solve(problem, 2, method=stored, max_steps=most)
         assert again.iterations.tolist() == [most, most]

@@ -85,8 +85,8 @@ def test_it_is_the_average_over_all_batches_of_the_step_itself(eta):
 
 
 def _squares(rows, labels, c):
-    own = rows[labels == c]
-    return ((own - own.mean(axis=0)) ** 2).sum()
+    members = rows[labels == c]
+    return ((members - members.mean(axis=0)) ** 2).sum()
 
 
 def test_of_the_whole_in_one_batch_it_is_the_square_of_the_full_rate():

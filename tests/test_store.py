@@ -237,7 +237,7 @@ def small_disk(tmp_path, monkeypatch):
 
 @pytest.mark.thorough
 def test_a_full_disk_is_said_and_the_sweep_goes_on_when_there_is_room(small_disk, tmp_path, monkeypatch, capsys):
-    root, make_room = small_disk
+    root, make_space = small_disk
     log = tmp_path / "log"
     replacement = partial(stub, log=log, pause=0, failing=(), bulk=20_000)
     monkeypatch.setattr(sweep_imbalance, "measure_problem", replacement)
@@ -255,7 +255,7 @@ def test_a_full_disk_is_said_and_the_sweep_goes_on_when_there_is_room(small_disk
     seals = list(root.rglob("*.sha256"))
     assert 1 <= len(seals) < 12
     log.unlink()
-    make_room()
+    make_space()
     assert run() == 0
     assert len(log.read_text().split()) == 12 - len(seals)
     assert len((root / "runs" / "summary.csv").read_text().splitlines()) == 13

@@ -70,7 +70,7 @@ def in_balls(H, problem, bits=192):
         norms = [sum((x * x for x in row), arb(0)).sqrt() for row in rows.tolist()]
         gram = (rows * rows.transpose()).tolist()
         s = 1 / arb(float(problem.tau))
-        inside, own = [arb(0)] * n, [arb(0)] * n
+        inside, alike = [arb(0)] * n, [arb(0)] * n
         for i in range(n):
             for j in range(i):
                 x = s * gram[i][j] / (norms[i] * norms[j])
@@ -78,12 +78,12 @@ def in_balls(H, problem, bits=192):
                 inside[i] += y
                 inside[j] += y
                 if labels[i] == labels[j]:
-                    own[i] += x
-                    own[j] += x
+                    alike[i] += x
+                    alike[j] += x
         total = arb(0)
         for i in range(n):
             p = int(sizes[labels[i]]) - 1
-            total += inside[i].log() - own[i] / p - (p + (n - 1 - p) * (-s).exp()).log()
+            total += inside[i].log() - alike[i] / p - (p + (n - 1 - p) * (-s).exp()).log()
         return total
 
 

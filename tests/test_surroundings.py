@@ -140,7 +140,7 @@ def counted(*, parts, progress):
 
 
 def test_what_is_found_and_progress_are_lines_of_a_log(tmp_path, monkeypatch, capsys):
-    asked = [cells.Cell(f"c{parts}", counted, {"parts": parts}, parts=parts) for parts in (2, 3)]
+    counted_cells = [cells.Cell(f"c{parts}", counted, {"parts": parts}, parts=parts) for parts in (2, 3)]
 
     def run(which):
         console = Console(width=200, force_terminal=False)
@@ -148,13 +148,13 @@ def test_what_is_found_and_progress_are_lines_of_a_log(tmp_path, monkeypatch, ca
         return capsys.readouterr().out
 
     monkeypatch.setattr(cells, "EVERY", 1000.0)
-    assert "cells found" not in run(asked[:1])
+    assert "cells found" not in run(counted_cells[:1])
     monkeypatch.setattr(cells, "EVERY", 0.0)
-    said = run(asked)
+    said = run(counted_cells)
     assert "1 of 2 cells found, 1 to run\n" in said
     for ended in (3, 4, 5):
         assert f"{ended} of 5 starts, 0 s: c3\n" in said
-    assert "2 of 2 cells found, 0 to run\n" in run(asked)
+    assert "2 of 2 cells found, 0 to run\n" in run(counted_cells)
 
 
 def test_numbers_of_many_digits_are_short_in_names_and_distinct():

@@ -106,6 +106,7 @@ def test_a_cell_that_fails_is_said_with_its_command_and_the_others_go_on(swept, 
     assert run(*SMALL, "--out", swept) == 1
     said = capsys.readouterr().out
     assert "failed  R1-tau1-b6-drawn: ArithmeticError: no cell\n" in said
+    program = shlex.join(command_line.program("experiments.sweep_batching"))
     command = "--batch-size 6 --no-bind --R 1 --k 3 --n 36 --d 6 --partitions 3 --inits 2"
     assert f"alone: {program} {command} --out {swept}\n" in said
     assert "1 of 4 cells failed" in said
@@ -174,11 +175,11 @@ def test_an_unconfirmed_prediction_is_exit_status_1(swept, monkeypatch):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("given", [True, False], ids=["a file's batches", "random ones over a file's classes"])
-def test_a_problem_of_your_own_at_several_temperatures(given, tmp_path):
-    own = {"labels": [0, 0, 0, 0, 1, 1, 1, 1, 2, 2], "d": 5}
-    own |= {"batches": [[0, 1, 4, 5, 8], [2, 3, 6, 7, 9], [0, 4, 8, 9]]} if given else {}
-    (tmp_path / "mine.json").write_text(json.dumps(own))
+@pytest.mark.parametrize("has_batches", [True, False], ids=["a file's batches", "random ones over a file's classes"])
+def test_a_problem_of_your_own_at_several_temperatures(has_batches, tmp_path):
+    content = {"labels": [0, 0, 0, 0, 1, 1, 1, 1, 2, 2], "d": 5}
+    content |= {"batches": [[0, 1, 4, 5, 8], [2, 3, 6, 7, 9], [0, 4, 8, 9]]} if has_batches else {}
+    (tmp_path / "mine.json").write_text(json.dumps(content))
     out = tmp_path / "runs"
     options = ["--problem", tmp_path / "mine.json", "--tau", 0.5, 1, "--inits", 1, "--out", out]
     assert run(*options, "--partitions", 2, "--batch-size", 4) == 0
@@ -186,8 +187,8 @@ def test_a_problem_of_your_own_at_several_temperatures(given, tmp_path):
     assert [(row["tau"], row["bound"]) for row in summary] == [(t, b) for t in ("0.5", "1") for b in ("False", "True")]
     assert {(row["R"], row["k"], row["d"], row["n"]) for row in summary} == {("2", "3", "5", "10")}
     said = {(row["family"], row["batch_size"], row["batches"], row["partitions"]) for row in summary}
-    assert said == {("given", "5", "3", "1") if given else ("partition", "4", "3", "2")}
-    assert len(inits) == (4 if given else 8)
+    assert said == {("given", "5", "3", "1") if has_batches else ("partition", "4", "3", "2")}
+    assert len(inits) == (4 if has_batches else 8)
     assert all(row["unique"] == "True" for row in inits if row["bound"] == "True")
     paths = sorted((out / "certificates").glob("R2-tau0.5-b*-bound-family000-start000.json"))
     assert [Certificate.load(path).problem.tau for path in paths] == [0.5]

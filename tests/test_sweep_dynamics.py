@@ -143,8 +143,8 @@ def test_the_angle_of_random_starts():
 
 def test_exponents_are_fitted_where_half_of_the_starts_got_there():
     def row(R, steps, emerged=4):
-        own = {"sampler": "full", "batch_size": 0, "tau": 1.0, "R": R, "inits": 4, "emerged": emerged}
-        return {**own, "steps_median": steps, "steps_separate": 5.0 * R, "steps_collapse": 7.0}
+        columns = {"sampler": "full", "batch_size": 0, "tau": 1.0, "R": R, "inits": 4, "emerged": emerged}
+        return {**columns, "steps_median": steps, "steps_separate": 5.0 * R, "steps_collapse": 7.0}
 
     (line,) = exponents([row(1, 3.0), row(10, 3e1 * 10**0.5), row(100, 3e3), row(1000, 1.0, emerged=1)])
     assert line["fitted_exponent"] == pytest.approx(1.5)

@@ -129,8 +129,8 @@ def test_several_temperatures_are_a_dimension_of_the_sweep(tmp_path, capsys):
     assert [(row["R"], row["tau"]) for row in summary] == [("1", "0.1"), ("1", "0.5"), ("3", "0.1"), ("3", "0.5")]
     assert len(inits) == 12
     for row in summary:
-        own = [start for start in inits if (start["R"], start["tau"]) == (row["R"], row["tau"])]
-        assert float(row["worst_excess"]) == max(float(start["excess"]) for start in own)
+        starts = [start for start in inits if (start["R"], start["tau"]) == (row["R"], row["tau"])]
+        assert float(row["worst_excess"]) == max(float(start["excess"]) for start in starts)
         paths = list((tmp_path / "certificates").glob(f"R{row['R']}-tau{row['tau']}-start*.json"))
         assert len(paths) == 3
         assert {Certificate.load(path).problem.tau for path in paths} == {float(row["tau"])}

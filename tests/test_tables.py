@@ -117,15 +117,15 @@ PRINTED = {
 @pytest.fixture
 def rows(monkeypatch):
     """What was given to be printed, by heading."""
-    given, original = [], tables.print_table
+    printed, original = [], tables.print_table
 
     def noted(title, rows, console, **options):
-        given.extend(rows)
+        printed.extend(rows)
         original(title, rows, console, **options)
 
     monkeypatch.setattr(tables, "print_table", noted)
     monkeypatch.setattr(benchmark, "print_table", noted)
-    return given
+    return printed
 
 
 @pytest.mark.parametrize("taus", [TAUS[2:], TAUS], ids=["one temperature", "three temperatures"])

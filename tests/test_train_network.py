@@ -97,8 +97,8 @@ def test_the_command_that_trains_one_network_alone(tmp_path):
     cells = train_network.cells_of(config, data, Store(tmp_path))
     assert len(cells) == len({cell.file for cell in cells}) == 8
     for cell in cells:
-        own = command_line.parse(train_network.Config, sweeps.arguments_of(cell.alone, train_network.MODULE))
-        (again,) = train_network.cells_of(own, train_network.images_of(own), Store(tmp_path))
+        config_of_cell = command_line.parse(train_network.Config, sweeps.arguments_of(cell.alone, train_network.MODULE))
+        (again,) = train_network.cells_of(config_of_cell, train_network.images_of(config_of_cell), Store(tmp_path))
         assert again.file == cell.file
 
 

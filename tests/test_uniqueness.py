@@ -168,8 +168,8 @@ def test_two_classes_that_never_meet():
     assert_counterexample(problem, result.counterexample)
 
 
-def crowded_family(pieces):
-    """Class 0 in glued pairs, each repelled by classes 1 and 2, tied by one single-class batch over the pairs."""
+def pairs_family(pieces):
+    """Class 0 in merged pairs, each repelled by classes 1 and 2, tied by one single-class batch over the pairs."""
     labels = [0] * (2 * pieces) + [1, 1, 2, 2]
     others = list(range(2 * pieces, 2 * pieces + 4))
     batches = [[2 * p, 2 * p + 1, *others] for p in range(pieces)] + [[2 * p for p in range(pieces)]]
@@ -178,7 +178,7 @@ def crowded_family(pieces):
 
 @pytest.mark.parametrize(("pieces", "d", "unique"), [(3, 3, True), (3, 4, True), (3, 5, False), (4, 5, True)])
 def test_more_equal_angles_than_dimensions_coincide(pieces, d, unique):
-    labels, batches = crowded_family(pieces)
+    labels, batches = pairs_family(pieces)
     problem = ufm.Problem(labels, d, 1.0, batches)
     result = ufm.uniqueness(problem)
     assert result.unique is unique
@@ -252,7 +252,7 @@ def test_classes_confine_each_other(d, unique):
 
 def test_batches_that_share_pairs_have_one_value():
     # Four pieces whose pairs all agree through four triples, in the three coordinates that are left to them.
-    labels, batches = crowded_family(4)
+    labels, batches = pairs_family(4)
     batches = [*batches[:-1], [0, 2, 4], [2, 4, 6], [0, 4, 6], [0, 2, 6]]
     assert ufm.uniqueness(ufm.Problem(labels, 5, 1.0, batches)).unique is True
     assert (
@@ -263,7 +263,7 @@ def test_batches_that_share_pairs_have_one_value():
 def test_an_open_case_is_undetermined():
     # Seven pieces, any two in one triple: no triple alone is more than the three coordinates left to it, no two share
     # a pair, and no placement on axes has every triple on one axis or on three.
-    labels, batches = crowded_family(7)
+    labels, batches = pairs_family(7)
     lines = [[i, (i + 1) % 7, (i + 3) % 7] for i in range(7)]
     batches = [*batches[:-1], *([2 * p for p in line] for line in lines)]
     result = ufm.uniqueness(ufm.Problem(labels, 5, 1.0, batches))
@@ -402,8 +402,8 @@ def loss_over_placements(G, labels, batches, loss):
                 total -= np.log(np.exp(x[:, pos]).mean(axis=1) / np.exp(x[:, others]).sum(axis=1))
             else:
                 held = others if loss.positives_in_denominator else neg
-                own = {e: sum(labels[j] == e for j in batch) - (e == c) for e in range(k)}
-                margins = np.array([a[c, labels[j]] - loss.averaged * np.log(own[labels[j]]) for j in held])
+                others_of_class = {e: sum(labels[j] == e for j in batch) - (e == c) for e in range(k)}
+                margins = np.array([a[c, labels[j]] - loss.averaged * np.log(others_of_class[labels[j]]) for j in held])
                 total += omega[c] * (np.log(np.exp(margins + x[:, held]).sum(axis=1)) - x[:, pos].mean(axis=1))
     return total
 
@@ -488,8 +488,8 @@ def family_of_pairs(seed):
     ]
     for c in np.flatnonzero(counts >= 3):
         for _ in range(rng.integers(1, 4)):
-            own = rng.permutation(np.flatnonzero(of == c))[: rng.integers(3, counts[c] + 1)]
-            batches.append((2 * own).tolist())
+            members = rng.permutation(np.flatnonzero(of == c))[: rng.integers(3, counts[c] + 1)]
+            batches.append((2 * members).tolist())
     return np.repeat(of, 2).tolist(), batches, k + int(rng.integers(0, 3))
 
 

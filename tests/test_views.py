@@ -28,16 +28,16 @@ class Law:
         of = np.repeat(np.arange(len(sizes)), sizes)
         self.sizes, self.labels = sizes, np.tile(of, 2)
         units = [np.flatnonzero(of == c).tolist() for c in range(len(sizes))]
-        binding = {i for own in units for i in own[:bound]}
+        binding = {i for members in units for i in members[:bound]}
         result = {}
         for share, drawn in DRAWN[kind](units, *numbers):
             for images in drawn:
                 held = tuple(sorted(binding | set(images)))
                 result[held] = result.get(held, 0.0) + share / len(drawn)
         assert sum(result.values()) == pytest.approx(1)
-        self.found = {(*held, *(i + self.images for i in held)): share for held, share in result.items()}
+        self.probability = {(*held, *(i + self.images for i in held)): share for held, share in result.items()}
         self.batches = {}
-        for batch, share in self.found.items():
+        for batch, share in self.probability.items():
             rows, compositions = self.batches.setdefault(len(batch), ([], []))
             rows.append(batch)
             compositions.append(share)
@@ -65,7 +65,7 @@ class Law:
     def attraction(self, tau):
         """A of theory, 2.6, of all pairs of samples."""
         A = np.zeros((len(self.labels),) * 2)
-        for batch, share in self.found.items():
+        for batch, share in self.probability.items():
             count = np.bincount(self.labels[list(batch)])
             for i, j in product(batch, batch):
                 p = count[self.labels[i]] - 1
@@ -87,18 +87,18 @@ def reshuffled(units, size):
 
 
 def class_balanced(units, size):
-    level = max(t for t in range(size + 1) if sum(min(len(own), t) for own in units) <= size)
-    base = [min(len(own), level) for own in units]
-    more = list(combinations([c for c, own in enumerate(units) if len(own) > level], size - sum(base)))
+    level = max(t for t in range(size + 1) if sum(min(len(members), t) for members in units) <= size)
+    base = [min(len(members), level) for members in units]
+    more = list(combinations([c for c, members in enumerate(units) if len(members) > level], size - sum(base)))
     for chosen in more:
         counts = [n + (c in chosen) for c, n in enumerate(base)]
-        yield 1 / len(more), joined([combinations(own, n) for own, n in zip(units, counts, strict=True)])
+        yield 1 / len(more), joined([combinations(members, n) for members, n in zip(units, counts, strict=True)])
 
 
 def m_per_class(units, m, p):
     classes = list(combinations(units, p))
     for chosen in classes:
-        yield 1 / len(classes), joined([combinations(own, m) for own in chosen])
+        yield 1 / len(classes), joined([combinations(members, m) for members in chosen])
 
 
 def joined(of_classes):
@@ -184,10 +184,10 @@ def check_widths(law, certificate, tau, most, seed):
         H = widest(law, frame, direction / max(direction.max(), 1e-300), tau, most)
         assert law.loss(H, tau)[0] <= most
         for c in range(k):
-            own = H[law.labels == c]
-            width = np.linalg.norm(own[:, None] - own[None], axis=2).max()
+            members = H[law.labels == c]
+            width = np.linalg.norm(members[:, None] - members[None], axis=2).max()
             assert width <= certificate.implied.spread[c] + 1e-9, (c, width)
-            assert np.linalg.norm(own.mean(axis=0)) >= certificate.implied.norm[c] - 1e-9
+            assert np.linalg.norm(members.mean(axis=0)) >= certificate.implied.norm[c] - 1e-9
 
 
 def check_with_the_relu(sampler, law, d, tau, seed, path):
@@ -197,16 +197,16 @@ def check_with_the_relu(sampler, law, d, tau, seed, path):
     certificate = solvers.certify(np.eye(k, d)[np.asarray(problem.labels)], problem, conic=False)
     frame = np.eye(k, d)[labels]
     assert certificate.status == "certified"
-    bound = sum(p * float(oracles.bound(labels, tau, [batch])) for batch, p in law.found.items())
+    bound = sum(p * float(oracles.bound(labels, tau, [batch])) for batch, p in law.probability.items())
     assert certificate.lower == pytest.approx(bound, rel=1e-12)
     assert law.loss(frame, tau)[0] == pytest.approx(certificate.upper, rel=1e-12)
     start = np.abs(np.random.default_rng(seed).standard_normal((len(labels), d)))
     assert descended(law, start, tau, True, 60) >= certificate.lower * (1 - 1e-12) - 1e-13
     # What all batches together force, by the other rules, and by every placement on axes where these are few.
     if certificate.unique:
-        every = [[*batch, *[-1] * (len(labels) - len(batch))] for batch in law.found]
+        every = [[*batch, *[-1] * (len(labels) - len(batch))] for batch in law.probability]
         assert ufm.uniqueness(ufm.Problem(labels, d, tau, every)).unique is True
-        assert len(labels) > 8 or not brute_force(labels, list(law.found), d)
+        assert len(labels) > 8 or not brute_force(labels, list(law.probability), d)
     # A point near the frame, and all samples anywhere at no larger loss.
     tilted = np.eye(k, k + 1)
     tilted[0] = np.cos(0.05) * tilted[0] + np.sin(0.05) * tilted[1]

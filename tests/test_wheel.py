@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("ufm", "ufm_check", "solvers", "networks", "experiments", "figures")
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 TINY = ["--R", "2", "--k", "3", "--n-min", "2", "--d", "4", "--inits", "2"]
-KEPT_OUT = (".git", ".venv*", "build", "dist", "runs", "*.egg-info", "__pycache__", ".*_cache")
+LEFT_OUT = (".git", ".venv*", "build", "dist", "runs", "*.egg-info", "__pycache__", ".*_cache")
 pytestmark = pytest.mark.slow
 
 
@@ -36,7 +36,7 @@ def run(*command, folder, status=0):
 def distributions(tmp_path_factory):
     """The source distribution of a copy of the checkout, and the wheel made from it."""
     root = tmp_path_factory.mktemp("dist")
-    shutil.copytree(ROOT, root / "checkout", ignore=shutil.ignore_patterns(*KEPT_OUT))
+    shutil.copytree(ROOT, root / "checkout", ignore=shutil.ignore_patterns(*LEFT_OUT))
     run(sys.executable, "-m", "venv", "maker", folder=root)
     run(root / "maker/bin/pip", "install", "--quiet", "setuptools>=77", folder=root)
     make = f"import setuptools.build_meta as made; made.build_sdist({str(root)!r})"
@@ -52,8 +52,8 @@ def fresh(distributions, tmp_path_factory):
     """A new environment with the wheel; what it depends on is lent by this one."""
     root = tmp_path_factory.mktemp("fresh")
     run(sys.executable, "-m", "venv", "venv", folder=root)
-    (own,) = root.glob("venv/lib/*/site-packages")
-    (own / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site_packages,) = root.glob("venv/lib/*/site-packages")
+    (site_packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     run(root / "venv/bin/pip", "install", "--no-deps", "--no-index", distributions[1], folder=root)
     (root / "empty").mkdir()
     return root / "venv/bin", root / "empty"
@@ -63,7 +63,7 @@ def test_what_is_in_them(distributions):
     source, wheel = distributions
     assert source.name == f"ufm_scl-{ufm.__version__}.tar.gz"
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {f"{room}/py.typed" for room in PACKAGES} | {"experiments/reports/templates/report.html"} <= names
+    assert {f"{package}/py.typed" for package in PACKAGES} | {"experiments/reports/templates/report.html"} <= names
     assert {name.split("/")[0] for name in names} == {*PACKAGES, f"ufm_scl-{ufm.__version__}.dist-info"}
     with tarfile.open(source) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
@@ -72,8 +72,8 @@ def test_what_is_in_them(distributions):
 
 def test_the_packages_are_those_of_the_wheel(fresh):
     programs, empty = fresh
-    for room in PACKAGES:
-        place = run(programs / "python", "-c", f"import {room}; print({room}.__file__)", folder=empty)
+    for package in PACKAGES:
+        place = run(programs / "python", "-c", f"import {package}; print({package}.__file__)", folder=empty)
         assert Path(place.strip()).is_relative_to(programs.parent)
 
 

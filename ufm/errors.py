@@ -107,7 +107,7 @@ def real_rows(argument: str, value: Any, shape: tuple[int, ...] | None = None) -
     rows = value if isinstance(value, Array) else real_array(argument, value, fix)
     if jnp.iscomplexobj(rows):
         raise InvalidInput(argument, type(value).__name__, fix)
-    if rows.ndim != 2 or (shape is not None and rows.shape != shape):
+    if rows.ndim != 2 or rows.shape[1] == 0 or (shape is not None and rows.shape != shape):
         fix = fix if shape is None else f"give one row a sample, shape {shape}"
         raise InvalidInput(argument, f"array of shape {rows.shape}", fix)
     if not isinstance(rows, Tracer) and rows.size and float(np.max(np.abs(rows))) > LARGEST_ENTRY:

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -33,6 +33,7 @@ Config = TypeVar("Config")
 
 def parse(config: type[Config], arguments: Sequence[str] | None = None) -> Config:
     """The configuration from the command line; its docstrings are the help. Exits 2 with one line if it is bad."""
+    _check_numbers(config, sys.argv[1:] if arguments is None else arguments)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -41,6 +42,25 @@ def parse(config: type[Config], arguments: Sequence[str] | None = None) -> Confi
         if stop.code == 0:
             raise
         refuse(_first_paragraph(complaint.getvalue()))
+
+
+def _check_numbers(config: type, words: Sequence[str]) -> None:
+    """Exits 2 with one line where a number is written as 1_0, or in digits that are not ASCII: Python would take it."""
+    kinds, flag = get_type_hints(config), ""
+    for word in words:
+        if word.startswith("--"):
+            flag, _, word = word.partition("=")
+        named = _kinds_in(kinds.get(flag.removeprefix("--").replace("-", "_")))
+        if named & {int, float} and not named & {str, Path} and ("_" in word or not word.isascii()):
+            refuse(f"{flag} = {word!r}: write a number in digits, without underscores; see --help")
+
+
+def _kinds_in(kind: Any) -> set[Any]:
+    """The types that an annotation is made of, and those of its literals."""
+    parts = get_args(kind)
+    if not parts:
+        return {kind}
+    return {type(part) for part in parts} if get_origin(kind) is Literal else set().union(*map(_kinds_in, parts))
 
 
 def run(main: Callable[[], int]) -> NoReturn:

@@ -67,7 +67,10 @@ def geometry_metrics(
     if isinstance(known, np.ndarray) and not 0 <= known.min() <= known.max() < k:
         raise InvalidInput("labels", [int(known.min()), int(known.max())], "give classes 0..k-1")
     # A power of two loses nothing, and squares of the scaled rows neither overflow nor vanish.
-    scale = jnp.exp2(jnp.clip(jnp.ceil(jnp.log2(jnp.max(jnp.abs(H)))), -1000.0, 1000.0))
+    largest = jnp.max(jnp.abs(H))
+    if spread is not None and not collapsed:
+        largest = jnp.maximum(largest, jnp.sqrt(jnp.max(spread, initial=0.0)))
+    scale = jnp.exp2(jnp.clip(jnp.ceil(jnp.log2(largest)), -1000.0, 1000.0))
     H = H / scale
     weight = jnp.asarray(_weight(multiplicity, H.shape[0]), dtype=H.dtype)
     sizes, sums = grouped_sum(weight, labels, k), grouped_sum(H * weight[:, None], labels, k)
@@ -88,7 +91,7 @@ def geometry_metrics(
         trace_sw = jnp.sum(weight[:, None] * offset**2) / samples
         along = jnp.sum(weight[:, None] * (offset @ directions.axes.T) ** 2, axis=0) / samples
         if spread is not None:
-            within = spread / (scale * scale * samples)
+            within = spread / scale / scale / samples  # the square of the scale may vanish
             along, trace_sw = along + within, trace_sw + jnp.sum(within)
         beta_nc = within_over_between(along, trace_sw * samples, directions, k)
     square = scale * scale

@@ -40,8 +40,8 @@ LABELS = [0] * 6 + [1] * 3 + [2] * 2
 FAMILY = [[0, 1, 2, 6, 7], [2, 3, 4, 7, 8, 10], [0, 1, 2], [3, 4], [5, 6, 9, 10], [1, 3, 6, 8]]
 
 
-def posed(row, batches=None, nonneg=True, **given):
-    return ufm.Problem(LABELS, 4, 0.5, batches, nonneg, loss=losses.custom(row, name=row.__name__, **given))
+def posed(row, batches=None, nonneg=True, **options):
+    return ufm.Problem(LABELS, 4, 0.5, batches, nonneg, loss=losses.custom(row, name=row.__name__, **options))
 
 
 def points(seed):
@@ -52,11 +52,11 @@ def points(seed):
 @pytest.mark.few(1)
 @pytest.mark.parametrize("batches", [None, FAMILY])
 def test_scl_as_a_loss_of_ones_own_is_scl(batches):
-    own, plain = posed(scl_row, batches, minimal_at_frames=True), ufm.Problem(LABELS, 4, 0.5, batches)
-    assert float(ufm.loss_bound(own)) == pytest.approx(float(ufm.loss_bound(plain)), rel=1e-14)
+    custom, plain = posed(scl_row, batches, minimal_at_frames=True), ufm.Problem(LABELS, 4, 0.5, batches)
+    assert float(ufm.loss_bound(custom)) == pytest.approx(float(ufm.loss_bound(plain)), rel=1e-14)
     for seed in range(5):
         H = points(seed)
-        ours, theirs = (ufm.model.evaluation.evaluate(jnp.asarray(H), problem) for problem in (own, plain))
+        ours, theirs = (ufm.model.evaluation.evaluate(jnp.asarray(H), problem) for problem in (custom, plain))
         for name in ("loss", "excess", "gradient", "gap_contribution"):
             np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-10, atol=1e-12)
 
