@@ -57,13 +57,13 @@ def of_anchors(row: Anchor, n: list[int], G0: list[arb], C: list[arb], v: arb, s
     terms = {b: (n[b] - (a == b)) * f * (s * G0[b]).exp() for b, f in row.factor.items() if not f.is_zero()}
     total = sum(terms.values(), arb(0))
     near = {b: G0[b] + reach(term / total, eps / (n[a] * row.omega)) for b, term in terms.items()}
-    own_cosine = (1 - short).union(arb(1))
+    mean_norm = (1 - short).union(arb(1))
     if a in near:  # positives in the denominator: their cosine shows by how much all have moved together
-        move = own_cosine - near.pop(a)
+        move = mean_norm - near.pop(a)
     else:
         pull = v + (n[a] - 1) * C[a]
         push = sum((n[b] * C[b] for b in near), arb(0))
-        rest = pull * own_cosine + sum((n[b] * C[b] * x for b, x in near.items()), arb(0))
+        rest = pull * mean_norm + sum((n[b] * C[b] * x for b, x in near.items()), arb(0))
         move = (UNIT * (pull * eps / n[a]).sqrt() - rest) / push
     return {b: x + move for b, x in near.items()}
 
