@@ -227,7 +227,10 @@ def test_views_bind_images():
         (lambda: samplers.uniform(7).draw([0, 0, 1, 1, 1], 0, 1), "batch_size = 7: there are only 5 samples"),
         (lambda: samplers.m_per_class(2, 3).draw([0, 0, 1, 1], 0, 1), "p = 3: there are only 2 classes"),
         (lambda: samplers.m_per_class(3, 2).draw([0, 0, 0, 1, 1], 0, 1), "m = 3: class 1 has only 2"),
-        (lambda: samplers.uniform(2).bound(3).draw([0, 0, 0, 1, 1], 0, 1), "m = 3: class 1 has only 2 samples; give a smaller m"),
+        (
+            lambda: samplers.uniform(2).bound(3).draw([0, 0, 0, 1, 1], 0, 1),
+            "m = 3: class 1 has only 2 samples; give a smaller m",
+        ),
         (lambda: samplers.uniform(2).draw([0, 0, 2], 0, 1), "labels"),
         (lambda: samplers.uniform(2).draw([0, 0, 1], 0, 0), "batches"),
         (lambda: samplers.uniform(2).draw([0, 0, 1], -1, 1), "seed"),
