@@ -1,6 +1,7 @@
 """Networks trained under the supervised contrastive loss: layers, architectures, data, batches and training.
 
-float32 inside; what is said of the features is float64 (`ufm.geometry_metrics`, `solvers.suboptimality`).
+Networks compute in float32; metrics of their features are computed in float64 (`ufm.geometry_metrics`,
+`solvers.suboptimality`).
 """
 
 from networks.architectures import ACTIVATIONS, ARCHITECTURES, WIDTHS, Network, build, features

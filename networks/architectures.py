@@ -1,4 +1,7 @@
-"""The paper's networks at any width, up to their features: no projection head, final activation, pooling, norm 1."""
+"""The paper's networks at any width, up to their features.
+
+There is no projection head: features are the final activation, pooled and scaled to norm 1.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,16 @@ from ufm.errors import InvalidInput, checked_seed, whole_number
 from ufm.settings import in_fixed_settings
 
 Activation = Callable[[Array], Array]
-# The last activation decides the feasible set of features (`ufm.activations`); those inside are ReLUs.
-ACTIVATIONS: dict[str, Activation] = {name: row.function for name, row in activations.ACTIVATIONS.items()}
+# The last activation determines the feasible set of features (`ufm.activations`); inner ones are ReLUs.
+ACTIVATIONS: dict[str, Activation] = {name: entry.function for name, entry in activations.ACTIVATIONS.items()}
 HIDDEN_LAYERS = 2  # of an MLP
-# Features shorter than the root of this are not stretched to norm 1.
+# Features of a smaller squared norm are not scaled to norm 1.
 SMALLEST_SQUARE = 1e-12
 
 
 class MLP(eqx.Module):
-    """pixels - width, `depth` times - d, fully connected; batch norm before every activation if asked."""
+    """Fully connected layers: pixels, `depth` layers of `width`, d features; optionally batch norm before
+    activations."""
 
     layers: tuple[Linear, ...]
     norms: tuple[BatchNorm, ...]
@@ -60,7 +64,7 @@ class MLP(eqx.Module):
 
 
 class ResidualBlock(eqx.Module):
-    """act( BN conv relu BN conv x + shortcut ), a 1x1 convolution where shapes differ (He et al. 2016)."""
+    """act(BN conv relu BN conv x + shortcut); the shortcut is a 1x1 convolution if shapes differ (He et al. 2016)."""
 
     convolutions: tuple[Conv, Conv]
     norms: tuple[BatchNorm, BatchNorm]
@@ -74,7 +78,7 @@ class ResidualBlock(eqx.Module):
         self.shortcut = (Conv(inputs, outputs, 1, third, stride), BatchNorm(outputs)) if differ else None
 
     def __call__(self, x: Images, norms: Norms, activation: Activation = jax.nn.relu) -> Images:
-        """activation: after the sum; that of the last block is the network's."""
+        """activation: applied after the sum; in the last block it is the network's final one."""
         h = jax.nn.relu(self.norms[0](self.convolutions[0](x), norms))
         h = self.norms[1](self.convolutions[1](h), norms)
         if self.shortcut is not None:
@@ -84,7 +88,7 @@ class ResidualBlock(eqx.Module):
 
 
 class ResNet18(eqx.Module):
-    """A 3x3 stem without max-pooling, four stages of two blocks, of width, 2, 4 and 8 times that."""
+    """A 3x3 stem without max-pooling, and four stages of two blocks with 1, 2, 4 and 8 times `width` channels."""
 
     stem: Conv
     norm: BatchNorm
@@ -111,7 +115,7 @@ class ResNet18(eqx.Module):
 
 
 class DenseLayer(eqx.Module):
-    """BN relu conv1x1 (4 growths) BN relu conv3x3 (one growth), put beside its input (Huang et al. 2017, BC)."""
+    """BN relu conv1x1 (4 growth) BN relu conv3x3 (growth), concatenated with the input (Huang et al. 2017, BC)."""
 
     norms: tuple[BatchNorm, BatchNorm]
     convolutions: tuple[Conv, Conv]
@@ -122,14 +126,15 @@ class DenseLayer(eqx.Module):
         self.convolutions = Conv(inputs, 4 * growth, 1, first), Conv(4 * growth, growth, 3, second)
 
     def __call__(self, x: Images, norms: Norms) -> Images:
-        """Channels of x, and `growth` more."""
+        """The channels of x, and `growth` more."""
         h = self.convolutions[0](jax.nn.relu(self.norms[0](x, norms)))
         h = self.convolutions[1](jax.nn.relu(self.norms[1](h, norms)))
         return jnp.concatenate([x, h], axis=-1)
 
 
 class DenseNet40(eqx.Module):
-    """Three dense blocks of six layers; between them 1x1 convolutions to half the channels, and halving."""
+    """Three dense blocks of six layers; between them 1x1 convolutions halve the channels, and pooling halves the
+    size."""
 
     stem: Conv
     blocks: tuple[tuple[DenseLayer, ...], ...]
@@ -164,7 +169,7 @@ class DenseNet40(eqx.Module):
         return pooled(ACTIVATIONS[self.activation](self.norm(h, norms)))
 
 
-# Any architecture: called with images (b, h, w, c) and `Norms` it gives features (b, d), not yet normalised.
+# Any architecture: a call with images (b, h, w, c) and `Norms` gives features (b, d), not yet normalised.
 Network = MLP | ResNet18 | DenseNet40
 # The architectures by name.
 ARCHITECTURES: dict[str, type[MLP] | type[ResNet18] | type[DenseNet40]] = {
@@ -173,24 +178,27 @@ ARCHITECTURES: dict[str, type[MLP] | type[ResNet18] | type[DenseNet40]] = {
     "densenet40": DenseNet40,
 }
 MOST_WIDTH, MOST_DEPTH = 4096, 64
-# Of the paper's networks: width of hidden layers (features: a quarter), channels of the stem, growth.
+# The widths of the paper's networks: hidden layers (features: a quarter), channels of the stem, growth.
 WIDTHS = {"mlp": 512, "resnet18": 64, "densenet40": 12}
 
 
 def checked_options(
     name: str, width: int | None, *, depth: int | None = None, d: int | None = None, batch_norm: bool = False
 ) -> tuple[int, dict[str, Any]]:
-    """The width, and what only an MLP takes as far as it is given. Raises InvalidInput."""
+    """The width, and those options of an MLP that are not None. Raises InvalidInput."""
     width = whole_number("width", WIDTHS[name] if width is None else width, 2, f"give 2 to {MOST_WIDTH:,}", MOST_WIDTH)
-    asked = {"depth": depth, "d": d, "batch_norm": batch_norm or None}
-    own = {option: value for option, value in asked.items() if value is not None}
-    if own and name != "mlp":
-        raise InvalidInput(*next(iter(own.items())), f"an mlp takes it; the layers of {name} are the paper's")
+    options = {"depth": depth, "d": d, "batch_norm": batch_norm or None}
+    mlp_options = {option: value for option, value in options.items() if value is not None}
+    if mlp_options and name != "mlp":
+        raise InvalidInput(
+            *next(iter(mlp_options.items())),
+            f"only an mlp has this option; the layers of {name} are those of the paper",
+        )
     if depth is not None:
         whole_number("depth", depth, 0, f"give 0 to {MOST_DEPTH} hidden layers", MOST_DEPTH)
     if d is not None:
         whole_number("d", d, 2, f"give 2 to {MOST_WIDTH:,} features", MOST_WIDTH)
-    return width, own
+    return width, mlp_options
 
 
 @in_fixed_settings
@@ -207,15 +215,15 @@ def build(
 ) -> tuple[Network, Running]:
     """A network for images of this shape (height, width, channels), and the moments of its batch norms.
 
-    Of an MLP alone: depth, its hidden layers (2 if None); d, its features (a quarter of the width if None); batch_norm.
-    Raises InvalidInput for a name, activation or number that does not exist.
+    For an MLP only: depth, its hidden layers (2 if None); d, its features (a quarter of the width if None); batch_norm.
+    Raises InvalidInput for an unknown name or activation, or a bad number.
     """
     if name not in ARCHITECTURES:
         raise InvalidInput("net", name, f"choose one of {', '.join(ARCHITECTURES)}")
     if activation not in ACTIVATIONS:
         raise InvalidInput("activation", activation, f"choose one of {', '.join(ACTIVATIONS)}")
-    width, own = checked_options(name, width, depth=depth, d=d, batch_norm=batch_norm)
-    network = ARCHITECTURES[name](shape, width, activation, jax.random.key(checked_seed(seed)), **own)
+    width, mlp_options = checked_options(name, width, depth=depth, d=d, batch_norm=batch_norm)
+    network = ARCHITECTURES[name](shape, width, activation, jax.random.key(checked_seed(seed)), **mlp_options)
 
     def recorded(x: Images) -> Running:
         norms = Norms(None, training=False)
@@ -229,9 +237,9 @@ def build(
 def features(
     network: Network, running: Running, images: Images, *, training: bool = False
 ) -> tuple[Float32[Array, "b d"], Running]:
-    """Features of norm 1 to float32, and the renewed moments (the same ones unless training).
+    """Features of norm 1 up to float32 rounding, and the updated moments (unchanged unless training).
 
-    An image whose activations are all 0 keeps a feature of norm 0.
+    An image whose activations are all 0 has a feature of norm 0.
     """
     norms = Norms(running, training)
     h = network(images, norms)

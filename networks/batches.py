@@ -1,4 +1,4 @@
-"""The batches of an epoch, as what is fed and what counts in the loss."""
+"""The batches of an epoch: the images that are fed, and those that count in the loss."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ufm import batching
 from ufm.errors import InvalidInput, checked_seed, whole_number
 from ufm.model.problem import PADDING
 
-POOL = 10  # partitions that are recycled, if no number is given
+POOL = 10  # default number of partitions that are recycled
 
 
 class Epoch(NamedTuple):
-    """Batches of one size: every slot is fed a real image, so that batch norm sees no padding.
+    """Batches of one size. Every slot is fed a real image, so that batch norm sees no padding.
 
-    - index: the samples. counts: which slots are in the loss; the others fill a batch up or repeat a sample.
+    - index: the samples. counts: which slots are in the loss; the others fill up a batch.
     """
 
     index: Int[np.ndarray, "nb s"]
@@ -39,42 +39,44 @@ def fixed(labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed: int)
 def recycled(
     labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed: int, pool: int = POOL
 ) -> batching.Family:
-    """Epochs take turns among `pool` random partitions: 1 is `fixed`, as many as there are epochs `reshuffled`."""
+    """Epochs take turns among `pool` random partitions. With 1 this is `fixed`; with one for each epoch,
+    `reshuffled`."""
     return reshuffled(labels, batch_size, epoch % pool, seed)
 
 
 def bound(labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed: int) -> batching.Family:
-    """`reshuffled`, and the same sample of each class joins every batch (`ufm.batching.bind`)."""
+    """As `reshuffled`, and the same sample of each class joins every batch (`ufm.batching.bind`)."""
     return batching.bind(reshuffled(labels, batch_size, epoch, seed), labels, seed=seed)
 
 
 def bound_fixed(labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed: int) -> batching.Family:
-    """`fixed`, and the same sample of each class joins every batch."""
+    """As `fixed`, and the same sample of each class joins every batch."""
     return batching.bind(fixed(labels, batch_size, epoch, seed), labels, seed=seed)
 
 
 def m_per_class(labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed: int) -> batching.Family:
-    """As many of every class in each batch: floor(batch_size / k), or all that a smaller class has.
+    """Every batch holds floor(batch_size / k) samples of each class, or all samples of a smaller class.
 
-    As many batches as a partition has; the samples of a class follow each other in random orders, one after the other.
+    There are as many batches as in a partition. The samples of a class come in a random order, then in another one.
     """
     k, random = int(labels.max()) + 1, np.random.default_rng(_seed(seed, epoch))
     m, batches = batch_size // k, -(-len(labels) // batch_size)
     if m < 1:
-        raise InvalidInput("batch_size", batch_size, f"give at least one sample a class, {k}")
+        raise InvalidInput("batch_size", batch_size, f"give at least {k}, one sample for each class")
     rows = np.full((batches, k, m), PADDING)
     for c in range(k):
         of_class = np.flatnonzero(labels == c)
-        own = min(m, len(of_class))
-        orders = [random.permutation(of_class) for _ in range(-(-batches * own // len(of_class)))]
-        dealt = np.concatenate(orders)[: batches * own].reshape(batches, own)
-        repeated = (dealt[:, :, None] == dealt[:, None, :]) & np.tri(own, k=-1, dtype=bool)
-        rows[:, c, :own] = np.where(repeated.any(axis=2), PADDING, dealt)  # a batch is a set
+        count = min(m, len(of_class))
+        orders = [random.permutation(of_class) for _ in range(-(-batches * count // len(of_class)))]
+        drawn = np.concatenate(orders)[: batches * count].reshape(batches, count)
+        repeated = (drawn[:, :, None] == drawn[:, None, :]) & np.tri(count, k=-1, dtype=bool)
+        rows[:, c, :count] = np.where(repeated.any(axis=2), PADDING, drawn)  # a batch is a set
     return rows.reshape(batches, -1).astype(np.int32)
 
 
 Law = Callable[[Int[np.ndarray, " n"], int, int, int], batching.Family]
-# The laws of batches by name: from labels (n,), batch size, epoch and seed to index sets (batches, slots), -1 pads.
+# The laws of batches by name: functions of labels (n,), batch size, epoch and seed, with results (batches, slots) of
+# indices, padded with -1.
 BATCHINGS: dict[str, Law] = {
     "reshuffled": reshuffled,
     "fixed": fixed,
@@ -93,17 +95,17 @@ def law_of(name: str) -> Law:
     if not colon:
         return BATCHINGS[known]
     if known != "recycled" or not (pool.isascii() and pool.isdigit() and len(pool) < 10 and int(pool) > 0):
-        raise InvalidInput("batching", name, f"a number is that of partitions to recycle, as in recycled:{POOL}")
+        raise InvalidInput("batching", name, f"only recycled takes a number, that of partitions, as in recycled:{POOL}")
     return partial(recycled, pool=int(pool))
 
 
 def epoch_of(name: str, labels: Int[np.ndarray, " n"], batch_size: int, epoch: int, seed: int) -> Epoch:
-    """The batches of an epoch by the name of their law: they depend on (seed, epoch) alone.
+    """The batches of an epoch by the name of their law. They are a function of the arguments.
 
-    Slots that the law leaves empty are fed random samples that do not count. Raises InvalidInput.
+    Slots that the law leaves empty are fed random samples, which do not count in the loss. Raises InvalidInput.
     """
     law = law_of(name)
-    whole_number("batch_size", batch_size, 2, "give at least 2 samples a batch")
+    whole_number("batch_size", batch_size, 2, "give at least 2 samples for each batch")
     rows = law(labels, min(batch_size, len(labels)), epoch, checked_seed(seed))
     counts = rows != PADDING
     filling = np.random.default_rng([seed, epoch, 1]).integers(len(labels), size=rows.shape)
@@ -111,5 +113,5 @@ def epoch_of(name: str, labels: Int[np.ndarray, " n"], batch_size: int, epoch: i
 
 
 def _seed(seed: int, epoch: int) -> int:
-    """Of one epoch: distinct epochs draw independently."""
+    """The seed of one epoch: different epochs draw independently."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)

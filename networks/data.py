@@ -1,4 +1,4 @@
-"""Labelled images from files that are at hand, never fetched; imbalanced subsets; and images that need no file."""
+"""Labelled images from local files (nothing is downloaded), imbalanced subsets, and images that need no file."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Samples(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """What to train on and what to test with."""
+    """Samples for training and for testing."""
 
     train: Samples
     test: Samples
 
 
 def read(name: str, directory: Path) -> Dataset:
-    """The data set of this name (`DATASETS`) from a directory that holds its files, or from one within that.
+    """The data set of this name (`DATASETS`) from a directory that holds its files, or from a folder in it.
 
-    Raises InvalidInput, one line that names the file, for what is missing, cut, of a wrong size, or of another kind.
+    Raises InvalidInput, with one line that names the file, if a file is missing, cut short, or of another size or kind.
     """
     if name not in DATASETS:
         raise InvalidInput("dataset", name, f"choose one of {', '.join(DATASETS)}, synthetic")
@@ -65,30 +65,30 @@ def imbalanced(samples: Samples, sizes: Sequence[int] | Int[np.ndarray, " k"], s
     for c, size in enumerate(np.asarray(unmasked("sizes", sizes)).tolist()):
         of_class = np.flatnonzero(samples.labels == c)
         if not 1 <= size <= len(of_class):
-            raise InvalidInput("sizes", size, f"class {c} has {len(of_class)} images; ask for 1 to that many")
+            raise InvalidInput("sizes", size, f"class {c} has {len(of_class)} images; give a number from 1 to that")
         chosen.append(np.sort(random.permutation(of_class)[:size]))
     index = np.concatenate(chosen)
     return Samples(samples.images[index], samples.labels[index])
 
 
-def mislabelled(samples: Samples, share: float, seed: int) -> tuple[Samples, Int[np.ndarray, " p"]]:
-    """The samples with this share of labels (rounded) moved to another class at random, and which those are.
+def mislabelled(samples: Samples, fraction: float, seed: int) -> tuple[Samples, Int[np.ndarray, " p"]]:
+    """The samples with this fraction of labels (rounded) changed to a random other class, and the indices of those.
 
     Raises InvalidInput for a bad seed.
     """
     random = np.random.default_rng([checked_seed(seed), 2])
     k = int(samples.labels.max()) + 1
-    chosen = np.sort(random.permutation(len(samples.labels))[: round(share * len(samples.labels))])
+    chosen = np.sort(random.permutation(len(samples.labels))[: round(fraction * len(samples.labels))])
     labels = samples.labels.copy()
     labels[chosen] = (labels[chosen] + random.integers(1, k, len(chosen))) % k
     return samples._replace(labels=labels), chosen
 
 
 def synthetic(sizes: Sequence[int] | Int[np.ndarray, " k"], seed: int = 0) -> Dataset:
-    """Small grey images that need no file: one smooth random pattern a class, shifted, dimmed and under noise.
+    """Small grey images that need no file: one smooth random pattern for each class, shifted, dimmed and with noise.
 
-    sizes: (k,), training images of each class; SYNTHETIC_TEST of each to test with. Raises InvalidInput for fewer than
-    2 classes or a bad seed.
+    sizes: (k,), training images of each class. Each class has SYNTHETIC_TEST test images. Raises InvalidInput for fewer
+    than 2 classes or a bad seed.
     """
     random = np.random.default_rng(checked_seed(seed))
     k = whole_number("k", len(sizes), 2, "give at least 2 classes")
@@ -117,32 +117,34 @@ def _smooth(coarse: np.ndarray, side: int) -> np.ndarray:
 
 
 def _idx(name: str, directory: Path) -> Dataset:
-    """The four IDX files, plain or gzipped."""
+    """A data set of four IDX files, plain or gzipped."""
 
     def part(prefix: str) -> Samples:
-        images = _idx_array(_found(name, directory, f"{prefix}-images-idx3-ubyte"), IMAGES_MAGIC, (SIDE, SIDE))
-        path = _found(name, directory, f"{prefix}-labels-idx1-ubyte")
+        images = _idx_array(_locate(name, directory, f"{prefix}-images-idx3-ubyte"), IMAGES_MAGIC, (SIDE, SIDE))
+        path = _locate(name, directory, f"{prefix}-labels-idx1-ubyte")
         return _checked(path, images[..., None], _idx_array(path, LABELS_MAGIC, ()))
 
     return Dataset(part("train"), part("t10k"))
 
 
 def _idx_array(path: Path, magic: int, shape: tuple[int, ...]) -> UInt8[np.ndarray, ...]:
-    """What an IDX file holds: items of this shape, as its header must say."""
+    """The content of an IDX file: items of this shape, which its header must state."""
     content = _content(path)
     head = 4 * (2 + len(shape))
     if len(content) < head:
-        raise InvalidInput("data", path.name, f"{len(content)} bytes are no IDX file; it is cut short, get it again")
+        raise InvalidInput("data", path.name, f"the file is cut short, at {len(content)} bytes; get it again")
     numbers = np.frombuffer(content[:head], ">u4").tolist()
     if numbers[0] != magic:
-        raise InvalidInput("data", path.name, f"its magic number is {numbers[0]} and not {magic}: another kind of file")
+        raise InvalidInput(
+            "data", path.name, f"its magic number is {numbers[0]} and not {magic}; this is another kind of file"
+        )
     if tuple(numbers[2:]) != shape:
         raise InvalidInput("data", path.name, f"its items are {numbers[2:]} and not {list(shape)} pixels")
     if numbers[1] < 1:
-        raise InvalidInput("data", path.name, "its header promises no item")
+        raise InvalidInput("data", path.name, "its header states no items")
     promised = numbers[1] * int(np.prod(shape, dtype=np.int64))
     if len(content) - head != promised:
-        fix = f"{len(content) - head:,} bytes follow a header that promises {promised:,}; get it again"
+        fix = f"{len(content) - head:,} bytes follow a header that states {promised:,}; get it again"
         raise InvalidInput("data", path.name, fix)
     return np.frombuffer(content, np.uint8, offset=head).reshape(numbers[1], *shape)
 
@@ -153,7 +155,7 @@ def _cifar(name: str, directory: Path) -> Dataset:
     def part(files: Sequence[str]) -> Samples:
         parts = []
         for file in files:
-            path = _found(name, directory, file)
+            path = _locate(name, directory, file)
             content, record = _content(path), 1 + 3 * CIFAR_SIDE**2
             if len(content) != CIFAR_RECORDS * record:
                 fix = f"{len(content):,} bytes are not {CIFAR_RECORDS:,} records of {record:,}; get it again"
@@ -168,21 +170,23 @@ def _cifar(name: str, directory: Path) -> Dataset:
 
 def _checked(path: Path, images: np.ndarray, labels: np.ndarray) -> Samples:
     if len(images) != len(labels):
-        raise InvalidInput("data", path.name, f"{len(labels):,} labels go with {len(images):,} images")
+        raise InvalidInput(
+            "data", path.name, f"there are {len(labels):,} labels for {len(images):,} images; get both files again"
+        )
     if labels.max() >= CLASSES:
-        raise InvalidInput("data", path.name, f"label {labels.max()} is none of 0 to {CLASSES - 1}")
+        raise InvalidInput("data", path.name, f"label {labels.max()} is not from 0 to {CLASSES - 1}")
     if len(missing := np.setdiff1d(np.arange(CLASSES), labels)):
         raise InvalidInput("data", path.name, f"class {missing[0]} has no image")
     return Samples(images, labels.astype(np.int64))
 
 
-def _found(name: str, directory: Path, file: str) -> Path:
+def _locate(name: str, directory: Path, file: str) -> Path:
     """The file, plain or gzipped, in the directory or in one of the places archives unpack to."""
     for place in (directory, directory / name, directory / "cifar-10-batches-bin"):
         for path in (place / file, place / f"{file}.gz"):
             if path.is_file():
                 return path
-    raise InvalidInput("data", str(directory), f"no {file} or {file}.gz in it; {WHERE[name]}")
+    raise InvalidInput("data", str(directory), f"it holds no {file} or {file}.gz; {WHERE[name]}")
 
 
 def _content(path: Path) -> bytes:
@@ -193,7 +197,7 @@ def _content(path: Path) -> bytes:
         reason = " ".join(str(error).split())
         raise InvalidInput("data", path.name, f"it cannot be read ({reason}); get it again") from None
     if len(content) > MOST_BYTES:
-        raise InvalidInput("data", path.name, f"more than {MOST_BYTES:,} bytes: another kind of file")
+        raise InvalidInput("data", path.name, f"it has more than {MOST_BYTES:,} bytes; this is another kind of file")
     return content
 
 

@@ -1,4 +1,5 @@
-"""Layers by hand: float32 throughout (the package switches 64 bits on), images as (batch, height, width, channels)."""
+"""Layers in float32 throughout (importing `ufm` switches JAX to 64 bits); images are (batch, height, width,
+channels)."""
 
 from __future__ import annotations
 
@@ -28,9 +29,10 @@ Running = tuple[Moments, ...]
 
 
 class Norms:
-    """The moments of all batch norms of a network, read and renewed in the order in which its layers are called.
+    """The moments of all batch norms of a network, read and updated in the order in which its layers are called.
 
-    running: those to read; None begins with mean 0 and variance 1. training: normalise by the batch's own, and renew.
+    running: the moments to read; None: mean 0 and variance 1. training: normalise by the moments of the batch, and
+    update the running ones.
     """
 
     def __init__(self, running: Sequence[Moments] | None, training: bool) -> None:
@@ -39,7 +41,8 @@ class Norms:
         self._running: Iterator[Moments] | None = None if running is None else iter(running)
 
     def of(self, x: Float32[Array, "b ... c"]) -> Moments:
-        """What the next layer normalises by: biased variance; the running one is of the unbiased."""
+        """The moments of the next layer. In training the variance is biased; the running variance uses the unbiased
+        one."""
         channels = x.shape[-1]
         if self._running is None:
             known = Moments(jnp.zeros(channels, jnp.float32), jnp.ones(channels, jnp.float32))
@@ -62,7 +65,7 @@ class Norms:
 
 
 class Linear(eqx.Module):
-    """x W + b, initialised by He et al. 2015 (normal, variance 2 over the inputs), b = 0."""
+    """x W + b, initialised as in He et al. 2015 (normal, variance 2 / inputs), with b = 0."""
 
     weight: Float32[Array, "i o"]
     bias: Float32[Array, " o"]
@@ -72,12 +75,12 @@ class Linear(eqx.Module):
         self.bias = jnp.zeros(outputs, jnp.float32)
 
     def __call__(self, x: Float32[Array, "b i"]) -> Float32[Array, "b o"]:
-        """Of every row."""
+        """The output for every row."""
         return x @ self.weight + self.bias
 
 
 class Conv(eqx.Module):
-    """Cross-correlation with a square kernel, without bias, zeros around; He's initialisation."""
+    """Cross-correlation with a square kernel, without bias, with zero padding; initialised as in He et al. 2015."""
 
     weight: Float32[Array, "h w i o"]
     stride: int = eqx.field(static=True)
@@ -87,16 +90,16 @@ class Conv(eqx.Module):
         self.stride = stride
 
     def __call__(self, x: Images) -> Images:
-        """Height and width over the stride, rounded up."""
+        """Images whose height and width are divided by the stride, rounded up."""
         return convolved(x, self.weight, self.stride)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolved(x: Images, weight: Float32[Array, "k k i o"], stride: int) -> Images:
-    """Cross-correlation with a square kernel, k // 2 zeros around.
+    """Cross-correlation with a square kernel and k // 2 zeros around the images.
 
-    Its derivatives are written out as such convolutions again, of transposed arrays: the form that XLA derives is ten
-    times slower inside a loop on a CPU.
+    Its derivatives are written as such convolutions of transposed arrays, since the form that XLA derives is ten times
+    slower inside a loop on a CPU.
     """
     margin = weight.shape[0] // 2
     return jax.lax.conv_general_dilated(x, weight, (stride, stride), [(margin, margin)] * 2, dimension_numbers=_FORM)
@@ -141,18 +144,18 @@ class BatchNorm(eqx.Module):
         self.scale, self.shift = jnp.ones(channels, jnp.float32), jnp.zeros(channels, jnp.float32)
 
     def __call__(self, x: Float32[Array, "b ... c"], norms: Norms) -> Float32[Array, "b ... c"]:
-        """By the moments of the batch in training, else by the running ones."""
+        """Normalise by the moments of the batch in training, else by the running ones."""
         mean, variance = norms.of(x)
         return (x - mean) * (jax.lax.rsqrt(variance + EPSILON) * self.scale) + self.shift
 
 
 def pooled(x: Images) -> Float32[Array, "b c"]:
-    """The mean over all places."""
+    """The mean over all pixels."""
     return jnp.mean(x, axis=(1, 2))
 
 
 def halved(x: Images) -> Images:
-    """The mean over squares of two by two places; an odd last row or column is left out."""
+    """The mean over squares of two by two pixels; an odd last row or column is left out."""
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     x = x[:, :height, :width]
     return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) * 0.25

@@ -1,4 +1,4 @@
-"""Training as in the paper: SGD with momentum, a whole epoch one compiled scan with the data on the device."""
+"""Training as in the paper: SGD with momentum. An epoch is one compiled scan, with the data on the device."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from networks.layers import Linear, Running
 from ufm.errors import InvalidInput
 from ufm.settings import in_fixed_settings
 
-# Images whose features are computed at once, outside training.
+# Images whose features are computed together, outside training.
 CHUNK = 250
-MARGIN = 4  # pixels of zeros around an image before it is cut
+MARGIN = 4  # pixels of zeros around an image before it is cropped
 AUGMENTS = ("none", "crop", "crop-flip")
 LOSSES = ("scl", "cross-entropy")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """SGD: the rate of an epoch, momentum and weight decay; rate times 0.1 after each of two shares of the epochs.
+    """SGD: learning rate, momentum and weight decay. The rate falls by 0.1 after each milestone, a fraction of the
+    epochs.
 
-    The paper's: 0.1, 0.9, 5e-4, and 0.1 after epochs 116 and 232 of 350.
+    The defaults are those of the paper: 0.1, 0.9, 5e-4, and milestones at epochs 116 and 232 of 350.
     """
 
     epochs: int = 350
@@ -41,12 +42,12 @@ class Schedule:
     milestones: tuple[float, ...] = (116 / 350, 232 / 350)
 
     def rate_of(self, epoch: int) -> float:
-        """The rate of an epoch, counted from 0."""
-        return self.rate * 0.1 ** sum(epoch >= share * self.epochs for share in self.milestones)
+        """The learning rate of an epoch; epochs count from 0."""
+        return self.rate * 0.1 ** sum(epoch >= fraction * self.epochs for fraction in self.milestones)
 
 
 class State(eqx.Module):
-    """All that an epoch changes. head: of cross-entropy."""
+    """Everything that an epoch changes. head: the linear head of cross-entropy."""
 
     network: Network
     head: Linear | None
@@ -62,7 +63,7 @@ class _Data(eqx.Module):
 
 
 class Training:
-    """One network on one set of samples. Compiled at the first epoch and at the first features."""
+    """Training of one network on one set of samples. The first epoch, and the first call of `features`, compile."""
 
     @in_fixed_settings
     def __init__(
@@ -78,7 +79,7 @@ class Training:
         augment: str = "none",
         views: int = 1,
     ) -> None:
-        """loss: LOSSES. augment: AUGMENTS, of each of so many views of every image. Raises InvalidInput."""
+        """loss: of LOSSES. augment: of AUGMENTS, for each view. views: of every image, 1 or 2. Raises InvalidInput."""
         if loss not in LOSSES:
             raise InvalidInput("loss", loss, f"choose one of {', '.join(LOSSES)}")
         if augment not in AUGMENTS:
@@ -103,7 +104,7 @@ class Training:
 
     @in_fixed_settings
     def epoch(self, state: State, number: int, batches: Epoch) -> tuple[State, float]:
-        """After one epoch, and its mean loss a sample. number: of the epoch, from 0."""
+        """The state after one epoch, and its mean loss for each sample. number: of the epoch, from 0."""
         key = jax.random.fold_in(jax.random.key(self.seed), number)
         rate = np.float32(self.schedule.rate_of(number))
         arrays, losses = self._epoch(
@@ -113,7 +114,7 @@ class Training:
 
     @in_fixed_settings
     def features(self, state: State, images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n d"]:
-        """Features of norm 1 to float32, by the running moments."""
+        """Features of norm 1 up to float32 rounding, by the running moments."""
         n = len(images)
         padded = np.concatenate([images, np.repeat(images[:1], -n % CHUNK, axis=0)])
         chunks = jnp.asarray(padded.reshape(-1, CHUNK, *images.shape[1:]))
@@ -132,8 +133,8 @@ class Training:
 
         def step(arrays: State, batch: tuple[Array, Array, Array]) -> tuple[State, Array]:
             state = eqx.combine(arrays, self._static)
-            members, counted, own = batch
-            images, labels = self._seen(data, members, own), jnp.tile(data.labels[members], self.views)
+            members, counted, batch_key = batch
+            images, labels = self._seen(data, members, batch_key), jnp.tile(data.labels[members], self.views)
             weight = jnp.tile(counted.astype(jnp.float64), self.views)
             (loss, running), slope = _slope((state.network, state.head), state.running, images, labels, weight, self)
             parameters = eqx.filter((state.network, state.head), eqx.is_array)
@@ -147,9 +148,11 @@ class Training:
     def _seen(self, data: _Data, members: Int[Array, " s"], key: PRNGKeyArray) -> Float32[Array, "b h w c"]:
         """The images as the network sees them in training: all first views, then all second ones."""
         views = []
-        for own in jax.random.split(key, self.views):
+        for view_key in jax.random.split(key, self.views):
             images = data.images[members]
-            views.append(images if self.augment == "none" else augmented(images, own, flip=self.augment == "crop-flip"))
+            if self.augment != "none":
+                images = augmented(images, view_key, flip=self.augment == "crop-flip")
+            views.append(images)
         return _standardised(jnp.concatenate(views), data)
 
 
@@ -161,9 +164,9 @@ def objective(
     weight: Float[Array, " b"],
     training: Training,
 ) -> tuple[Float[Array, ""], Running]:
-    """The loss of a batch over the samples that count, and the renewed moments.
+    """The loss of a batch, divided by the number of samples that count, and the updated moments.
 
-    SCL of features of norm 1; or the cross-entropy of a linear head on them, its logits over tau.
+    It is SCL of features of norm 1, or the cross-entropy of a linear head on them, with logits divided by tau.
     """
     network, head = parts
     H, running = features(network, running, images, training=True)
@@ -172,15 +175,15 @@ def objective(
         problem = ufm.Problem(labels, training.d, training.tau, multiplicity=weight, k=training.k)
         return ufm.scl_loss(H, problem) / samples, running
     logits = head(H).astype(jnp.float64) / training.tau
-    paid = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return jnp.sum(weight * paid) / samples, running
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.sum(weight * losses) / samples, running
 
 
 _slope = eqx.filter_value_and_grad(objective, has_aux=True)
 
 
 def augmented(images: UInt8[Array, "b h w c"], key: PRNGKeyArray, *, flip: bool) -> UInt8[Array, "b h w c"]:
-    """Each image cut to its size from MARGIN zeros around it at a random place, and mirrored half the time if asked."""
+    """Images padded with MARGIN zeros and cropped to their size at random; with `flip`, half of them are mirrored."""
     height, width = images.shape[1:3]
     places, mirrored = jax.random.split(key)
     corner = jax.random.randint(places, (len(images), 2), 0, 2 * MARGIN + 1)
@@ -204,11 +207,11 @@ def serialised(state: State) -> bytes:
 
 
 def restored(content: bytes, like: State) -> State:
-    """The state of a network of the same kind. Raises InvalidInput if it is none."""
+    """The state of a network of the same kind as `like`. Raises InvalidInput for other content."""
     try:
         return eqx.tree_deserialise_leaves(io.BytesIO(content), like)
     except (RuntimeError, ValueError, EOFError, OSError) as error:
-        raise InvalidInput("state", type(error).__name__, "not the state of such a network") from None
+        raise InvalidInput("state", type(error).__name__, "this is not the state of such a network") from None
 
 
 def _standardised(images: UInt8[Array, "b h w c"], data: _Data) -> Float32[Array, "b h w c"]:

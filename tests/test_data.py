@@ -250,7 +250,7 @@ def test_epochs_take_turns_among_recycled_partitions():
 
 @pytest.mark.parametrize("name", ["recycled:", "recycled:0", "recycled:-1", "recycled:2.5", "recycled:²", "fixed:3"])
 def test_what_is_no_pool(name):
-    with pytest.raises(ufm.InvalidInput, match="a number is that of partitions to recycle, as in recycled:10"):
+    with pytest.raises(ufm.InvalidInput, match="only recycled takes a number, that of partitions, as in recycled:10"):
         epoch_of(name, LABELS, 8, 0, 0)
     with pytest.raises(ufm.InvalidInput, match="batching"):
         law_of(f"recycled:{'9' * 5000}")

@@ -266,7 +266,7 @@ def test_a_temperature_in_the_file_goes_before_the_flags(tmp_path):
         ({"class_counts": [2, 2, 2]}, ["--family", "given"], "family = 'given': choose one of"),
         ({"class_counts": [2, 2, 2]}, ["--family", "shuffled"], "family = 'shuffled': choose one of"),
         ({"class_counts": [2, 2, 2], "batches": [[0, 0]]}, [], "batches"),
-        ({"labels": [0, 0, 1], "batches": [[0, 1, 7]]}, [], "sample indices go from 0 to 2"),
+        ({"labels": [0, 0, 1], "batches": [[0, 1, 7]]}, [], "give sample indices from 0 to 2"),
         ({"labels": [0, 0, 1], "batches": [[]]}, [], "batches"),
         ({"labels": [0, 0, 1], "tau": "warm"}, [], "tau"),
         ({"sizes": [2, 2]}, [], "mine.json"),

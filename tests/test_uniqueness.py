@@ -107,7 +107,7 @@ def test_every_counterexample_has_zero_excess_and_another_geometry():
 def test_full_batch():
     result = ufm.uniqueness(PROBLEMS["two pairs"]())
     assert result.unique is True
-    assert result.reason == "every class is one component of glued samples, and every two classes share a cross edge"
+    assert result.reason == "every class is one component of merged samples, and every two classes share a cross edge"
     assert result.graph.plain_claims_unique
 
 
@@ -268,7 +268,7 @@ def test_an_open_case_is_undetermined():
     batches = [*batches[:-1], *([2 * p for p in line] for line in lines)]
     result = ufm.uniqueness(ufm.Problem(labels, 5, 1.0, batches))
     assert result.unique is None
-    assert result.reason.startswith("undetermined: class 0 falls into 7 components")
+    assert result.reason.startswith("undetermined: class 0 consists of 7 components")
     assert result.counterexample is None
 
 

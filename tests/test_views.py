@@ -246,7 +246,7 @@ def check_law(seed, path):
         refused := len(set(points_of(law, ufm.Problem.expected(2 * np.array(law.sizes), sampler, d, tau))))
         > max(law.labels) + 1
     ):
-        with pytest.raises(ufm.InvalidInput, match="views of one image may part"):
+        with pytest.raises(ufm.InvalidInput, match="views of one image may have different rows"):
             check_without(sampler, law, d, tau, seed, path)
     else:
         check_without(sampler, law, d, tau, seed, path)
@@ -287,7 +287,7 @@ def test_images_that_never_meet_are_not_one_vector(d, unique):
 def test_bound_views_part_without_the_relu():
     """Why UFM refuses them: a point certified as if all samples but the bound ones were alike is no minimiser."""
     sizes, sampler, k, d, tau = [20, 20, 4], samplers.two_views(samplers.uniform(5).bound(1)), 3, 4, 0.12
-    with pytest.raises(ufm.InvalidInput, match=r"sampler = TwoViews.* views of one image may part"):
+    with pytest.raises(ufm.InvalidInput, match=r"sampler = TwoViews.* views of one image may have different rows"):
         ufm.Problem.expected(sizes, sampler, d, tau, nonneg=False)
     of = ufm.Problem.expected(sizes, sampler, d, tau)
     held = np.zeros((len(of.batches), 9), dtype=int)  # binding samples, first views, second views

@@ -1,8 +1,8 @@
-"""The unconstrained features model under the supervised contrastive loss, and what theory says of it.
+"""The unconstrained features model under the supervised contrastive loss, and what theory proves of it.
 
-Pure mathematics: no solving and no input or output. float64 is the default of the whole project
-(minority classes move the loss by less than float32 can see), so importing this package switches
-JAX to 64 bits.
+This package is mathematics only: it solves nothing, and reads and writes nothing. The whole project computes in
+float64, since minority classes change the loss by less than float32 resolves. So importing this package switches JAX
+to 64 bits.
 """
 
 import sys

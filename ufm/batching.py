@@ -1,8 +1,8 @@
 """Batch families: seeded families of index sets (paper, Section 4; theory, 1.1).
 
-Every constructor returns one (nb, s) int32 array of sample indices, a batch a row, short batches padded
-with -1 at the end: what `Problem(batches=...)` holds. Families from the same n and batch size have the
-same shape whatever the seed, so they stack and vmap.
+Every constructor returns one (nb, s) int32 array of sample indices for `Problem(batches=...)`: one row for each batch,
+short batches padded with -1 at the end. Families with the same n and batch size have the same shape for every seed, so
+that they can be stacked for vmap.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from jaxtyping import Array, Int
 
+from ufm.display import count
 from ufm.errors import InvalidInput, whole_number
 from ufm.model.problem import PADDING, checked_batches, checked_labels
 
 Family = Int[np.ndarray, "nb s"]
-# What fits a machine: samples of all batches of a family together.
+# A limit of memory: samples of all batches of a family together.
 MOST_MEMBERS = 50_000_000
 
 
@@ -40,33 +41,36 @@ def stratified_partition(labels: Sequence[int] | np.ndarray | Array, batch_size:
     """A random partition of the samples into ceil(n / batch_size) batches that splits each class evenly.
 
     labels (n,): the class of each sample. Every class c contributes floor(n_c / nb) or ceil(n_c / nb) samples to every
-    one of the nb batches, and batch sizes differ by at most one: the shuffled samples, class after class, are dealt
-    out in turn. No batch is larger than batch_size. Raises InvalidInput for bad labels, batch_size < 1 or a bad seed.
+    one of the nb batches, and batch sizes differ by at most one: the shuffled samples, class after class, go to the
+    batches in turn. No batch is larger than batch_size. Raises InvalidInput for bad labels, batch_size < 1 or a bad
+    seed.
     """
     labels = checked_labels(labels)
     n, batch_size = _checked(len(labels), batch_size)
     generator = _generator(seed)
     nb = -(-n // batch_size)
     shuffled = generator.permutation(n)
-    dealt = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    return _rows(np.concatenate([dealt, np.full(-n % nb, PADDING)]).reshape(-1, nb).T.ravel(), -(-n // nb))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    return _rows(np.concatenate([by_class, np.full(-n % nb, PADDING)]).reshape(-1, nb).T.ravel(), -(-n // nb))
 
 
 def reshuffled(n: int, batch_size: int, epochs: int, seed: int) -> Family:
-    """The union of `epochs` independent random partitions: training that reshuffles after every epoch.
+    """The union of `epochs` independent random partitions, as in training that reshuffles after every epoch.
 
-    ceil(n / batch_size) batches an epoch, epoch after epoch; every sample is in `epochs` batches. Raises
+    It has ceil(n / batch_size) batches for each epoch, epoch after epoch; every sample is in `epochs` batches. Raises
     InvalidInput as `partition`, and for epochs < 1, or so many that the batches hold more than 50,000,000 samples.
     """
     n, batch_size = _checked(n, batch_size)
     epochs = whole_number("epochs", epochs, 1, "give at least 1 epoch, as a whole number")
     if epochs * n > MOST_MEMBERS:
-        raise InvalidInput("epochs", epochs, f"with {n:,} samples that is too much; give fewer")
+        raise InvalidInput(
+            "epochs", epochs, f"with {n:,} samples the batches would hold more than {MOST_MEMBERS:,}; give fewer epochs"
+        )
     generator = _generator(seed)
     return np.concatenate([_rows(generator.permutation(n), batch_size) for _ in range(epochs)])
 
 
-# By the name that `experiments.sweep_batching` draws a family under: from labels, batch size, epochs and seed.
+# The families by the names that `experiments.sweep_batching` uses, as functions of labels, batch size, epochs and seed.
 FAMILIES: dict[str, Callable[[np.ndarray, int, int, int], Family]] = {
     "partition": lambda labels, batch_size, epochs, seed: partition(len(labels), batch_size, seed),
     "stratified": lambda labels, batch_size, epochs, seed: stratified_partition(labels, batch_size, seed),
@@ -83,19 +87,19 @@ def bind(
     """Batch-binding (paper, Section 4.2): the same m binding samples of each class join every batch.
 
     batches (nb, s) and labels (n,) are those of a `Problem`. With S the union over classes of m samples drawn once
-    without replacement, the family {B union S}. A batch is a set: binding samples it already holds are not added
-    again. For d >= k the orthogonal frame
-    is then the only minimiser iff every class has two samples and every sample is in a batch: each sample
-    is glued to a binding sample of its class, and every batch holds all classes (a class of one sample, or
-    a sample without a batch, has no forced norm). Rows are k m wider than those
-    of the given family, whatever its batches share with S. Raises InvalidInput for bad batches or labels,
+    without replacement, the result is the family {B union S}. A batch is a set: binding samples it already holds are
+    not added again. For d >= k the orthogonal frame is then the only minimiser iff every class has at least two
+    samples and every sample is in a batch. Then each sample is merged with a binding sample of its class, and every
+    batch holds all classes. (The norm of a sample that is alone in its class, or in no batch, is not forced.) Rows are
+    k m wider than those of `batches`, whatever these share with S. Raises InvalidInput for bad batches or labels,
     m < 1, m larger than the smallest class, or a bad seed.
     """
     labels = checked_labels(labels)
-    m = whole_number("m", m, 1, "give at least 1 binding sample a class, as a whole number")
+    m = whole_number("m", m, 1, "give at least 1 binding sample for each class, as a whole number")
     sizes = np.bincount(labels)
     if m > sizes.min():
-        raise InvalidInput("m", m, f"class {int(sizes.argmin())} has only {int(sizes.min())} samples to bind with")
+        fix = f"class {int(sizes.argmin())} has only {count('sample', int(sizes.min()))}; give a smaller m"
+        raise InvalidInput("m", m, fix)
     rows = checked_batches(batches, len(labels))
     shuffled = _generator(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -110,7 +114,7 @@ def bind(
 
 def _checked(n: int, batch_size: int) -> tuple[int, int]:
     n = whole_number("n", n, 1, "give at least 1 sample, as a whole number")
-    return n, whole_number("batch_size", batch_size, 1, "give at least 1 sample a batch, as a whole number")
+    return n, whole_number("batch_size", batch_size, 1, "give at least 1 sample for each batch, as a whole number")
 
 
 def _generator(seed: int) -> np.random.Generator:

@@ -24,7 +24,7 @@ COLD, MIDDLE, HOT = (33, 102, 172), (247, 247, 247), (178, 24, 43)
 
 
 class Summary(NamedTuple):
-    """What an object says of itself. gram: a matrix of cosines to be drawn, or None."""
+    """How an object is summarised. gram: a matrix of cosines to be drawn, or None."""
 
     title: str
     lines: Mapping[str, str]
@@ -46,7 +46,7 @@ class Readable:
 
 
 def plain(summary: Summary) -> str:
-    """A line for the title, and one for each name, aligned; what is too long for a line goes on below."""
+    """A line for the title and an aligned line for each name; a text too long for its line continues on the next."""
     width = max((len(name) for name in summary.lines), default=0)
     lines = [summary.title]
     for name, text in summary.lines.items():
@@ -55,7 +55,7 @@ def plain(summary: Summary) -> str:
 
 
 def page(summary: Summary) -> str:
-    """The same as a table, the Gram matrix beside it."""
+    """The same as an HTML table, with the Gram matrix beside it."""
     rows = "".join(
         f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(text)}</td></tr>'
         for name, text in summary.lines.items()
@@ -66,7 +66,8 @@ def page(summary: Summary) -> str:
 
 
 def thumbnail(gram: Float[np.ndarray, "k k"]) -> str:
-    """A Gram matrix as SVG: blue below 0, white at 0, red above. Of more than MOST_CELLS rows, evenly chosen ones."""
+    """A Gram matrix as SVG: blue below 0, white at 0, red above. Of more than MOST_CELLS rows, MOST_CELLS evenly spaced
+    ones are drawn."""
     chosen = np.linspace(0, len(gram) - 1, min(len(gram), MOST_CELLS)).round().astype(int)
     cells = np.clip(np.asarray(gram)[np.ix_(chosen, chosen)], -1.0, 1.0)
     size = SIDE / len(cells)
@@ -82,7 +83,8 @@ def thumbnail(gram: Float[np.ndarray, "k k"]) -> str:
 def cosines_of_class_means(
     rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"], weight: Float[np.ndarray, " m"]
 ) -> Float[np.ndarray, "k k"]:
-    """What the picture shows. weight: samples that a row stands for. A mean of norm 0 has cosine 0 with all."""
+    """The cosines that the picture shows. weight: samples that a row stands for. A mean of norm 0 has cosine 0 with
+    all others."""
     means = class_means(rows, labels, weight)
     norms = np.linalg.norm(means, axis=1, keepdims=True)
     directions = means / np.where(norms > 0, norms, 1.0)
@@ -93,6 +95,15 @@ def _colour(cosine: float) -> str:
     end = HOT if cosine > 0 else COLD
     mixed = (round(middle + abs(cosine) * (far - middle)) for middle, far in zip(MIDDLE, end, strict=True))
     return f"rgb({','.join(map(str, mixed))})"
+
+
+def count(noun: str, number: int) -> str:
+    """A number with its noun: count("batch", 1) is "1 batch", count("batch", 3) is "3 batches"."""
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{number:,} {noun[:-1]}ies"
+    return f"{number:,} {noun}{'es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
 
 
 def counted(values: Iterable[object]) -> str:
@@ -107,7 +118,8 @@ def between(values: Float[np.ndarray, " n"]) -> str:
 
 
 def in_runs(values: Int[np.ndarray, " n"], most: int = 6) -> str:
-    """Whole numbers with their repetitions, the first few of them: "5 x 25000, 5 x 25"."""
+    """Whole numbers with their repetitions: "5 x 25000, 5 x 25"; of more than `most` runs the first ones and the
+    last."""
     runs = [(len(list(run)), value) for value, run in groupby(values.tolist())]
     texts = [f"{length} x {value}" if length > 1 else f"{value}" for length, value in runs]
     return ", ".join(texts if len(texts) <= most else [*texts[: most - 2], "...", texts[-1]])

@@ -13,14 +13,14 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
-# An embedding as a user gives it: a row a sample, of whatever real numbers.
+# An embedding as a user gives it: one row for each sample, real numbers of any type.
 Embedding = Num[Array, "m d"] | Num[np.ndarray, "m d"] | Sequence[Sequence[float]]
 # Several of them.
 Stack = Num[Array, "inits m d"] | Num[np.ndarray, "inits m d"] | Sequence[Sequence[Sequence[float]]]
 
 
 LARGEST_SEED = 2**63 - 1
-# Squares of larger entries are no doubles.
+# Squares of larger entries might overflow.
 LARGEST_ENTRY = 1e100
 # Counts of starts, steps and lifts are 32-bit.
 LARGEST_COUNT = 2**31 - 1
@@ -37,14 +37,14 @@ class InvalidInput(ValueError):
         super().__init__(f"{argument} = {shown}: {fix}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The message is what there is to send: exceptions are remade from it, and not from the three arguments.
+        # Another process receives the message only, so the copy is made from it and not from the three arguments.
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 def whole_number(argument: str, value: object, least: int, fix: str, most: int | None = None) -> int:
     """The value as an int from least to most (Python's, NumPy's and JAX's integers pass), or InvalidInput.
 
-    Booleans and floats are refused even where they equal a whole number: they are slips.
+    Booleans and floats are refused even if they equal a whole number: they are usually mistakes.
     """
     try:
         if isinstance(value, bool):
@@ -58,7 +58,8 @@ def whole_number(argument: str, value: object, least: int, fix: str, most: int |
 
 
 def real_number(argument: str, value: object, least: float, most: float, fix: str | None = None) -> float:
-    """The value as a float from least to most, or InvalidInput; booleans, texts, NaN, what no double holds are none."""
+    """The value as a float from least to most, or InvalidInput; so for booleans, texts, NaN and numbers that
+    overflow."""
     if isinstance(value, (Real, np.number)) and not isinstance(value, bool):
         try:
             number = float(value)
@@ -78,19 +79,20 @@ def unmasked(argument: str, value: Any) -> Any:
     """The value, unless it is an array with masked entries, which NumPy would take for data."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         masked = f"array with {np.ma.count_masked(value)} masked entries"
-        raise InvalidInput(argument, masked, "give all entries, or leave the masked ones out")
+        raise InvalidInput(argument, masked, "give all entries, or leave out the masked ones")
     return value
 
 
 def written_number(text: str) -> float:
-    """The number that a text holds, or ValueError; `float` takes 1_0 too, and digits of any script."""
+    """The number that a text holds, or ValueError. Unlike `float` it refuses 1_0 and digits of other scripts."""
     if "_" in text or not text.isascii():
         raise ValueError(text)
     return float(text)
 
 
 def real_array(argument: str, value: Any, fix: str) -> Float[np.ndarray, ...]:
-    """The value as an array of doubles, or InvalidInput; complex numbers are refused, never cut to their real part."""
+    """The value as an array of doubles, or InvalidInput; complex numbers are refused, not reduced to their real
+    part."""
     try:
         if np.iscomplexobj(value):
             raise TypeError
@@ -102,14 +104,15 @@ def real_array(argument: str, value: Any, fix: str) -> Float[np.ndarray, ...]:
 
 
 def real_rows(argument: str, value: Any, shape: tuple[int, ...] | None = None) -> Float[Array, "m d"]:
-    """The value as a matrix of doubles on the device, traced or not, of the given shape, or InvalidInput."""
+    """The value as a matrix of doubles on the device, traced or not, of this shape unless it is None; or
+    InvalidInput."""
     fix = "give a real array (n, d)"
     rows = value if isinstance(value, Array) else real_array(argument, value, fix)
     if jnp.iscomplexobj(rows):
         raise InvalidInput(argument, type(value).__name__, fix)
     if rows.ndim != 2 or rows.shape[1] == 0 or (shape is not None and rows.shape != shape):
-        fix = fix if shape is None else f"give one row a sample, shape {shape}"
+        fix = fix if shape is None else f"give one row for each sample, shape {shape}"
         raise InvalidInput(argument, f"array of shape {rows.shape}", fix)
     if not isinstance(rows, Tracer) and rows.size and float(np.max(np.abs(rows))) > LARGEST_ENTRY:
-        raise InvalidInput(argument, "array with entries above 1e100", "give rows near the unit ball")
+        raise InvalidInput(argument, "array with entries above 1e100", "give rows in the unit ball, or near it")
     return jnp.asarray(rows, dtype=float)

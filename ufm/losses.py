@@ -1,4 +1,4 @@
-r"""The family of losses: what a `ufm.Problem` is given as its `loss` (theory, 1.5).
+r"""The family of losses, for the argument `loss` of `ufm.Problem` (theory, 1.5).
 
 For an active anchor i of class c in batch B, with p positives, weight omega_c > 0, inverse temperature s_c, margins
 a(c, e) and alpha in {0, 1},
@@ -8,8 +8,8 @@ a(c, e) and alpha in {0, 1},
     sigmoid       f = sum_pos log(1 + e^{-t G_ij - b}) + sum_neg log(1 + e^{t G_il + b})
     SupCon-in     f = -log( mean_pos e^{s G_ij} / sum_{l != i} e^{s G_il} )
 
-On UFM+ with d >= k the orthogonal frames minimise all of them (theory, 2.14). A loss of your own is a row function
-(`AnchorLoss`), given to `custom`: `ufm.scl_loss`, `solvers.solve` and `solvers.verify` work with it as with these.
+On UFM+ with d >= k the orthogonal frames minimise all of them (theory, 2.14). To add a loss, pass the function of one
+anchor (`AnchorLoss`) to `custom`. `ufm.scl_loss`, `solvers.solve` and `solvers.verify` accept it like the others.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from ufm.errors import InvalidInput, real_array
 from ufm.settings import in_fixed_settings
 
 Kind = Literal["log-sum-exp", "sigmoid", "supcon-in", "own"]
-# Beyond these, exponentials of margins would leave the doubles together with those of cosines.
+# With larger numbers the exponentials of margins and cosines together would overflow.
 LARGEST_MARGIN = 100.0
 LARGEST_STRENGTH = 4.0
 LARGEST_WEIGHT = 1e9
-# The numbers of a loss by name, with their number of axes (classes).
+# The numbers of a loss: name, and how many axes over classes each has.
 SHAPES = {"weights": 1, "taus": 1, "margins": 2, "strength": 0, "scale": 0, "bias": 0}
 
 
 @runtime_checkable
 class AnchorLoss(Protocol):
-    """What one active anchor pays: a loss of your own, in jax.numpy, differentiable in the cosines.
+    """A custom loss: the loss term of one active anchor, in jax.numpy, differentiable in the cosines.
 
-    - cosines: (s,) G_il with every point of its batch. samples: (s,) how many samples of each it meets. positive: (s,)
-      which of them are of its class. tau: the problem's temperature.
+    - cosines: (s,) G_il with every point of its batch. samples: (s,) the number of samples that each point stands for.
+      positive: (s,) whether the point is in the anchor's class. tau: the problem's temperature.
 
-    A point of m samples counts as m points of one would; one of 0 samples (the anchor itself, padding) counts for
-    nothing, and its cosine is 0. The solver's lifts expect that positives attract and negatives repel.
+    A point of m samples must count like m points of one sample. A point of 0 samples (the anchor itself, padding) must
+    not count, and its cosine is 0. The solver's lifts assume that positives attract and negatives repel.
     """
 
     def __call__(
@@ -60,17 +60,17 @@ class AnchorLoss(Protocol):
 
 
 class Loss(Readable, eqx.Module):
-    """A loss of the family. Frozen, hashable and equal by content; made by the functions of this module.
+    """A loss of the family. Frozen, hashable and compared by content; the functions of this module make it.
 
-    A number that is None is not used: plain SCL holds no number at all, and costs what it would alone.
+    A number that is None is not used. Plain SCL uses no number, so the family does not slow it down.
 
-    - kind: which of the three forms. positives_in_denominator: alpha. averaged: margins -log n_{B,e}, own class
-      -log(n_{B,c} - 1), are added: every class of a batch counts by its mean.
+    - kind: which of the three forms. positives_in_denominator: alpha. averaged: the margins -log n_{B,e}, and
+      -log(n_{B,c} - 1) for the anchor's class, are added, so that every class of a batch counts by its mean.
     - weights: (k,) omega. taus: (k,) temperatures of anchors as multiples of the problem's, s_c = 1 / (tau taus_c).
     - margins: (k, k) a(c, e), anchor's class first. strength: of the margins strength log n_e that are added, n_e the
       samples of class e in the problem.
     - scale, bias: of the sigmoid, t = scale / tau and b = bias.
-    - row, label, minimal_at_frames: of a loss of your own, see `own`.
+    - row, label, minimal_at_frames: of a custom loss, see `custom`.
     """
 
     kind: Kind = eqx.field(static=True, default="log-sum-exp")
@@ -93,10 +93,10 @@ class Loss(Readable, eqx.Module):
 
     @property
     def structure(self) -> tuple[Any, ...]:
-        """All but the numbers: kind, alpha, averaging, and which numbers are used."""
+        """Everything but the values of numbers: kind, alpha, averaging, and which numbers are used."""
         used = (name for name in SHAPES if getattr(self, name) is not None)
-        own = () if self.row is None else (self.label, hash(self.row))
-        return self.kind, self.positives_in_denominator, self.averaged, *used, *own
+        custom_parts = () if self.row is None else (self.label, hash(self.row))
+        return self.kind, self.positives_in_denominator, self.averaged, *used, *custom_parts
 
     @property
     def has_margins(self) -> bool:
@@ -105,12 +105,12 @@ class Loss(Readable, eqx.Module):
 
     @property
     def is_convex(self) -> bool:
-        """Whether it is convex in the Gram matrix, so that duals bound it (theory, 4.1)."""
+        """Whether it is known to be convex in the Gram matrix, so that duals bound it from below (theory, 4.1)."""
         return self.kind in ("log-sum-exp", "sigmoid")
 
     @property
     def is_custom(self) -> bool:
-        """Whether it is a row function of the user's, of which nothing is known but what that returns."""
+        """Whether it is a function of the user's, about which nothing is known but the values it returns."""
         return self.kind == "own"
 
     is_own = former_property("is_own", "is_custom")
@@ -119,12 +119,12 @@ class Loss(Readable, eqx.Module):
 
     @property
     def ties_alone(self) -> bool:
-        """Whether batches of one class ask that the values of each anchor be equal (theory, 2.14)."""
+        """Whether a batch of one class has zero excess only if the cosines of each anchor are equal (theory, 2.14)."""
         return self.kind == "log-sum-exp" and self.positives_in_denominator
 
     @property
     def merges_alone(self) -> bool:
-        """Whether batches of one class glue their samples, as mixed ones do (theory, 2.14)."""
+        """Whether batches of one class merge their samples, as mixed batches do (theory, 2.14)."""
         return self.kind == "sigmoid"
 
     @property
@@ -136,7 +136,7 @@ class Loss(Readable, eqx.Module):
 
     @property
     def name(self) -> str:
-        """What it is in words."""
+        """The loss in words."""
         if self.is_custom:
             return self.label
         if self.kind != "log-sum-exp":
@@ -152,7 +152,7 @@ class Loss(Readable, eqx.Module):
         return ", ".join(part for part, used in parts.items() if used) or "SCL"
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in plain Python: kind, flags, and the numbers in use as exact hexadecimal doubles."""
+        """Its content in plain Python: kind, flags, and the numbers in use as exact hexadecimal doubles."""
         numbers = {name: getattr(self, name) for name in SHAPES}
         flags = {"kind": self.kind, "positives_in_denominator": self.positives_in_denominator}
         flags |= {"name": self.label, "minimal_at_frames": self.minimal_at_frames} if self.is_custom else {}
@@ -161,20 +161,20 @@ class Loss(Readable, eqx.Module):
         }
 
     @classmethod
-    def of_description(cls, given: dict[str, Any]) -> Loss:
-        """The loss that `to_dict` describes. Raises InvalidInput, or ValueError for what is no description."""
-        if given.get("kind") == "own":
-            raise InvalidInput("loss", given.get("name"), "a loss of your own is code, which no file holds")
-        numbers = {name: _read(given[name]) for name in SHAPES if name in given}
-        flags = {name: given[name] for name in ("positives_in_denominator", "averaged")}
-        if set(given) != {"kind", *flags, *numbers} or not all(type(flag) is bool for flag in flags.values()):
+    def of_description(cls, fields: dict[str, Any]) -> Loss:
+        """The loss with this content (`to_dict`). Raises InvalidInput, or ValueError for a malformed dictionary."""
+        if fields.get("kind") == "own":
+            raise InvalidInput("loss", fields.get("name"), "a custom loss is code, which a file cannot hold")
+        numbers = {name: _read(fields[name]) for name in SHAPES if name in fields}
+        flags = {name: fields[name] for name in ("positives_in_denominator", "averaged")}
+        if set(fields) != {"kind", *flags, *numbers} or not all(type(flag) is bool for flag in flags.values()):
             raise ValueError("not the description of a loss")
-        if given["kind"] == "log-sum-exp":
+        if fields["kind"] == "log-sum-exp":
             return log_sum_exp(**numbers, **flags)
-        needed = {"sigmoid": {"scale", "bias"}, "supcon-in": set()}[given["kind"]]
+        needed = {"sigmoid": {"scale", "bias"}, "supcon-in": set()}[fields["kind"]]
         if set(numbers) != needed or flags != {"positives_in_denominator": True, "averaged": False}:
             raise ValueError("not the description of a loss")
-        return {"sigmoid": sigmoid, "supcon-in": supcon_in}[given["kind"]](**numbers)
+        return {"sigmoid": sigmoid, "supcon-in": supcon_in}[fields["kind"]](**numbers)
 
     def summary(self) -> Summary:
         """Its name, and the ranges of its numbers."""
@@ -206,10 +206,10 @@ def log_sum_exp(
     averaged: bool = False,
     positives_in_denominator: bool = True,
 ) -> Loss:
-    """The general form of the log-sum-exp losses; what is not given is that of SCL. See `Loss`.
+    """The general form of the log-sum-exp losses; omitted arguments are those of SCL. See `Loss`.
 
-    weights, taus: (k,), above 0. margins: (k, k), at most 100 in size. strength: of logit adjustment, at most 4 in
-    size. Raises InvalidInput.
+    weights, taus: (k,), above 0. margins: (k, k), at most 100 in size. strength: of the logit adjustment, at most 4
+    in size. Raises InvalidInput.
     """
     for name, flag in (("averaged", averaged), ("positives_in_denominator", positives_in_denominator)):
         if not isinstance(flag, (bool, np.bool_)):
@@ -226,16 +226,16 @@ def log_sum_exp(
 
 def class_weighted(weights: Any) -> Loss:
     """SCL with a weight (k,) of the anchors of each class. Raises InvalidInput."""
-    return log_sum_exp(weights=_given("weights", weights))
+    return log_sum_exp(weights=_required("weights", weights))
 
 
 def logit_adjusted(strength: float = 1.0) -> Loss:
     """SCL with margins strength log n_e (Menon et al. 2021). Raises InvalidInput."""
-    return log_sum_exp(strength=_given("strength", strength))
+    return log_sum_exp(strength=_required("strength", strength))
 
 
 def class_averaged() -> Loss:
-    """Balanced contrastive learning (Zhu et al. 2022): in the denominator every class counts by its mean."""
+    """Balanced contrastive learning (Zhu et al. 2022): every class counts by its mean in the denominator."""
     return log_sum_exp(averaged=True)
 
 
@@ -246,15 +246,15 @@ def decoupled() -> Loss:
 
 def class_temperatures(taus: Any) -> Loss:
     """SCL with temperatures (k,) of the anchors of each class, as multiples of the problem's. Raises InvalidInput."""
-    return log_sum_exp(taus=_given("taus", taus))
+    return log_sum_exp(taus=_required("taus", taus))
 
 
 def sigmoid(scale: float = 1.0, bias: float = 0.0) -> Loss:
     """The pairwise sigmoid loss (Zhai et al. 2023), of slope scale / tau. Raises InvalidInput."""
     return Loss(
         kind="sigmoid",
-        scale=_numbers("scale", _given("scale", scale), 1e-6, 1e6),
-        bias=_numbers("bias", _given("bias", bias), -LARGEST_MARGIN, LARGEST_MARGIN),
+        scale=_numbers("scale", _required("scale", scale), 1e-6, 1e6),
+        bias=_numbers("bias", _required("bias", bias), -LARGEST_MARGIN, LARGEST_MARGIN),
     )
 
 
@@ -264,23 +264,24 @@ def supcon_in() -> Loss:
 
 
 def custom(row: AnchorLoss, *, name: str, minimal_at_frames: bool = False) -> Loss:
-    """A loss of your own, by what one anchor pays. Raises InvalidInput for what is no function.
+    """A custom loss, defined by the loss term of one anchor. Raises InvalidInput if `row` is not a function.
 
-    row: see `AnchorLoss`; a function that can be hashed, of a module if problems are to go to other processes.
-    name: what it is called. minimal_at_frames: say True if an anchor of UFM+ is known to pay no less than it does at
-    an orthogonal frame: that is its bound, taken on trust, and nothing is certified. Else the excess, over what frames
-    pay, may be negative. It is the difference of the two, rounding included.
+    row: see `AnchorLoss`. It must be hashable, and importable from a module if problems are sent to other processes.
+    name: used in summaries. minimal_at_frames: True states that no anchor of UFM+ has a smaller loss than at an
+    orthogonal frame, so that the loss of a frame is a lower bound. This is trusted and not proved, and nothing is
+    certified. Otherwise the excess over the loss of a frame may be negative. The excess is the rounded difference of
+    both.
     """
     if not callable(row):
         raise InvalidInput("row", row, "give a function of cosines, samples, positive and tau")
     if not isinstance(name, str) or not name:
-        raise InvalidInput("name", name, "give the loss a name")
+        raise InvalidInput("name", name, "give the loss a name, a non-empty text")
     if not isinstance(minimal_at_frames, bool):
         raise InvalidInput("minimal_at_frames", minimal_at_frames, "give True or False")
     return Loss(kind="own", row=row, label=name, minimal_at_frames=minimal_at_frames)
 
 
-def _given(name: str, value: Any) -> Any:
+def _required(name: str, value: Any) -> Any:
     if value is None:
         raise InvalidInput(name, None, "give numbers")
     return value
@@ -292,7 +293,7 @@ def _numbers(name: str, value: Any, low: float, high: float) -> Float[Array, ...
     if value is None:
         return None
     axes = SHAPES[name]
-    form = ("a number", "one number a class", "a square matrix, a number for each pair of classes")[axes]
+    form = ("a number", "one number for each class", "a square matrix, a number for each pair of classes")[axes]
     fix = f"give {form}, from {low:g} to {high:g}"
     array = real_array(name, value, fix)
     if isinstance(value, (bool, str)) or array.ndim != axes or (axes == 2 and len(set(array.shape)) > 1):

@@ -1,12 +1,12 @@
-r"""Samplers: laws that batches are drawn by, one after the other, without end (theory, 3.18).
+r"""Samplers: rules by which batches are drawn at random, one after the other, without end (theory, 3.18).
 
     sampler = samplers.class_balanced(128).bound(1)
-    sampler.draw(labels, seed=0, batches=100)          # on the host: what `Problem(batches=...)` holds
+    sampler.draw(labels, seed=0, batches=100)          # on the host, for `Problem(batches=...)`
     state = sampler.begin(key, population)             # in a compiled loop: population = sampler.population(labels)
     batch, state = sampler.next(state, population)
 
-A sampler is a specification without labels: frozen and hashable, so that it may be a static argument. Both ways of
-drawing are one implementation. `Sampler.law` says what it draws: `ufm.model.laws`.
+A sampler holds no labels. It is frozen and hashable, so that it may be a static argument. Both ways of drawing use one
+implementation. `Sampler.law` is the distribution of its batches (`ufm.model.laws`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Int
 
 from ufm.batches.draws import Population, among, distinct, of_classes
 from ufm.batches.sampling import Bound, Sampler, State, TwoViews, checked_sizes
+from ufm.display import count
 from ufm.errors import InvalidInput, whole_number
 from ufm.model.laws import Law, Urn
 from ufm.model.problem import PADDING
@@ -50,7 +51,7 @@ def uniform(batch_size: int) -> Sampler:
 
 
 def reshuffled(batch_size: int) -> Sampler:
-    """Epochs: independent uniformly random partitions into batches of batch_size; the last one holds what is left.
+    """Epochs: independent uniformly random partitions into batches of batch_size; the last batch holds the rest.
 
     Raises InvalidInput for batch_size < 2.
     """
@@ -60,36 +61,37 @@ def reshuffled(batch_size: int) -> Sampler:
 def class_balanced(batch_size: int) -> Sampler:
     """Every batch holds as many samples of each class as possible, batch_size in all, otherwise uniform.
 
-    With t the largest number such that sum_c min(n_c, t) <= batch_size, each class c gives min(n_c, t) samples, and the
-    batch_size - sum_c min(n_c, t) samples left over come from as many different classes, drawn uniformly from those
-    with n_c > t. So batch_size / k of each, rounded down or up, if all classes have so many. Which samples of a class:
-    uniform; batches are independent. Raises InvalidInput for batch_size < 2.
+    With t the largest number such that sum_c min(n_c, t) <= batch_size, each class c gives min(n_c, t) samples. The
+    batch_size - sum_c min(n_c, t) other samples come from different classes, drawn uniformly from those with n_c > t.
+    So each class gives batch_size / k samples, rounded down or up, if all classes have that many. The samples of a
+    class are drawn uniformly, and batches are independent. Raises InvalidInput for batch_size < 2.
     """
     return ClassBalanced(_batch_size(batch_size))
 
 
 def m_per_class(m: int, p: int) -> Sampler:
-    """Every batch holds m samples of each of p classes, both uniform; batches are independent.
+    """Every batch holds m samples of each of p classes. Classes and samples are uniform; batches are independent.
 
     Raises InvalidInput for m < 1, p < 1, or m = p = 1: a batch of one sample has no positives.
     """
-    m = whole_number("m", m, 1, "give at least 1 sample a class, as a whole number")
-    p = whole_number("p", p, 1, "give at least 1 class a batch, as a whole number")
+    m = whole_number("m", m, 1, "give at least 1 sample for each class, as a whole number")
+    p = whole_number("p", p, 1, "give at least 1 class for each batch, as a whole number")
     if m * p < 2:
-        raise InvalidInput("m", m, "of p = 1 class that is a batch of one sample, which has no positives: give 2")
+        raise InvalidInput("m", m, "with p = 1 a batch holds one sample, which has no positives; give m = 2 or more")
     return MPerClass(m, p)
 
 
 def two_views(sampler: Sampler) -> Sampler:
-    """Images with two views: of 2 n samples, i and n + i are the views of image i, and both are in a batch or none.
+    """Images with two views: of 2 n samples, i and n + i are the views of image i, and a batch holds both or neither.
 
-    `sampler` draws the images. Views are samples of their class, so of each other's positives. Bound, it binds images:
-    two_views(s).bound(m) is two_views(s.bound(m)). Raises InvalidInput for what is no sampler, or has views already.
+    `sampler` draws the images. Two views are samples of one class, so they are positives of each other. Binding binds
+    images: two_views(s).bound(m) is two_views(s.bound(m)). Raises InvalidInput unless `sampler` is a sampler without
+    views.
     """
     if not isinstance(sampler, Sampler):
         raise InvalidInput("sampler", sampler, "give a sampler of images, such as ufm.samplers.uniform(64)")
     if isinstance(sampler, TwoViews):
-        raise InvalidInput("sampler", sampler, "it draws two views already")
+        raise InvalidInput("sampler", sampler, "this sampler draws two views already")
     return TwoViews(sampler)
 
 
@@ -115,24 +117,24 @@ class Uniform(Sampler):
 
     @in_fixed_settings
     def next(self, state: Array, population: Population) -> tuple[Int[Array, " s"], Array]:
-        """Samples are numbered 0..n-1: no table is needed."""
-        key, own = jax.random.split(state)
+        """A set of numbers 0..n-1, which are the samples."""
+        key, for_batch = jax.random.split(state)
         rank = jnp.arange(self.batch_size, dtype=jnp.int32)
-        return distinct(own, population.n, jnp.int32(self.batch_size), rank), key
+        return distinct(for_batch, population.n, jnp.int32(self.batch_size), rank), key
 
     def check(self, sizes: Int[np.ndarray, " k"]) -> None:
         """A batch is no larger than all samples."""
         if self.batch_size > sizes.sum():
-            raise InvalidInput("batch_size", self.batch_size, f"larger than all {int(sizes.sum())} samples; give less")
+            raise InvalidInput("batch_size", self.batch_size, f"there are only {int(sizes.sum())} samples; give fewer")
 
     def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
-        """Balls are samples."""
+        """The balls of the urn are samples."""
         sizes = checked_sizes(self, sizes)
         return Law(sizes, (Urn(1.0, (0,) * len(sizes), 1, sizes, self.batch_size),))
 
 
 class _Epoch(NamedTuple):
-    """Within an epoch. order: samples, of which the first `at` were in its batches."""
+    """The state within an epoch. order: samples, the first `at` of which were in earlier batches of the epoch."""
 
     key: Array
     order: Int[Array, " n"]
@@ -141,26 +143,26 @@ class _Epoch(NamedTuple):
 
 @dataclass(frozen=True)
 class Reshuffled(Uniform):
-    """`reshuffled`: every batch is uniform in what is left of the epoch, so that the epoch is a uniform partition."""
+    """`reshuffled`: every batch is uniform among the samples left in the epoch, so the epoch is a uniform partition."""
 
     @in_fixed_settings
     def begin(self, key: Array, population: Population) -> _Epoch:
-        """Any order will do: a uniform choice from what is left does not know it."""
+        """Any order will do, since a uniform choice among the samples left does not depend on it."""
         return _Epoch(key, jnp.arange(len(population.members), dtype=jnp.int32), jnp.int32(0))
 
     @in_fixed_settings
     def next(self, state: _Epoch, population: Population) -> tuple[Int[Array, " s"], _Epoch]:
-        """The chosen change places with the first of what is left."""
-        key, own = jax.random.split(state.key)
+        """The chosen samples change places with the first of those left."""
+        key, for_batch = jax.random.split(state.key)
         slot = jnp.arange(self.batch_size, dtype=jnp.int32)
         left = population.n - state.at
         quota = jnp.minimum(self.batch_size, left)
         inside = slot < quota
-        beyond = len(state.order)  # what is not inside: neither taken for one of the others, nor written
-        place = jnp.where(inside, state.at + distinct(own, left, quota, slot, inside), beyond)
+        beyond = len(state.order)  # the place of slots outside: it equals no other place, and is not written
+        place = jnp.where(inside, state.at + distinct(for_batch, left, quota, slot, inside), beyond)
         front = jnp.where(inside, state.at + slot, beyond)
         taken = state.order[place]
-        # As many of the chosen lie beyond the front as there are unchosen in it: they change places in turn.
+        # The number of chosen samples beyond the front is that of unchosen ones in it: they change places in turn.
         moved = inside & (place >= state.at + quota)
         hole = inside & ~among(front, place)
         holes = jnp.full_like(front, beyond).at[_turn(hole)].set(front, mode="drop")
@@ -172,7 +174,7 @@ class Reshuffled(Uniform):
         return jnp.where(inside, taken, PADDING), _Epoch(key, order, at)
 
     def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
-        """Of a batch of an epoch, all of them equally likely: one is smaller if the batch size does not divide n."""
+        """The law of a random batch of an epoch; one batch is smaller if the batch size does not divide n."""
         sizes = checked_sizes(self, sizes)
         full, rest = divmod(sum(sizes), self.batch_size)
         held = [(full, self.batch_size)] + [(1, rest)] * (rest > 0)
@@ -186,7 +188,8 @@ def _turn(chosen: Bool[Array, " s"]) -> Int[Array, " s"]:
 
 
 class _Balance(NamedTuple):
-    """base: what each class gives to every batch. extra: how many give one more, of the first `able` of `order`."""
+    """base: samples of each class in every batch. extra: how many classes give one more; they are drawn from the first
+    `able` classes of `order`."""
 
     key: Array
     base: Int[Array, " k"]
@@ -208,7 +211,7 @@ class ClassBalanced(Uniform):
 
     @in_fixed_settings
     def begin(self, key: Array, population: Population) -> _Balance:
-        """Who gives how much."""
+        """How many samples each class gives."""
         level = water_level(population.sizes, self.batch_size)
         base = jnp.minimum(population.sizes, level)
         able = population.sizes > level
@@ -229,11 +232,11 @@ class ClassBalanced(Uniform):
         slot = jnp.arange(self.batch_size, dtype=jnp.int32)
         label = jnp.sum(end[:, None] <= slot[None, :], axis=0, dtype=jnp.int32)
         rank = slot - (end - quota)[label]
-        own = of_classes(for_samples, population, label, quota[label], rank)
-        return own, state._replace(key=key)
+        samples = of_classes(for_samples, population, label, quota[label], rank)
+        return samples, state._replace(key=key)
 
     def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
-        """Balls are the classes that can give one more."""
+        """The balls of the urn are the classes that can give one more."""
         sizes = checked_sizes(self, sizes)
         level = int(water_level(np.array(sizes), self.batch_size))
         base = tuple(min(size, level) for size in sizes)
@@ -266,14 +269,15 @@ class MPerClass(Sampler):
         return of_classes(for_samples, population, jnp.repeat(classes, self.m), jnp.int32(self.m), rank), key
 
     def check(self, sizes: Int[np.ndarray, " k"]) -> None:
-        """There are p classes, and every class has m samples."""
+        """There are at least p classes, and every class has at least m samples."""
         if self.p > len(sizes):
             raise InvalidInput("p", self.p, f"there are only {len(sizes)} classes; give fewer")
         if self.m > sizes.min():
-            raise InvalidInput("m", self.m, f"class {int(sizes.argmin())} has only {int(sizes.min())}; give fewer")
+            fix = f"class {int(sizes.argmin())} has only {count('sample', int(sizes.min()))}; give a smaller m"
+            raise InvalidInput("m", self.m, fix)
 
     def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
-        """Balls are classes."""
+        """The balls of the urn are classes."""
         sizes = checked_sizes(self, sizes)
         k = len(sizes)
         return Law(sizes, (Urn(1.0, (0,) * k, self.m, (1,) * k, self.p),))

@@ -1,7 +1,8 @@
-"""Settings of JAX and NumPy that results rest on: the package's own, whatever the user's are.
+"""The settings of JAX and NumPy under which results are computed, whatever the user has set.
 
-Doubles, since a minority moves the loss by less than float32 can see; and the defaults of what users switch on for
-their own training code: strict promotion, checks for NaN, no compiling, floating-point errors.
+They are doubles, since a minority class changes the loss by less than float32 resolves; and the defaults of options
+that users may switch on for their training code: strict promotion, checks for NaN, no compilation, floating-point
+errors.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ def fixed_settings(*, doubles: bool = True) -> Iterator[None]:
 
 
 def in_fixed_settings(function: Callable[P, T], *, traced: bool = True) -> Callable[P, T]:
-    """The function, computed in doubles and under the other settings of the package, whatever the user has switched.
+    """The function, computed in doubles and under the other settings of the package, whatever the user has set.
 
-    Settings are of a thread, and so is this: what a function hands to other threads needs it again.
+    Settings belong to a thread, so a function that runs in another thread needs this decorator again.
 
-    **In a trace of the user's without doubles** JAX has rounded traced arguments to float32 before, and a loop or a
-    branch around the function wants one type throughout: results are float32 too. JAX does not differentiate doubles
-    there, so that only a function with derivatives of its own computes in them; with `traced=False` the others follow
+    **In a user's trace without doubles** JAX has already rounded traced arguments to float32, and a loop or branch
+    around the function requires one type throughout, so results are float32 too. JAX does not differentiate doubles
+    there, so that only a function that defines its derivatives computes in them. Functions with `traced=False` follow
     the user's precision.
     """
 

@@ -1,17 +1,18 @@
 r"""Check certificates without trusting their maker: `ufm-check [--large] FILE.json [FILE.json ...]`.
 
-Needs the standard library, python-flint (ball arithmetic) and this package, no code of the solver;
-redoes every inequality from the raw numbers, in balls, and prints what it proved. Exit status: 0 proved (a global
-minimiser within the stated gap, and all that is printed holds), 1 not proved (less is claimed, or some claim does not
-follow), 2 unreadable, or so large that it may take more than 120 seconds, 2 GiB of memory or 40 MiB of the disk: with
---large a file of an origin you trust may take a hundred times. Where a folder `solvers` of your own is in the way, the
-console command `ufm-check` does the same.
+It needs the standard library, python-flint (ball arithmetic) and this package, and no code of the solver. It proves
+every inequality again from the raw numbers, in balls, and prints what it proved. Exit status: 0 for PROVED (the
+point is a global minimiser within the stated gap, and all that is printed holds); 1 for NOT PROVED (the file claims
+less, or some claim does not follow); and 2 for UNREADABLE (the file is malformed, or so large that a check may take
+more than 120 seconds, 2 GiB of memory or 40 MiB of the disk). If you trust the origin of a file, --large allows it a
+hundred times as much.
 
-The loss of the point, claimed feasible by construction, is an upper bound. The lower bound is of a kind: laplacian
-(UFM+) is the loss of the orthogonal frame, elementary its counterpart without the ReLU, matrix that of a dual.
-"Certified" asks that their gap be within `tolerance` times the least that one broken pair or tie costs, and of UFM+
-that no value that batches fix or tie, in chains too, be missed by more than its root. What the gap implies, and
-uniqueness, is proved where it is claimed. Chapter 6 of docs/theory.md states every rule and proves it.
+The point is feasible by construction, so its loss is an upper bound. There are three kinds of lower bound: "laplacian"
+(UFM+) is the loss of the orthogonal frame, "elementary" is its counterpart without the ReLU, and "matrix" is the bound
+of a dual. "Certified" requires that the gap is at most `tolerance` times the least cost of a broken pair or tie. Under
+UFM+ it also requires that the point misses no value that batches fix or tie, directly or in chains, by more than the
+root of `tolerance`. What the gap implies, and uniqueness, are proved where they are claimed. Chapter 6 of
+docs/theory.md states and proves every rule.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from flint import arb, ctx
 
 from ufm_check import bounds, consequences, consequences_ufm, reading
 from ufm_check.composition import in_expectation
+from ufm_check.fields import HEX_DIGEST, Refusal, digest, doubles, need, prove, record, shown
 from ufm_check.losses import in_words
 from ufm_check.points import read_point
-from ufm_check.reading import Refusal, Statement, digest, doubles, need, prove, record, shown
+from ufm_check.reading import Gram, Statement
 
 FINEST_TOLERANCE, COARSEST_TOLERANCE, FARTHEST_MOVE, LARGE = 1e-30, 1e-2, 1e-6, 100
 PARTS = ("problem", "point", "lower_bound", "witness", "other_minimiser", "claims", "second_opinion", "checksum")
@@ -35,27 +37,30 @@ CLAIMS = ("status", "reason", "upper", "lower", "gap", "theoretical", "tolerance
 
 
 def lower_bound(problem: Statement, dual: Any, frame: arb) -> tuple[arb, list[Any]]:
-    """The bound of a dual, at least the value it claims; and G0, v and C of one given by matrices."""
+    """The lower bound, proved to be at least the claimed value; and [G0, v, C] if it is that of a dual."""
     kind = dual.get("kind") if isinstance(dual, dict) else None
     matrices = ("gram", "v", "N") if kind == "matrix" else ()
     _, _, value, *matrix = record(dual, "lower_bound", "kind", "source", "value", *matrices)
-    need(kind in ("matrix", "elementary") or (kind == "laplacian" and problem.nonneg), "kind of bound is unknown")
-    closed = frame if kind == "laplacian" else bounds.counted(problem, free=True)
-    bound, numbers = bounds.matrix_bound(problem, *matrix) if matrix else (closed, [])
+    need(kind in ("matrix", "elementary") or (kind == "laplacian" and problem.nonneg), "the kind of bound is unknown")
+    if kind == "matrix":
+        bound, numbers = bounds.matrix_bound(problem, *matrix)
+    else:
+        bound, numbers = frame if kind == "laplacian" else bounds.counted(problem, free=True), []
     prove(bound >= doubles([value], "value", 1)[0], "the lower bound")
     return bound, numbers
 
 
 def implied_by(problem: Statement, evidence: list[Any], eps: arb, claims: Any, other: Any) -> list[str]:
-    """Redo what is claimed of all points of no larger loss, by pair weights or the numbers of a dual; in sentences."""
+    """Prove again what is claimed of all points of no larger loss, by pair weights or a dual; in sentences."""
     implied, unique, said = claims["implied"], claims["unique"], []
-    need(type(unique) in (bool, type(None)) and (other is None) == (unique is not False), "uniqueness is unclear")
-    need(implied is None or evidence != [[]], "implications of UFM need a dual")
+    need(type(unique) in (bool, type(None)), "unique should be true, false or null")
+    need((other is None) == (unique is not False), "another minimiser belongs to unique = false, and only to that")
+    need(implied is None or evidence != [[]], "what is implied under UFM needs a dual")
     prove(unique is None or (implied is not None and problem.d >= problem.k), "uniqueness")
     if implied is not None:
         redo: Callable[..., str] = consequences.check_implied if problem.nonneg else consequences_ufm.check_intervals
-        found = redo(problem, *evidence, eps, implied, unique)
-        said.append(f"Every feasible point of no larger loss than it has {found}.")
+        bounded = redo(problem, *evidence, eps, implied, unique)
+        said.append(f"Every feasible point whose loss is no larger has {bounded}.")
     if unique is True:
         said.append("All minimisers have one Gram matrix" + (", the orthogonal frame's." if problem.nonneg else "."))
     if other is not None:
@@ -65,27 +70,28 @@ def implied_by(problem: Statement, evidence: list[Any], eps: arb, claims: Any, o
     return said
 
 
-def resolution(problem: Statement, pair: arb, gram: reading.Gram, frame: arb) -> tuple[arb, str]:
-    """The least that one broken pair or tie costs, in balls and in words; if nothing is constrained, what stands in."""
+def resolution(problem: Statement, pair: arb, gram: Gram, frame: arb) -> tuple[arb, str]:
+    """The least cost of a broken pair or tie, in balls and in words; or its substitute if nothing is constrained."""
     least = pair.min(bounds.smallest_tie_weight(problem, (lambda a, b: arb(0)) if problem.nonneg else gram))
     if least == bounds.INFINITY:
-        return arb(1e-8) * (1 + abs(frame)), "1e-8 of 1 plus the size of a frame's loss (no pair or tie costs anything)"
-    return least, "what one broken pair or tie costs"
+        words = "1e-8 (1 plus the size of a frame's loss), since no pair or tie is constrained"
+        return arb(1e-8) * (1 + abs(frame)), words
+    return least, "the cost of one broken pair or tie"
 
 
 def check(content: dict[str, Any], limit_factor: int = 1) -> list[str]:
-    """Redo everything; sentences on what was proved. Raises Refusal. room: as in `read`."""
-    given, point, dual, witness, other, claims, _, checksum = record(content, "the certificate", "format", *PARTS)[1:]
-    problem = reading.read_problem(given, limit_factor)
+    """Prove everything again; sentences on what was proved. Raises Refusal. limit_factor: as in `reading.read`."""
+    stated, point, dual, witness, other, claims, _, checksum = record(content, "the certificate", "format", *PARTS)[1:]
+    problem = reading.read_problem(stated, limit_factor)
     rows, norms, embedding, moved = record(point, "point", "rows", "norms", "embedding_digest", "moved")
-    sums = (embedding, given["samples_digest"])
-    need(all(type(x) is str and reading.HEX_DIGEST.fullmatch(x) for x in sums), "digests")
+    digests = (embedding, stated["samples_digest"])
+    need(all(type(x) is str and HEX_DIGEST.fullmatch(x) for x in digests), "digests should be 64 hexadecimal digits")
     status, _, upper, lower, gap, theoretical, tolerance, *_ = record(claims, "claims", *CLAIMS)
-    need(status in ("certified", "not certified", "inconclusive"), "status is unknown")
+    need(status in ("certified", "not certified", "inconclusive"), "the status is unknown")
     upper, lower = doubles([upper, lower], "upper and lower", 2)
     gap, moved = doubles([gap, moved], "gap and moved", 2, 0.0)
     (tolerance,) = doubles([tolerance], "tolerance", 1, FINEST_TOLERANCE, COARSEST_TOLERANCE)
-    need((witness is None) == (status != "not certified"), "a witness goes with not certified, and only with that")
+    need((witness is None) == (status != "not certified"), "a witness belongs to 'not certified', and only to that")
     prove(checksum == digest({name: value for name, value in content.items() if name != "checksum"}), "the checksum")
 
     with ctx.workprec(problem.bits):
@@ -96,13 +102,14 @@ def check(content: dict[str, Any], limit_factor: int = 1) -> list[str]:
         prove(at_point <= upper, "the upper bound")
         prove(bound >= lower, "the lower bound")
         prove(at_point - bound <= gap, "the gap")
-        stated = [] if theoretical is None and not problem.nonneg else doubles([theoretical], "theoretical", 1)
-        prove(all(abs(x - frame) <= abs(frame) * arb(2) ** -52 for x in stated), "the frame's loss")
+        if problem.nonneg or theoretical is not None:
+            (frame_loss,) = doubles([theoretical], "theoretical", 1)
+            prove(abs(frame_loss - frame) <= abs(frame) * arb(2) ** -52, "the frame's loss")
+        plural = "batch" if len(problem.batches) == 1 else "batches"
+        batches = f"{len(problem.batches)} {in_expectation(problem.compositions) if problem.expected else plural}"
         said = [
-            f"{given['model']}{in_words(problem.loss)}, {problem.k} classes, {sum(problem.sizes)} samples, d = "
-            f"{problem.d}, tau = {float(problem.tau)!r}, {len(problem.batches)} "
-            f"{in_expectation(problem.compositions) if problem.expected else 'batch(es)'}: the point's loss and the "
-            "least of all feasible "
+            f"{stated['model']}{in_words(problem.loss)}, {problem.k} classes, {sum(problem.sizes)} samples, d = "
+            f"{problem.d}, tau = {float(problem.tau)!r}, {batches}: the loss of the point and the least loss of all "
             f"points lie between {shown(lower, 17, ROUND_FLOOR)} and {shown(upper, 17)}, at most {shown(gap)} apart."
         ]
         *weights, pair = bounds.pair_weights(problem) if problem.nonneg else [bounds.smallest_dual_weight(problem, C)]
@@ -111,31 +118,32 @@ def check(content: dict[str, Any], limit_factor: int = 1) -> list[str]:
         evidence, best = (weights, frame) if problem.nonneg else ([numbers], bound)
         said += implied_by(problem, evidence, at_point - best, claims, other)
         missed = consequences.most_missed(problem, gram) if problem.nonneg else arb(0)
-        kept = bool(missed <= slack)
+        chains_hold = bool(missed <= slack)
         if status == "not certified":
             better = bounds.loss(problem, read_point(problem, *record(witness, "witness", "rows", "norms")))
-            prove(at_point - better > (margin if kept else arb(0)), "the better point is better")
+            prove(at_point - better > (margin if chains_hold else arb(0)), "the better point is better")
             said.append("The point is no global minimiser: the file holds a better one.")
         prove(status == "certified", f"optimality (the file says: {status}). What holds: " + " ".join(said))
         prove(gap <= margin, "the gap is small enough for the status")
-        prove(kept, "what follows in chains of batches")
+        prove(chains_hold, "the values that chains of batches fix or tie")
         prove(moved <= FARTHEST_MOVE, "H is near the certified point")
     chains = f"; it misses no value that batches fix or tie, in chains too (theory, 3.17), by more than {shown(missed)}"
     return [
         *said,
         f"So the point is a global minimiser within the gap: no feasible point has a loss lower by more than "
-        f"{shown(gap)}, a share of at most {shown(gap / least)} of {of_least}{chains if problem.nonneg else ''}.",
-        f"Not checked: second opinion, reasons, sources; that labels {given['samples_digest'][:16]} reduce to this "
-        f"problem; and that embedding {embedding[:16]} lies within {shown(moved)} of the point.",
+        f"{shown(gap)}, which is at most {shown(gap / least)} times {of_least}{chains if problem.nonneg else ''}.",
+        f"Not checked: second opinion, reasons, sources; that labels {stated['samples_digest'][:16]} reduce to this "
+        f"problem; that embedding {embedding[:16]} lies within {shown(moved)} of the point.",
     ]
 
 
 def main(paths: list[str]) -> int:
-    """Check files, whatever they hold, and say what was proved; the worst exit status."""
+    """Check files, whatever they hold, and print what was proved; the largest exit status."""
     if {"-h", "--help"} & set(paths):
         print(__doc__)
         return 0
-    limit_factor, paths = LARGE if "--large" in paths else 1, [path for path in paths if path != "--large"]
+    limit_factor = LARGE if "--large" in paths else 1
+    paths = [path for path in paths if path != "--large"]
     worst = 0 if paths else print("usage: ufm-check [--large] FILE.json [FILE.json ...]") or 2
     for path in paths:
         try:

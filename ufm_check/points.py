@@ -4,13 +4,14 @@ from typing import Any
 
 from flint import arb
 
-from ufm_check.reading import MOST_PRODUCTS, Statement, doubles, fits, items, need
+from ufm_check.fields import doubles, items, need
+from ufm_check.reading import MOST_PRODUCTS, Statement, fits
 
 SparseRow = dict[int, arb]
 
 
 class Point:
-    """The rows h_a, by their entries other than 0; called with two orbits, their entry of the Gram matrix."""
+    """The rows h_a, stored by their nonzero entries. A call with two orbits gives their entry of the Gram matrix."""
 
     def __init__(self, rows: list[SparseRow], norms: list[arb]) -> None:
         self.rows, self.norms, self.known = rows, norms, dict[tuple[int, int], arb]()
@@ -24,7 +25,7 @@ class Point:
 
 
 def read_point(problem: Statement, rows: Any, norms: Any) -> Point:
-    """The point over orbits; a norm other than 0 needs a row other than 0."""
+    """The point over orbits: rows scaled to the stated norms. A norm above 0 needs a nonzero row."""
     m, low = len(problem.sizes), 0.0 if problem.nonneg else -1e100
     entries = (doubles(row, "rows", problem.d, low, 1e100) for row in items(rows, "rows", m))
     sparse = [{j: x for j, x in enumerate(row) if not x.is_zero()} for row in entries]

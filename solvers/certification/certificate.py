@@ -21,7 +21,7 @@ from solvers.certification.dual_bounds import LowerBound, MatrixDual
 from solvers.certification.orbit_problem import OrbitProblem, Point
 from solvers.files import write_atomically
 from ufm import InvalidInput
-from ufm.display import Readable, Summary, cosines_of_class_means
+from ufm.display import Readable, Summary, cosines_of_class_means, count
 from ufm.losses import Loss
 
 FORMAT = "ufm-scl certificate 3"
@@ -112,10 +112,11 @@ class Certificate(Readable):
         problem = self.problem
         name = "" if problem.loss.is_plain else f", {problem.loss.name}"
         model = f"{problem.model}{name}, k = {problem.k}, d = {problem.d}"
+        batches = count("batch", len(problem.batches))
         several = {True: "one Gram matrix", False: "several Gram matrices", None: "not decided"}[self.unique]
         lines = {
             "reason": self.reason,
-            "problem": f"{model}, tau = {problem.tau!r}, n = {sum(problem.sizes)}, {len(problem.batches)} batch(es)",
+            "problem": f"{model}, tau = {problem.tau!r}, n = {sum(problem.sizes)}, {batches}",
             "loss": f"at most {self.upper!r} at the certified point, at least {self.lower!r} everywhere",
             "gap": f"at most {self.gap:.3g}; {self.tolerance:g} of {self._scale} is allowed",
             "bound": f"{self.lower_bound.kind}, {self.lower_bound.source}",

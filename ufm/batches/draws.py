@@ -1,10 +1,10 @@
-r"""Drawing without replacement from classes, in compiled loops: what the samplers are made of (theory, 3.18).
+r"""Drawing without replacement from classes, in compiled loops: the basis of the samplers (theory, 3.18).
 
-**Distinct samples at once.** Floyd's algorithm draws q of N without replacement: for t = 0..q-1, x_t uniform in
-0..J_t, J_t = N - q + t, and takes x_t, or J_t if x_t was taken before. All x_t are drawn together here, for any number
-of strata, and one looks up who was taken: x_t was iff an earlier x_u equals it, or x_t = J_u for an earlier u that took
-J_u. The second points from t to an earlier u, so that log2(q) doublings of the pointers resolve it: nothing of the size
-of the population is touched, nothing is rejected, nothing loops until it succeeds.
+**Distinct samples at once.** Floyd's algorithm draws q of N numbers without replacement. For t = 0..q-1 it draws x_t
+uniformly from 0..J_t, J_t = N - q + t, and takes x_t, or J_t if x_t was taken before. Here all x_t are drawn together,
+for any number of draws. Then x_t was taken before iff an earlier x_u equals it, or x_t = J_u for an earlier u that took
+J_u. The second case is a pointer from t to an earlier u, so that log2(q) doublings of the pointers resolve it. No array
+has the size of the population, no draw is rejected, and no loop has a random length.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ufm.model.problem import checked_labels
 
 
 class Population(eqx.Module):
-    """Who can be drawn: the samples of labels (n,), class by class.
+    """The samples that can be drawn, from labels (n,), ordered by class.
 
-    - members: samples by class. first: where those of each class begin. sizes: how many they are. n: how many in all.
+    - members: samples by class. first: where each class begins. sizes: samples of each class. n: samples in all.
     """
 
     members: Int[Array, " samples"]
@@ -32,7 +32,7 @@ class Population(eqx.Module):
     n: Int[Array, ""]
 
     def __init__(self, labels: Sequence[int] | np.ndarray | Array) -> None:
-        """Raises InvalidInput for labels that are none. `Sampler.population` asks the sampler too."""
+        """Raises InvalidInput for bad labels. `Sampler.population` also checks that the sampler can draw from them."""
         checked = checked_labels(labels)
         sizes = np.bincount(checked)
         self.members = jnp.asarray(np.argsort(checked, kind="stable"), dtype=jnp.int32)
@@ -42,19 +42,19 @@ class Population(eqx.Module):
 
     @property
     def k(self) -> int:
-        """Classes."""
+        """The number of classes."""
         return self.first.shape[0]
 
     @property
     def images(self) -> Population:
-        """Of n images with two views, i and n + i: the first views, which come first in every class."""
+        """The first views, if samples i and n + i are two views of an image; they come first in every class."""
         return eqx.tree_at(lambda p: (p.sizes, p.n), self, (self.sizes // 2, self.n // 2))
 
 
 def of_classes(
     key: Array, population: Population, label: Int[Array, " s"], quota: Int[Array, "*#s"], rank: Int[Array, " s"]
 ) -> Int[Array, " s"]:
-    """Samples of the class of each slot, `quota` of a class without replacement: slots and ranks as in `distinct`."""
+    """A sample of the class of each slot; `quota` of a class, without replacement. Slots and ranks: see `distinct`."""
     first = population.first[label]
     return population.members[first + distinct(key, population.sizes[label], quota, rank, offset=first)]
 
@@ -67,11 +67,11 @@ def distinct(
     inside: Bool[Array, " s"] | None = None,
     offset: Int[Array, " s"] | None = None,
 ) -> Int[Array, " s"]:
-    """Uniform draws without replacement, for several strata at once: a number in 0..size-1 for each slot.
+    """Uniform draws without replacement, several at once: a number in 0..size-1 for each slot.
 
-    Slots of a stratum follow each other, with rank 0, 1, ..., quota - 1 in it; each stratum gets a uniformly random set
-    of quota numbers below its size, independent of other strata (head of this module: Floyd's algorithm; theory, 3.18).
-    inside: slots that count. offset: distinct numbers for distinct strata, at least size apart; 0 of one stratum.
+    The slots of a draw follow each other, with rank 0, 1, ..., quota - 1. Each draw gets a uniformly random set of
+    quota numbers below its size, independent of the others (Floyd's algorithm, see the head of this module; theory,
+    3.18). inside: slots that count. offset: different for each draw, at least size apart; 0 if there is only one draw.
     """
     slot = jnp.arange(len(rank), dtype=jnp.int32)
     last = jnp.maximum(size - quota + rank, 0)
@@ -90,10 +90,10 @@ def distinct(
 
 
 def among(x: Int[Array, " s"], others: Int[Array, " t"]) -> Bool[Array, " s"]:
-    """Which of x are among the others."""
+    """Whether each entry of x is among the others."""
     return _any_row(others[:, None] == x[None, :])
 
 
 def _any_row(table: Bool[Array, "t s"]) -> Bool[Array, " s"]:
-    """`any` over rows, as a sum of whole rows: of it XLA makes vector instructions on a CPU."""
+    """`any` over rows, as a sum of whole rows, for which XLA uses vector instructions on a CPU."""
     return jnp.sum(table, axis=0, dtype=jnp.int32) > 0

@@ -19,17 +19,17 @@ from ufm.settings import in_fixed_settings
 
 @in_fixed_settings
 def standard_error(H: Embedding, problem: Problem, vectors: int) -> float:
-    """The Monte-Carlo standard error of the loss at H, of a problem from so many drawn count vectors.
+    """The Monte-Carlo standard error of the loss at H, if `vectors` is the number of drawn count vectors.
 
-    The root of the variance over vectors, divided by their number less 1. Raises InvalidInput for a problem that is no
-    expected loss, H of another shape, or vectors < 2.
+    It is the root of the variance over count vectors, divided by their number minus 1. Raises InvalidInput if the
+    problem is not an expected loss, for H of another shape, or for vectors < 2.
     """
     if not problem.is_expected:
-        raise InvalidInput("problem", "with all samples in its batches", "give one of Problem.expected")
+        raise InvalidInput("problem", "not an expected loss", "give a problem made by Problem.expected")
     vectors = whole_number("vectors", vectors, 2, "give the number of count vectors that were drawn, at least 2")
     each = np.asarray(_of_each(real_rows("H", H, (problem.num_points, problem.d)), problem))
-    share = np.asarray(problem.weights)
-    return math.sqrt(float(share @ (each - share @ each) ** 2) / (vectors - 1))
+    probability = np.asarray(problem.weights)
+    return math.sqrt(float(probability @ (each - probability @ each) ** 2) / (vectors - 1))
 
 
 @eqx.filter_jit

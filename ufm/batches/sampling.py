@@ -1,4 +1,4 @@
-"""The protocol of samplers, and what is made of any of them: bound, and with two views (theory, 3.18)."""
+"""The protocol of samplers, and two constructions from any of them: binding, and two views (theory, 3.18)."""
 
 from __future__ import annotations
 
@@ -14,31 +14,35 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from ufm.batches.draws import Population, among, of_classes
+from ufm.display import count
 from ufm.errors import InvalidInput, checked_seed, unmasked, whole_number
 from ufm.model.laws import Law
 from ufm.model.problem import PADDING, checked_labels
 from ufm.settings import in_fixed_settings
 
-# What fits a machine: samples of all batches of one draw together.
+# A limit of memory: samples of all batches of one draw together.
 MOST_DRAWN = 50_000_000
-# Whatever a sampler carries from one batch to the next: a pytree.
+# What a sampler passes from one batch to the next: a pytree.
 State = Any
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A law of batches. Batches are rows of distinct samples; -1 pads, in a compiled loop anywhere in the row."""
+    """A rule by which batches are drawn at random. A batch is an array of distinct samples, padded with -1.
+
+    In a compiled loop the padding may be anywhere in the array.
+    """
 
     @abstractmethod
     def slots(self, k: int) -> int:
-        """Length of a batch, padding counted, for k classes."""
+        """Length of a batch for k classes, padding included."""
 
     @abstractmethod
     @in_fixed_settings
     def begin(self, key: Array, population: Population) -> State:
-        """The state before the first batch, of a random key, a scalar. Pure; the population is taken to be checked.
+        """The state before the first batch, from a random key (a scalar). Pure; the population is not checked again.
 
-        What the result, a tree of arrays, holds is the sampler's own affair: (n,) at most a leaf.
+        The result is a tree of arrays of at most (n,) each, whose content only this sampler uses.
         """
 
     @abstractmethod
@@ -46,7 +50,7 @@ class Sampler:
     def next(self, state: State, population: Population) -> tuple[Int[Array, " s"], State]:
         """A batch (s,), and the state before the next one. Pure: for `jax.lax.scan`, `jax.jit`, `jax.vmap`.
 
-        state: what `begin` or `next` gave, (n,) at most a leaf.
+        state: a result of `begin` or `next`, arrays of at most (n,) each.
         """
 
     @abstractmethod
@@ -55,14 +59,14 @@ class Sampler:
 
     @abstractmethod
     def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
-        """The law of its batches from classes of these sizes. Raises InvalidInput if it cannot draw from them."""
+        """The law of its batches for classes of these sizes. Raises InvalidInput if it cannot draw from them."""
 
     def bound(self, m: int = 1) -> Sampler:
         """Batch-binding (paper, Section 4.2): m samples of each class, drawn once, join every batch.
 
         A batch is a set: binding samples that it holds are not added again. Raises InvalidInput for m < 1.
         """
-        return Bound(self, whole_number("m", m, 1, "give at least 1 binding sample a class, as a whole number"))
+        return Bound(self, whole_number("m", m, 1, "give at least 1 binding sample for each class, as a whole number"))
 
     def population(self, labels: Sequence[int] | np.ndarray | Array) -> Population:
         """The population of labels (n,). Raises InvalidInput if this sampler cannot draw from it."""
@@ -72,10 +76,10 @@ class Sampler:
 
     @in_fixed_settings
     def draw(self, labels: Sequence[int] | np.ndarray | Array, seed: int, batches: int) -> Int[np.ndarray, "batches s"]:
-        """So many batches from labels (n,), on the host: a row each, padded at the end with -1, as `Problem` has them.
+        """This number of batches from labels (n,), on the host: one row for each, padded with -1 at the end.
 
-        They are those of `begin(jax.random.key(seed), ...)`. Raises InvalidInput for labels, a seed or a number of
-        batches that are none, and if the sampler cannot draw from such classes.
+        They fit `Problem(batches=...)`, and are the batches that follow `begin(jax.random.key(seed), ...)`. Raises
+        InvalidInput for bad labels, a bad seed or number of batches, or if the sampler cannot draw from these classes.
         """
         population = self.population(labels)
         batches = whole_number("batches", batches, 1, "give at least 1 batch, as a whole number")
@@ -96,7 +100,7 @@ def _drawn(sampler: Sampler, key: Array, population: Population, batches: int) -
 
 def checked_sizes(sampler: Sampler, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> tuple[int, ...]:
     """Class sizes that the sampler can draw from."""
-    fix = "give whole numbers of at least 1 sample a class, for at least 2 classes"
+    fix = "give a whole number of at least 1 sample for each class, and at least 2 classes"
     listed = np.asarray(unmasked("sizes", sizes)).tolist()
     if not isinstance(listed, list) or len(listed) < 2:
         raise InvalidInput("sizes", listed, fix)
@@ -119,15 +123,15 @@ class Bound(Sampler):
     @in_fixed_settings
     def begin(self, key: Array, population: Population) -> tuple[State, Int[Array, " binding"]]:
         """The binding samples are drawn."""
-        own, inner = jax.random.split(key)
+        for_binding, inner = jax.random.split(key)
         label = jnp.repeat(jnp.arange(population.k, dtype=jnp.int32), self.m)
         rank = jnp.tile(jnp.arange(self.m, dtype=jnp.int32), population.k)
-        binding = of_classes(own, population, label, jnp.int32(self.m), rank)
+        binding = of_classes(for_binding, population, label, jnp.int32(self.m), rank)
         return self.inner.begin(inner, population), binding
 
     @in_fixed_settings
     def next(self, state: tuple[State, Int[Array, " binding"]], population: Population) -> tuple[Int[Array, " s"], Any]:
-        """What is drawn, and then the binding samples that are not among it."""
+        """The drawn samples, and then the binding samples that are not among them."""
         drawn, inner = self.inner.next(state[0], population)
         binding = state[1]
         held = among(binding, drawn)
@@ -137,16 +141,16 @@ class Bound(Sampler):
         """Every class has m samples."""
         self.inner.check(sizes)
         if self.m > sizes.min():
-            fix = f"class {int(sizes.argmin())} has only {int(sizes.min())} samples to bind with"
+            fix = f"class {int(sizes.argmin())} has only {count('sample', int(sizes.min()))}; give a smaller m"
             raise InvalidInput("m", self.m, fix)
 
     def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
-        """Of the inner one, with binding samples."""
+        """The law of the inner sampler, with binding samples."""
         return replace(self.inner.law(checked_sizes(self, sizes)), bound=self.m)
 
     def bound(self, m: int = 1) -> Sampler:
-        """Refused: give all at once."""
-        raise InvalidInput("m", m, f"{self.m} samples a class are bound already; give their number once")
+        """Refused: bind all samples at once."""
+        raise InvalidInput("m", m, f"{self.m} samples of each class are bound already; bind all of them at once")
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ class TwoViews(Sampler):
 
     @in_fixed_settings
     def begin(self, key: Array, population: Population) -> State:
-        """Of the images."""
+        """The inner sampler's state, for images."""
         return self.inner.begin(key, population.images)
 
     @in_fixed_settings
@@ -176,21 +180,25 @@ class TwoViews(Sampler):
         if (sizes % 2).any():
             odd = int(np.flatnonzero(sizes % 2)[0])
             raise InvalidInput(
-                "labels", int(sizes[odd]), f"class {odd} has an odd number of samples: images have 2 views"
+                "labels", int(sizes[odd]), f"class {odd} has an odd number of samples, but every image has 2 views"
             )
         self.inner.check(sizes // 2)
 
     def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
-        """Of the inner one, of images; sizes count samples."""
+        """The inner sampler's law, for images; `sizes` counts samples."""
         images = np.array(checked_sizes(self, sizes)) // 2
         return replace(self.inner.law(images), views=2)
 
     def population(self, labels: Sequence[int] | np.ndarray | Array) -> Population:
-        """As of any sampler; samples i and n + i are of one class."""
+        """As for any sampler; samples i and n + i must be of one class."""
         checked = checked_labels(labels)
         half = len(checked) // 2
         if len(checked) % 2 or (checked[:half] != checked[half:]).any():
-            raise InvalidInput("labels", checked.tolist(), "of n images give 2 n: samples i and n + i are views of one")
+            raise InvalidInput(
+                "labels",
+                checked.tolist(),
+                "give 2 n labels for n images: samples i and n + i are the views of one image",
+            )
         return super().population(checked)
 
     def bound(self, m: int = 1) -> Sampler:

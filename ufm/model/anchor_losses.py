@@ -1,24 +1,24 @@
-r"""The rows of the losses: what one anchor pays for its cosines, and the derivatives, without cancellation.
+r"""The anchor losses: the loss term of one anchor as a function of its cosines, and derivatives, without cancellation.
 
 With the mean g of G_ij over its p positives, deficits delta_ij = 1 - G_ij, delta = 1 - g and phi(x) = e^x - 1 - x:
 
-**Log-sum-exp.** Only differences of margins matter beside alpha = 1; with r_e = e^{a(c,e) - a(c,c) - s},
+**Log-sum-exp.** If alpha = 1, only differences of margins matter for the excess. With r_e = e^{a(c,e) - a(c,c) - s},
 
     Z = p + sum_{neg} r,   D = p + sum_pos phi(s (delta - delta_ij)) + sum_{neg l} r_l e^{s (G_il + delta)}
     f = omega ( a(c,c) + log p + log1p( (D - p) / p ) )
     f - bound = omega log1p( [ sum_pos phi(s (delta - delta_ij)) + sum_{neg l} r_l expm1(s (G_il + delta)) ] / Z )
 
-(theory, 2.4; the sum over positives of the linear terms is zero, hence phi). With alpha = 0 the positives are left out,
-and the r are divided by their sum over negatives, so that D = 1 at a frame.
+(theory, 2.4; phi appears since the linear terms sum to zero over the positives). With alpha = 0 the positives are left
+out, and the r are divided by their sum over negatives, so that D = 1 at a frame.
 
 **Sigmoid.** log(1 + e^{z + x}) - log(1 + e^z) = log1p(sigma(z) expm1(x)), x = t delta_ij or t G_il.
 
 **SupCon-in.** f - log Z = log1p( e^{-s} [ sum_neg expm1(s G_il) + q (1 - y) ] / (y Z) ), y the mean of e^{-s delta_ij}.
 
-**A loss of one's own** (`ufm.losses.custom`) is given whole; its excess is the difference to what it is at a frame.
+**A custom loss** (`ufm.losses.custom`) is evaluated as it is; its excess is the difference to its value at a frame.
 
-On UFM+ every term in these brackets is >= 0, so the excess keeps its relative accuracy however small it is, provided
-the deficits do. Where a bracket is far below 0, as may be without the ReLU, the logarithm is taken of the sum itself.
+On UFM+ every term in these brackets is >= 0, so the excess keeps its relative accuracy however small it is, if the
+deficits do. Where a bracket is far below 0, as can happen without the ReLU, the logarithm of the sum itself is taken.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ from ufm.model.sums import grouped_sum
 
 
 class AnchorTerms(NamedTuple):
-    """Of each anchor slot of a batch (theory, 2.2 and 2.14).
+    """Constants of each anchor slot of a batch (theory, 2.2 and 2.14).
 
-    - positives. weight: omega times the samples it stands for, 0 if it is not active.
-    - log_partition: log Z; with `offset`, the least that it pays, over omega. The sigmoid's bound stands here whole.
-    - tau: its temperature. ratio: r of the head of this module, by class. Scalars where all anchors and classes agree.
+    - positives: their number. weight: omega times the samples it stands for, 0 if it is not active.
+    - log_partition: log Z; plus `offset` it is the bound of the anchor's loss over omega. For the sigmoid and custom
+      losses it is that bound itself.
+    - tau: its temperature. ratio: r (head of this module), by class. Both are scalars if all anchors and classes agree.
     """
 
     positives: Float[Array, " s"]
@@ -54,7 +55,7 @@ class AnchorTerms(NamedTuple):
 class Pairs(NamedTuple):
     """Anchors of a block against all slots of their batch.
 
-    - same: of one class. others: samples met. met: whether the pair has a term.
+    - same: whether of one class. others: number of other samples in the slot. met: whether the pair has a term.
     - deficit: 1 - G, meaningful where same; mean_deficit: its mean over positives. cosine: G.
     - label: class of each slot.
     """
@@ -69,11 +70,12 @@ class Pairs(NamedTuple):
 
 
 class AnchorValues(NamedTuple):
-    """What anchors pay, over the samples that they stand for; multiplied with `AnchorTerms.weight`.
+    """The losses of anchors, for one of the samples that each stands for.
 
-    - loss, gap: f / omega, and its excess over the bound / omega.
-    - C: its derivatives in G_il, and None without gradient.
-    - both: repulsion and attraction together where they cancel at a minimiser, in batches of one class; else None.
+    - loss, gap: f / omega and its excess over the bound / omega; to be multiplied by `AnchorTerms.weight`.
+    - C: the derivatives in G_il, this weight included; None without gradient.
+    - both: sums of repulsion and attraction, needed in batches of one class, where the two cancel at a minimiser;
+      else None.
     """
 
     loss: Float[Array, " r"]
@@ -112,9 +114,9 @@ def anchor_terms(problem: Problem, batch: Batch) -> AnchorTerms:
         active_weight = active_weight * batch.weight
     ratio, offset = jnp.exp(-1.0 / tau), None
     if loss.row is not None:
-        own = loss.row
+        anchor_loss = loss.row
         at_frame, positive = jnp.array([1.0, 0.0]), jnp.array([True, False])
-        bound = jax.vmap(lambda p, q: own(at_frame, jnp.stack([p, q]), positive, tau))(positives, negatives)
+        bound = jax.vmap(lambda p, q: anchor_loss(at_frame, jnp.stack([p, q]), positive, tau))(positives, negatives)
         return AnchorTerms(positives, jnp.where(active, bound, 0.0), active_weight, tau, ratio)
     if loss.kind == "sigmoid":
         t, b = _sigmoid(problem)
@@ -144,7 +146,7 @@ def _margins(problem: Problem, counts: Float[Array, " k"]) -> Float[Array, "k k"
     loss = problem.loss
     margins = jnp.zeros((problem.k, problem.k)) if loss.margins is None else loss.margins
     if loss.strength is not None:
-        # Of a class that is absent nobody asks for a margin; log 0 times 0 would be none.
+        # The margin of an absent class is not used, and log 0 would make it NaN.
         margins = margins + loss.strength * jnp.log(jnp.maximum(problem.class_sizes, 1.0))
     if loss.averaged:
         margins = margins - jnp.log(jnp.maximum(counts - jnp.eye(problem.k), 1.0))
@@ -158,7 +160,7 @@ def _sigmoid(problem: Problem) -> tuple[Array, Array]:
 
 
 def log_sum_exp(pairs: Pairs, terms: AnchorTerms, problem: Problem, with_gradient: bool) -> AnchorValues:
-    """Of the log-sum-exp family, plain SCL among them."""
+    """The log-sum-exp family, which includes plain SCL."""
     same, others, positives = pairs.same, pairs.others, terms.positives
     has_positives = problem.loss.positives_in_denominator
     tau = terms.tau if terms.tau.ndim == 0 else terms.tau[:, None]
@@ -192,7 +194,7 @@ def log_sum_exp(pairs: Pairs, terms: AnchorTerms, problem: Problem, with_gradien
 
 
 def sigmoid(pairs: Pairs, terms: AnchorTerms, problem: Problem, with_gradient: bool) -> AnchorValues:
-    """Of the pairwise logistic loss."""
+    """The pairwise sigmoid loss."""
     t, b = _sigmoid(problem)
     at_frame = jnp.where(pairs.same, -t - b, b)
     x = jnp.where(pairs.met, t * jnp.where(pairs.same, pairs.deficit, pairs.cosine), 0.0)
@@ -206,15 +208,15 @@ def sigmoid(pairs: Pairs, terms: AnchorTerms, problem: Problem, with_gradient: b
 
 
 def supcon_in(pairs: Pairs, terms: AnchorTerms, problem: Problem, with_gradient: bool) -> AnchorValues:
-    """Of SupCon-in: X / Y with X the sum over negatives of e^{s G}, Y that over positives, both over e^s times p."""
+    """SupCon-in, by the sums of e^{s G} over negatives and over positives, both divided by e^s p."""
     s, positives = 1.0 / problem.tau, terms.positives
     x = jnp.where(pairs.met, s * jnp.where(pairs.same, -pairs.deficit, pairs.cosine), 0.0)
     of_positives, of_negatives = (pairs.others * (pairs.met & of) for of in (pairs.same, ~pairs.same))
     below = jnp.sum(of_positives * jnp.expm1(x), axis=1) / positives
     y = jnp.sum(of_positives * jnp.exp(x), axis=1) / positives
     y = jnp.where(y > 0, y, 1.0)  # no positives: not active
-    compositions = of_negatives * jnp.exp(x) * (terms.ratio / y)[:, None]
-    crowding = jnp.sum(compositions, axis=1)
+    repelled = of_negatives * jnp.exp(x) * (terms.ratio / y)[:, None]
+    crowding = jnp.sum(repelled, axis=1)
     above = jnp.sum(of_negatives * (jnp.expm1(x) - below[:, None]), axis=1) * terms.ratio / y
     loss = jnp.log(positives) + jnp.log1p(crowding / positives)
     gap = _log1p(above * jnp.exp(-terms.log_partition), loss - terms.log_partition)
@@ -222,12 +224,12 @@ def supcon_in(pairs: Pairs, terms: AnchorTerms, problem: Problem, with_gradient:
         return AnchorValues(loss, gap)
     scale = (terms.weight * s / (positives + crowding))[:, None]
     return AnchorValues(
-        loss, gap, scale * (compositions - (crowding / (positives * y))[:, None] * of_positives * jnp.exp(x))
+        loss, gap, scale * (repelled - (crowding / (positives * y))[:, None] * of_positives * jnp.exp(x))
     )
 
 
-def own(pairs: Pairs, terms: AnchorTerms, problem: Problem, with_gradient: bool) -> AnchorValues:
-    """Of a loss of one's own; what it returns of anchors that are not active is left out."""
+def custom(pairs: Pairs, terms: AnchorTerms, problem: Problem, with_gradient: bool) -> AnchorValues:
+    """A custom loss; its values at anchors that are not active are left out."""
     row, tau, active = problem.loss.row, problem.tau, terms.weight > 0
     assert row is not None
     samples = jnp.where(pairs.met, pairs.others, 0.0)
@@ -243,7 +245,7 @@ def own(pairs: Pairs, terms: AnchorTerms, problem: Problem, with_gradient: bool)
 
 
 def _log1p(x: Float[Array, "*shape"], far: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log(1 + x), given as `far` by a way that is accurate where x is not near 0."""
+    """log(1 + x). far: the same by a formula that is accurate where x is not near 0."""
     near = x > -0.5
     return jnp.where(near, jnp.log1p(jnp.where(near, x, 0.0)), far)
 
@@ -253,5 +255,5 @@ ANCHOR_LOSSES: dict[str, AnchorLossFunction] = {
     "log-sum-exp": log_sum_exp,
     "sigmoid": sigmoid,
     "supcon-in": supcon_in,
-    "own": own,
+    "own": custom,
 }

@@ -1,14 +1,16 @@
-r"""The expected mini-batch loss, with collapsed classes: a mixture over count vectors (theory, 4.19).
+r"""The expected mini-batch loss, with collapsed classes: a weighted sum over count vectors (theory, 4.19).
 
-Batches of a sampler are alike within classes, so their expected loss is convex in the Gram matrix of all samples and
-does not change if samples of a class are exchanged. Hence its least value is attained where classes are collapsed, by
-UFM+ and by UFM, and there a batch is known by its counts: L(H) = sum_v P(v) L_v(H), H one row a class.
+A sampler treats all samples of a class alike. So the expected loss, which is convex in the Gram matrix of all samples,
+does not change if samples of a class are exchanged. Hence its least value is attained where classes are collapsed, in
+UFM+ and in UFM. There the loss of a batch depends on its counts only: L(H) = sum_v P(v) L_v(H), with one row of H for
+each class.
 
-A bound sampler tells its m binding samples of each class from the others, and only among these two kinds samples can
-be exchanged: there the problem has two points a class, the binding samples first.
+A bound sampler distinguishes its m binding samples of each class from the others, and samples can be exchanged only
+within these two kinds. There the problem has two points for each class, the binding samples first.
 
-Samples of two views are exchanged image by image. What a batch pays at class rows does not know of it, nor does the
-least value, but for UFM with a bound sampler; what a gap says of samples does (theory, 4.19 (e)).
+Samples with two views are exchanged image by image. The loss of a batch at class rows does not depend on this, and
+neither does the least value, except for UFM with a bound sampler. The implications of a gap for samples do depend on
+it (theory, 4.19 (e)).
 """
 
 from __future__ import annotations
@@ -23,27 +25,27 @@ from ufm.errors import InvalidInput
 from ufm.model.batch import SMALLEST_WEIGHT
 from ufm.model.laws import Law
 
-# Count vectors that are listed without being asked for, and how many are drawn where there are more.
+# By default all count vectors are listed if there are at most this many; otherwise this number is drawn.
 LISTED = 4096
 
 
 @runtime_checkable
 class HasLaw(Protocol):
-    """A sampler, as far as its expected loss goes."""
+    """The part of a sampler that its expected loss depends on."""
 
     def law(self, sizes: Sequence[int] | Int[np.ndarray, " k"]) -> Law:
-        """The law of its batches from classes of these sizes."""
+        """The law of its batches for classes of these sizes."""
         ...
 
 
 class CountVectors(NamedTuple):
-    """Points, and batches of them.
+    """The points of an expected loss, and its batches.
 
     - labels, multiplicity: class and samples of each point.
-    - members, counts: the points of each batch, in the order of their numbers, and how many samples of each it holds;
-      of counts 0, no members.
+    - members, counts: the points of each batch in increasing order, and how many samples of each it holds; a point of
+      count 0 is no member.
     - weights: probability of each batch.
-    - views: samples of an image, which are in a batch all or none: 1 or 2.
+    - views: samples of an image, 1 or 2; a batch holds all of them or none.
     """
 
     labels: Int[np.ndarray, " m"]
@@ -57,14 +59,14 @@ class CountVectors(NamedTuple):
 def count_vectors(
     sizes: Sequence[int] | Int[np.ndarray, " k"], sampler: HasLaw, vectors: int | None, seed: int
 ) -> CountVectors:
-    """What `Problem.expected` is made of.
+    """Points and batches for `Problem.expected`.
 
-    sizes: samples of each class. vectors: so many count vectors are drawn, with `seed`, and their frequencies take the
-    place of probabilities; by default all are listed, or 4096 drawn if there are more
-    (`ufm.batches.expected_error.standard_error`).
-    Vectors of probability below 1e-300 are left out.
-    Points: classes, of all their samples; of a bound sampler binding samples by class, and then the others of each
-    class that has others. Raises InvalidInput if the sampler cannot draw from such classes.
+    sizes: samples of each class. vectors: this number of count vectors is drawn, with `seed`, and their frequencies
+    replace probabilities. By default all count vectors are listed, or 4096 are drawn if there are more
+    (`ufm.batches.expected_error.standard_error` estimates the error). Vectors of probability below 1e-300 are left out.
+    Each point is a class with all its samples. For a bound sampler the points are the binding samples of each class,
+    and then the other samples of each class that has others. Raises InvalidInput if the sampler cannot draw from such
+    classes.
     """
     if not isinstance(sampler, HasLaw):
         raise InvalidInput("sampler", sampler, "give a sampler of ufm.samplers, such as ufm.samplers.uniform(64)")
@@ -84,7 +86,7 @@ def count_vectors(
 def _points(
     law: Law, drawn: Int[np.ndarray, "v k"]
 ) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"], Int[np.ndarray, "v m"]]:
-    """Class and samples of each point, and how many of them a batch with these counts holds."""
+    """Class and number of samples of each point, and how many of them a batch with these counts holds."""
     sizes, k = np.array(law.sizes), law.k
     if not law.bound:
         return np.arange(k), law.views * sizes, law.views * drawn

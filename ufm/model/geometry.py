@@ -1,4 +1,4 @@
-"""Metrics of the geometry of an embedding: how far from neural collapse and from an orthogonal frame."""
+"""Metrics of an embedding's geometry: its distance from neural collapse and from an orthogonal frame."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from ufm.settings import in_fixed_settings
 class GeometryMetrics(NamedTuple):
     """Metrics of class means M (d x k, uncentred), G_M = M^T M (paper, Section 5; theory, 5.13).
 
-    - delta_gm: || G_M / ||G_M||_F - I / sqrt(k) ||_F. 0 iff the means are a k-orthogonal frame; it sees means only.
-    - beta_nc: tr(S_W S_B^+) / k. It sees the spread of a class only in the span of the centred means: 0 if every class
-      has collapsed to its mean, but also if samples differ from it in other directions alone.
+    - delta_gm: || G_M / ||G_M||_F - I / sqrt(k) ||_F. It depends on the means only, and is 0 iff they are orthogonal
+      and of equal norm.
+    - beta_nc: tr(S_W S_B^+) / k. It depends on the spread of a class only within the span of the centred means. So it
+      is 0 if every class has collapsed to its mean, but also if samples differ from it only in other directions.
     - trace_sw: tr S_W, the mean squared distance of a sample from the mean of its class. 0 iff every class has
       collapsed.
     - mean_cosine, max_cosine: over pairs of class means; a mean of norm 0 has cosine 0 with all.
@@ -46,27 +47,27 @@ def geometry_metrics(
     spread: Float[Array, " r"] | None = None,
     collapsed: bool = False,
 ) -> GeometryMetrics:
-    """Geometry of the rows of H. k must be given under jit; multiplicity counts identical samples.
+    """Geometry of the rows of H. Under jit, k is required. multiplicity: how many samples each row stands for.
 
-    spread: of samples about the rows that stand for them, if they are not identical: second moments along the axes of
-    the scatter of the class means (`between`), summed over samples. They count in beta_nc, and in trace_sw.
-    collapsed: known that every class is one row: nothing is to be measured within classes, a spread has no meaning, and
-    beta_nc is 0.
+    spread: for samples that differ from the row that stands for them, their second moments about it along the axes of
+    the scatter of the class means (`between`), summed over samples. They count in beta_nc and in trace_sw.
+    collapsed: states that every class is one row. Then nothing is measured within classes, spread is not used, and
+    beta_nc and trace_sw are 0.
 
     S_W is the average over samples of (h - mu_c)(h - mu_c)^T; S_B the average over classes of
     (mu_c - mu)(mu_c - mu)^T, mu the mean of class means. Never NaN for finite H: if all class means
     coincide within rounding, beta_nc is inf when the classes are spread and 0 when they are not. All
     but gram and trace_sw are invariant to the scale of H. Raises InvalidInput for fewer than two classes,
-    and for labels or multiplicities that are not those of the rows.
+    and for labels or multiplicities that do not fit the rows.
     """
     H = real_rows("H", H)
     labels = _labels(labels, H.shape[0])
-    # Under jit jax.numpy traces what it makes of constants too; NumPy reads them.
+    # Under jit jax.numpy would trace constants too, so NumPy reads them.
     known = labels if isinstance(labels, Tracer) else np.asarray(labels)
-    k = whole_number("k", int(known.max()) + 1 if k is None else k, 2, "geometry compares at least 2 classes")
+    k = whole_number("k", int(known.max()) + 1 if k is None else k, 2, "give at least 2 classes")
     if isinstance(known, np.ndarray) and not 0 <= known.min() <= known.max() < k:
         raise InvalidInput("labels", [int(known.min()), int(known.max())], "give classes 0..k-1")
-    # A power of two loses nothing, and squares of the scaled rows neither overflow nor vanish.
+    # Scaling by a power of two is exact, and squares of the scaled rows neither overflow nor underflow.
     largest = jnp.max(jnp.abs(H))
     if spread is not None and not collapsed:
         largest = jnp.maximum(largest, jnp.sqrt(jnp.max(spread, initial=0.0)))
@@ -101,26 +102,28 @@ def geometry_metrics(
 def class_means(
     H: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"], weight: Float[np.ndarray, " m"]
 ) -> Float[np.ndarray, "k d"]:
-    """mu_c, one row a class; weight: samples that a row stands for. On the host: nothing is compiled."""
+    """mu_c, one row for each class. weight: samples that a row stands for. NumPy only: nothing is compiled."""
     sums = np.zeros((labels.max() + 1, H.shape[1]))
     np.add.at(sums, labels, H * weight[:, None])
     return sums / np.bincount(labels, weight)[:, None]
 
 
-def _labels(given: Array | np.ndarray | Sequence[int], rows: int) -> Int[Array, " m"]:
-    """One whole number a row."""
-    labels = given if isinstance(given, Array) else np.asarray(unmasked("labels", given))
+def _labels(labels: Array | np.ndarray | Sequence[int], rows: int) -> Int[Array, " m"]:
+    """One whole number for each row."""
+    labels = labels if isinstance(labels, Array) else np.asarray(unmasked("labels", labels))
     if labels.shape != (rows,) or rows == 0 or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise InvalidInput("labels", f"array of shape {labels.shape}", f"give a whole number 0..k-1 a row, {rows}")
+        raise InvalidInput(
+            "labels", f"array of shape {labels.shape}", f"give {rows} whole numbers 0..k-1, one for each row"
+        )
     return jnp.asarray(labels, dtype=jnp.int32)
 
 
-def _weight(given: Any, rows: int) -> Array | np.ndarray:
-    """One number a row, finite and at least 0 where it is known."""
-    fix = f"give one number of at least 0 a row, {rows}"
-    if given is None:
+def _weight(multiplicity: Any, rows: int) -> Array | np.ndarray:
+    """One number for each row, finite and at least 0; checked unless it is traced."""
+    fix = f"give {rows} numbers of at least 0, one for each row"
+    if multiplicity is None:
         return np.ones(rows)
-    weight = given if isinstance(given, Tracer) else real_array("multiplicity", given, fix)
+    weight = multiplicity if isinstance(multiplicity, Tracer) else real_array("multiplicity", multiplicity, fix)
     if weight.shape != (rows,):
         raise InvalidInput("multiplicity", f"array of shape {weight.shape}", fix)
     if isinstance(weight, np.ndarray) and not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
@@ -131,7 +134,7 @@ def _weight(given: Any, rows: int) -> Array | np.ndarray:
 class Between(NamedTuple):
     """The scatter S_B of k class means by its principal axes: S_B^+ = axes^T diag(inverse) axes.
 
-    rounding: below it a singular value of the centred means, or a distance, is 0.
+    rounding: singular values of the centred means, and distances, are taken for 0 below this.
     """
 
     axes: Float[Array, "r d"]
@@ -140,12 +143,12 @@ class Between(NamedTuple):
 
 
 def between(means: Float[Array, "k d"]) -> Between:
-    """By the singular vectors of the centred means: S_B = V diag(s^2/k) V^T."""
+    """The scatter, from the singular vectors of the centred means: S_B = V diag(s^2/k) V^T."""
     _, singular, V = jnp.linalg.svd(means - means.mean(axis=0), full_matrices=False)
-    # Rounding of the means, not of their differences, is what a zero singular value is up to.
+    # A singular value that should be 0 has the size of the rounding of the means, not of their differences.
     rounding = jnp.linalg.norm(means) * max(means.shape) * jnp.finfo(means.dtype).eps
-    kept = singular > rounding
-    inverse = jnp.where(kept, means.shape[0] / jnp.where(kept, singular, 1.0) ** 2, 0.0)
+    nonzero = singular > rounding
+    inverse = jnp.where(nonzero, means.shape[0] / jnp.where(nonzero, singular, 1.0) ** 2, 0.0)
     return Between(V, inverse, rounding)
 
 

@@ -16,9 +16,9 @@ LARGEST_CLASS = 2**31 - 1
 
 def _checked(k: int, n_min: int, R: float) -> tuple[int, int, float]:
     k = whole_number("k", k, 2, "give at least 2 classes, as a whole number")
-    n_min = whole_number("n_min", n_min, 1, "give a whole number of at least 1 sample a class")
+    n_min = whole_number("n_min", n_min, 1, "give at least 1 sample for each class, as a whole number")
     if n_min > LARGEST_CLASS:
-        raise InvalidInput("n_min", n_min, "a class would have more than 2^31 - 1 samples; give fewer")
+        raise InvalidInput("n_min", n_min, "a class would have more than 2^31 - 1 samples; give a smaller number")
     if isinstance(R, bool) or not isinstance(R, numbers.Real) or not 1 <= R < math.inf:
         raise InvalidInput("R", R, "give a finite imbalance ratio (largest over smallest class) of at least 1")
     if R * n_min > LARGEST_CLASS:

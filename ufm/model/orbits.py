@@ -11,15 +11,15 @@ from ufm.errors import InvalidInput
 from ufm.model.problem import PADDING, Problem
 from ufm.settings import in_fixed_settings
 
-# Rows compared at once: few enough that they stay in cache.
+# Rows compared at once: few enough for the processor's cache.
 BLOCK = 2**14
 
 
 @dataclass(frozen=True)
 class SharedRows:
-    """An embedding H = rows[index] whose points share rows: what is known of it does not grow with n.
+    """An embedding H = rows[index] whose points share rows, so that only distinct rows are stored.
 
-    As an array (`numpy.asarray`) it is the whole H (n, d). Raises InvalidInput for an index that is no row.
+    `numpy.asarray` makes the whole H (n, d) of it. Raises InvalidInput for an index that is not the number of a row.
     """
 
     rows: Float[np.ndarray, "o d"]
@@ -27,7 +27,7 @@ class SharedRows:
 
     def __post_init__(self) -> None:
         if self.index.size and not 0 <= self.index.min() <= self.index.max() < len(self.rows):
-            fix = f"rows count from 0 to {len(self.rows) - 1}"
+            fix = f"give numbers of rows, from 0 to {len(self.rows) - 1}"
             raise InvalidInput("index", [int(self.index.min()), int(self.index.max())], fix)
 
     def __array__(self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
@@ -41,9 +41,9 @@ class SharedRows:
 class Orbits:
     """The orbits of a problem and the orbit-collapsed problem.
 
-    - index: orbit of each point of the original problem. first: a point of each orbit.
-    - quotient: one point an orbit, multiplicity = samples in the orbit. The loss of identical rows
-      within each orbit equals the loss of the quotient, exactly.
+    - index: orbit of each point of the original problem. first: the first point of each orbit.
+    - quotient: the problem with one point for each orbit, whose multiplicity is the number of samples in the orbit. If
+      rows are identical within each orbit, the loss equals that of the quotient exactly.
     """
 
     index: Int[np.ndarray, " m"]
@@ -74,8 +74,8 @@ class Orbits:
 def orbits(problem: Problem) -> Orbits:
     """Group the points of a problem into orbits and build the quotient problem.
 
-    Runs on the host in O(E log E), E the total size of all batches. The points of an expected loss are its orbits.
-    Raises InvalidInput for points of multiplicity 0, or if it is no problem.
+    Runs on the host in O(E log E), where E is the total size of all batches. The points of an expected loss are its
+    orbits. Raises InvalidInput for points of multiplicity 0, classes without a sample, or anything but a problem.
     """
     if not isinstance(problem, Problem):
         raise InvalidInput("problem", type(problem).__name__, "give a ufm.Problem")
@@ -83,9 +83,13 @@ def orbits(problem: Problem) -> Orbits:
     multiplicity = np.asarray(problem.multiplicity)
     batches = np.asarray(problem.batches)
     if (multiplicity == 0).any():
-        raise InvalidInput("multiplicity", 0, "a padded problem has no orbits; take those of the unpadded one")
+        raise InvalidInput("multiplicity", 0, "a padded problem has no orbits; give the problem without padding")
     if len(absent := np.flatnonzero(np.asarray(problem.class_sizes) == 0)):
-        raise InvalidInput("labels", int(absent[0]), "this class has no sample: a mini-batch is no problem to solve")
+        raise InvalidInput(
+            "labels",
+            int(absent[0]),
+            "this class has no sample, as in a mini-batch; give a problem with samples of every class",
+        )
     m = len(labels)
     if problem.is_expected:
         return Orbits(index=np.arange(m), first=np.arange(m), quotient=problem)
@@ -104,7 +108,7 @@ def orbits(problem: Problem) -> Orbits:
 
 
 def _memberships(batches: np.ndarray, m: int) -> np.ndarray:
-    """(m, most) batches of each point in increasing order, padded with -1: equal rows, same batches."""
+    """(m, most) the batches of each point in increasing order, padded with -1: equal rows mean equal batches."""
     batch, slot = np.nonzero(batches != PADDING)
     point = batches[batch, slot]
     order = np.lexsort((batch, point))

@@ -1,4 +1,4 @@
-"""The problem: who has which label, who meets whom, and under which constraint."""
+"""The problem: the labels of samples, the batches they share, and the constraint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from ufm.deprecated import former_property
-from ufm.display import Readable, Summary, between, in_runs
+from ufm.display import Readable, Summary, between, count, in_runs
 from ufm.errors import InvalidInput, unmasked, whole_number
 from ufm.losses import SHAPES, Loss
 from ufm.model.batch import Batch, checked_counts, checked_views
@@ -21,12 +21,12 @@ from ufm.model.sums import grouped_sum
 from ufm.settings import in_fixed_settings
 
 PADDING = -1
-# exp(2 / tau) is the largest ratio of two terms of the loss; it must stay far from overflow.
+# exp(2 / tau) is the largest ratio of two terms of the loss, and must not come near overflow.
 SMALLEST_TAU = 0.01
 LARGEST_TAU = 1e4
 # Indices of points are 32-bit.
 MOST_POINTS = 2**31 - 1
-# Numbers of samples are doubles.
+# Numbers of samples are stored as doubles.
 MOST_SAMPLES = 2**53
 
 
@@ -36,30 +36,29 @@ class Problem(Readable, eqx.Module):
         minimise over H in R^{n x d}   sum_B sum_{i in B active} f_{B,i}(H)
         subject to ||h_i|| <= 1, and h_i >= 0 if `nonneg` (UFM+)
 
-    (paper, eq. (1)-(3); theory, 1.1). A point may stand for several identical samples: its
-    `multiplicity` is their number. The raw problem has multiplicity 1 everywhere; the
-    orbit-collapsed one has one point an orbit; a point of multiplicity 0 is padding.
+    (paper, eq. (1)-(3); theory, 1.1). A point may stand for several identical samples; their number is its
+    `multiplicity`, 1 by default. The quotient has one point for each orbit. A point of multiplicity 0 is padding.
 
-    **Expected losses.** With `counts` and `weights` the sum is sum_B weight_B L_B, and a batch holds only so many
-    samples of each of its points, any so many equally likely: the expected loss of randomly drawn batches where the
-    samples of a point have one row (theory, 4.19; `Problem.expected`). With `views` = 2 these are images of two views,
-    both in a batch or none.
+    **Expected losses.** With `counts` and `weights` the sum is sum_B weight_B L_B, and a batch holds only `counts` of
+    the samples of each of its points, where all choices are equally likely. This is the expected loss of randomly drawn
+    batches if the samples of a point have one row (theory, 4.19; `Problem.expected`). With `views` = 2 the samples are
+    images with two views, and a batch holds both views or neither.
 
     **Fields**
     - labels: class 0..k-1 of each point, every class present.
     - multiplicity: how many samples a point stands for.
-    - batches: one row of point indices a batch, padded with -1 at the end.
-    - counts: how many samples of each of its points a batch holds; None: all of them, as is usual.
+    - batches: one row of point indices for each batch, padded with -1 at the end.
+    - counts: how many samples of each of its points a batch holds; None (usual): all of them.
     - weights: of each batch in the sum, from 1e-300 to 1e100, the largest at least 1e-30; None with counts: all 1.
-    - views: samples of an image, 1 or, of an expected loss, 2.
-    - tau: temperature, a scalar array, so that a new value does not recompile.
+    - views: samples of an image: 1, or 2 in an expected loss.
+    - tau: temperature, a scalar array, so that a new value needs no compilation.
     - d: embedding dimension. k: number of classes. nonneg: UFM+ if True, UFM if False.
     - loss: which loss of the family (`ufm.losses`, theory, 1.5).
 
-    **A mini-batch in a trace.** With `k` given, labels, multiplicity and tau may be traced, and classes may be absent:
-    `ufm.scl_loss(H, ufm.Problem(labels, d, tau, k=10))` is a training loss under jit, grad and vmap. What is traced
-    cannot be checked: labels outside 0..k-1 are then the caller's fault. Such a problem is for `ufm.scl_loss`,
-    `ufm.excess` and `ufm.loss_bound`; what solves or certifies refuses absent classes.
+    **A mini-batch in a trace.** With `k`, labels, multiplicity and tau may be traced, and classes may be absent:
+    `ufm.scl_loss(H, ufm.Problem(labels, d, tau, k=10))` is a training loss under jit, grad and vmap. Traced values
+    cannot be checked, so the caller must make sure that labels are in 0..k-1. Such a problem is for `ufm.scl_loss`,
+    `ufm.excess` and `ufm.loss_bound`; functions that solve or certify refuse absent classes.
     """
 
     labels: Int[Array, " m"]
@@ -90,7 +89,7 @@ class Problem(Readable, eqx.Module):
         weights: Sequence[float] | np.ndarray | Array | None = None,
         views: int = 1,
     ) -> None:
-        """Raises InvalidInput, naming the argument, for anything that is not a problem."""
+        """Raises InvalidInput, which names the argument, if the arguments do not define a problem."""
         labels, self.k = _labels_of_classes(labels, k)
         m = len(labels)
         self.labels = jnp.asarray(labels, dtype=jnp.int32)
@@ -118,11 +117,13 @@ class Problem(Readable, eqx.Module):
         loss: Loss | None = None,
     ) -> Problem:
         """The problem of sizes (k,): class c has sizes[c] samples, numbered class after class. Raises InvalidInput."""
-        sizes = _array("sizes", sizes, "give one number of samples a class, for at least 2 classes")
+        sizes = _array("sizes", sizes, "give a number of samples for each class, and at least 2 classes")
         if sizes.ndim != 1 or len(sizes) < 2:
-            raise InvalidInput("sizes", sizes.tolist(), "give one number of samples a class, for at least 2 classes")
+            raise InvalidInput(
+                "sizes", sizes.tolist(), "give a number of samples for each class, and at least 2 classes"
+            )
         if not np.issubdtype(sizes.dtype, np.integer) or sizes.min() < 1:
-            raise InvalidInput("sizes", sizes.tolist(), "give whole numbers of at least 1 sample a class")
+            raise InvalidInput("sizes", sizes.tolist(), "give whole numbers of at least 1 sample for each class")
         if sum(sizes.tolist()) > MOST_POINTS:
             raise InvalidInput("sizes", sizes.tolist(), "more than 2^31 - 1 samples in all; give fewer")
         return cls(np.repeat(np.arange(len(sizes)), sizes.astype(np.int64)), d, tau, batches, nonneg, loss=loss)
@@ -140,16 +141,15 @@ class Problem(Readable, eqx.Module):
         vectors: int | None = None,
         seed: int = 0,
     ) -> Problem:
-        """The expected loss of a batch of a sampler, with collapsed classes: one point a class (theory, 4.19).
+        """The expected loss of a sampler's batch, with collapsed classes: one point for each class (theory, 4.19).
 
-        sizes (k,): samples a class. A mixture of count vectors with their probabilities;
-        `ufm.model.expected.count_vectors` says
-        what is listed, what is drawn, and where there are two points a class. Raises InvalidInput, also for UFM with a
-        bound sampler of two views: there one row a point need not attain the least value.
+        sizes (k,): samples of each class. The loss is a sum over count vectors, weighted by their probabilities.
+        See `ufm.model.expected.count_vectors` for when they are listed or drawn, and when a class has two points.
+        Raises InvalidInput, also for UFM with a bound sampler of two views, where one row for each point may not do.
         """
         of = count_vectors(sizes, sampler, vectors, seed)
         if of.views > 1 and not nonneg and len(of.labels) > of.labels.max() + 1:
-            fix = "views of one image may part without the ReLU, so that one row a point does not do; bind no images"
+            fix = "without the ReLU views of one image may have different rows; give a sampler without binding"
             raise InvalidInput("sampler", sampler, fix)
         batches = np.where(of.counts > 0, of.members, PADDING)
         compositions = {"counts": of.counts, "weights": of.weights, "views": of.views}
@@ -157,18 +157,18 @@ class Problem(Readable, eqx.Module):
 
     @property
     def all_batches(self) -> Batch:
-        """All batches, with what else is known of them."""
+        """All batches, with their counts and weights."""
         return Batch(self.batches, self.counts, self.weights)
 
     @in_fixed_settings
     def samples_in(self, batch: Batch) -> Float[Array, "*batches s"]:
-        """How many samples stand in each slot of a batch, or of several; 0 in padding."""
+        """How many samples each slot of a batch, or of several, stands for; 0 for padding."""
         held = self.multiplicity[batch.members] if batch.counts is None else batch.counts
         return jnp.where(batch.members != PADDING, held, 0.0)
 
     @property
     def is_expected(self) -> bool:
-        """Whether batches hold some of the samples of a point, as random batches do."""
+        """Whether it is an expected loss, whose batches hold only some of the samples of a point."""
         return self.counts is not None
 
     @property
@@ -179,20 +179,20 @@ class Problem(Readable, eqx.Module):
     @property
     @in_fixed_settings
     def class_sizes(self) -> Float[Array, " k"]:
-        """Samples a class (the paper's n_c)."""
+        """Samples of each class (n_c in the paper)."""
         if isinstance(self.labels, Tracer) or isinstance(self.multiplicity, Tracer):
             return grouped_sum(self.multiplicity, self.labels, self.k)
-        # On the host: jax.numpy would compile it for each number of points.
+        # On the host, since jax.numpy would compile it for each number of points.
         return jnp.asarray(np.bincount(np.asarray(self.labels), np.asarray(self.multiplicity), self.k))
 
     @property
     def num_samples(self) -> int:
-        """n, multiplicities counted."""
+        """n, the sum of the multiplicities."""
         return int(np.asarray(self.multiplicity).sum())
 
     @property
     def is_full_batch(self) -> bool:
-        """One batch that holds everything (shape alone tells: indices within a batch are distinct)."""
+        """Whether there is one batch, which holds all samples."""
         whole = self.batches.shape[0] == 1 and bool((np.asarray(self.batches) >= 0).sum() == self.num_points)
         return whole and not self.is_expected
 
@@ -202,23 +202,22 @@ class Problem(Readable, eqx.Module):
 
     @property
     def smallest_temperature(self) -> float:
-        """The smallest temperature of an anchor: tau, but for losses with temperatures of their own."""
+        """The smallest temperature of an anchor: tau, unless the loss has temperatures of classes."""
         return float(self.tau) * min(self.loss.temperatures)
 
     @property
     def fewer_dimensions_than_classes(self) -> bool:
-        """Whether classes have to share coordinates: UFM+ with d < k. What has merged there does not part again in the
-        cold."""
+        """Whether it is UFM+ with d < k: classes share coordinates, and merge for good at small temperatures."""
         return self.nonneg and self.d < self.k
 
     @property
     def bound_is_attained(self) -> bool:
-        """Whether Theorem 1 promises the bound to be attained: UFM+ with d >= k, and no loss that frames may not
-        minimise."""
+        """Whether the bound is attained by Theorem 1: UFM+ with d >= k, and a loss that frames minimise."""
         return self.nonneg and self.d >= self.k and self.loss.minimal_at_frames
 
     def summary(self) -> Summary:
-        """Model, dimensions, temperature, class sizes and batches; less in a trace, or of a stack of problems."""
+        """Model, dimensions, temperature, class sizes and batches; without values in a trace or for a stack of
+        problems."""
         model = f"{'UFM+' if self.nonneg else 'UFM'}, k = {self.k}, d = {self.d}"
         leaves = jax.tree.leaves(self)
         if self.labels.ndim != 1 or any(isinstance(leaf, Tracer) or not eqx.is_array_like(leaf) for leaf in leaves):
@@ -233,13 +232,13 @@ class Problem(Readable, eqx.Module):
         }
         if self.is_expected:
             samples = np.asarray(self.samples_in(self.all_batches)).sum(axis=1)
-            images = ", images with two views" if self.views > 1 else ""
-            lines["batches"] = f"an expected loss: {len(held)} count vectors, of {between(samples)} samples{images}"
+            held_samples = f"{between(samples)} samples{', images with two views' if self.views > 1 else ''}"
+            lines["batches"] = f"an expected loss: {count('count vector', len(held))}, of {held_samples}"
         return Summary(f"Problem: {model}, tau = {float(self.tau):g}", lines | named)
 
 
 def _array(argument: str, value: object, fix: str) -> np.ndarray:
-    """The value as an array; a ragged list is a bad input and not NumPy's error."""
+    """The value as an array, or InvalidInput, also for a ragged list."""
     try:
         return np.asarray(unmasked(argument, value))
     except InvalidInput:
@@ -249,16 +248,16 @@ def _array(argument: str, value: object, fix: str) -> np.ndarray:
 
 
 def _labels_of_classes(labels: Sequence[int] | np.ndarray | Array, k: int | None) -> tuple[np.ndarray | Array, int]:
-    """Labels and the number of classes. With k given, labels may be traced, and classes absent."""
+    """Labels and the number of classes. If k is not None, labels may be traced, and classes absent."""
     if k is None:
         if isinstance(labels, Tracer):
-            raise InvalidInput("k", None, "give the number of classes where labels are traced")
+            raise InvalidInput("k", None, "labels are traced, so give the number of classes, k=...")
         checked = checked_labels(labels)
         return checked, int(checked.max()) + 1
     k = whole_number("k", k, 2, "give the number of classes, at least 2")
     if isinstance(labels, Tracer):
         if labels.ndim != 1 or labels.size == 0 or not jnp.issubdtype(labels.dtype, jnp.integer):
-            fix = "give one whole number 0..k-1 a sample"
+            fix = "give one whole number 0..k-1 for each sample"
             raise InvalidInput("labels", f"{labels.dtype} array of shape {labels.shape}", fix)
         return labels, k
     whole = _whole_labels(labels)
@@ -273,9 +272,8 @@ def checked_labels(labels: Sequence[int] | np.ndarray | Array) -> np.ndarray:
     present = np.unique(labels)
     if len(present) != int(present[-1]) + 1:
         missing = int(np.flatnonzero(present != np.arange(len(present)))[0])
-        raise InvalidInput(
-            "labels", missing, "this class has no sample; renumber with numpy.unique(labels, return_inverse=True)[1]"
-        )
+        fix = "this class has no sample; for a batch that lacks classes give their number, k=..., to ufm.Problem; else"
+        raise InvalidInput("labels", missing, f"{fix} renumber with numpy.unique(labels, return_inverse=True)[1]")
     if len(present) < 2:
         raise InvalidInput("labels", "one class only", "give at least 2 classes")
     return labels
@@ -283,13 +281,13 @@ def checked_labels(labels: Sequence[int] | np.ndarray | Array) -> np.ndarray:
 
 def _whole_labels(labels: Sequence[int] | np.ndarray | Array) -> np.ndarray:
     """Labels as a NumPy array, if they are whole numbers of at least 0."""
-    labels = _array("labels", labels, "give a non-empty list of one label a sample")
+    labels = _array("labels", labels, "give a non-empty list with one label for each sample")
     if labels.ndim != 1 or labels.size == 0:
-        raise InvalidInput("labels", labels.tolist(), "give a non-empty list of one label a sample")
+        raise InvalidInput("labels", labels.tolist(), "give a non-empty list with one label for each sample")
     if not np.issubdtype(labels.dtype, np.integer):
         raise InvalidInput("labels", labels.tolist(), "give whole numbers 0..k-1")
     if labels.min() < 0:
-        raise InvalidInput("labels", int(labels.min()), "labels count from 0")
+        raise InvalidInput("labels", int(labels.min()), "give labels that count from 0")
     if int(labels.max()) > MOST_POINTS:
         raise InvalidInput("labels", int(labels.max()), "give whole numbers below 2^31")
     return labels.astype(np.int64)
@@ -298,16 +296,16 @@ def _whole_labels(labels: Sequence[int] | np.ndarray | Array) -> np.ndarray:
 def _checked_multiplicity(
     multiplicity: Sequence[float] | np.ndarray | Array | None, labels: np.ndarray | Array, k: int | None
 ) -> np.ndarray | Array:
-    """k: as given to `Problem`; where it is, samples and classes may be absent."""
+    """The multiplicities. If k is not None, samples and classes may be absent."""
     m = len(labels)
     if multiplicity is None:
         return np.ones(m)
     if isinstance(multiplicity, Tracer):
         if k is None or multiplicity.shape != (m,):
-            fix = f"traced, give it with k, and {m} whole numbers >= 0, one a label"
+            fix = f"if it is traced, give {m} whole numbers >= 0, one for each label, and k"
             raise InvalidInput("multiplicity", f"array of shape {multiplicity.shape}", fix)
         return multiplicity
-    fix = f"give {m} whole numbers >= 0, one a label"
+    fix = f"give {m} whole numbers >= 0, one for each label"
     counts = _array("multiplicity", multiplicity, fix)
     if counts.shape != (m,) or not (
         np.issubdtype(counts.dtype, np.integer) or np.issubdtype(counts.dtype, np.floating)
@@ -315,7 +313,7 @@ def _checked_multiplicity(
         raise InvalidInput("multiplicity", counts.tolist(), fix)
     if not np.isfinite(counts).all() or (counts < 0).any() or (counts != np.rint(counts)).any():
         raise InvalidInput("multiplicity", counts.tolist(), fix)
-    # Added up as doubles first, so that the exact sum is of numbers that it holds.
+    # The sum in doubles comes first, so that the exact sum cannot overflow.
     if counts.sum(dtype=np.float64) > MOST_SAMPLES or counts.astype(np.int64).sum() > MOST_SAMPLES:
         raise InvalidInput("multiplicity", counts.tolist(), "more than 2^53 samples in all; give fewer")
     if k is not None:
@@ -342,7 +340,7 @@ def _checked_tau(tau: float | Array) -> float:
 
 def _traced_tau(tau: Array, k: int | None) -> Array:
     if k is None or tau.ndim != 0:
-        raise InvalidInput("tau", f"traced array of shape {tau.shape}", "traced, give one number, and k with it")
+        raise InvalidInput("tau", f"traced array of shape {tau.shape}", "if it is traced, give one number, and k")
     return tau
 
 
@@ -352,7 +350,7 @@ def _checked_loss(loss: object, k: int, tau: Array) -> Loss:
     for name, axes in SHAPES.items():
         value = getattr(loss, name)
         if axes and value is not None and value.shape != (k,) * axes:
-            raise InvalidInput("loss", loss.name, f"its {name} are of {len(value)} classes, the problem has {k}")
+            raise InvalidInput("loss", loss.name, f"its {name} have {count('class', len(value))}, the problem has {k}")
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((loss, tau)))
     if not traced and not all(SMALLEST_TAU <= float(tau) * factor <= LARGEST_TAU for factor in loss.temperatures):
         fix = f"temperatures times tau = {float(tau):g} should lie from {SMALLEST_TAU} to {LARGEST_TAU:g}"
@@ -363,20 +361,20 @@ def _checked_loss(loss: object, k: int, tau: Array) -> Loss:
 def checked_batches(
     batches: Iterable[Sequence[int] | np.ndarray | Array] | np.ndarray | Array | None, m: int
 ) -> np.ndarray:
-    """Batches as one padded array of distinct indices below m a row; the full batch if None.
+    """Batches as one padded array, whose rows hold distinct indices below m; the full batch if None.
 
-    An array keeps its width, so that families of one shape give problems of one shape.
+    The width of an array is not changed, so that families of one shape give problems of one shape.
     """
     if batches is None:
         return np.arange(m)[None, :]
     if isinstance(batches, (str, bytes)) or not isinstance(batches, Iterable) or getattr(batches, "ndim", 1) == 0:
         raise InvalidInput("batches", batches, "give a list of batches, or None for the full batch")
-    # One copy to the host: rows of a device array would each be fetched apart.
-    given = np.asarray(unmasked("batches", batches)) if isinstance(batches, (np.ndarray, Array)) else list(batches)
-    if len(given) == 0:
+    # One copy to the host, since rows of a device array would be fetched one by one.
+    listed = np.asarray(unmasked("batches", batches)) if isinstance(batches, (np.ndarray, Array)) else list(batches)
+    if len(listed) == 0:
         raise InvalidInput("batches", [], "give at least one batch, or None for the full batch")
-    rows = [_checked_batch(f"batches[{b}]", row, m) for b, row in enumerate(given)]
-    width = given.shape[1] if isinstance(given, np.ndarray) and given.ndim == 2 else max(len(row) for row in rows)
+    rows = [_checked_batch(f"batches[{b}]", row, m) for b, row in enumerate(listed)]
+    width = listed.shape[1] if isinstance(listed, np.ndarray) and listed.ndim == 2 else max(len(row) for row in rows)
     padded = np.full((len(rows), width), PADDING, dtype=np.int64)
     for b, row in enumerate(rows):
         padded[b, : len(row)] = row
@@ -392,10 +390,10 @@ def _checked_batch(name: str, batch: Sequence[int] | np.ndarray | Array, m: int)
         raise InvalidInput(name, row.tolist(), "give sample indices as whole numbers")
     row = row[row != PADDING]
     if row.size == 0:
-        raise InvalidInput(name, [], "an empty batch; leave it out")
+        raise InvalidInput(name, [], "this batch is empty; leave it out")
     if row.min() < 0 or row.max() >= m:
         outside = int(row[(row < 0) | (row >= m)][0])
-        raise InvalidInput(name, outside, f"sample indices go from 0 to {m - 1}")
+        raise InvalidInput(name, outside, f"give sample indices from 0 to {m - 1}")
     if len(np.unique(row)) != len(row):
-        raise InvalidInput(name, row.tolist(), "a batch is a set: name each sample once")
+        raise InvalidInput(name, row.tolist(), "a batch is a set: list each sample once")
     return row

@@ -11,71 +11,74 @@ from jaxtyping import Array, Float, Num
 from ufm.errors import InvalidInput, real_array
 from ufm.settings import in_fixed_settings
 
-# Rows in whatever real numbers; projections come in the same where these are floating point, else in doubles.
-Given = Num[Array, "*rows d"] | Any
+# Rows of any real type; projections have the same type if it is floating point, and are doubles otherwise.
+RealRows = Num[Array, "*rows d"] | Any
 
 
 @in_fixed_settings
-def project_ball(H: Given) -> Float[Array, "*rows d"]:
+def project_ball(H: RealRows) -> Float[Array, "*rows d"]:
     r"""The feasible set of UFM: argmin_X ||X - H|| subject to ||x_i|| <= 1 for every row.
 
-    Rows inside the ball are returned untouched; others are divided by their norm and by 1 + 2^-50, so
-    that rounding leaves them inside: the excess of a projected point is then not negative. Exact near
-    overflow; a zero row stays zero and has a finite derivative. Rows with an entry that is NaN or
-    infinite have no projection and give NaN. Numbers shorter than doubles are projected in doubles and rounded towards
-    zero. Raises InvalidInput for what is no array of rows.
+    Rows inside the ball are returned unchanged. Others are divided by their norm and by 1 + 2^-50, so that they are
+    inside in spite of rounding, and the excess of a projected point is not negative. The result is exact near overflow
+    too. A zero row stays zero and has a finite derivative. Rows with an entry that is NaN or infinite give NaN. Numbers
+    shorter than doubles are projected in doubles and rounded towards zero. Raises InvalidInput unless H is an array of
+    rows.
     """
-    given = _rows(H)
-    H = given.astype(jnp.float64)
+    rows_in = _rows(H)
+    H = rows_in.astype(jnp.float64)
     largest = jnp.max(jnp.abs(H), axis=-1, keepdims=True)
     shrink = jnp.where(largest > 1e100, 2.0**-600, 1.0)  # before squares overflow
-    rows = H * shrink
-    squared = jnp.sum(rows**2, axis=-1, keepdims=True)
+    rescaled = H * shrink
+    squared = jnp.sum(rescaled**2, axis=-1, keepdims=True)
     norm = jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
-    return _rounded(jnp.where(norm <= shrink, H, rows / (norm * (1.0 + 2.0**-50))), given.dtype)
+    return _rounded(jnp.where(norm <= shrink, H, rescaled / (norm * (1.0 + 2.0**-50))), rows_in.dtype)
 
 
 @in_fixed_settings
-def project_nonnegative_ball(H: Given) -> Float[Array, "*rows d"]:
+def project_nonnegative_ball(H: RealRows) -> Float[Array, "*rows d"]:
     r"""The feasible set of UFM+: argmin_X ||X - H|| subject to X >= 0 and ||x_i|| <= 1.
 
     The orthant is a closed convex cone with its apex at the ball's centre, so projecting on the
-    cone and then on the ball is exact. A row without a positive entry projects to zero. Numbers as in
+    cone and then on the ball is exact. A row without a positive entry is projected to zero. Numbers as in
     `project_ball`. Raises InvalidInput as it does.
     """
     return project_ball(jnp.maximum(_rows(H), 0.0))
 
 
 @in_fixed_settings
-def project_bounded_below(H: Given, entry_bound: float | Float[Array, ""]) -> Float[Array, "*rows d"]:
-    r"""The ball above a floor, of an activation that is not normalised: argmin_X ||X - H|| subject to
-    X >= floor and ||x_i|| <= 1, for a floor from -1 to 0 (theory, 1.6).
+def project_bounded_below(H: RealRows, entry_bound: float | Float[Array, ""]) -> Float[Array, "*rows d"]:
+    r"""The feasible set of an activation that is not normalised: argmin_X ||X - H|| subject to X >= f and
+    ||x_i|| <= 1, for an entry lower bound f from -1 to 0 (theory, 1.6).
 
-    x = max(floor, t h) with t = 1/(1 + lambda), lambda >= 0 the multiplier of the norm: t = 1 if that is inside the
-    ball, else the root of sum_j max(floor, t h_j)^2 = 1, whose left side does not decrease in t. Between two places
-    where an entry reaches the floor it is quadratic, so that sorting gives the root with no iteration. Rounding leaves
-    rows inside; rows that are not finite give NaN. Numbers as in `project_ball`. Raises InvalidInput as it does.
+    x = max(f, t h) with t = 1/(1 + lambda), where lambda >= 0 is the multiplier of the norm: t = 1 if this is inside
+    the ball, else the root of sum_j max(f, t h_j)^2 = 1, whose left side does not decrease in t. Between two values of
+    t at which an entry reaches f it is quadratic, so that sorting gives the root without iteration. Rows are inside in
+    spite of rounding; rows that are not finite give NaN. Numbers as in `project_ball`. Raises InvalidInput as it does.
     """
-    given = _rows(H)
-    H = given.astype(jnp.float64)
+    rows_in = _rows(H)
+    H = rows_in.astype(jnp.float64)
     largest = jnp.maximum(jnp.max(jnp.abs(H), axis=-1, keepdims=True), 1.0)
     ordered = jnp.sort(H / largest, axis=-1)
-    squares = jnp.cumsum(ordered[..., ::-1] ** 2, axis=-1)[..., ::-1]  # of entry m and of those above it
-    left = 1.0 - entry_bound**2 * jnp.arange(H.shape[-1])  # of the norm, by the m lowest entries on the floor
+    squares = jnp.cumsum(ordered[..., ::-1] ** 2, axis=-1)[..., ::-1]  # sums over entry m and larger ones
+    left = 1.0 - entry_bound**2 * jnp.arange(
+        H.shape[-1]
+    )  # of the squared norm, if the m smallest entries are at the bound
     solvable = (left > 0) & (squares > 0)
     root = jnp.sqrt(jnp.where(solvable, left, 0.0) / jnp.where(solvable, squares, 1.0))
-    # The first m that leaves entry m above the floor; with none left above it there is no root, and t is 1.
+    # The first m for which entry m is above the bound; if there is none, there is no root, and t is 1.
     above = solvable & (root * ordered >= entry_bound)
     first = jnp.argmax(above, axis=-1, keepdims=True)
     t = jnp.where(jnp.any(above, axis=-1, keepdims=True), jnp.take_along_axis(root, first, axis=-1), jnp.inf)
-    return _rounded(project_ball(jnp.maximum(H * jnp.minimum(1.0, t / largest), entry_bound)), given.dtype)
+    return _rounded(project_ball(jnp.maximum(H * jnp.minimum(1.0, t / largest), entry_bound)), rows_in.dtype)
 
 
 @in_fixed_settings
-def project(H: Given, nonneg: bool, entry_bound: float | None = None) -> Float[Array, "*rows d"]:
-    """The projection that belongs to a problem: UFM+ if nonneg, else UFM, if wanted with a floor in the place of 0.
+def project(H: RealRows, nonneg: bool, entry_bound: float | None = None) -> Float[Array, "*rows d"]:
+    """The projection on the feasible set of a problem: UFM+ if nonneg, else UFM.
 
-    Numbers as in `project_ball`. Raises InvalidInput as it does.
+    entry_bound: if not None, an entry lower bound that replaces these constraints on entries. Numbers as in
+    `project_ball`. Raises InvalidInput as it does.
     """
     if entry_bound is not None:
         return project_bounded_below(H, entry_bound)
@@ -83,19 +86,19 @@ def project(H: Given, nonneg: bool, entry_bound: float | None = None) -> Float[A
 
 
 def _rows(H: Any) -> Float[Array, "*rows d"]:
-    """The rows as an array of JAX in a floating type of it: their own, or doubles; or InvalidInput."""
+    """The rows as a JAX array, in their floating type if JAX has it, else in doubles; or InvalidInput."""
     fix = "give a real array (..., d)"
     rows = H if isinstance(H, Array) else real_array("H", H, fix)
     if jnp.iscomplexobj(rows) or rows.ndim == 0 or rows.shape[-1] == 0:
         raise InvalidInput("H", f"{rows.dtype} array of shape {rows.shape}", fix)
-    own = getattr(H, "dtype", rows.dtype)
-    if not jnp.issubdtype(own, jnp.floating) or own.itemsize > rows.dtype.itemsize:
-        own = jnp.float64
-    return jnp.asarray(rows).astype(jnp.dtype(own).newbyteorder("="))
+    dtype = getattr(H, "dtype", rows.dtype)
+    if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize > rows.dtype.itemsize:
+        dtype = jnp.float64
+    return jnp.asarray(rows).astype(jnp.dtype(dtype).newbyteorder("="))
 
 
 def _rounded(X: Float[Array, "*rows d"], dtype: Any) -> Float[Array, "*rows d"]:
-    """Doubles in shorter numbers, towards zero: no row leaves the ball, no entry its floor."""
+    """Doubles rounded to a shorter type, towards zero: no row leaves the ball, no entry falls below its bound."""
     if dtype == X.dtype:
         return X
     nearest = X.astype(dtype)

@@ -1,7 +1,7 @@
-"""Assigning coordinates to components: a proper colouring other than the classes, or a proof of none.
+"""Assigning coordinates to components: a proper colouring other than the classes, or a proof that there is none.
 
-A component on one coordinate axis satisfies a cross edge iff the two colours differ, and an open
-equal-value batch iff its colours are all one or all different (a vanished vector differs from everything).
+Components on coordinate axes satisfy a cross edge iff their two colours differ. They satisfy an open equal-value batch
+iff its colours are all the same or all different (a vanished vector differs from every other).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ufm.theory.interaction import Interaction
 
 VANISHED = -1
 UNDECIDED = -2
-# Exhaustive search is exponential in the worst case; beyond these it gives up and says so.
+# Exhaustive search is exponential in the worst case; beyond these limits it stops, and the result says so.
 LARGEST_SEARCH = 100
 MOST_STEPS = 3_000
 
@@ -26,9 +26,9 @@ MOST_STEPS = 3_000
 def is_forced(graph: Interaction) -> bool:
     """Whether propagation from a clique proves that the classes are the only proper k-colouring.
 
-    Of the components that cannot vanish. Pairwise adjacent components of the k classes (chosen greedily,
-    most neighbours first) have k different colours; and a component adjacent to k - 1 colours has the
-    last. True is a proof; False is not a refutation.
+    It looks at the components that cannot vanish. Pairwise adjacent components of the k classes (chosen greedily, most
+    neighbours first) have k different colours, and a component adjacent to k - 1 colours has the last one. True is a
+    proof; False is not a refutation.
     """
     k = len(graph.components_of_class)
     degree = np.diff(graph.cross.indptr)
@@ -58,10 +58,10 @@ def is_forced(graph: Interaction) -> bool:
 
 
 def swapped_chain(graph: Interaction) -> Int[np.ndarray, " q"] | None:
-    """Another proper colouring by exchanging two classes on a Kempe chain, if there is one that is not all of the two.
+    """Another proper colouring, by an exchange of two classes on a Kempe chain that does not hold all of them; or None.
 
-    Components of classes a and b are connected by cross edges and by open batches; a chain that is not all
-    of them exchanges its colours a and b without touching any edge, and keeps open batches whole.
+    Cross edges and open batches connect components of classes a and b to chains. A chain that does not hold all of
+    them can exchange its colours a and b: every cross edge stays satisfied, and every open batch as well.
     """
     k = len(graph.components_of_class)
     edges = graph.cross.tocoo()
@@ -82,9 +82,9 @@ def swapped_chain(graph: Interaction) -> Int[np.ndarray, " q"] | None:
 
 @dataclass
 class Search:
-    """Exhaustive search for an assignment of colours other than the classes, least choice first.
+    """Exhaustive search for an assignment of colours other than the classes; the component with fewest choices first.
 
-    - found: colours 0..colours-1 or VANISHED, or None.
+    - colouring: colours 0..colours-1 or VANISHED, or None.
     - exhausted: every assignment was ruled out (only then is None a proof).
     """
 
@@ -93,7 +93,7 @@ class Search:
     colours: int
     may_vanish: Sequence[bool]
     open_batches: Sequence[Sequence[int]]
-    found: list[int] | None = None
+    colouring: list[int] | None = None
     exhausted: bool = False
     steps: int = 0
     _colour: list[int] = field(default_factory=list)
@@ -102,11 +102,12 @@ class Search:
         """Search; returns itself."""
         self._colour = [UNDECIDED] * len(self.classes)
         finished = self._extend(0)
-        self.exhausted = finished and self.found is None
+        self.exhausted = finished and self.colouring is None
         return self
 
     def _extend(self, used: int) -> bool:
-        """Try everything below the current partial assignment. False when out of steps or found."""
+        """Try everything below the current partial assignment. False when out of steps, or when a colouring was
+        found."""
         self.steps += 1
         if self.steps > MOST_STEPS:
             return False
@@ -114,7 +115,7 @@ class Search:
         if not undecided:
             if self._is_class_partition():
                 return True
-            self.found = list(self._colour)
+            self.colouring = list(self._colour)
             return False
         choices = {v: self._choices(v, used) for v in undecided}
         v = min(undecided, key=lambda u: (len(choices[u]), -len(self.neighbours[u])))
@@ -126,11 +127,12 @@ class Search:
         return True
 
     def _choices(self, v: int, used: int) -> list[int]:
-        """Colours in use and one fresh (the others are the same up to their names); the class's own last."""
+        """Colours in use and one new colour (other new ones differ by name only); colours of the same class come
+        last."""
         taken = {self._colour[u] for u in self.neighbours[v]}
-        own = {c for u, c in enumerate(self._colour) if c >= 0 and self.classes[u] == self.classes[v]}
+        of_class = {c for u, c in enumerate(self._colour) if c >= 0 and self.classes[u] == self.classes[v]}
         free = [c for c in range(min(used + 1, self.colours)) if c not in taken]
-        free.sort(key=lambda c: c in own)
+        free.sort(key=lambda c: c in of_class)
         return ([VANISHED] if self.may_vanish[v] else []) + free
 
     def _batches_hold(self, v: int) -> bool:
@@ -150,14 +152,14 @@ class Search:
 
 
 def search(graph: Interaction, colours: int, chosen: Bool[np.ndarray, " q"], *, use_open_batches: bool) -> Search:
-    """Search over the chosen components; with or without the open batches among them."""
-    kept = np.flatnonzero(chosen)
-    if len(kept) > LARGEST_SEARCH:
+    """Search over the chosen components, with or without the open batches."""
+    selected = np.flatnonzero(chosen)
+    if len(selected) > LARGEST_SEARCH:
         return Search([], [], colours, [], [])
-    cross = graph.cross[kept][:, kept].tocsr()
-    neighbours = [set(cross.indices[cross.indptr[v] : cross.indptr[v + 1]].tolist()) for v in range(len(kept))]
-    place = {int(v): p for p, v in enumerate(kept)}
+    cross = graph.cross[selected][:, selected].tocsr()
+    neighbours = [set(cross.indices[cross.indptr[v] : cross.indptr[v + 1]].tolist()) for v in range(len(selected))]
+    place = {int(v): p for p, v in enumerate(selected)}
     batches = [[place[v] for v in batch] for batch in graph.open_batches] if use_open_batches else []
-    classes = graph.component_class[kept].tolist()
-    may_vanish = (~graph.is_unit[kept]).tolist()
+    classes = graph.component_class[selected].tolist()
+    may_vanish = (~graph.is_unit[selected]).tolist()
     return Search(classes, neighbours, colours, may_vanish, batches).run()

@@ -1,8 +1,8 @@
-"""From which dimension on a floor under the entries costs nothing (theory, 4.20).
+"""The dimensions in which an entry lower bound does not change the least loss (theory, 4.20).
 
-An activation that is not normalised keeps features in K = {h : ||h|| <= 1, h >= -c} (`ufm.activations`; GELU: 0.17).
-The loss knows the Gram matrix alone, so that vectors may be turned until no entry is below -c: impossible where d is
-small, easy where it is large.
+An activation that is not normalised restricts features to K = {h : ||h|| <= 1, h >= -c} (`ufm.activations`; c = 0.17
+for GELU). The loss depends on the Gram matrix only, so vectors may be rotated until no entry is below -c. For small d
+this is impossible, and for large d it is easy.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from scipy.optimize import linprog
 
 from ufm.errors import InvalidInput, real_number, whole_number
 
-# Of a proof in doubles whose terms are below 10 in size: far above their rounding.
+# The margin of a proof in doubles: far above the rounding of its terms, which are below 10 in size.
 MARGIN = 1e-9
 
 
 def sufficient_dimension(rank: int, entry_bound: float) -> int:
-    """The least d with d floor^2 >= rank: from there on K holds every Gram matrix of that rank with diagonal <= 1.
+    """The least d >= rank with d c^2 >= rank, c = -entry_bound: from there on K holds every Gram matrix of that rank
+    with diagonal <= 1.
 
-    Minimisers of UFM in the full batch have rank k - 1 at most (theory, 4.20 a). Raises InvalidInput for a floor
-    outside [-1, 0).
+    Minimisers of UFM in the full batch have rank at most k - 1 (theory, 4.20 a). Raises InvalidInput for an entry lower
+    bound outside [-1, 0).
     """
     rank = whole_number("rank", rank, 1, "give a rank of at least 1")
     return max(rank, math.ceil(rank / _depth(entry_bound) ** 2))
@@ -46,21 +47,21 @@ def flat_frame(rank: int, d: int) -> Float[np.ndarray, "d r"]:
 def necessary_dimension(most: Float[np.ndarray, "k k"], entry_bound: float) -> int:
     """A dimension below which K holds no vectors of norm 1 whose inner products are at most `most`.
 
-    most: bounds from above, such as those of `Implied.cosine` of a certificate, which speaks of all minimisers; 1 on
-    the diagonal. Proved by weights W >= 0 (theory, 4.20 b), found by a linear program, but any would prove.
-    1 where they prove nothing.
+    most: upper bounds, 1 on the diagonal, such as `Implied.cosine` of a certificate, which holds for all minimisers.
+    The proof uses weights W >= 0 (theory, 4.20 b), which a linear program chooses; any W is valid. The result is 1 if
+    the weights prove nothing.
     """
     c, k = _depth(entry_bound), len(most)
     most = np.minimum((most + most.T) / 2, 1.0)
-    sums = np.abs(np.linalg.eigh(most)[1][:, 0])  # of W over rows: a combination that is nearly 0 should not help
+    sums = np.abs(np.linalg.eigh(most)[1][:, 0])  # row sums of W: a combination of vectors that is nearly 0
     pairs = [(a, b) for a in range(k) for b in range(a, k)]
-    of_rows = np.array([[float(a == row) + float(b == row) * (a != b) for a, b in pairs] for row in range(k)])
+    row_sums = np.array([[float(a == c) + float(b == c) * (a != b) for a, b in pairs] for c in range(k)])
     cost = [most[a, b] * (1 if a == b else 2) for a, b in pairs]
-    found = linprog(cost, A_eq=of_rows, b_eq=sums / sums.sum(), bounds=(0, None))
-    if not found.success:
+    solution = linprog(cost, A_eq=row_sums, b_eq=sums / sums.sum(), bounds=(0, None))
+    if not solution.success:
         return 1
     W = np.zeros((k, k))
-    for (a, b), weight in zip(pairs, np.maximum(found.x, 0), strict=True):
+    for (a, b), weight in zip(pairs, np.maximum(solution.x, 0), strict=True):
         W[a, b] = W[b, a] = weight
     r = W.sum(axis=1)
     # Excluded: <W, most> + 2 c sqrt(d r.most.r) + c^2 d sum(r) < 0, a quadratic in sqrt(d).
@@ -72,10 +73,10 @@ def necessary_dimension(most: Float[np.ndarray, "k k"], entry_bound: float) -> i
 
 
 def balanced_cosine(k: int, d: int, entry_bound: float) -> float:
-    """A lower bound of the mean cosine of k vectors in K, attained by a code whose cosines are all equal where k
-    divides d: with equal class sizes and in the full batch that is the minimiser (theory, 4.20 c).
+    """A lower bound of the mean cosine of k vectors in K. If k divides d, a code with equal cosines attains it, which
+    is the minimiser for equal class sizes in the full batch (theory, 4.20 c).
 
-    -1/(k-1), UFM's own for d >= k - 1, from d = 1/((k-1) c^2) on.
+    From d = 1/((k-1) c^2) on it is -1/(k-1), as in UFM for d >= k - 1.
     """
     k = whole_number("k", k, 2, "give at least 2 classes")
     d = whole_number("d", d, 1, "give a dimension of at least 1")
@@ -86,14 +87,14 @@ def balanced_cosine(k: int, d: int, entry_bound: float) -> float:
 
 
 def balanced_code(k: int, d: int, entry_bound: float) -> Float[np.ndarray, "k d"]:
-    """The code that attains `balanced_cosine`, k dividing d: -c everywhere but in a class's own d/k coordinates."""
+    """The code that attains `balanced_cosine` if k divides d: -c everywhere except in d/k coordinates of each class."""
     if d % k:
         raise InvalidInput("d", d, f"give a multiple of k = {k}")
     c = min(_depth(entry_bound), (k / (d * (k - 1) * k)) ** 0.5)
-    own = math.sqrt(k / d - (k - 1) * c * c)
-    return np.where(np.repeat(np.eye(k, dtype=bool), d // k, axis=1), own, -c)
+    entry = math.sqrt(k / d - (k - 1) * c * c)
+    return np.where(np.repeat(np.eye(k, dtype=bool), d // k, axis=1), entry, -c)
 
 
 def _depth(entry_bound: float) -> float:
-    """c of a floor -c."""
-    return -real_number("entry_bound", entry_bound, -1.0, -1e-6, "give a floor from -1 to below 0")
+    """c of an entry lower bound -c."""
+    return -real_number("entry_bound", entry_bound, -1.0, -1e-6, "give an entry lower bound from -1 to -1e-6")

@@ -1,17 +1,16 @@
-r"""What the batches of a sampler force: in expectation, and after so many of them (theory, 3.19 and 3.20).
+r"""What the batches of a sampler force: in expectation, and after a number of batches (theory, 3.19 and 3.20).
 
 **In expectation.** The expected loss is a sum over all batches that can be drawn, so its minimisers are those of that
-family. It is far too long to write down; `forcing_family` gives a short one with the same components, cross edges and
-open batches, hence the same minimisers among points of zero excess, and `ufm.uniqueness` decides on it.
+family. The family is far too long to list. `forcing_family` gives a short one with the same components, cross edges and
+open batches, hence with the same points of zero excess, and `ufm.uniqueness` is applied to it.
 
-**After T batches.** As for reshuffling (`ufm.theory.reshuffling`), the frame fails to be forced by *obstructions*: a
-split of
-a class that no batch has joined yet, a pair of classes that has not repelled yet; of a bound sampler, a sample that has
-not been drawn yet. Their expected number falls geometrically,
+**After T batches.** As for reshuffling (`ufm.theory.reshuffling`), the frame is not forced as long as there
+is an *obstruction*: a split of a class that no batch has joined yet, or a pair of classes that has not repelled yet;
+for a bound sampler, a sample that has not been drawn yet. Their expected number falls geometrically,
 
     X(T) = sum_c sum_j C(n_c, j) A_{c,j}^T + sum_{a<b} Q_{ab}^T,
 
-and the share of families without one is about e^{-X}: the Poisson heuristic of random graphs, as for reshuffling.
+and the fraction of families without an obstruction is about e^{-X}, by the Poisson heuristic of random graphs.
 """
 
 from __future__ import annotations
@@ -33,16 +32,17 @@ from ufm.theory.reshuffling import log_splits, splits
 
 # Samples of all batches of a forcing family together.
 MOST_MEMBERS = 50_000_000
-# Batches that are waited for.
+# The most batches that `batches_until_forced` considers.
 MOST_BATCHES = 1e7
 
 
 class _Forced(NamedTuple):
     """What can happen in a batch, by class.
 
-    - merged: the class is one component. alone: batches of this class only tie, or glue, all of its samples. lone: a
-      batch holds two of its samples and nothing else.
-    - cross: an active anchor of either class meets the other. meets: two classes share a batch.
+    - merged: the class is one component. alone: batches of this class only can tie or merge its samples. lone: a batch
+      can hold two of its samples and nothing else.
+    - cross: a batch can hold an active anchor of one class and a sample of the other. meets: two classes can share a
+      batch.
     """
 
     merged: Bool[np.ndarray, " k"]
@@ -55,10 +55,10 @@ class _Forced(NamedTuple):
 def forcing_family(
     labels: Sequence[int] | np.ndarray | Array, sampler: Sampler, loss: Loss | None = None
 ) -> Int[np.ndarray, "nb s"]:
-    """Batches that force together what the expected loss of the sampler forces (theory, 3.19), padded with -1.
+    """Batches, padded with -1, that together force what the sampler's expected loss forces (theory, 3.19).
 
-    They need not be batches that it draws. Raises InvalidInput if the sampler cannot draw from such labels, or if the
-    family would hold more than 50,000,000 samples.
+    They need not be batches that the sampler draws. Raises InvalidInput if the sampler cannot draw from such labels, or
+    if the family would hold more than 50,000,000 samples.
     """
     labels = checked_labels(labels)
     sampler.population(labels)
@@ -71,18 +71,18 @@ def forcing_family(
         return np.concatenate([np.atleast_1d(chosen) + view * half for view in range(law.views)])
 
     rows: list[Int[np.ndarray, " s"]] = []
-    for c, own in enumerate(units):
+    for c, members in enumerate(units):
         if forces.merged[c]:
             other = int(np.argmax(forces.cross[c]))
-            rows.append(np.concatenate([samples(own), units[other][:1]]))
+            rows.append(np.concatenate([samples(members), units[other][:1]]))
         if forces.alone[c]:
-            rows.append(samples(own))
+            rows.append(samples(members))
         elif forces.lone[c]:
-            one_by_one = pairwise(own) if law.views == 1 else own
+            one_by_one = pairwise(members) if law.views == 1 else members
             rows += [samples(np.array(pair)) for pair in one_by_one]
     ends = [
-        [samples(own[:2])] if forces.merged[c] else [samples(unit) for unit in own[:, None]]
-        for c, own in enumerate(units)
+        [samples(members[:2])] if forces.merged[c] else [samples(unit) for unit in members[:, None]]
+        for c, members in enumerate(units)
     ]
     for a in range(law.k):
         for b in range(a):
@@ -93,7 +93,9 @@ def forcing_family(
     rows = rows or [units[0][:1]]
     width = max(map(len, rows))
     if len(rows) * width > MOST_MEMBERS:
-        raise InvalidInput("sampler", sampler, f"what it forces takes more than {MOST_MEMBERS:,} samples to write down")
+        raise InvalidInput(
+            "sampler", sampler, f"a family that forces the same would hold more than {MOST_MEMBERS:,} samples"
+        )
     padded = np.full((len(rows), width), PADDING, dtype=np.int32)
     for b, row in enumerate(rows):
         padded[b, : len(row)] = row
@@ -110,7 +112,7 @@ def _forces(law: Law, loss: Loss) -> _Forced:
         return (law.sizes[c], *(part for urn in law.urns for part in (urn.base[c], urn.pool[c])))
 
     for c in range(k):
-        if law.bound:  # every batch holds all classes; what is drawn joins the binding units
+        if law.bound:  # every batch holds all classes; drawn units merge with the binding units
             merged[c] = sizes[c] * v >= 2
             continue
         x = law.drawn(c)
@@ -123,22 +125,22 @@ def _forces(law: Law, loss: Loss) -> _Forced:
     for c in range(k):
         for e in range(c):
             if law.bound:
-                found = (bool((sizes[c] + sizes[e]) * v >= 3), True)
+                pair = (bool((sizes[c] + sizes[e]) * v >= 3), True)
             elif (key := kind(c) + kind(e)) in alike:
-                found = alike[key]
+                pair = alike[key]
             else:
                 x = law.drawn(c, e)
                 both = (x.first >= 1) & (x.second >= 1)
-                found = alike[key] = (bool((both & (v * (x.first + x.second) >= 3)).any()), bool(both.any()))
-            cross[c, e], meets[c, e] = cross[e, c], meets[e, c] = found
+                pair = alike[key] = (bool((both & (v * (x.first + x.second) >= 3)).any()), bool(both.any()))
+            cross[c, e], meets[c, e] = cross[e, c], meets[e, c] = pair
     return _Forced(merged, alone, lone, cross, meets)
 
 
 class _Waiting(NamedTuple):
     """Obstructions of some kinds.
 
-    - count, probability: logarithms of how many there are, and of the probability that a batch leaves one.
-    - drawn: if above 0, the share of all units in a batch of an epoch, of which 1 - T drawn are left after T batches.
+    - count, probability: logarithms of their number, and of the probability that a batch leaves one in place.
+    - drawn: if above 0, the fraction of all units in a batch of an epoch; 1 - T drawn is left after T batches.
     """
 
     count: Float[np.ndarray, " j"]
@@ -147,9 +149,9 @@ class _Waiting(NamedTuple):
 
 
 def expected_obstructions(sizes: Sequence[int] | Int[np.ndarray, " k"], sampler: Sampler, batches: float) -> float:
-    """X(T) of the head of this module after T = `batches` batches, inf where it overflows or no number will do.
+    """X(T) (head of this module) after T = `batches` batches; inf if it overflows, or if the frame is never forced.
 
-    `batches` may be any number of at least 1. Batches of one class with three samples or more are taken to glue.
+    `batches` may be any real number of at least 1. Batches of one class with at least three samples count as merging.
     Raises InvalidInput if the sampler cannot draw from such classes, or for batches < 1.
     """
     if not batches >= 1:
@@ -158,10 +160,12 @@ def expected_obstructions(sizes: Sequence[int] | Int[np.ndarray, " k"], sampler:
 
 
 def batches_until_forced(sizes: Sequence[int] | Int[np.ndarray, " k"], sampler: Sampler, share: float = 0.5) -> float:
-    """The (real) number of batches after which a `share` of families forces the frame, d >= k + 1: a prediction.
+    """A prediction, for d >= k + 1: the (real) number of batches after which this fraction of families forces the
+    frame.
 
-    Measured against drawn families in tests/test_forcing.py. inf beyond 1e7, and where the frame is never forced.
-    Raises InvalidInput if the sampler cannot draw from such classes, or for a share outside (0, 1).
+    share: the fraction. tests/test_forcing.py compares the prediction with drawn families. inf beyond 1e7, and if the
+    frame is never forced. Raises InvalidInput if the sampler cannot draw from such classes, or for a share outside
+    (0, 1).
     """
     if not 0 < share < 1:
         raise InvalidInput("share", share, "give a number between 0 and 1")
@@ -205,33 +209,33 @@ def _waiting(law: Law) -> list[_Waiting]:
 
 
 def _of_class(law: Law, c: int) -> _Waiting:
-    """A sample of a bound sampler that is not drawn; else splits of the class, from one sample to half of it."""
+    """For a bound sampler, samples that are not drawn; else splits of the class, from one sample to half of it."""
     n, x = law.sizes[c], law.drawn(c)
     if law.bound:
         if n == law.bound:
             return _Waiting(np.array([-math.inf]), np.zeros(1))
         left = 1.0 - float(np.sum(x.probability * x.first)) / n
-        share = law.urns[0].total / sum(law.sizes) if law.epoch else 0.0
-        return _Waiting(np.array([math.log(n - law.bound)]), np.array([_log(left)]), share)
+        drawn = law.urns[0].total / sum(law.sizes) if law.epoch else 0.0
+        return _Waiting(np.array([math.log(n - law.bound)]), np.array([_log(left)]), drawn)
     if n == 1:
         mixed = (x.total > x.first) & (x.first >= 1)
         return _Waiting(np.zeros(1), np.array([_log(1.0 - float(np.sum(x.probability * mixed)))]))
     j = np.arange(1, n // 2 + 1)
     if law.epoch:
         sizes = [urn.drawn for urn in law.urns for _ in range(round(urn.weight * law.epoch))]
-        # As likely to meet in batches of one size as in these.
+        # The mean size for which two samples meet as often as in these batches.
         count, apart = splits(n, sum(law.sizes), sizes, sum(size**2 for size in sizes) / sum(sizes))
         return _Waiting(count, apart / law.epoch)
-    glues = (x.total > x.first) | (law.views * x.first >= 3)
+    merges = (x.total > x.first) | (law.views * x.first >= 3)
     joined = np.zeros(len(j))
-    for own, p in zip(x.first[glues].tolist(), x.probability[glues].tolist(), strict=True):
-        if own >= 1:
-            joined += p * np.maximum(1.0 - avoids(n, j, own) - avoids(n, n - j, own), 0.0)
+    for count, p in zip(x.first[merges].tolist(), x.probability[merges].tolist(), strict=True):
+        if count >= 1:
+            joined += p * np.maximum(1.0 - avoids(n, j, count) - avoids(n, n - j, count), 0.0)
     return _Waiting(log_splits(n), np.log(np.maximum(1.0 - joined, 1e-300)))
 
 
 def _log_never_cosampled(law: Law, c: int, e: int) -> float:
-    """log P(a batch lacks an active anchor of two classes that meets the other); a batch's share of an epoch's."""
+    """log P(a batch holds no active anchor of one class with a sample of the other); in an epoch, the mean log."""
     v, logs = law.views, []
     for urn in law.urns:
         x = Law(law.sizes, (urn._replace(weight=1.0),)).drawn(c, e)

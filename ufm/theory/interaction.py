@@ -1,4 +1,4 @@
-r"""Who constrains whom: the interaction graph of a batch family, plain and effective.
+r"""The interaction graph of a batch family, plain and effective: which samples constrain each other.
 
 The excess of UFM+ is a sum of terms >= 0, one for each batch B and active anchor i (theory, 2.4):
 
@@ -8,20 +8,20 @@ delta_ij = 1 - G_ij, delta_i their mean over positives. It is 0 iff all G_ij of 
 if B has another class, G_il = 0 for its negatives and the G_ij are 1. So the minimisers that attain the
 bound of Theorems 1 and 2 are exactly the feasible H with
 
-- *glue*: h_i = h_j of norm 1, for i, j of one class in a batch that has another class as well (norms are
-  at most 1, so G_ij = 1 is just that);
+- *merging*: h_i = h_j of norm 1, for i, j of one class in a batch that has another class as well (this is G_ij = 1,
+  since norms are at most 1);
 - *cross edges*: G_il = 0 for i, l of two classes in one batch that holds a second sample of either class;
 - *equal values*: all G_ij of a single-class batch of three or more are one number (G_ij = g_i for all j,
   and G is symmetric). Single-class batches of two and batches of singletons constrain nothing.
 
-The other losses of the family differ in batches of one class only (theory, 2.14): those with positives in the
-denominator of a logarithm tie values as SCL does; decoupled ones and SupCon-in constrain nothing there; the sigmoid
-glues, two samples already.
+The other losses of the family differ in batches of one class only (theory, 2.14). Log-sum-exp losses with positives in
+the denominator tie values as SCL does; decoupled ones and SupCon-in constrain nothing there; the sigmoid merges, from
+two samples on.
 
-If one pair of an equal-value batch is glued the number is 1 and the whole batch is glued; the components
-below are closed under this. Between components of two samples or more (unit vectors) and single samples
-(any norm up to 1, 0 included) there remain cross edges and *open* equal-value batches. By classes and
-batches, never by pairs of samples. (Theory, 3.2 and 3.3; the plain graph is that of Corollary 2.1.)
+If one pair of an equal-value batch is merged, the number is 1 and the whole batch is merged; the components below are
+closed under this. Between components of two samples or more (unit vectors) and single samples (any norm from 0 to 1)
+there remain cross edges and *open* equal-value batches. The algorithm works by classes and batches, not by pairs of
+samples. (Theory, 3.2 and 3.3; the plain graph is that of Corollary 2.1.)
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ NO_LINKS = np.zeros((2, 0), dtype=np.int64)
 
 @dataclass(frozen=True)
 class Interaction:
-    """The effective interaction graph of a problem, and the plain one beside it.
+    """The effective interaction graph of a problem, and the plain graph.
 
-    - component: glued component of each sample, 0..q-1.
-    - component_class: class of each component. size: its number of samples; from 2 on its vectors are one
-      unit vector, a single sample may have any norm.
-    - cross: (q, q) symmetric pattern of cross edges: components that must be orthogonal.
+    - component: the component of merged samples that holds each sample, 0..q-1.
+    - component_class: class of each component. size: its number of samples. A component of two samples or more is one
+      unit vector; a single sample may have any norm.
+    - cross: (q, q) symmetric pattern of the cross edges, between components that must be orthogonal.
     - open_batches: the components of each equal-value batch, all distinct, at least three.
-    - plain_component: component of each sample if sharing a batch glued samples of one class.
+    - plain_component: component of each sample if every shared batch merged samples of one class.
     - plain_cross: (k, k), whether two classes share a batch.
     """
 
@@ -68,12 +68,12 @@ class Interaction:
 
     @property
     def components_of_class(self) -> Int[np.ndarray, " k"]:
-        """How many components each class falls into."""
+        """The number of components of each class."""
         return np.bincount(self.component_class)
 
     @property
     def class_cross(self) -> Bool[np.ndarray, "k k"]:
-        """Whether some component of one class and some of the other share a cross edge."""
+        """Whether there is a cross edge between two classes."""
         k = len(self.plain_cross)
         edges = self.cross.tocoo()
         seen = np.zeros((k, k), dtype=bool)
@@ -82,30 +82,31 @@ class Interaction:
 
     @property
     def ties(self) -> Links:
-        """Pairs of components whose chains connect just those that share open batches."""
+        """Pairs of components: chains of them connect exactly the components that chains of open batches connect."""
         pairs = [(batch[0], other) for batch in self.open_batches for other in batch[1:]]
         return np.array(pairs, dtype=np.int64).reshape(-1, 2).T
 
     @property
     def plain_claims_unique(self) -> bool:
-        """What Corollary 2.1 concludes from the plain graph: classes connected, every two of them adjacent."""
+        """The claim of Corollary 2.1 from the plain graph: each class is connected, and every two classes are
+        adjacent."""
         connected = self.plain_component.max() + 1 == len(self.plain_cross)
         return bool(connected and (self.plain_cross | np.eye(len(self.plain_cross), dtype=bool)).all())
 
 
 def interaction(problem: Problem, *, known: Links = NO_LINKS) -> Interaction:
-    """The interaction graph of a problem, in O(E log E) for E the total size of its batches.
+    """The interaction graph of a problem, in O(E log E), where E is the total size of its batches.
 
-    Of UFM+, for the problem's loss; its numbers and tau play no part. `known` adds pairs of samples that are known to
-    be equal unit vectors.
-    Raises InvalidInput for points that stand for several samples or none, and for expected losses: components are of
-    samples; and for a loss of your own, of which it is not known what zero excess forces.
+    It is that of UFM+ with the problem's loss; the numbers of the loss and tau do not matter. known: pairs of samples
+    that are known to be equal unit vectors.
+    Raises InvalidInput for points that stand for several samples or none and for expected losses, since components
+    consist of samples; and for custom losses, since it is not known what zero excess forces.
     """
     _check(problem)
     labels, batches = np.asarray(problem.labels), np.asarray(problem.batches)
     n, k = len(labels), problem.k
 
-    # One group for every class in every batch; the first member stands for it.
+    # One group for every class in every batch, represented by its first member.
     batch, slot = np.nonzero(batches != PADDING)
     sample = batches[batch, slot]
     keys, first, group, count = np.unique(
@@ -155,13 +156,15 @@ def interaction(problem: Problem, *, known: Links = NO_LINKS) -> Interaction:
 
 
 def _check(problem: Problem) -> None:
-    """Raises InvalidInput for a problem of which zero excess is not known to force anything."""
+    """Raises InvalidInput for a problem for which it is not known what zero excess forces."""
     if problem.loss.is_custom:
         raise InvalidInput(
-            "loss", problem.loss.name, "what zero excess forces is known of the losses of ufm.losses only"
+            "loss",
+            problem.loss.name,
+            "it is not known what zero excess forces for a custom loss; give a loss of ufm.losses",
         )
     if problem.is_expected:
-        fix = "give the samples as a problem, and the sampler: ufm.uniqueness(problem, sampler)"
+        fix = "give a problem over the samples, and the sampler: ufm.uniqueness(problem, sampler)"
         raise InvalidInput("problem", "an expected loss", fix)
     if (np.asarray(problem.multiplicity) != 1).any():
         raise InvalidInput("multiplicity", "not all 1", "give the problem over single samples, not over orbits")
@@ -173,7 +176,7 @@ def _crossing(
     active: Bool[np.ndarray, " g"],
     shape: tuple[int, int],
 ) -> sp.csr_array:
-    """Pairs of components that share a mixed batch, one of them active there; their number of batches, both ways."""
+    """Pairs of components that share a mixed batch where one of them is active; symmetric, with numbers of batches."""
     present = sp.csr_array((np.ones(len(batch)), (batch, component)), shape=shape)
     acting = sp.csr_array((np.ones(active.sum()), (batch[active], component[active])), shape=shape)
     cross = acting.T @ present
@@ -192,7 +195,7 @@ def _members_by_group(
     group: Int[np.ndarray, " entries"], entries: Int[np.ndarray, " chosen"], wanted: Bool[np.ndarray, " groups"]
 ) -> list[Int[np.ndarray, " members"]]:
     """The entries of every wanted group, group by group."""
-    kept = entries[wanted[group[entries]]]
-    kept = kept[np.argsort(group[kept], kind="stable")]
-    cuts = np.flatnonzero(np.diff(group[kept])) + 1
-    return np.split(kept, cuts) if len(kept) else []
+    selected = entries[wanted[group[entries]]]
+    selected = selected[np.argsort(group[selected], kind="stable")]
+    cuts = np.flatnonzero(np.diff(group[selected])) + 1
+    return np.split(selected, cuts) if len(selected) else []

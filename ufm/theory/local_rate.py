@@ -1,6 +1,6 @@
 r"""How fast plain projected gradient collapses classes near an orthogonal frame, and the best temperature for it.
 
-Full batch of N samples, n_c of class c, step eta on the summed loss: H <- P(H - eta grad L(H)).
+The batch is the full batch of N samples, n_c of class c. The step is eta on the summed loss: H <- P(H - eta grad L(H)).
 
 **Contraction.** At an orthogonal frame (rows of class c equal mu_c, the mu_c orthonormal and nonnegative, so
 of disjoint supports) the derivative of L in one ordered pair within class c is C_ij = -w_c,
@@ -9,32 +9,33 @@ of disjoint supports) the derivative of L in one ordered pair within class c is 
     N_c = N - n_c,    Z_c = (n_c - 1) + N_c e^{-1/tau},    p+ = 1/Z_c,
 
 and C_il >= 0 across classes. The gradient at sample i is sum_l (C_il + C_li) h_l. Let x_i = h_i - mu_c be small,
-in directions orthogonal to mu_c and in coordinates where no other class has mass (those of mu_c's own support, or
-nobody's). To first order the gradient is -2 w_c (n_c - 1) along mu_c and -2 w_c sum_{j != i} x_j across it, so that
+in directions orthogonal to mu_c and in coordinates where no other class has mass (those of the support of mu_c, or of
+no class). To first order the gradient is -2 w_c (n_c - 1) along mu_c and -2 w_c sum_{j != i} x_j across it, so that
 a step gives h_i the length 1 + 2 eta w_c (n_c - 1) along mu_c, which the projection divides out, and with the
 class's mean deviation x,
 
     x_i <- [ x_i + 2 eta w_c (n_c x - x_i) ] / (1 + 2 eta w_c (n_c - 1)).
 
-The mean stays where it is (turning the frame costs nothing); what differs from it contracts by
+The mean does not move (rotating the frame does not change the loss), and deviations from it contract by
 
     rho_c = (1 - 2 eta w_c) / (1 + 2 eta w_c (n_c - 1))
 
-a step. In coordinates of other classes repulsion is of first order: those entries reach exactly 0 in finitely many
-steps. Hence in the asymptotic phase deviations fall like rho^t and the excess, quadratic in them, like rho^{2t}, rho
-= max_c |rho_c|, or faster where the slowest class has no such direction (with d = k and every class on one coordinate
-none has, and all is over in finitely many steps). |rho_c| < 1 whatever eta > 0: near the frame no step is too long.
-How near shrinks with tau: among positives the loss repels the closest, a force of third order in x with weight
-1/tau^2, against w_c of order e^{-1/tau}/tau; so the phase begins once x is small against sqrt(tau e^{-1/tau}).
+in each step. In coordinates of other classes repulsion is of first order, so those entries reach 0 exactly after
+finitely many steps. Hence in the asymptotic phase deviations fall like rho^t and the excess, quadratic in them, like
+rho^{2t}, rho = max_c |rho_c|, or faster if the slowest class has no such direction. (With d = k and every class on one
+coordinate no class has one, and the iteration ends after finitely many steps.) |rho_c| < 1 for every eta > 0: near the
+frame no step is too long. The neighbourhood shrinks with tau: the loss repels the closest positives, by a gradient of
+third order in x with weight 1/tau^2, while w_c is of order e^{-1/tau}/tau. So the phase begins once x is small in
+comparison with sqrt(tau e^{-1/tau}).
 
 **The best temperature.** Let s = 1/tau. rho_c falls as w_c grows, and w_c = N_c / (n_c - 1) * s / ((n_c - 1) e^s + N_c)
 has one maximum in s, where (s - 1) e^{s - 1} = N_c / ((n_c - 1) e). With Lambert's W,
 
     tau_c = 1 / (1 + W(N_c / ((n_c - 1) e))),
 
-whatever eta. For fixed N and tau, 1 - rho_c = 2 eta x n_c/(n_c - 1) / (1 + 2 eta x), x = w_c (n_c - 1), falls in n_c:
-the largest class is the slowest, so the best temperature of the whole problem is that of its largest class. (As long
-as 2 eta w_c <= 1, that is rho_c >= 0, for all c.) (Theory, 5.10 and 5.11.)
+for every eta. For fixed N and tau, 1 - rho_c = 2 eta x n_c/(n_c - 1) / (1 + 2 eta x), x = w_c (n_c - 1), falls in n_c.
+The largest class is the slowest, so the best temperature of the whole problem is that of its largest class, as long as
+2 eta w_c <= 1, that is rho_c >= 0, for all c. (Theory, 5.10 and 5.11.)
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.special import lambertw
 
+from ufm.display import count
 from ufm.errors import InvalidInput, real_number
 from ufm.model.problem import Problem
 from ufm.settings import in_fixed_settings
@@ -55,12 +57,14 @@ from ufm.settings import in_fixed_settings
 def attraction(problem: Problem) -> Float[Array, " k"]:
     """w_c: minus the derivative of the loss in one pair G_ij of class c, at an orthogonal frame.
 
-    0 for a class of one sample, which has no pair. Raises InvalidInput unless it is plain SCL in the full batch.
+    It is 0 for a class of one sample, which has no pair. Raises InvalidInput unless the problem is plain SCL in the
+    full batch.
     """
     if not problem.loss.is_plain:
-        raise InvalidInput("loss", problem.loss.name, "the local rate is of plain SCL")
+        raise InvalidInput("loss", problem.loss.name, "the local rate is known for plain SCL only")
     if not problem.is_full_batch:
-        raise InvalidInput("batches", f"{problem.batches.shape[0]} batches", "the local rate is of the full batch")
+        fix = "the local rate is known for the full batch only"
+        raise InvalidInput("batches", count("batch", problem.batches.shape[0]), fix)
     sizes = problem.class_sizes
     positives = jnp.maximum(sizes - 1.0, 1.0)
     repelled = (sizes.sum() - sizes) * jnp.exp(-1.0 / problem.tau)
@@ -69,37 +73,41 @@ def attraction(problem: Problem) -> Float[Array, " k"]:
 
 @in_fixed_settings
 def repulsion(problem: Problem) -> Float[Array, "k k"]:
-    """F_ab: the force on a sample of class a at an orthogonal frame along the vector of class b, b != a: minus the
-    derivative of the summed loss in that entry (theory, 5.22).
+    """F_ab: the derivative of the summed loss in the coordinate of class b of a sample of class a != b, at an
+    orthogonal frame (theory, 5.22). It is >= 0, and gradient descent moves the sample by -F_ab along the vector of
+    class b.
 
-    n_b s e^{-s} (1/Z_a + 1/Z_b), s = 1/tau, a class of one sample without its own term. Raises as `attraction`.
+    F_ab = n_b s e^{-s} (1/Z_a + 1/Z_b), s = 1/tau; the term of a class of one sample is left out. Raises as
+    `attraction`.
     """
     attraction(problem)
     sizes = problem.class_sizes
     s = 1.0 / problem.tau
     Z = jnp.maximum(sizes - 1.0, 1.0) + (sizes.sum() - sizes) * jnp.exp(-s)
-    share = jnp.where(sizes > 1, 1.0 / Z, 0.0)
+    inverse = jnp.where(sizes > 1, 1.0 / Z, 0.0)
     off = 1.0 - jnp.eye(problem.k)
-    return off * sizes[None, :] * s * jnp.exp(-s) * (share[:, None] + share[None, :])
+    return off * sizes[None, :] * s * jnp.exp(-s) * (inverse[:, None] + inverse[None, :])
 
 
 @in_fixed_settings
 def leaving_time(problem: Problem, slope: float, cosine: float) -> float:
-    """Time after which gradient flow through LeakyReLU, from a frame with ||z|| = 1, has a pair of class means at
-    -cosine, with the forces of the frame (theory, 5.22); n steps eta of one sample of each class are a time n eta.
+    """The time after which gradient flow through LeakyReLU, from a frame with ||z|| = 1, reaches the inner product
+    -cosine for a pair of class means, if the gradient stays that of the frame (theory, 5.22). n steps eta of one sample
+    of each class are a time n eta.
 
-    Each class turns by slope tan(phi), phi/2 + sin(2 phi)/4 = slope F t, F the whole force on it: t is of the order of
-    cosine / slope^2 where the cosine is small against the slope, and pi / (4 slope F) where it is large. Raises as
-    `attraction`, and InvalidInput for a slope outside (0, 1] or a cosine outside (0, 1).
+    Each class turns by slope tan(phi), phi/2 + sin(2 phi)/4 = slope F t, where F is the norm of its row of `repulsion`.
+    t is of the order of cosine / slope^2 if the cosine is small in comparison with the slope, and about
+    pi / (4 slope F) if it is large. Raises as `attraction`, and InvalidInput for a slope outside (0, 1] or a cosine
+    outside (0, 1).
     """
     slope, cosine = real_number("slope", slope, 1e-9, 1.0), real_number("cosine", cosine, 1e-12, 1.0)
     gradient_scale = np.asarray(repulsion(problem))
     whole = np.linalg.norm(gradient_scale, axis=1)
-    share = gradient_scale / whole[:, None]
+    direction = gradient_scale / whole[:, None]
 
     def largest(t: float) -> float:
         turned = slope * np.tan(_angle(np.minimum(slope * whole * t, np.pi / 4)))
-        pairs = turned[:, None] * share
+        pairs = turned[:, None] * direction
         return float((pairs + pairs.T).max())
 
     least, most = 0.0, float(np.pi / (4 * slope * whole.max()))
@@ -121,10 +129,10 @@ def _angle(u: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
 
 @in_fixed_settings
 def contraction(problem: Problem, eta: float) -> Float[Array, " k"]:
-    """rho_c: factor a step of the within-class deviations of each class, under plain projected gradient.
+    """rho_c: the factor by which the deviations within each class change in a step of plain projected gradient.
 
-    The step eta is on the summed loss. 0 for a class of one sample: it has no deviations. Raises InvalidInput
-    for eta <= 0, or unless the problem is one full batch.
+    The step eta is on the summed loss. It is 0 for a class of one sample, which has no deviations. Raises InvalidInput
+    for eta <= 0, and as `attraction`.
     """
     if not 0 < eta < np.inf:
         raise InvalidInput("eta", eta, "give a step above 0")
@@ -135,15 +143,16 @@ def contraction(problem: Problem, eta: float) -> Float[Array, " k"]:
 
 @in_fixed_settings
 def slowest_contraction(problem: Problem, eta: float) -> float:
-    """rho = max_c |rho_c|: in the end deviations fall by rho a step, the excess by rho^2. Raises as `contraction`."""
+    """rho = max_c |rho_c|, the final factor of deviations in a step; that of the excess is rho^2. Raises as
+    `contraction`."""
     return float(jnp.max(jnp.abs(contraction(problem, eta))))
 
 
 def best_tau(sizes: Sequence[int] | Int[np.ndarray, " k"]) -> float:
-    """The temperature that makes `slowest_contraction` smallest, in closed form, for any step with all rho_c >= 0.
+    """The temperature that minimises `slowest_contraction`, in closed form, for any step with all rho_c >= 0.
 
-    1 / (1 + W((N - n) / ((n - 1) e))), n the largest class. Raises InvalidInput for fewer than two classes or if
-    no class has two samples.
+    It is 1 / (1 + W((N - n) / ((n - 1) e))), where n is the size of the largest class. Raises InvalidInput for fewer
+    than two classes or if no class has two samples.
     """
     counts = np.asarray(sizes)
     if len(counts) < 2 or counts.min() < 1 or counts.max() < 2:

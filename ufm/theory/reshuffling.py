@@ -1,8 +1,8 @@
 r"""How often must batches be reshuffled before they force the orthogonal frame? A prediction (theory, 3.16).
 
-For d >= k + 1 the frame is the only minimiser iff each class is one glued component of two samples or more and every
-two classes repel (`ufm.uniqueness`, rules 1 to 4): never, if a class has one sample. In the union of E independent
-random partitions into m batches this fails through *obstructions*, whose expected number is
+For d >= k + 1 the frame is the only minimiser iff each class is one merged component of two samples or more and every
+two classes repel (`ufm.uniqueness`, rules 1 to 4). If a class has one sample, this is never the case. In the union of E
+independent random partitions into m batches this fails through *obstructions*, whose expected number is
 
     X(E) = sum_c sum_{j=1}^{n_c/2} C(n_c, j) A_{c,j}^E + sum_{a<b} Q_{ab}^E     (half of it for j = n_c/2),
 
@@ -11,10 +11,10 @@ random partitions into m batches this fails through *obstructions*, whose expect
 - Q_{ab}: in one epoch no batch holds both classes with a second sample of either: prod over batches of 1 - P(x >= 1,
   y >= 1, x + y >= 3), (x, y) hypergeometric.
 
-A is exact for batches of one size (a smaller last one enters by the mean of all), Q up to the independence of
-batches. A batch of one class, three samples or more, counts as gluing: it glues as soon as two of it are glued
-elsewhere. As in random graphs, single samples are the last to be joined, obstructions are rare and nearly independent
-near the threshold, and the share of families without one is about e^{-X}.
+A is exact if all batches have one size (a smaller last batch enters by the mean size), and Q is exact up to the
+independence of batches. A batch of one class with at least three samples counts as merging, since it merges as soon as
+two of its samples are merged elsewhere. As in random graphs, single samples are joined last, obstructions are rare and
+nearly independent near the threshold, and the fraction of families without an obstruction is about e^{-X}.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from ufm.errors import InvalidInput, whole_number
 
 
 def expected_obstructions(class_sizes: Sequence[int], batch_size: int, epochs: float) -> float:
-    """X of the head of this module, inf where it overflows or a class has one sample.
+    """X (head of this module); inf if it overflows, or if a class has one sample.
 
-    `epochs` may be any number of at least 1, for a threshold between two. In logarithms, so that classes of thousands
-    do not overflow; O(max n_c m) for m batches. Raises InvalidInput for a size below 1 or epochs below 1.
+    `epochs` may be any real number of at least 1. The sum is computed from logarithms, so that classes of thousands of
+    samples do not overflow, in O(max n_c m) for m batches. Raises InvalidInput for a size below 1 or epochs below 1.
     """
     terms = _logarithms(class_sizes, batch_size)
     if not epochs >= 1:
@@ -42,7 +42,8 @@ def expected_obstructions(class_sizes: Sequence[int], batch_size: int, epochs: f
 
 
 def epochs_until_unique(class_sizes: Sequence[int], batch_size: int, share: float = 0.5, most: float = 1e3) -> float:
-    """The (real) number of epochs at which e^{-X} reaches `share`; inf beyond `most`, and if a class has one sample.
+    """The (real) number of epochs at which e^{-X} reaches the fraction `share`; inf beyond `most`, and if a class has
+    one sample.
 
     Raises InvalidInput for a size below 1 or a share outside (0, 1).
     """
@@ -69,10 +70,8 @@ def _total(terms: tuple[np.ndarray, np.ndarray], epochs: float) -> float:
 
 def _logarithms(class_sizes: Sequence[int], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """The log of the number of obstructions of every kind, and of the probability that one epoch leaves them."""
-    sizes = [
-        whole_number("class_sizes", size, 1, "give whole numbers of at least 1 sample a class") for size in class_sizes
-    ]
-    batch_size = whole_number("batch_size", batch_size, 1, "give at least 1 sample a batch, as a whole number")
+    sizes = [whole_number("class_sizes", size, 1, "give at least 1 sample for each class") for size in class_sizes]
+    batch_size = whole_number("batch_size", batch_size, 1, "give at least 1 sample for each batch, as a whole number")
     if min(sizes, default=1) < 2:
         return np.array([math.inf]), np.zeros(1)
     n = sum(sizes)
@@ -93,7 +92,8 @@ def _logarithms(class_sizes: Sequence[int], batch_size: int) -> tuple[np.ndarray
 
 
 def splits(size: int, n: int, batches: Sequence[int], mean: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The log of C(n_c, j), and of A_{c,j}, for j = 1 .. n_c / 2; mean: of the batches' sizes, if not the plain one."""
+    """The log of C(n_c, j), and of A_{c,j}, for j = 1 .. n_c / 2. mean: batch size to use; by default the plain
+    mean."""
     mean, m = n / len(batches) if mean is None else mean, len(batches)
     o = np.arange(m + 1)
     occupied = np.full(m + 1, -math.inf)
@@ -109,16 +109,18 @@ def splits(size: int, n: int, batches: Sequence[int], mean: float | None = None)
 
 
 def log_splits(size: int) -> Float[np.ndarray, " j"]:
-    """log C(size, j) for j = 1 .. size / 2: splits of so many samples into two parts, half of it for equal parts."""
+    """The log of the number of splits of `size` samples into parts of j and size - j, for j = 1 .. size / 2."""
     j = np.arange(1, size // 2 + 1)
     return gammaln(size + 1) - gammaln(j + 1) - gammaln(size - j + 1) - np.where(2 * j == size, math.log(2), 0.0)
 
 
 def _log_avoid(free: np.ndarray, slots: int, others: int) -> np.ndarray:
     """log C(free, others) / C(slots, others), -inf where free < others: `others` samples avoid all but `free` slots."""
-    room = free - others
-    ways = gammaln(free + 1) - gammaln(np.maximum(room, 0.0) + 1) - (gammaln(slots + 1) - gammaln(slots - others + 1))
-    return np.where(room >= 0, ways, -math.inf)
+    remaining = free - others
+    ways = (
+        gammaln(free + 1) - gammaln(np.maximum(remaining, 0.0) + 1) - (gammaln(slots + 1) - gammaln(slots - others + 1))
+    )
+    return np.where(remaining >= 0, ways, -math.inf)
 
 
 def _log_never(n: int, a: int, b: int, drawn: int) -> float:

@@ -1,4 +1,4 @@
-r"""How long two merged classes take to part, on average over random batches: what emergence waits for in the end.
+r"""How long two merged classes take to separate, on average over random batches: the last stage of emergence.
 
 Two collapsed classes a and b, of norm 1, at an angle theta; all others orthogonal to both. In a batch with m_a, m_b
 samples of the two and q_a beside class a, s = 1/tau, each sample of a is pushed along -h_b with
@@ -12,11 +12,11 @@ and the mean of class a moves by m_a / n_a of that. So on average, and to first 
 
 a step, and the time from theta_0 to a right angle is an integral over theta. In the full batch, where the two are
 minorities, Z is about N e^{-s} and the time grows like N, that is like R. Under uniform batches of b samples m_a >= 2
-is itself rare, and the time grows like N^3/b^2 as soon as few batches hold two samples of a minority.
+is itself rare, and the time grows like N^3/b^2 once few batches hold two samples of a minority.
 
 Random starts: class means of n_min rows, uniform on the nonnegative part of the unit sphere, differ by an angle of
 about sqrt((pi - 2) / n_min) where d is large (each row has squared length 2/pi along the mean direction and 1 - 2/pi
-across, which n_min rows average). That is theta_0: what the theory does not see is that other classes move meanwhile.
+across it, and a mean is over n_min rows). That is theta_0. The theory neglects that other classes move meanwhile.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def separation_time(
     sampler: Sampler | None = None,
     angle: float | None = None,
 ) -> float:
-    """Steps from an angle to a right angle between classes a and b; inf if no batch pushes them apart.
+    """The number of steps from an angle to a right angle between classes a and b; inf if no batch pushes them apart.
 
-    sampler: None is the full batch. angle: theta_0 in radians, below pi/2; by default that of random starts.
-    Raises InvalidInput for classes, a step or an angle that are none.
+    sampler: None is the full batch. angle: theta_0 in radians, at most pi/2; by default that of random starts.
+    Raises InvalidInput for a bad class, step or angle.
     """
     counts = np.asarray(sizes)
     for name, value in (("a", a), ("b", b)):
@@ -71,7 +71,7 @@ def start_angle(n_min: int) -> float:
 
 
 def _whole(sizes: Int[np.ndarray, " k"], a: int, b: int) -> Drawn:
-    """The full batch, for certain."""
+    """The full batch, with probability 1."""
     one = np.ones(1, dtype=np.int64)
     return Drawn(one * sizes[a], one * sizes[b], one * sizes.sum(), np.ones(1))
 
@@ -82,18 +82,18 @@ def _pair(law: Law, a: int, b: int) -> Drawn:
         drawn = law.drawn(a, b)
         views = law.views
         return Drawn(views * drawn.first, views * drawn.second, views * drawn.total, drawn.probability)
-    found = law.counts() if law.vectors <= MOST_VECTORS else law.sampled(SAMPLED, SEED)
-    held = law.views * (found.drawn + law.bound)
-    return Drawn(held[:, a], held[:, b], held.sum(axis=1), found.probability)
+    counts = law.counts() if law.vectors <= MOST_VECTORS else law.sampled(SAMPLED, SEED)
+    held = law.views * (counts.drawn + law.bound)
+    return Drawn(held[:, a], held[:, b], held.sum(axis=1), counts.probability)
 
 
 def _push(law: Drawn, theta: float, tau: float) -> float:
     """E[m_a m_b (...)] s e^{s (cos theta - 1)}."""
     near, far = np.exp((np.cos(theta) - 1.0) / tau), np.exp(-1.0 / tau)
 
-    def share(own: Int[np.ndarray, " v"], other: Int[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
-        Z = (own - 1) + other * near + (law.total - own - other) * far
-        return np.where(own >= 2, 1.0 / np.where(own >= 2, Z, 1.0), 0.0)
+    def push(count: Int[np.ndarray, " v"], other: Int[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
+        Z = (count - 1) + other * near + (law.total - count - other) * far
+        return np.where(count >= 2, 1.0 / np.where(count >= 2, Z, 1.0), 0.0)
 
-    pushed = law.first * law.second * (share(law.first, law.second) + share(law.second, law.first))
+    pushed = law.first * law.second * (push(law.first, law.second) + push(law.second, law.first))
     return float(np.sum(law.probability * pushed)) * near / tau

@@ -1,28 +1,28 @@
 r"""Whether neural collapse onto an orthogonal frame is the only minimiser of UFM+ (theory, 3.12).
 
 For d >= k the bound of Theorem 2 is attained, so the minimisers are the H with zero excess: those that
-keep the constraints of `ufm.interaction`. Each rule below either proves that these force the orthogonal
-frame's Gram matrix, or names another H on coordinate axes that keeps them:
+satisfy the constraints of `ufm.interaction`. Each rule below either proves that these force the orthogonal
+frame's Gram matrix, or names another H on coordinate axes that satisfies them:
 
 1. *Two classes without a cross edge.* One moves onto the other's axis. Any d.
 2. *A component of one sample* may vanish, with all the single samples that open batches tie to it, if
-   each of those batches has at most one unit vector: its values are then all 0. Any d. A class all of
-   whose samples are single vanishes whole.
-3. *Every class one unit component and every two classes adjacent*: all entries of the Gram are forced.
+   each of those batches has at most one unit vector: its values are then all 0. Any d. A class that has
+   only single samples may vanish as a whole.
+3. *Every class one unit component and every two classes adjacent*: all entries of the Gram matrix are forced.
 4. *d > k*, a class in several components, not all tied by open batches: a tied part moves to a coordinate
    that no class uses, orthogonal to everything.
-5. *Two classes whose components fall apart* (by cross edges and open batches): one chain exchanges the
-   two axes. Any d.
+5. *Two classes whose components form several chains* (by cross edges and open batches): one chain
+   exchanges the two axes. Any d.
 6. *More than D equal-angled unit vectors in D dimensions coincide*: (1 - g) I + g J has full rank for g < 1.
    The supports of q pairwise adjacent unit components take q coordinates at least; unit vectors adjacent to all
    of them live in the D = d - q others. An open batch, or a set that open batches give one value through
-   shared pairs, with more than D of these is glued, and all rules are applied anew.
+   shared pairs, with more than D of these is merged, and all rules are applied again.
 7. *d = k.* Adjacent unit components have disjoint supports (nonnegative and orthogonal), so any choice of
    one coordinate from each support is a proper k-colouring. If the classes are the only proper
    k-colouring, every choice gives them: components of one class cannot differ in support, nor have two
    coordinates if there are several, and the k classes have disjoint, nonempty supports among k
-   coordinates, hence one each. So the unit components are the orthogonal frame: they are glued, class by
-   class, and all rules are applied anew. Conversely a second proper colouring is another minimiser,
+   coordinates, hence one each. So the unit components are the orthogonal frame: they are merged, class by
+   class, and all rules are applied again. Conversely a second proper colouring is another minimiser,
    if the open batches allow it.
 
 Where open batches remain after this, a search over all placements on axes may still find another
@@ -40,7 +40,7 @@ import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 from scipy.sparse.csgraph import connected_components
 
-from ufm.display import Readable, Summary
+from ufm.display import Readable, Summary, count
 from ufm.errors import InvalidInput
 from ufm.model.problem import Problem
 from ufm.samplers import Sampler
@@ -60,7 +60,7 @@ class Uniqueness(Readable):
     - unique: True, False, or None for undetermined.
     - reason: one sentence.
     - counterexample: if not unique, an H (n, d) of zero excess whose geometry is not an orthogonal frame.
-    - graph: the effective interaction graph, with the plain one beside it (`graph.plain_claims_unique`).
+    - graph: the effective interaction graph, which also holds the plain one (`graph.plain_claims_unique`).
     """
 
     unique: bool | None
@@ -69,7 +69,7 @@ class Uniqueness(Readable):
     graph: Interaction
 
     def summary(self) -> Summary:
-        """The verdict, its reason, and what the plain graph would say."""
+        """The verdict, its reason, and the verdict of the plain graph."""
         verdict = {True: "the only minimiser", False: "not the only minimiser", None: "undetermined"}[self.unique]
         plain = "unique" if self.graph.plain_claims_unique else "not unique"
         lines = {
@@ -82,7 +82,7 @@ class Uniqueness(Readable):
 
 @dataclass(frozen=True)
 class _Answer:
-    """A verdict, with the coordinate of each component in another minimiser if there is one."""
+    """A verdict, with the coordinate of each component in another minimiser if one is known."""
 
     unique: bool | None
     reason: str
@@ -91,11 +91,11 @@ class _Answer:
 
 @in_fixed_settings
 def uniqueness(problem: Problem, sampler: Sampler | None = None) -> Uniqueness:
-    """Decide whether NC + OF is the only minimiser of UFM+ for a batch family and a loss; tau plays no part.
+    """Decide whether the orthogonal frame, with collapsed classes, is the only minimiser of UFM+; tau does not matter.
 
-    With a sampler: of its expected loss, over all batches that it can draw from the problem's samples (theory, 3.19);
-    the problem is then given without batches, and the graph is of a family that forces the same.
-    Undetermined for UFM (no ReLU) and for d < k, where the bound need not be attained, and where open
+    With a sampler the question is about its expected loss, over all batches that it can draw from the problem's samples
+    (theory, 3.19). The problem must then have no batches, and the graph is that of a family that forces the same.
+    The answer is undetermined for UFM (no ReLU) and for d < k, where the bound need not be attained, and where open
     equal-value batches or the size of a colouring problem leave the question open. Raises InvalidInput
     for points of multiplicity other than 1, and for a sampler that cannot draw from these classes. Rules and proofs:
     this module's docstring.
@@ -124,11 +124,11 @@ def uniqueness(problem: Problem, sampler: Sampler | None = None) -> Uniqueness:
 
 
 def _of_all_batches(problem: Problem, sampler: Sampler) -> Problem:
-    """The problem with batches that force what all batches of the sampler do."""
+    """The problem with batches that force the same as all batches of the sampler."""
     if not isinstance(sampler, Sampler):
         raise InvalidInput("sampler", sampler, "give a sampler of ufm.samplers, such as ufm.samplers.uniform(64)")
     if not problem.is_full_batch:
-        raise InvalidInput("problem", "with batches of its own", "with a sampler give it without batches")
+        raise InvalidInput("problem", "with batches", "with a sampler, give a problem without batches")
     batches = forcing_family(np.asarray(problem.labels), sampler, problem.loss)
     return Problem(problem.labels, problem.d, problem.tau, batches, problem.nonneg, loss=problem.loss)
 
@@ -147,18 +147,18 @@ def _decide(graph: Interaction, d: int) -> _Answer | Links:
     if lone.any():
         c = int(classes[lone][0])
         reason = (
-            f"{int((lone & (classes == c)).sum())} single samples of class {c} meet no second sample of their class "
-            "in a mixed batch: their norms are free, and zero is allowed"
+            f"class {c} has {count('sample', int((lone & (classes == c)).sum()))} without a second sample of the class "
+            "in any mixed batch: their norms are free and may be 0"
         )
         return _Answer(False, reason, np.where(lone & (classes == c), VANISHED, classes))
 
     components = graph.components_of_class
     if (components == 1).all():
-        reason = "every class is one component of glued samples, and every two classes share a cross edge"
+        reason = "every class is one component of merged samples, and every two classes share a cross edge"
         return _Answer(True, reason)
 
     several = int(np.argmax(components))
-    fallen = f"class {several} falls into {int(components[several])} components that no mixed batch joins"
+    fallen = f"class {several} consists of {int(components[several])} components that no mixed batch joins"
     loose = _loose_part(graph, tied) if d > k else None
     if loose is not None:
         return loose
@@ -166,7 +166,7 @@ def _decide(graph: Interaction, d: int) -> _Answer | Links:
     if chain is not None:
         moved = chain != classes
         a, b = sorted({*classes[moved].tolist(), *chain[moved].tolist()})
-        reason = f"{fallen}, and a chain of classes {a} and {b} can exchange their coordinates"
+        reason = f"{fallen}, and a chain of components of classes {a} and {b} can exchange their coordinates"
         return _Answer(False, reason, chain)
 
     short = _batches_short_of_dimensions(graph, d)
@@ -181,26 +181,27 @@ def _decide(graph: Interaction, d: int) -> _Answer | Links:
         leader[classes[units]] = np.flatnonzero(units)
         return np.stack([leader[classes[units]], np.flatnonzero(units)])
 
-    looked = search(graph, d, np.ones(len(classes), dtype=bool), use_open_batches=True)
-    if looked.found is not None:
-        where = "another proper colouring" if not graph.open_batches else "another placement that keeps them equal"
-        return _Answer(False, f"{fallen}, and {where} of the components exists", np.array(looked.found))
+    placement = search(graph, d, np.ones(len(classes), dtype=bool), use_open_batches=True)
+    if placement.colouring is not None:
+        where = "another proper colouring" if not graph.open_batches else "another placement that keeps values equal"
+        return _Answer(False, f"{fallen}, and {where} of the components exists", np.array(placement.colouring))
     if graph.open_batches:
-        reason = f"undetermined: {fallen}, and equal values in {len(graph.open_batches)} single-class batches tie them"
+        tied_by = count("single-class batch", len(graph.open_batches))
+        reason = f"undetermined: {fallen}, and equal values in {tied_by} tie them"
     else:
         reason = f"undetermined: {fallen}, and their colouring problem is too large to exhaust"
     return _Answer(None, reason)
 
 
 def _loose_part(graph: Interaction, tied: Int[np.ndarray, " q"]) -> _Answer | None:
-    """d > k: a tied part of a class that moves to a coordinate of its own, if the class falls into several (3.7)."""
+    """d > k: if a class has several tied parts, one of them can move to a coordinate that no class uses (3.7)."""
     classes, k = graph.component_class, len(graph.plain_cross)
     for c in np.flatnonzero(graph.components_of_class >= 2):
         parts, place = np.unique(tied[classes == c], return_inverse=True)
         if len(parts) >= 2:
             smallest = parts[np.bincount(place.reshape(-1)).argmin()]
             reason = (
-                f"class {c} falls into {int(graph.components_of_class[c])} components that no mixed batch joins, "
+                f"class {c} consists of {int(graph.components_of_class[c])} components that no mixed batch joins, "
                 "and d > k leaves a coordinate for one of them"
             )
             return _Answer(False, reason, np.where(tied == smallest, k, classes))
@@ -225,28 +226,28 @@ def _may_vanish(graph: Interaction, tied: Int[np.ndarray, " q"]) -> np.ndarray:
 
 
 def _batches_short_of_dimensions(graph: Interaction, d: int) -> Links:
-    """Pairs of components that open batches glue for want of dimensions: rule 6."""
+    """Pairs of components that open batches merge since dimensions do not suffice: rule 6."""
     short = (members for members in _of_one_value(graph) if _is_short_of_dimensions(graph, members, d))
     links = [np.stack([np.full(len(members), members[0]), members]) for members in short]
     return np.concatenate(links, axis=1) if links else NO_LINKS
 
 
 def _of_one_value(graph: Interaction) -> list[Int[np.ndarray, " m"]]:
-    """The open batches, each with what others that share a pair, and so on, give one value with all its members."""
+    """The open batches, each enlarged by the components that chains of shared pairs give its value with all members."""
     batches = graph.open_batches
     if sum(len(batch) ** 2 for batch in batches) > MOST_TIED:
         return [np.array(batch) for batch in batches]
     number: dict[tuple[int, int], int] = {}
     pairs = [[number.setdefault(pair, len(number)) for pair in combinations(batch, 2)] for batch in batches]
-    links = np.array([(own[0], other) for own in pairs for other in own]).reshape(-1, 2).T
+    links = np.array([(numbers[0], other) for numbers in pairs for other in numbers]).reshape(-1, 2).T
     tied = connected_components(sp.coo_array((np.ones(links.shape[1]), tuple(links)), shape=(len(number),) * 2))[1]
     met: dict[tuple[int, int], set[int]] = {}  # by component and tie
     for (x, y), at in number.items():
         met.setdefault((x, tied[at]), set()).add(y)
         met.setdefault((y, tied[at]), set()).add(x)
     grown = []
-    for batch, own in zip(batches, pairs, strict=True):
-        tie, members = tied[own[0]], list(batch)
+    for batch, numbers in zip(batches, pairs, strict=True):
+        tie, members = tied[numbers[0]], list(batch)
         common = set.intersection(*(met[x, tie] for x in members))
         while common:
             members.append(min(common))
@@ -256,16 +257,16 @@ def _of_one_value(graph: Interaction) -> list[Int[np.ndarray, " m"]]:
 
 
 def _is_short_of_dimensions(graph: Interaction, members: Int[np.ndarray, " m"], d: int) -> bool:
-    """Whether q pairwise adjacent unit components, chosen greedily, leave those beside all of them too little room."""
-    room, least = d, d - len(graph.plain_cross) + 1
+    """Whether unit members, adjacent to q pairwise adjacent unit components (chosen greedily), outnumber d - q."""
+    dimensions, least = d, d - len(graph.plain_cross) + 1
     allowed = graph.is_unit
     confined = members[allowed[members]]
-    while least < len(confined) <= room:
+    while least < len(confined) <= dimensions:
         beside = np.bincount(graph.cross[confined].indices, minlength=len(allowed)) * allowed
         if not beside.any():
             return False
         most = np.flatnonzero(beside == beside.max())
         best = most[np.diff(graph.cross.indptr)[most].argmax()]
         adjacent = graph.cross[[best]].toarray()[0] > 0
-        confined, allowed, room = confined[adjacent[confined]], allowed & adjacent, room - 1
-    return len(confined) > room
+        confined, allowed, dimensions = confined[adjacent[confined]], allowed & adjacent, dimensions - 1
+    return len(confined) > dimensions
