@@ -87,7 +87,9 @@ def test_the_staircase_starts_at_the_mean_of_each_orbit():
     assert all(history.H is None for history in ended.history)
     for H in ended.H:
         np.testing.assert_allclose(H @ H.T, rows @ rows.T, atol=1e-9)
-    with pytest.raises(ufm.InvalidInput, match=r"^record_H = True: the staircase and random batches keep no path of H"):
+    with pytest.raises(
+        ufm.InvalidInput, match=r"^record_H = True: the staircase and random batches record no path of H"
+    ):
         solve(method="staircase", record_H=True)
 
 

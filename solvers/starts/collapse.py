@@ -262,12 +262,12 @@ def collapse(
     sizes = summed(grouped_sum(filled, stacks.orbit.reshape(-1), quotient.num_points), axis)
     sizes = jnp.maximum(sizes, 1.0)
     of = _StackedRows(stacks, sizes, quotient.multiplicity / sizes, quotient.nonneg, depth, rows_in, axis)
-    warm = _warm(quotient)
+    at_higher_tau = _at_collapse_temperature(quotient)
     limit = jnp.minimum(most, MOST_STEPS)
 
     def step(_: Array, embedding: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         H, U, _ = embedding
-        at = evaluate(U, warm)
+        at = evaluate(U, at_higher_tau)
         seen = at.preconditioner > 0
         return *of.shifted(H, -LENGTH * at.gradient / jnp.where(seen, at.preconditioner, 1.0)[:, None]), seen
 
@@ -289,7 +289,7 @@ def collapse(
     return Noted(project(end.U, quotient.nonneg), end.steps, end.moved, end.means, end.along)
 
 
-def _warm(quotient: Problem) -> Problem:
+def _at_collapse_temperature(quotient: Problem) -> Problem:
     return eqx.tree_at(lambda p: p.tau, quotient, jnp.maximum(quotient.tau, COLLAPSE_TAU))
 
 
