@@ -248,7 +248,7 @@ def _checked_starts(H0: Embedding | Stack, problem: Problem, inits: int | None) 
             "H0", f"array of shape {np.shape(H0)}", f"give one row for each sample, shape {shape}, or several"
         )
     if inits is not None and inits != len(points):
-        raise InvalidInput("inits", inits, f"H0 holds {len(points)} starts; leave inits out")
+        raise InvalidInput("inits", inits, f"the number of starts in H0 is {len(points)}; leave inits out")
     if not np.isfinite(points).all():
         raise InvalidInput("H0", "array with NaN or infinite entries", "give finite numbers")
     return np.stack([np.asarray(project(jnp.asarray(H), problem.nonneg)) for H in points])

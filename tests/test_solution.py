@@ -107,8 +107,8 @@ def test_the_staircase_starts_at_the_mean_of_each_orbit():
         (np.full((4, 3), "a"), None, "H0 = 'ndarray': give a real array"),
         ("start", None, "H0 = 'str': give a real array"),
         ([[0.0, 1.0], [1.0]], None, "H0 = 'list': give a real array"),
-        (H0, 3, "inits = 3: the starts of H0 are 2; leave inits out"),
-        (H0[0], 2, "inits = 2: the starts of H0 are 1; leave inits out"),
+        (H0, 3, "inits = 3: the number of starts in H0 is 2; leave inits out"),
+        (H0[0], 2, "inits = 2: the number of starts in H0 is 1; leave inits out"),
     ],
 )
 def test_what_is_no_start_is_one_line(given, inits, said, untyped):
