@@ -96,7 +96,11 @@ def test_the_staircase_starts_at_the_mean_of_each_orbit():
 @pytest.mark.parametrize(
     ("given", "inits", "said"),
     [
-        (H0[:, :3], None, r"H0 = 'array of shape \(2, 3, 3\)': give one row a sample, shape \(4, 3\), or several"),
+        (
+            H0[:, :3],
+            None,
+            r"H0 = 'array of shape \(2, 3, 3\)': give one row for each sample, shape \(4, 3\), or several",
+        ),
         (H0[0].T, None, r"H0 = 'array of shape \(3, 4\)'"),
         (H0[0, 0], None, r"H0 = 'array of shape \(3,\)'"),
         (H0[None], None, r"H0 = 'array of shape \(1, 2, 4, 3\)'"),
