@@ -1,4 +1,4 @@
-"""Solving, verifying and certifying: the public names."""
+"""The public names for solving, verifying and certifying."""
 
 from solvers.certification.certificate import Certificate, Proof
 from solvers.certification.certifier import Certifier, certify

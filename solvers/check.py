@@ -1,4 +1,4 @@
-"""The checker's former place: `python -m solvers.check` forwards to `ufm_check`, which stands alone."""
+"""`python -m solvers.check` runs the checker, which is the independent package `ufm_check`."""
 
 import sys
 

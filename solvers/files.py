@@ -1,4 +1,4 @@
-"""Files that are never seen half-written, and that say whether they are as they were written."""
+"""Files that are written atomically, and files with a checksum."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from pathlib import Path
 TEMPORARY = ".part"
 
 
-# Bytes of a name that the temporary name begins with: systems allow 255 in all.
+# The most bytes of a file's name that its temporary name repeats: systems allow 255 in all.
 LONGEST = 200
 
 
 def write_atomically(path: Path, content: bytes, note: Callable[[Path], None] | None = None) -> None:
-    """Write beside `path` under a temporary name, flush to disk, rename: readers see the old file or the new one.
+    """Write to a temporary file beside `path`, flush it to disk, and rename it: readers see the old or the new file.
 
-    As an ordinary write does, it leaves links and a file's permissions as they are, and gives a new file those that
-    the umask allows; what is no regular file, such as a terminal, is written to. note: told the temporary name before
-    there is such a file, so that what a kill leaves can be found. Raises OSError with the name of the file and the
-    reason; nothing is left behind.
+    As in an ordinary write, links and permissions of an existing file stay, and a new file has those that the umask
+    allows. If `path` is not a regular file (a terminal, for example), the content is written to it directly.
+
+    note: called with the temporary name before that file exists, so that it can be found after the process was killed.
+
+    Raises OSError with the name of the file and the reason; no temporary file is left then.
     """
     temporary = None
     try:
@@ -53,7 +55,7 @@ def write_atomically(path: Path, content: bytes, note: Callable[[Path], None] | 
 
 
 def _mode(path: Path) -> int | None:
-    """The kind and the permissions of what a path leads to; None if there is nothing yet."""
+    """The kind and the permissions of a path, with links followed; None if it does not exist."""
     try:
         return path.stat().st_mode
     except FileNotFoundError:
@@ -61,11 +63,11 @@ def _mode(path: Path) -> int | None:
 
 
 def sealed(content: bytes) -> bytes:
-    """The content and, behind its end, its SHA-256."""
+    """The content, followed by its SHA-256."""
     return content + hashlib.sha256(content).digest()
 
 
-def unsealed(given: bytes) -> bytes | None:
-    """The content of what `sealed` gave; None if it is not as it was."""
-    content = given[: -hashlib.sha256().digest_size]
-    return content if given == sealed(content) else None
+def unsealed(stored: bytes) -> bytes | None:
+    """The content of bytes from `sealed`; None if they have changed."""
+    content = stored[: -hashlib.sha256().digest_size]
+    return content if stored == sealed(content) else None

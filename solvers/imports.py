@@ -1,4 +1,4 @@
-"""Imports that an interrupt does not leave half done."""
+"""Imports that an interrupt does not leave incomplete."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from functools import cache
 
 @cache
 def import_whole(name: str) -> None:
-    """Import a package on another thread, for the import statement that follows.
+    """Import a package on another thread, before the import statement for it.
 
-    Signals are handled on the main thread alone. An interrupt there ends the wait, while the import goes on to its
-    end; within the import it would leave a large package half imported, of no use to this process ever again.
+    Signals are handled on the main thread alone. There, an interrupt ends the wait, while the import runs to its end.
+    An interrupt within the import itself would leave a large package partly imported, and unusable in this process.
     """
     done: Future[None] = Future()
 

@@ -1,4 +1,4 @@
-"""Points measured exactly: evaluation, stationarity and geometry, compiled once a shape."""
+"""Exact measurement of points: evaluation, stationarity and geometry, compiled once per shape."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ufm.model.geometry import GeometryMetrics, geometry_metrics
 from ufm.model.problem import PADDING, Problem
 from ufm.settings import in_fixed_settings
 
-# Pairs of samples swept at once: seconds.
+# The most pairs of samples in one call, which then takes seconds.
 PIECE = 2**28
-# Pairs, and points, that are measured together.
+# The most pairs, and the most points, that are measured together.
 TOGETHER, MOST_TOGETHER = 2**15, 16
 
 
 class Measurement(NamedTuple):
-    """Of one H (m, d), by the exact objective; or of several, with an axis more.
+    """The numbers of one H (m, d), by the exact objective; of several with one more axis.
 
     - loss, excess: see `ufm.model.evaluation.Evaluation`.
     - residuals: `solvers.loop.stopping.stationarity` of every point.
@@ -44,17 +44,17 @@ class Measurement(NamedTuple):
 
     @property
     def residual(self) -> Float[np.ndarray, "*points"]:
-        """Largest stationarity residual over rows."""
+        """The largest stationarity residual over rows."""
         return np.asarray(np.asarray(self.residuals).max(axis=-1))
 
     def lines(self, iteration: Int[np.ndarray, " lines"]) -> Record:
-        """The lines of a history, of several points, that were reached after so many steps."""
+        """A history whose lines are the measured points; iteration: the steps after which each was reached."""
         of, numbers = self.metrics, (self.excess, self.residual)
         return Record(iteration, *numbers, of.delta_gm, of.beta_nc, of.mean_cosine, of.max_cosine)
 
 
 def measure_points(H: Float[Array, "p m d"], spread: Float[Array, "p r"], problem: Problem) -> Measurement:
-    """A fixed number of points at once, traced once a shape. spread: see `ufm.geometry_metrics`."""
+    """Measure several points at once, traced once per shape. spread: see `ufm.geometry_metrics`."""
 
     def of(H: Float[Array, "m d"], spread: Float[Array, " r"]) -> Measurement:
         at = evaluate(H, problem)
@@ -74,9 +74,9 @@ def measure(
     shape: Shape | None = None,
     progress: ProgressCallback | None = None,
 ) -> Measurement:
-    """Measure one point; the result is on the host. Compiled once a shape, by default the problem's size class.
+    """Measure one point; the result is on the host. Compiled once per shape, by default `common_shape` of the problem.
 
-    More than PIECE pairs are swept piece by piece, which is shown and can be stopped: see `solvers.progress.followed`.
+    More than PIECE pairs are measured in pieces, with a progress bar, and can be stopped (`solvers.progress.followed`).
     """
     pairs = _pairs(problem)
     if pairs > PIECE:
@@ -91,10 +91,10 @@ def measure_all(
     shape: Shape | None = None,
     spread: Float[np.ndarray, "s r"] | None = None,
 ) -> Measurement:
-    """Measure every point, several at once. spread: see `ufm.geometry_metrics`."""
+    """Measure every point, several per call. spread: see `ufm.geometry_metrics`."""
     spread = np.zeros((len(points), min(problem.k, problem.d))) if spread is None else spread
     if (pairs := _pairs(problem)) > PIECE:
-        each = (_in_pieces(jnp.asarray(H), problem, pairs, None, own) for H, own in zip(points, spread, strict=True))
+        each = (_in_pieces(jnp.asarray(H), problem, pairs, None, of) for H, of in zip(points, spread, strict=True))
         return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     shape = common_shape([problem]) if shape is None else shape
     wider, size = padded(problem, shape), _at_once(shape)
@@ -107,7 +107,7 @@ def measure_all(
 
 
 def prepare_measure(problem: Problem) -> None:
-    """Compile on another thread what `measure` and `measure_all` will call for points of this problem."""
+    """Compile, on another thread, the function that `measure` and `measure_all` will call for this problem."""
     if _pairs(problem) <= PIECE:
         shape = common_shape([problem])
         sizes = (_at_once(shape), shape[0], problem.d), (_at_once(shape), min(problem.k, problem.d))
@@ -115,7 +115,7 @@ def prepare_measure(problem: Problem) -> None:
 
 
 def _at_once(shape: Shape) -> int:
-    """Points that are measured together: many small ones, as one takes hardly less than all."""
+    """How many points are measured together: many small ones take hardly longer than one."""
     _, batches, slots = shape
     return 2 ** int(np.clip(TOGETHER // (batches * slots**2), 1, MOST_TOGETHER)).bit_length() // 2
 
@@ -131,14 +131,14 @@ def _in_pieces(
     progress: ProgressCallback | None,
     spread: Float[np.ndarray, " r"] | None = None,
 ) -> Measurement:
-    """`measure` by the sums of parts of the sweep: some whole batches, or some blocks of anchors of one batch."""
+    """`measure` as a sum of pieces: each is some whole batches, or some blocks of anchors of one batch."""
     batches, slots = problem.batches.shape
     rows, blocks = anchor_blocks(problem)
     together = max(1, PIECE // slots**2)  # batches
     width = blocks if together > 1 else max(1, PIECE // (rows * slots))
     missing = -batches % together
     empty = jnp.full((missing, slots), PADDING, problem.batches.dtype)
-    given = (
+    all_batches = (
         jnp.concatenate([problem.batches, empty]),
         *(
             None if of is None else jnp.pad(of, [(0, missing)] + [(0, 0)] * (of.ndim - 1))
@@ -148,29 +148,31 @@ def _in_pieces(
 
     def pieces() -> Iterator[tuple[tuple[int, int], float]]:
         for b in range(0, batches, together):
-            share = float(min(together, batches - b)) * slots
+            pairs_per_anchor = float(min(together, batches - b)) * slots
             for first in range(0, blocks, width):
-                yield (b, first), share * (min(rows * (first + width), slots) - min(rows * first, slots))
+                yield (b, first), pairs_per_anchor * (min(rows * (first + width), slots) - min(rows * first, slots))
 
     parts: list[Evaluation] = []
 
     def sweep(piece: tuple[int, int]) -> None:
         b, first = piece
-        own = jax.tree.map(lambda of: of[b : b + together], given)
-        part_of = eqx.tree_at(lambda p: (p.batches, p.counts, p.weights), problem, own, is_leaf=lambda x: x is None)
+        batches_of_piece = jax.tree.map(lambda of: of[b : b + together], all_batches)
+        part_of = eqx.tree_at(
+            lambda p: (p.batches, p.counts, p.weights), problem, batches_of_piece, is_leaf=lambda x: x is None
+        )
         part = jax.block_until_ready(_part(H, part_of, np.int32(first), blocks=width))
         parts[:] = [jax.tree.map(jnp.add, parts[0], part) if parts else part]
 
     followed(sweep, pieces(), f"verifying: {pairs:.1e} pairs of samples", pairs, progress)
     (at,) = parts
-    own = None if spread is None else jnp.asarray(spread)
-    metrics = geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity, spread=own)
+    second_moments = None if spread is None else jnp.asarray(spread)
+    metrics = geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity, spread=second_moments)
     measured = Measurement(at.loss, at.excess, stationarity(H, at, problem), metrics, hides(at))
     return jax.tree.map(np.asarray, measured)
 
 
 def evaluate_part(H: Float[Array, "m d"], problem: Problem, first: Int[Array, ""], *, blocks: int) -> Evaluation:
-    """Some blocks of the sweep of `ufm.model.evaluation.evaluate`."""
+    """`ufm.model.evaluation.evaluate`, restricted to some blocks of anchors."""
     return evaluate(H, problem, first=first, blocks=blocks)
 
 

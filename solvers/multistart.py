@@ -1,4 +1,4 @@
-"""`solve`: many starts of one problem, each to its end."""
+"""`solve`: many starts of one problem, each run to its end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from ufm.model.problem import Problem
 from ufm.model.projections import project
 from ufm.settings import in_fixed_settings
 
-# The names of methods; all but the staircase run on all samples.
+# Methods by name; all except the staircase run on all samples.
 METHODS: dict[str, Staircase | Method] = {
     "staircase": Staircase(),
     "quasi-newton": QuasiNewton(),
@@ -60,52 +60,53 @@ def solve(
     record_H: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Solution:
-    """Minimise the loss of UFM+ (or UFM) from random starts, shared out over the devices of this process.
+    """Minimise the loss of UFM+ (or UFM) from random starts, sharded over the devices of this process.
 
-    - method: `Staircase(...)`, the default ("staircase"), or a descent on all n samples, exact sums throughout, no
-      lifts: `QuasiNewton(...)` ("quasi-newton"), `Accelerated(...)` ("accelerated"), `ProjectedGradient(optax
-      transformation)` ("projected-gradient": the reference, optax SGD 0.1 / 0.9 and the projection), `Activated(...)`
-      (through an activation, no projection), a `solvers.loop.method.Method` of your own, or
-      `StochasticProjectedGradient(sampler, ...)`: random batches.
-    - inits: how many starts; 32 by default. seed: start s depends on (seed, s) and the problem's shape alone. Where it
-      ends does not depend on the others: to the last bit in the full batch, on one kind of device. With several batches
-      the order of sums depends on how many starts run side by side, so that ends agree up to what the descent makes
-      of rounding.
-    - H0: your own start (n, d), or several (inits, n, d), in the place of random ones; moved into the feasible set.
+    - method: `Staircase(...)`, the default ("staircase"), or a method that descends on all n samples, with exact sums
+      and without lifts: `QuasiNewton(...)` ("quasi-newton"), `Accelerated(...)` ("accelerated"),
+      `ProjectedGradient(optax transformation)` ("projected-gradient": the reference, optax SGD 0.1 / 0.9 and the
+      projection), `Activated(...)` (through an activation, without a projection), or a custom
+      `solvers.loop.method.Method`; or `StochasticProjectedGradient(sampler, ...)`, with random batches.
+    - inits: the number of starts; 32 by default. seed: start s depends only on (seed, s) and the problem's shape. Its
+      result does not depend on the other starts: on one kind of device, in the full batch, to the last bit. With
+      several batches the order of sums depends on how many starts run side by side, so that results agree up to the
+      effect of rounding on the descent.
+    - H0: an initial point (n, d), or several (inits, n, d), which replace random ones; projected on the feasible set.
       The staircase takes the mean of each orbit, and descends at the problem's temperature alone.
-    - max_steps: all steps of one start, evaluations of the loss; 20,000 by default.
-    - max_seconds: of one start, compilation apart. A start shares its seconds with those that run beside it; it is
-      stopped where it then is, soon after (a collapse on all samples is not interrupted), with a status that says so.
-      A start that converged before the clock was read is reported as converged.
-    - record_H: keep the path, `Solution.history[s].H` (lines, n, d): the start, then the point after every step. Not
-      for the staircase, whose path leads through other coordinates, nor for random batches.
+    - max_steps: the most steps of one start, which are evaluations of the loss; 20,000 by default.
+    - max_seconds: the time limit of one start, compilation excluded. Seconds of starts that run side by side count for
+      each of them. A start is stopped soon after the limit (a collapse on all samples is not interrupted), with a
+      status that says so. A start that converged before the clock was read is reported as converged.
+    - record_H: record the path, `Solution.history[s].H` (lines, n, d): the initial point and the point after every
+      step. Not possible for the staircase, whose path leads through other coordinates, nor for random batches.
     - progress: called with 1 whenever a start has ended.
 
-    Raises InvalidInput for a method that does not exist, an H0 that is none, or counts below 1.
+    Raises InvalidInput, naming the argument: for an unknown method, for an H0 of the wrong shape or with entries that
+    are not finite, and for counts below 1.
     """
     if not isinstance(problem, Problem):
         raise InvalidInput("problem", type(problem).__name__, "give a ufm.Problem")
     chosen = _checked_method(method)
-    given = None if H0 is None else _checked_starts(H0, problem, inits)
-    starts = (32 if inits is None else inits) if given is None else len(given)
+    initial = None if H0 is None else _checked_starts(H0, problem, inits)
+    starts = (32 if inits is None else inits) if initial is None else len(initial)
     limits = _checked_limits(starts, [seed], max_steps, max_seconds)
     if not isinstance(record_H, bool):
         raise InvalidInput("record_H", record_H, "give True or False")
     if progress is not None and not callable(progress):
         raise InvalidInput("progress", progress, "give a function of one number, or leave it out")
     if record_H and not isinstance(chosen, Method):
-        fix = "the staircase and random batches keep no path of H; give another method, or leave it out"
+        fix = "the staircase and random batches record no path of H; give another method, or leave it out"
         raise InvalidInput("record_H", True, fix)
     progress = progress or (lambda ended: None)
     clock = _Clock()
     if isinstance(chosen, Staircase):
-        (solution,) = chosen.solve([problem], [seed], starts, limits, progress, given=given)
+        (solution,) = chosen.solve([problem], [seed], starts, limits, progress, H0=initial)
     else:
-        own = random_starts(problem, starts, seed) if given is None else iter(given)
+        points = random_starts(problem, starts, seed) if initial is None else iter(initial)
         if isinstance(chosen, StochasticProjectedGradient):
-            solution = chosen.solve(problem, list(own), seed, limits, progress)
+            solution = chosen.solve(problem, list(points), seed, limits, progress)
         else:
-            solution = _on_all_samples(chosen, problem, starts, own, limits, progress, record_H)
+            solution = _on_all_samples(chosen, problem, starts, points, limits, progress, record_H)
     return replace(solution, timings=clock.timings())
 
 
@@ -123,17 +124,17 @@ def solve_each(
 ) -> list[Solution]:
     """`solve` by the staircase for many problems at once, in compiled functions that all of them share.
 
-    Solution p is that of solve(problems[p], inits, seeds[p]) up to rounding. The seconds of all are
-    divided evenly among the solutions. Worth it where compiling, not solving, takes the time: many
-    batch families of about one size.
+    Solution p is that of solve(problems[p], inits, seeds[p]) up to rounding. The seconds of all are divided evenly
+    among the solutions. This is worth it where compiling takes longer than solving: for many batch families of about
+    one size.
 
-    - problems: of one d, k, tau, model and form of loss. Smaller ones are padded to the largest
+    - problems: all of one d, k, tau, model and form of loss. Smaller ones are padded to the largest
       (`solvers.parallel.padding`).
-    - seeds: one a problem; 0, 1, 2, ... if None. method: `Staircase()` if None.
-    - shape: what to pad the orbit problems to; by default the smallest that holds them all. Calls with one
-      shape share what is compiled.
+    - seeds: one for each problem; 0, 1, 2, ... if None. method: `Staircase()` if None.
+    - shape: the shape to which the orbit problems are padded; by default the smallest that holds them all. Calls with
+      one shape share compiled code.
 
-    Raises InvalidInput for problems that differ in d, k, tau, model or form of loss, or counts below 1.
+    Raises InvalidInput for problems that differ in d, k, tau, model or form of loss, and for counts below 1.
     """
     if not problems or not all(isinstance(problem, Problem) for problem in problems):
         raise InvalidInput("problems", list(problems)[:2], "give at least one ufm.Problem")
@@ -142,22 +143,22 @@ def solve_each(
         raise InvalidInput("problems", kinds[:2], "give problems of one d, k, tau, model and form of loss")
     seeds = range(len(problems)) if seeds is None else seeds
     if len(seeds) != len(problems):
-        raise InvalidInput("seeds", list(seeds), f"give {len(problems)} seeds, one a problem")
+        raise InvalidInput("seeds", list(seeds), f"give {len(problems)} seeds, one for each problem")
     limits = _checked_limits(inits, seeds, max_steps, max_seconds)
     clock = _Clock()
     progress = progress or (lambda ended: None)
     solutions = (method or Staircase()).solve(problems, seeds, inits, limits, progress, shape=shape)
-    share = clock.timings(len(solutions))
-    return [replace(solution, timings=share) for solution in solutions]
+    timings = clock.timings(len(solutions))
+    return [replace(solution, timings=timings) for solution in solutions]
 
 
 @in_fixed_settings
 def prepare(
     problem: Problem, inits: int = 32, method: str | Staircase | Method | StochasticProjectedGradient = "staircase"
 ) -> None:
-    """Begin to compile, on other threads, what `solve` of such a problem will call; returns at once.
+    """Begin to compile, on other threads, the functions that `solve` of such a problem will call; returns at once.
 
-    Worth it while something else runs, such as the solving of another problem. What is already compiled is not again.
+    This is worth it while something else runs, such as `solve` of another problem. Nothing is compiled twice.
     """
     chosen = _checked_method(method)
     if isinstance(chosen, Staircase):
@@ -216,13 +217,13 @@ def _first_line(H: Float[np.ndarray, "n d"], problem: Problem) -> Record:
 
 
 class _Clock:
-    """Seconds since it was made, compilation apart."""
+    """The seconds since this object was made, with those of compilation counted separately."""
 
     def __init__(self) -> None:
         self._began, self._compiled = time.perf_counter(), compile_seconds()
 
     def timings(self, among: int = 1) -> Timings:
-        """One of so many equal shares."""
+        """The seconds of compiling and of solving, each divided by `among`."""
         compiling = compile_seconds() - self._compiled
         return Timings(compiling / among, (time.perf_counter() - self._began - compiling) / among)
 
@@ -239,20 +240,22 @@ def _checked_method(method: object) -> Staircase | Method | StochasticProjectedG
 
 
 def _checked_starts(H0: Embedding | Stack, problem: Problem, inits: int | None) -> Float[np.ndarray, "s n d"]:
-    """Own starts, feasible."""
-    own, shape = real_array("H0", H0, "give a real array (n, d) or (inits, n, d)"), (problem.num_points, problem.d)
-    own = own[None] if own.ndim == 2 else own
-    if own.ndim != 3 or own.shape[1:] != shape or not len(own):
-        raise InvalidInput("H0", f"array of shape {np.shape(H0)}", f"give one row a sample, shape {shape}, or several")
-    if inits is not None and inits != len(own):
-        raise InvalidInput("inits", inits, f"the starts of H0 are {len(own)}; leave inits out")
-    if not np.isfinite(own).all():
+    """The initial points that the caller gives, projected on the feasible set."""
+    points, shape = real_array("H0", H0, "give a real array (n, d) or (inits, n, d)"), (problem.num_points, problem.d)
+    points = points[None] if points.ndim == 2 else points
+    if points.ndim != 3 or points.shape[1:] != shape or not len(points):
+        raise InvalidInput(
+            "H0", f"array of shape {np.shape(H0)}", f"give one row for each sample, shape {shape}, or several"
+        )
+    if inits is not None and inits != len(points):
+        raise InvalidInput("inits", inits, f"the number of starts in H0 is {len(points)}; leave inits out")
+    if not np.isfinite(points).all():
         raise InvalidInput("H0", "array with NaN or infinite entries", "give finite numbers")
-    return np.stack([np.asarray(project(jnp.asarray(H), problem.nonneg)) for H in own])
+    return np.stack([np.asarray(project(jnp.asarray(H), problem.nonneg)) for H in points])
 
 
 def _checked_limits(inits: int, seeds: Sequence[int], max_steps: int, max_seconds: float) -> Limits:
-    """The limits of a start. Raises InvalidInput, naming the argument, for what is no number of that."""
+    """The limits of a start. Raises InvalidInput, naming the argument, for a number out of range."""
     for name, value in (("inits", inits), ("max_steps", max_steps)):
         whole_number(name, value, 1, f"give a whole number from 1 to {LARGEST_COUNT}", LARGEST_COUNT)
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""Long scans, piece by piece: shown while they last, and stopped between two pieces."""
+"""Long scans in pieces: a progress bar shows them, and they can be stopped between two pieces."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 Piece = TypeVar("Piece")
-# Called with the name of the scan, how much of it is done and how much there is.
+# Called with the name of the scan, the amount that is done, and the total amount.
 ProgressCallback = Callable[[str, float, float], None]
 PATIENCE = 1.5  # seconds before a bar appears
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C during a scan: what was being done, how far it had come, and what is known."""
+    """Ctrl-C during a scan. The message says what ran, how much was done, and what is known."""
 
 
 def followed(
@@ -26,19 +26,19 @@ def followed(
     what: str,
     total: float,
     progress: ProgressCallback | None = None,
-    found: Callable[[], str] = lambda: "nothing was decided",
+    known: Callable[[], str] = lambda: "nothing was decided",
 ) -> None:
-    """Do the work on the pieces in turn; each comes with its share of `total`.
+    """Work on the pieces in turn; each comes with its part of `total`.
 
-    After each `progress` is called; without it a bar with the time that remains is shown on a terminal, once the scan
-    has lasted PATIENCE. Raises Stopped, a KeyboardInterrupt that says how far it came and what it `found`, for Ctrl-C.
+    After each piece `progress` is called. Without it, a terminal shows a bar with the remaining time once the scan has
+    lasted for PATIENCE. On Ctrl-C, raises Stopped, a KeyboardInterrupt that says how much was done and what is `known`.
     """
     done, began = 0.0, time.monotonic()
     bar: Progress | None = None
     try:
-        for piece, share in pieces:
+        for piece, amount in pieces:
             work(piece)
-            done += share
+            done += amount
             if progress is not None:
                 progress(what, done, total)
             elif bar is not None:
@@ -46,7 +46,7 @@ def followed(
             elif sys.stderr.isatty() and time.monotonic() - began > PATIENCE:
                 bar = _bar(what, done, total)
     except KeyboardInterrupt:
-        raise Stopped(f"{what}: stopped at {done / total:.0%}; {found()}") from None
+        raise Stopped(f"{what}: stopped at {done / total:.0%}; {known()}") from None
     finally:
         if bar is not None:
             bar.stop()

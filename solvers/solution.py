@@ -1,4 +1,4 @@
-"""What `solve` returns: where every start ended, kept in a file and read back."""
+"""The result of `solve`: where every start ended. It can be saved and loaded."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 FORMAT = "ufm-scl solution 1"
 DAMAGED, INCONSISTENT = "damaged", "its numbers do not fit each other"
 REASONS = (DAMAGED, INCONSISTENT, "wrong format")
-# Dimensions of a column of the history beyond start and record.
+# The dimensions of a column of the history beyond start and record.
 _OF_A_LINE = {"H": ("sample", "coordinate")}
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Wall seconds of one `solve`: compile apart from solve."""
+    """The wall seconds of one `solve`: compilation, and everything else."""
 
     compile: float
     solve: float
@@ -45,17 +45,17 @@ class Timings:
 class Solution(Readable):
     """Where every start ended. A status is not a proof: see `solvers.verify` and `solvers.certify`.
 
-    - problem: what was solved.
-    - points, index: the distinct rows (inits, o, d) of each start, and the row of every sample (n,):
+    - problem: the problem that was solved.
+    - points, index: the distinct rows (inits, o, d) of each start, and the number (n,) of the row of every sample:
       H[s] = points[s][index]. With the staircase the samples of an orbit share a row.
     - status: what stopped each start.
-    - excess: loss minus the bound of Theorems 1 and 2, exact objective, at H; like the loss a sum over batches and
-      active anchors at the problem's tau (theory, 1.1).
-    - residual: largest `solvers.loop.stopping.stationarity` over samples, at H.
-    - iterations: steps of each start, those of its collapse onto the orbits counted.
-    - lifts: how often each start was lifted, compressed or glued by the staircase.
-    - moved: how far a sample was moved, at most, when its orbit was replaced by its mean; of those that the loss
-      depends on.
+    - excess: the loss minus the bound of Theorems 1 and 2, by the exact objective, at H; like the loss it is a sum over
+      batches and active anchors, at the problem's tau (theory, 1.1).
+    - residual: the largest `solvers.loop.stopping.stationarity` over samples, at H.
+    - iterations: the steps of each start, including those of its collapse onto the orbits.
+    - lifts: how often the staircase lifted, compressed or merged the point of each start.
+    - moved: the largest distance by which a sample moved when its orbit was replaced by its mean, over the samples on
+      which the loss depends.
     - history: one `Record` of arrays for each start.
     """
 
@@ -73,12 +73,12 @@ class Solution(Readable):
 
     @property
     def H(self) -> Float[np.ndarray, "inits n d"]:
-        """All embeddings, (inits, n, d): a new array each time. For one start, `embedding(s)` needs less."""
+        """All embeddings, (inits, n, d): a new array at each call. `embedding(s)` needs less memory for one start."""
         return self.points[:, self.index]
 
     @property
     def best(self) -> int:
-        """The start with the smallest excess; the first of equals."""
+        """The start with the smallest excess; the first one if several have it."""
         return int(np.argmin(self.excess))
 
     def embedding(self, start: int) -> Float[np.ndarray, "n d"]:
@@ -86,33 +86,36 @@ class Solution(Readable):
         return self.points[start][self.index]
 
     def shared_rows(self, start: int) -> SharedRows:
-        """The same by its distinct rows: `solvers.certify` then takes no longer for a large n."""
+        """The same by its distinct rows, with which the time of `solvers.certify` does not grow with n."""
         return SharedRows(self.points[start], self.index)
 
     def gram(self, start: int) -> Float[np.ndarray, "k k"]:
-        """Cosines of the class means of one start; 0 with a mean of norm 0."""
+        """The cosines of the class means of one start; 0 where a mean has norm 0."""
         problem, samples = self.problem, np.zeros((len(self.points[start]), self.problem.k))
         np.add.at(samples, (self.index, np.asarray(problem.labels)), np.asarray(problem.multiplicity))
         row, label = np.nonzero(samples)
         return cosines_of_class_means(self.points[start][row], label, samples[row, label])
 
     def summary(self) -> Summary:
-        """Sizes, statuses, and the ranges of excess, residual and steps over the starts."""
+        """The problem, the statuses, and the ranges of excess, residual and steps over the starts."""
         problem, inits = self.problem, len(self.status)
         lines = {
             "problem": problem.summary().title.removeprefix("Problem: "),
             "starts": counted(self.status),
-            "excess": f"{between(self.excess)} (loss minus an orthogonal frame's)",
-            "residual": f"{between(self.residual)} of the forces on a sample (stationary: {STATIONARY:g})",
+            "excess": f"{between(self.excess)} (loss minus that of an orthogonal frame)",
+            "residual": f"{between(self.residual)} of the gradient scale (stationary: at most {STATIONARY:g})",
             "steps": f"{between(self.iterations.astype(float))}, median {np.median(self.iterations):g}",
             "seconds": f"{self.timings.solve:.2g} solving, {self.timings.compile:.2g} compiling",
-            "proof": "a status is none: solvers.certify(solution.H[s], problem), solvers.verify",
+            "proof": "none yet: call solvers.certify(solution.H[s], problem) or solvers.verify",
         }
         return Summary(f"Solution: {inits} start{'s' * (inits > 1)}", lines, self.gram(self.best))
 
     @in_fixed_settings
     def to_xarray(self) -> xr.Dataset:
-        """All of it as a dataset: dimensions init, row, coordinate, sample, record (histories, last line repeated)."""
+        """The solution as a dataset with the dimensions init, row, coordinate, sample and record.
+
+        Shorter histories repeat their last record.
+        """
         import xarray as xr
 
         problem = self.problem
@@ -128,7 +131,7 @@ class Solution(Readable):
             "excess": ("init", self.excess, {"long_name": "loss minus the bound of Theorems 1 and 2"}),
             "residual": ("init", self.residual, {"long_name": "largest stationarity residual"}),
             "iterations": ("init", self.iterations, {"long_name": "steps"}),
-            "lifts": ("init", self.lifts, {"long_name": "lifts, compressions and gluings"}),
+            "lifts": ("init", self.lifts, {"long_name": "lifts, compressions and mergings"}),
             "moved": ("init", self.moved, {"long_name": "largest distance of a sample from the row that replaced it"}),
             "records": ("init", np.array(lengths), {"long_name": "lines of the history"}),
             **{
@@ -159,19 +162,19 @@ class Solution(Readable):
         return xr.Dataset(data, coordinates, attributes)
 
     def save(self, path: str | Path) -> None:
-        """Write `to_xarray` as netCDF and, behind its end, its SHA-256, in one atomic step; `load` reads it back."""
+        """Write `to_xarray` as netCDF, followed by its SHA-256, in one atomic step; `load` reads it back."""
         content = bytes(self.to_xarray().to_netcdf(engine="h5netcdf"))
         write_atomically(Path(path), sealed(content))
 
     @classmethod
     @in_fixed_settings
     def load(cls, path: str | Path) -> Solution:
-        """Read what `save` wrote. Raises InvalidInput if it is not a solution, or not as it was written."""
+        """Read a file from `save`. Raises InvalidInput if it is not a solution, or if it is damaged."""
         import xarray as xr
 
         try:
             content = unsealed(Path(path).read_bytes())
-            if content is None:  # no damaged file reaches the HDF5 library
+            if content is None:  # a damaged file must not reach the HDF5 library
                 raise ValueError(DAMAGED)
             with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as stored:
                 return cls._of(stored.load())
@@ -193,12 +196,12 @@ class Solution(Readable):
             counts=stored["counts"].values if "counts" in stored else None,
             weights=stored["weights"].values if "counts" in stored else None,
             views=int(stored.attrs.get("views", 1)),
-            # Files from before the family are of SCL.
+            # Files without this attribute are of SCL.
             loss=Loss.of_description(json.loads(stored.attrs["loss"])) if "loss" in stored.attrs else None,
         )
-        kept = [name for name in Record._fields if f"history_{name}" in stored or name in COLUMNS]
+        names = [name for name in Record._fields if f"history_{name}" in stored or name in COLUMNS]
         history = tuple(
-            Record(**{name: stored[f"history_{name}"].values[start, :lines] for name in kept})
+            Record(**{name: stored[f"history_{name}"].values[start, :lines] for name in names})
             for start, lines in enumerate(stored["records"].values.tolist())
         )
         points, index = stored["points"].values, stored["index"].values
@@ -223,7 +226,7 @@ class Solution(Readable):
 
 
 def _expected_columns(problem: Problem) -> dict[str, tuple]:
-    """What a problem of an expected loss has besides."""
+    """The additional columns of a problem of an expected loss."""
     if not problem.is_expected:
         return {}
     return {
@@ -233,13 +236,14 @@ def _expected_columns(problem: Problem) -> dict[str, tuple]:
 
 
 def histories(of_starts: Sequence[Record]) -> dict[str, np.ndarray]:
-    """Columns by name, (init, record), H (init, record, n, d) if it was kept; a start that ended early repeats its last
-    record.
+    """The columns of all histories by name, each (init, record); H (init, record, n, d) if it was recorded.
+
+    Shorter histories repeat their last record.
     """
     longest = max(len(history.iteration) for history in of_starts)
-    kept = [name for name in Record._fields if all(getattr(history, name) is not None for history in of_starts)]
+    names = [name for name in Record._fields if all(getattr(history, name) is not None for history in of_starts)]
 
     def repeated(column: np.ndarray) -> np.ndarray:
         return np.pad(column, [(0, longest - len(column)), *[(0, 0)] * (column.ndim - 1)], mode="edge")
 
-    return {name: np.stack([repeated(getattr(history, name)) for history in of_starts]) for name in kept}
+    return {name: np.stack([repeated(getattr(history, name)) for history in of_starts]) for name in names}

@@ -36,9 +36,9 @@ def test_one_compilation_a_signature():
 
 def test_few_executables_are_kept_those_asked_for_last(monkeypatch):
     """Each takes hundreds of mapped regions of memory, and a process that has too many is ended."""
-    monkeypatch.setattr(compiled, "MOST_KEPT", 3)
+    monkeypatch.setattr(compiled, "MOST_EXECUTABLES", 3)
     doubled, tripled, before = Compiled(scaled), Compiled(scaled), len(LOG)
-    compiled._ASKED.clear()
+    compiled._RECENT.clear()
     gc.collect()
     alive = len(jax.devices()[0].client.live_executables())
     for function, count in zip([doubled, tripled] * 4, (1, 2, 1, 3, 1, 2, 4, 2), strict=True):

@@ -103,7 +103,7 @@ def test_what_a_solution_says():
     assert "Solution: 1 start\n" in said
     assert "UFM+, k = 2, d = 2, tau = 1" in said
     assert "proof" in said
-    assert "a status is none" in said
+    assert "none yet: call solvers.certify" in said
     assert f"1 {next(iter(Status))}" in said
 
 

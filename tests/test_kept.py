@@ -84,7 +84,9 @@ def test_a_damaged_file_is_written_anew(directory, arguments, kind, caplog):
     damaged = {"empty": b"", "text": b"no pickle", "truncated": content[: len(content) // 2], "bit": content}[kind]
     path.write_bytes(damaged)
     assert bits(disk_cache.executable(evaluate, *arguments, {})(*arguments[1])) == bits(first)
-    assert [record.getMessage() for record in caplog.records] == [f"{path}: a kept function, made anew (damaged)"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: the stored function cannot be read and is compiled again (damaged)"
+    ]
     assert disk_cache._load(path) is not None
 
 

@@ -87,14 +87,20 @@ def test_the_staircase_starts_at_the_mean_of_each_orbit():
     assert all(history.H is None for history in ended.history)
     for H in ended.H:
         np.testing.assert_allclose(H @ H.T, rows @ rows.T, atol=1e-9)
-    with pytest.raises(ufm.InvalidInput, match=r"^record_H = True: the staircase and random batches keep no path of H"):
+    with pytest.raises(
+        ufm.InvalidInput, match=r"^record_H = True: the staircase and random batches record no path of H"
+    ):
         solve(method="staircase", record_H=True)
 
 
 @pytest.mark.parametrize(
     ("start", "inits", "said"),
     [
-        (H0[:, :3], None, r"H0 = 'array of shape \(2, 3, 3\)': give one row a sample, shape \(4, 3\), or several"),
+        (
+            H0[:, :3],
+            None,
+            r"H0 = 'array of shape \(2, 3, 3\)': give one row for each sample, shape \(4, 3\), or several",
+        ),
         (H0[0].T, None, r"H0 = 'array of shape \(3, 4\)'"),
         (H0[0, 0], None, r"H0 = 'array of shape \(3,\)'"),
         (H0[None], None, r"H0 = 'array of shape \(1, 2, 4, 3\)'"),
@@ -105,8 +111,8 @@ def test_the_staircase_starts_at_the_mean_of_each_orbit():
         (np.full((4, 3), "a"), None, "H0 = 'ndarray': give a real array"),
         ("start", None, "H0 = 'str': give a real array"),
         ([[0.0, 1.0], [1.0]], None, "H0 = 'list': give a real array"),
-        (H0, 3, "inits = 3: the starts of H0 are 2; leave inits out"),
-        (H0[0], 2, "inits = 2: the starts of H0 are 1; leave inits out"),
+        (H0, 3, "inits = 3: the number of starts in H0 is 2; leave inits out"),
+        (H0[0], 2, "inits = 2: the number of starts in H0 is 1; leave inits out"),
     ],
 )
 def test_what_is_no_start_is_one_line(start, inits, said, untyped):

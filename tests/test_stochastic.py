@@ -240,7 +240,9 @@ def test_a_damaged_file_is_begun_anew_and_said_so(tmp_path, caplog):
         path.write_bytes(damaged)
         again = solve(problem_of(), 1, method=method(keep=path), max_steps=20)
         np.testing.assert_array_equal(again.H, straight.H)
-        assert [record.getMessage() for record in caplog.records] == [f"{path}: kept starts, begun anew (damaged)"]
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{path}: the stored starts are damaged and begin again"
+        ]
         caplog.clear()
         assert path.read_bytes()[-16:] == content[-16:]
 

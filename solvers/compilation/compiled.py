@@ -1,4 +1,4 @@
-"""Compile ahead of time, once a signature, side by side; what calls wait for it is kept apart from their runs."""
+"""Ahead-of-time compilation on several threads, once per signature; the seconds that calls wait for it are counted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Signature = tuple[Hashable, Hashable, Hashable]
 
 @dataclass(frozen=True)
 class Compilation:
-    """One traced and compiled function: its name, the shapes it serves, seconds it took on its thread."""
+    """One traced and compiled function: its name, its signature, and the seconds it took on its thread."""
 
     name: str
     signature: Hashable
@@ -32,21 +32,22 @@ class Compilation:
 
 
 LOG: list[Compilation] = []
-# Executables that are kept, those last asked for. Each takes hundreds of mapped regions of memory, and Linux ends a
-# process with more than 65,530.
-MOST_KEPT = 64
-_ASKED: OrderedDict[tuple[int, Hashable], Compiled] = OrderedDict()
+# The most executables in memory; the one requested least recently is dropped. Each takes hundreds of mapped regions of
+# memory, and Linux ends a process that has more than 65,530.
+MOST_EXECUTABLES = 64
+_RECENT: OrderedDict[tuple[int, Hashable], Compiled] = OrderedDict()
 _LOCK = Lock()
 _waited = 0.0
 
 
 @dataclass
 class Compiled:
-    """A function of pytrees of arrays, compiled once for each signature: at its first call, or before.
+    """A function of pytrees of arrays, compiled once for each signature: at its first call, or before it.
 
-    Of all functions together MOST_KEPT are kept. Every compilation is logged in `LOG`.
+    All such functions together hold MOST_EXECUTABLES executables. Every compilation is logged in `LOG`.
 
-    - quick: to compile it soon matters more than the last share of its speed (`solvers.compilation.disk_cache`).
+    - quick: compile with options that take less time, at some cost in speed (`solvers.compilation.disk_cache`).
+    - begun: compilations by signature. shapes: the results of `returned` by signature.
     """
 
     function: Callable[..., Any]
@@ -56,7 +57,7 @@ class Compiled:
 
     @property
     def executables(self) -> dict[Hashable, Any]:
-        """What has been compiled, by signature."""
+        """The executables that have been compiled, by signature."""
         ended = {signature: future for signature, future in self.begun.items() if future.done()}
         return {s: f.result() for s, f in ended.items() if not f.cancelled() and f.exception() is None}
 
@@ -65,10 +66,10 @@ class Compiled:
         """Run on arrays; static keyword arguments are part of the signature."""
         global _waited
         leaves, signature = _signed(arguments, static)
-        executable = self._asked(signature)
+        executable = self._requested(signature)
         if executable is None or not executable.done() or executable.cancelled():
             began = time.perf_counter()
-            if executable is None or executable.cancel():  # what only waits for its turn is compiled here
+            if executable is None or executable.cancel():  # a compilation that has not begun is done here
                 compiled = self._compile(signature, leaves, static)
                 executable = self.begun[signature] = Future()
                 executable.set_result(compiled)
@@ -79,7 +80,7 @@ class Compiled:
 
     @in_fixed_settings
     def returned(self, *arguments: Any, **static: Hashable) -> Any:
-        """The shapes and dtypes of what a call would return, traced once a signature."""
+        """The shapes and dtypes that a call would return, traced once per signature."""
         _, signature = _signed(arguments, static)
         if signature not in self.shapes:
             self.shapes[signature] = jax.eval_shape(partial(self.function, **static), *arguments)
@@ -87,29 +88,29 @@ class Compiled:
 
     @in_fixed_settings
     def prepare(self, *arguments: Any, **static: Hashable) -> None:
-        """Compile on another thread, for a call to come with arrays of these shapes; `jax.ShapeDtypeStruct`s will do.
+        """Compile on another thread, for a later call with arrays of these shapes, or `jax.ShapeDtypeStruct`s of them.
 
-        Compiling lets other threads run. Does nothing where there are several devices: a function is compiled there
-        for arrays as they lie on them.
+        Other threads run meanwhile. With several devices it does nothing, because there a function is compiled for the
+        placement of its arrays.
         """
         leaves, signature = _signed(arguments, static)
-        if jax.local_device_count() > 1 or self._asked(signature) is not None:
+        if jax.local_device_count() > 1 or self._requested(signature) is not None:
             return
         shapes = [jax.ShapeDtypeStruct(*_shape(leaf)) for leaf in leaves]
         self.begun[signature] = _threads().submit(self._compile, signature, shapes, static)
 
-    def _asked(self, signature: Hashable) -> Future[Any] | None:
-        """What was begun of this signature, which is now the last of all to be forgotten."""
-        _ASKED[id(self), signature] = self
-        _ASKED.move_to_end((id(self), signature))
-        while len(_ASKED) > MOST_KEPT:
-            (_, oldest), function = _ASKED.popitem(last=False)
+    def _requested(self, signature: Hashable) -> Future[Any] | None:
+        """The compilation of this signature, if one was begun; it is now the most recently requested one."""
+        _RECENT[id(self), signature] = self
+        _RECENT.move_to_end((id(self), signature))
+        while len(_RECENT) > MOST_EXECUTABLES:
+            (_, oldest), function = _RECENT.popitem(last=False)
             function.begun.pop(oldest, None)
         return self.begun.get(signature)
 
     @in_fixed_settings
     def _compile(self, signature: Signature, leaves: list[Any], static: dict[str, Hashable]) -> Any:
-        """The executable, of the leaves of the arguments: kept by an earlier process, or compiled and kept."""
+        """The executable as a function of the leaves: from the cache on disk, or compiled and stored there."""
         start = time.perf_counter()
         executable = disk_cache.executable(self.function, signature[0], leaves, static, quick=self.quick)
         LOG.append(Compilation(self.function.__name__, signature, time.perf_counter() - start))
@@ -117,7 +118,7 @@ class Compiled:
 
 
 def compile_seconds() -> float:
-    """Seconds for which calls have waited for compilations in this process so far."""
+    """The seconds for which calls in this process have waited for compilations so far."""
     return _waited
 
 
@@ -127,13 +128,13 @@ def _signed(arguments: Any, static: dict[str, Hashable]) -> tuple[list[Any], Sig
 
 
 def _shape(leaf: Any) -> tuple[tuple[int, ...], Any]:
-    if isinstance(leaf, (np.ndarray, np.generic, jax.Array, jax.ShapeDtypeStruct)):  # what is asked for at every call
+    if isinstance(leaf, (np.ndarray, np.generic, jax.Array, jax.ShapeDtypeStruct)):  # the common case at every call
         return leaf.shape, leaf.dtype
     return jax.numpy.shape(leaf), jax.numpy.result_type(leaf)
 
 
 def abandon() -> None:
-    """Compile nothing more of what was prepared and has not begun; a call that needs it compiles it."""
+    """Cancel prepared compilations that have not begun; a call that needs one compiles it itself."""
     if _threads.cache_info().currsize:
         _threads().shutdown(wait=False, cancel_futures=True)
         _threads.cache_clear()

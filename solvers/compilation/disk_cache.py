@@ -1,6 +1,6 @@
-"""Functions traced and lowered once, kept from one process to the next as jax.export writes them.
+"""A cache of traced and lowered functions on disk, in the format of jax.export.
 
-jax's own cache saves the compiling. What comes before it takes longer than all steps of a small problem.
+jax's own cache only saves the compilation. Tracing and lowering take longer than all steps of a small problem.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from jax import export
 from solvers.files import sealed, unsealed, write_atomically
 from ufm.losses import Loss
 
-# Packages whose sources are part of a file's name: what is traced is theirs alone.
+# The packages whose sources are part of a file's name: only functions of theirs are cached.
 OUR_PACKAGES = ("ufm", "solvers")
-# Of XLA on CPUs. What is ready in a loop over small arrays is run by one thread, in an order that needs little memory:
-# to hand it to others takes longer. A single operation is still shared out between threads.
+# XLA's options on CPUs. Within a loop over small arrays one thread runs all operations in an order that needs little
+# memory, because handing them to other threads takes longer. A single operation is still split between threads.
 IN_ORDER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-# And for what is to compile quickly. XLA's newer emitters of fused loops take half as long again; a descent runs as
-# fast without them, a loop over random batches less than half as fast.
+# Further options for functions that should compile quickly. XLA's newer emitters of fused loops take half as long
+# again. Without them a descent runs as fast, but a loop over random batches at less than half the speed.
 QUICK = {"xla_cpu_use_fusion_emitters": False}
 _directory: Path | None = None
 
 
 def keep_in(directory: Path | None) -> None:
-    """Where this process keeps and looks for functions; None, the default: nowhere. Nobody else may write there."""
+    """Set the directory of the cache; None, the default, means no cache. Only this user may be able to write to it."""
     global _directory
     _directory = directory
 
@@ -42,12 +42,12 @@ def keep_in(directory: Path | None) -> None:
 def executable(
     function: Callable[..., Any], structure: Any, leaves: Sequence[Any], static: dict[str, Any], *, quick: bool = True
 ) -> Callable[..., Any]:
-    """The function of its arguments' leaves, compiled. structure: of the arguments. static: its keyword arguments.
+    """The compiled function, as a function of the leaves of its arguments.
 
-    quick: with QUICK, on a CPU.
+    structure: the pytree structure of the arguments. static: keyword arguments. quick: whether to use QUICK, on a CPU.
     """
 
-    # A new function every time: jax's caches hold an executable for as long as its function lives.
+    # A new function at every call: jax's caches hold an executable for as long as its function exists.
     def of_leaves(*leaves: Any) -> Any:
         return function(*jax.tree.unflatten(structure, leaves), **static)
 
@@ -64,7 +64,7 @@ def executable(
 
 
 class _Lowered(NamedTuple):
-    """A function of leaves that has been traced and lowered, and the structure of what it returns."""
+    """A traced and lowered function of leaves, and the pytree structure of its result."""
 
     exported: export.Exported
     returned: Any
@@ -74,9 +74,9 @@ class _Lowered(NamedTuple):
         returned = []
 
         def flat(*leaves: Any) -> list[Any]:
-            found, structure = jax.tree.flatten(function(*leaves))
+            results, structure = jax.tree.flatten(function(*leaves))
             returned.append(structure)
-            return found
+            return results
 
         flat.__name__ = function.__name__
         return cls(export.export(jax.jit(flat))(*leaves), returned[0])
@@ -89,29 +89,29 @@ class _Lowered(NamedTuple):
 def _file_of(
     function: Callable[..., Any], structure: Any, leaves: Sequence[Any], static: dict[str, Any]
 ) -> Path | None:
-    """Where the function is kept; None if what it computes is not told by names and our sources."""
+    """The file of the function in the cache; None if names and our sources do not determine what it computes."""
     if _directory is None or jax.device_count() > 1:
         return None
     shapes = [(jnp.shape(leaf), str(jnp.result_type(leaf))) for leaf in leaves]
-    to_dict = repr((function.__module__, function.__qualname__, str(structure), shapes, sorted(static.items())))
-    given = jax.tree.leaves(jax.tree.unflatten(structure, leaves), is_leaf=lambda node: isinstance(node, Loss))
-    ours = function.__module__.split(".")[0] in OUR_PACKAGES and all(map(_tells, static.values()))
-    if not ours or " at 0x" in to_dict or any(isinstance(node, Loss) and node.is_custom for node in given):
+    description = repr((function.__module__, function.__qualname__, str(structure), shapes, sorted(static.items())))
+    nodes = jax.tree.leaves(jax.tree.unflatten(structure, leaves), is_leaf=lambda node: isinstance(node, Loss))
+    ours = function.__module__.split(".")[0] in OUR_PACKAGES and all(map(_prints_fully, static.values()))
+    if not ours or " at 0x" in description or any(isinstance(node, Loss) and node.is_custom for node in nodes):
         return None
-    return _directory / hashlib.sha256((to_dict + _surroundings()).encode()).hexdigest()
+    return _directory / hashlib.sha256((description + _surroundings()).encode()).hexdigest()
 
 
-def _tells(value: Any) -> bool:
-    """Whether its printed form says all that it computes."""
+def _prints_fully(value: Any) -> bool:
+    """Whether the printed form of a value determines what it computes."""
     if dataclasses.is_dataclass(value):
         fields = (getattr(value, field.name) for field in dataclasses.fields(value))
-        return type(value).__module__.split(".")[0] in OUR_PACKAGES and all(map(_tells, fields))
+        return type(value).__module__.split(".")[0] in OUR_PACKAGES and all(map(_prints_fully, fields))
     return isinstance(value, (int, float, str, type(None)))
 
 
 @cache
 def _options(quick: bool) -> dict[str, Any]:
-    """What this XLA knows of IN_ORDER and QUICK; nothing but on a CPU."""
+    """The options of IN_ORDER and QUICK that this version of XLA knows; none unless on a CPU."""
     wanted = {**IN_ORDER, **(QUICK if quick else {})} if jax.default_backend() == "cpu" else {}
     return {name: value for name, value in wanted.items() if _knows({name: value})}
 
@@ -125,9 +125,9 @@ def _knows(option: dict[str, Any]) -> bool:
 
 
 def _surroundings() -> str:
-    """What else it depends on: our sources, versions, the device's kind and all of jax's settings on this thread.
+    """Everything else that the lowered function depends on: sources, versions, kind of device, and jax's settings.
 
-    Many settings change what is lowered, and others are no harm in a name but that of lowering once more.
+    Many settings of this thread change the lowered function. The others only cost one more lowering.
     """
     settings = {name: getattr(jax.config, name, value) for name, value in jax.config.values.items()}
     return repr((_sources(), jax.default_backend(), jax.devices()[0].device_kind, sorted(settings.items())))
@@ -135,7 +135,7 @@ def _surroundings() -> str:
 
 @cache
 def _sources() -> str:
-    """A sum of our sources, and the versions of what they call."""
+    """A hash of our sources, and the versions of the packages that they call."""
     sources = hashlib.sha256()
     for name in OUR_PACKAGES:
         root = Path(__file__).parents[2] / name
@@ -146,17 +146,19 @@ def _sources() -> str:
 
 
 def _load(path: Path) -> _Lowered | None:
-    """What a file holds; None if there is none, or, in a line of the log, none that is as it was written."""
+    """The stored function; None if there is no file, or, with a warning in the log, if the file is damaged."""
     if not path.is_file():
         return None
     try:
-        written = unsealed(path.read_bytes())  # what is damaged reaches neither pickle nor XLA
+        written = unsealed(path.read_bytes())  # damaged bytes reach neither pickle nor XLA
         if written is None:
             raise ValueError("damaged")
         returned, content = pickle.loads(written)
         lowered = _Lowered(export.deserialize(bytearray(content)), returned)
-    except Exception as error:  # or by what differs in a way that its name does not tell
-        logging.getLogger(__name__).warning("%s: a kept function, made anew (%s)", path, error or type(error).__name__)
+    except Exception as error:  # also where the platform differs in a way that the name does not show
+        logging.getLogger(__name__).warning(
+            "%s: the stored function cannot be read and is compiled again (%s)", path, error or type(error).__name__
+        )
         return None
     _register_lapack()
     return lowered
@@ -167,10 +169,10 @@ def _save(path: Path, lowered: _Lowered) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, sealed(pickle.dumps((lowered.returned, bytes(lowered.exported.serialize())))))
     except OSError:
-        return  # costs the next process time, not this one its run
+        return  # the next process has to compile again; this one goes on
 
 
 @cache
 def _register_lapack() -> None:
-    """What calls LAPACK may be compiled once such a call has been lowered here; before that it ends the process."""
+    """Lower a call of LAPACK: without that, compiling a stored function that calls LAPACK ends the process."""
     jax.jit(jnp.linalg.cholesky).lower(jax.ShapeDtypeStruct((1, 1), jnp.float64))

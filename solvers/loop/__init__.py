@@ -1,1 +1,1 @@
-"""Descents over feasible embeddings: one protocol, its methods, what leads to them and what leads out of saddles."""
+"""The loop that advances many starts at once, the protocol of its methods, and the statuses with which starts stop."""

@@ -1,4 +1,4 @@
-"""The protocol every descent method follows, and the one loop that runs them all."""
+"""The protocol that every descent method follows, and the one loop that runs them all."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ufm.model.problem import Problem
 
 
 class Iterate(NamedTuple):
-    """What the loop may read of a method's state.
+    """The part of a method's state that the loop may read.
 
     - H: the feasible point that would be returned now.
-    - excess: of the point last evaluated.
-    - residual: largest `stationarity` over points, there.
-    - gap_contribution: `relative_gap_contribution` there.
+    - excess: that of the point evaluated last.
+    - residual: the largest `stationarity` over the points of the one evaluated last.
+    - gap_contribution: its `relative_gap_contribution`.
     """
 
     H: Float[Array, "m d"]
@@ -34,32 +34,32 @@ class Iterate(NamedTuple):
 
 @runtime_checkable
 class Method(Protocol):
-    """A descent method in four steps, for one start. Instances are frozen and hashable: they are static."""
+    """A descent method for one start. Instances are frozen and hashable: compiled functions take them as static."""
 
     @property
     def tolerance(self) -> float:
-        """What `converged` tests against."""
+        """The number with which `converged` compares the residual."""
         ...
 
     def init(self, H: Float[Array, "m d"], problem: Problem) -> Any:
-        """State at a feasible H."""
+        """The state at a feasible H."""
         ...
 
     def step(self, state: Any, problem: Problem) -> Any:
-        """One iteration: one evaluation, one projection."""
+        """One iteration: one evaluation and one projection."""
         ...
 
     def iterate(self, state: Any) -> Iterate:
-        """The part of the state that the loop records and returns: a selection, the same for stacked states."""
+        """The part of the state that the loop records and returns; a mere selection, so it works for stacked states."""
         ...
 
     def converged(self, state: Any) -> Bool[Array, ""]:
-        """Stationary to `tolerance`; never a test of the step size alone."""
+        """Whether the state is stationary to `tolerance`; never a test of the step size alone."""
         ...
 
 
 class Record(NamedTuple):
-    """One line of a history, or a column of arrays of lines (see `Solution.history`). H: the point, if it is kept."""
+    """One line of a history, or all its lines as arrays (`Solution.history`). H: the point, if it is recorded."""
 
     iteration: Int[Column, " *lines"]
     excess: Float[Column, " *lines"]
@@ -71,12 +71,12 @@ class Record(NamedTuple):
     H: Float[Column, "*lines m d"] | None = None
 
 
-# The numbers of a line.
+# The columns that hold one number for each line.
 COLUMNS = tuple(name for name in Record._fields if name != "H")
 
 
 def joined(parts: Sequence[tuple[Record, int]]) -> Record:
-    """One history from the histories of consecutive phases, each with the steps the phase took."""
+    """One history from those of consecutive phases; each comes with the number of steps that the phase took."""
     before = np.cumsum([0] + [steps for _, steps in parts[:-1]])
     counted = [
         part._replace(iteration=part.iteration + offset) for (part, _), offset in zip(parts, before, strict=True)
@@ -85,11 +85,11 @@ def joined(parts: Sequence[tuple[Record, int]]) -> Record:
 
 
 class Slot(NamedTuple):
-    """One start on its way.
+    """The state of one start in a slot.
 
-    - inner: the state of the method. tau: the temperature it descends at, in the place of the problem's.
-    - steps: taken so far. most: no more than this are taken.
-    - failed: the step it was to take was not finite and was not taken. done: as the method says.
+    - inner: the state of the method. tau: the temperature of the descent, which replaces the problem's.
+    - steps: how many have been taken. most: the step limit.
+    - failed: the next step was not finite, and was not taken. done: `Method.converged`.
     """
 
     inner: Any
@@ -100,19 +100,19 @@ class Slot(NamedTuple):
     done: Bool[Array, ""]
 
     @property
-    def stopped(self) -> Bool[Column, "*lanes"]:
-        """Whether it takes no more steps; of one lane or of stacked ones, on the device or on the host."""
+    def stopped(self) -> Bool[Column, "*slots"]:
+        """Whether the start takes no more steps; for one slot or stacked ones, on the device or on the host."""
         return self.done | self.failed | (self.steps >= self.most)
 
 
 def line(steps: Int[Array, ""], now: Iterate, problem: Problem, *, keep_H: bool = False) -> Record:
-    """The line of a history at an iterate: excess, residual and geometry; the point too, if that is to be kept."""
+    """The line of a history at an iterate: excess, residual and geometry. keep_H: the point too."""
     geometry = geometry_metrics(
         now.H,
         problem.labels,
         k=problem.k,
         multiplicity=problem.multiplicity,
-        collapsed=problem.num_points == problem.k,  # every class of a problem that is solved is present
+        collapsed=problem.num_points == problem.k,  # a solved problem has points of every class
     )
     return Record(
         steps,
@@ -135,7 +135,7 @@ def begin_slots(
     method: Method,
     shared: bool = True,
 ) -> Slot:
-    """Lanes at step 0, of one shared problem or each of its own (`solvers.parallel.padding.stacked`)."""
+    """Slots at step 0, of one shared problem, or each of its own, from `solvers.parallel.padding.stacked`."""
 
     def one(H: Array, tau: Array, most: Array, problem: Problem) -> Slot:
         no = jnp.asarray(False)
@@ -145,7 +145,7 @@ def begin_slots(
 
 
 def fill_slots(slots: Slot, enters: Bool[Array, " l"], begun: Slot) -> Slot:
-    """The lanes, those marked replaced by what begins on them."""
+    """The slots; those that `enters` marks are replaced by the ones of `begun`."""
 
     def entered(new: Array, old: Array) -> Array:
         return jnp.where(enters.reshape(-1, *[1] * (new.ndim - 1)), new, old)
@@ -163,10 +163,10 @@ def advance_slots(
     keep_H: bool = False,
     shared: bool = True,
 ) -> tuple[Slot, Record]:
-    """`records` times `every` steps of each lane, with a record after each `every`.
+    """`records` times `every` steps of each slot, with a record after every `every` steps.
 
-    Lanes that have converged, failed or taken all their steps stay as they are, so that the result of a start does
-    not depend on who shares its chunk; when all have, no more steps are taken. Problems as in `begin_slots`.
+    A slot that has stopped stays as it is, so that the result of a start does not depend on the other slots. Once all
+    have stopped, no more steps are taken. problem, shared: as in `begin_slots`.
     """
     in_axes = (0, None if shared else axes(problem))
 

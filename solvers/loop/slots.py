@@ -1,11 +1,11 @@
-"""Many starts through a fixed number of compiled lanes: finished starts leave, waiting ones enter."""
+"""Many starts on a fixed number of compiled slots: a start that ends leaves its slot, and a waiting one enters it."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,16 +21,16 @@ from solvers.parallel import devices
 from solvers.parallel.padding import axes, stacked
 from ufm.model.problem import Problem
 
-# More lanes wait longer for the slowest among them than they save in calls.
+# With more slots, all wait longer for the slowest among them than the smaller number of calls saves.
 MOST_SLOTS = 8
-# In the full batch the compiler sums in another order for one lane than for several, for which the order is the same
-# however many there are. So there are two at least, of which one may stand still: a start then ends the same, to the
-# last bit, whatever runs beside it.
+# In the full batch the compiler sums in one order for a single slot and in another order for two or more, where the
+# order does not depend on their number. So there are at least two slots, one of which may be idle: then the result of a
+# start is the same to the last bit, whatever runs beside it.
 FEWEST_SLOTS = 2
 
 
 class Entry(NamedTuple):
-    """What begins on lanes: a point, its temperature and its most steps for each, and the lanes that `enters` marks."""
+    """What enters the slots: for each a point, a temperature, a step limit, and whether it enters now."""
 
     H: Float[Any, "l m d"]
     tau: Float[Any, " l"]
@@ -42,8 +42,8 @@ class Outcome(NamedTuple):
     """Where one descent ended.
 
     - key: which start. status: what stopped it. steps: how many it took.
-    - H: the point. conflict: relative conflict of its points. history: one `Record` of arrays.
-    - seconds: of the start so far, all its descents.
+    - H: the point. gap_contribution: `relative_gap_contribution` there. history: one `Record` of arrays.
+    - seconds: used so far by all descents of the start.
     """
 
     key: int
@@ -58,9 +58,10 @@ class Outcome(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a descent begins: the point, the temperature if it is not the problem's, what led there.
+    """Where a descent begins.
 
-    - steps, seconds: taken before by others than these lanes; they count towards the limits of the start.
+    - H: the point. tau: the temperature; None: that of the problem.
+    - steps, seconds: used earlier, outside the slots; they count towards the limits of the start.
     """
 
     H: Float[np.ndarray, "m d"]
@@ -71,15 +72,15 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one start: steps, and seconds on a lane."""
+    """The limits of one start: steps, and seconds in a slot."""
 
     max_steps: int = 20_000
     max_seconds: float = math.inf
 
     def run_options(self, problem: Problem, starts: int, *, keep_H: bool = False) -> RunOptions:
-        """As many lanes a device as keep their temporaries small; the clock is read more often where it limits.
+        """Options with as many slots on each device as keep temporary arrays small.
 
-        keep_H: every step is recorded, and its point with it.
+        With a time limit the clock is read after every record. keep_H: record every step, with its point.
         """
         batch_size = problem.batches.shape[1]
         most = 2**22 // (batch_size * batch_size + problem.num_points * problem.d)
@@ -91,11 +92,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How lanes are run: most lanes on a device, records a chunk, steps a record; limits of each start.
+    """How slots are run.
 
+    - slots: the most on one device. records: how many in a chunk. every: steps from one record to the next.
+    - max_steps, max_seconds: limits for all descents of one start together. While a start is in a slot, the wall time
+      of all slots counts as its own; compiling does not count. It is stopped after the first chunk that ends later.
     - keep_H: records hold the point.
-    - max_steps, max_seconds: of all descents of a start together. A start shares the seconds in which it is on a
-      lane with those beside it; compiling does not count. It is stopped at the first chunk that ends later.
     """
 
     slots: int
@@ -106,21 +108,21 @@ class RunOptions:
     keep_H: bool = False
 
     def used(self, starts: int) -> int:
-        """Lanes in all for so many starts, equally many on each device."""
+        """How many slots there are in all for so many starts; each device has equally many."""
         return devices.count() * min(self.slots, max(FEWEST_SLOTS, -(-starts // devices.count())))
 
     @property
     def chunk(self) -> dict[str, int]:
-        """What of it is compiled."""
+        """The options on which the compiled function depends."""
         return {"records": self.records, "every": self.every, "keep_H": self.keep_H}
 
 
 def prepare_slots(
     method: Method, problem: Problem, starts: int, run_options: RunOptions, *, width: int, shared: bool = True
 ) -> None:
-    """Compile on another thread what `run_slots` will call for so many starts with rows of this width.
+    """Compile, on another thread, the function that `run_slots` will call for so many starts with rows of this width.
 
-    shared: of this one problem, or each of its own, of this shape.
+    shared: whether all starts have this one problem, or each has its own problem of this shape.
     """
     if devices.count() > 1:
         return
@@ -139,68 +141,138 @@ def run_slots(
     run_options: RunOptions,
     finished: Callable[[Outcome], Start | None],
 ) -> None:
-    """Run every start to its end. `finished` gets each outcome and may return where to go on from.
+    """Run every start to its end, on a fixed number of slots of one compiled function.
 
-    The result of a start does not depend on the others, but for rounding: lanes share a compiled function, not state.
-    problem: of all starts, or a sequence with the problem of each key, all of one shape and temperature.
+    Until no start waits and every slot is free:
+
+    1. each free slot gets the next waiting start (`_SlotTable.enter`);
+    2. one compiled call advances all slots by a chunk of steps (`_SlotTable.advance`);
+    3. each slot whose start has stopped, or has used up its seconds, is freed: `finished` gets the outcome, and the
+       start that it may return joins the end of the queue under the same key (`_SlotTable.leave`).
+
+    Up to rounding the result of a start does not depend on the other starts: slots share a compiled function, but no
+    state.
+
+    - problem: one problem for all starts, or a sequence with the problem of each key, all of one shape and temperature.
+    - starts: pairs of a key and a start.
     """
     waiting = deque(starts)
     if not waiting:
         return
-    count = run_options.used(len(waiting))
-    shared = isinstance(problem, Problem)
-    present = problem if isinstance(problem, Problem) else stacked([problem[0]] * count)
-    H = np.stack([waiting[i % len(waiting)][1].H for i in range(count)])
-    entry = Entry(H, np.full(count, float(present.tau)), np.zeros(count, np.int32), np.zeros(count, bool))
-    keys: list[int | None] = [None] * count
-    histories: list[list[Record]] = [[] for _ in range(count)]
-    spent: dict[int, _Spent] = defaultdict(_Spent)
-    slots = _still(entry, present, method, shared)
-    while waiting or any(key is not None for key in keys):
-        entry.enters[:] = False
-        for slot in range(count):
-            if keys[slot] is None and waiting:
-                key, start = waiting.popleft()
-                keys[slot], histories[slot] = key, []
-                spent[key].steps += start.steps
-                spent[key].seconds += start.seconds
-                entry.H[slot], entry.enters[slot] = start.H, True
-                entry.tau[slot] = float(present.tau) if start.tau is None else start.tau
-                late = spent[key].seconds >= run_options.max_seconds  # what came before it took all: no step is taken
-                entry.most[slot] = 0 if late else run_options.max_steps - spent[key].steps
-        if entry.enters.any() and not isinstance(problem, Problem):
-            present = stacked([problem[key or 0] for key in keys])
-        began, compiling = time.perf_counter(), compile_seconds()
-        slots, records = _advance(slots, entry, present, method=method, shared=shared, **run_options.chunk)
-        records = jax.tree.map(np.asarray, records)
-        seconds = time.perf_counter() - began - (compile_seconds() - compiling)
+    table = _SlotTable.of(method, problem, run_options, waiting)
+    slots = _idle_slots(table.entry, table.present, method, table.shared)
+    while waiting or table.is_busy:
+        table.enter(waiting)
+        slots, records, seconds = table.advance(slots)
         now = jax.tree.map(np.asarray, slots._replace(inner=method.iterate(slots.inner)))
-        stopped = now.stopped
-        for slot, key in [(slot, key) for slot, key in enumerate(keys) if key is not None]:
-            histories[slot].append(records)
-            spent[key].seconds += seconds
-            if not stopped[slot] and spent[key].seconds < run_options.max_seconds:
-                continue
-            outcome = _outcome(key, slot, now, method, histories[slot])._replace(seconds=spent[key].seconds)
-            spent[key].steps += outcome.steps
-            keys[slot] = None
-            began, compiling = time.perf_counter(), compile_seconds()
-            onward = finished(outcome)
-            spent[key].seconds += time.perf_counter() - began - (compile_seconds() - compiling)
-            if onward is not None:
-                waiting.append((key, onward))
+        waiting.extend(table.leave(now, records, seconds, finished))
 
 
 @dataclass
 class _Spent:
-    """What a start has used of its limits."""
+    """The part of its limits that a start has used."""
 
     steps: int = 0
     seconds: float = 0.0
 
 
+@dataclass
+class _SlotTable:
+    """Which start is in which slot, on the host.
+
+    - problem: as of `run_slots`. present: what the compiled function gets: the shared problem, or one for each slot,
+      stacked. shared: whether all starts have one problem.
+    - entry: the arguments of the starts that enter next. keys: the start in each slot, None where the slot is free.
+    - histories: the records of each slot since its start entered. spent: by key.
+    """
+
+    method: Method
+    problem: Problem | Sequence[Problem]
+    run_options: RunOptions
+    present: Problem
+    entry: Entry
+    keys: list[int | None]
+    histories: list[list[Record]]
+    spent: dict[int, _Spent]
+
+    @classmethod
+    def of(
+        cls,
+        method: Method,
+        problem: Problem | Sequence[Problem],
+        run_options: RunOptions,
+        waiting: Sequence[tuple[int, Start]],
+    ) -> _SlotTable:
+        """A table with all slots free, of a size for the starts that wait."""
+        count = run_options.used(len(waiting))
+        present = problem if isinstance(problem, Problem) else stacked([problem[0]] * count)
+        H = np.stack([waiting[i % len(waiting)][1].H for i in range(count)])
+        entry = Entry(H, np.full(count, float(present.tau)), np.zeros(count, np.int32), np.zeros(count, bool))
+        histories: list[list[Record]] = [[] for _ in range(count)]
+        return cls(method, problem, run_options, present, entry, [None] * count, histories, defaultdict(_Spent))
+
+    @property
+    def shared(self) -> bool:
+        """Whether all starts have one problem."""
+        return isinstance(self.problem, Problem)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any slot holds a start."""
+        return any(key is not None for key in self.keys)
+
+    def enter(self, waiting: deque[tuple[int, Start]]) -> None:
+        """Move starts from the head of the queue to the free slots."""
+        entry, present, options = self.entry, self.present, self.run_options
+        entry.enters[:] = False
+        for slot in range(len(self.keys)):
+            if self.keys[slot] is None and waiting:
+                key, start = waiting.popleft()
+                self.keys[slot], self.histories[slot] = key, []
+                spent = self.spent[key]
+                spent.steps += start.steps
+                spent.seconds += start.seconds
+                entry.H[slot], entry.enters[slot] = start.H, True
+                entry.tau[slot] = float(present.tau) if start.tau is None else start.tau
+                late = spent.seconds >= options.max_seconds  # its seconds are used up: it takes no step
+                entry.most[slot] = 0 if late else options.max_steps - spent.steps
+        if entry.enters.any() and not isinstance(self.problem, Problem):
+            self.present = stacked([self.problem[key or 0] for key in self.keys])
+
+    def advance(self, slots: Slot) -> tuple[Slot, Record, float]:
+        """One chunk of steps of all slots; the records of the chunk on the host; its seconds, compilation excluded."""
+        began, compiling = time.perf_counter(), compile_seconds()
+        chunk = self.run_options.chunk
+        slots, records = _advance(slots, self.entry, self.present, method=self.method, shared=self.shared, **chunk)
+        records = jax.tree.map(np.asarray, records)
+        return slots, records, time.perf_counter() - began - (compile_seconds() - compiling)
+
+    def leave(
+        self, now: Slot, records: Record, seconds: float, finished: Callable[[Outcome], Start | None]
+    ) -> Iterator[tuple[int, Start]]:
+        """Free the slots whose starts are at their end; what `finished` returns for them, with the keys.
+
+        now: all slots, on the host, with their iterates in place of the states of the method.
+        """
+        stopped = now.stopped
+        for slot, key in [(slot, key) for slot, key in enumerate(self.keys) if key is not None]:
+            spent = self.spent[key]
+            self.histories[slot].append(records)
+            spent.seconds += seconds
+            if not stopped[slot] and spent.seconds < self.run_options.max_seconds:
+                continue
+            outcome = _outcome(key, slot, now, self.method, self.histories[slot])._replace(seconds=spent.seconds)
+            spent.steps += outcome.steps
+            self.keys[slot] = None
+            began, compiling = time.perf_counter(), compile_seconds()
+            onward = finished(outcome)
+            spent.seconds += time.perf_counter() - began - (compile_seconds() - compiling)
+            if onward is not None:
+                yield key, onward
+
+
 def _outcome(key: int, slot: int, now: Slot, method: Method, histories: list[Record]) -> Outcome:
-    """The outcome of a lane that has stopped, or that its time limit stops. now: all lanes, with their iterates."""
+    """The outcome of a slot that has stopped, or that the time limit stops. now: all slots, with their iterates."""
     of_start = now._replace(inner=None, **{name: getattr(now, name)[slot] for name in Slot._fields[1:]})
     H, excess, residual, gap_contribution = (part[slot] for part in now.inner)
     status = status_of(float(residual), gap_contribution, method.tolerance, of_start)
@@ -209,7 +281,7 @@ def _outcome(key: int, slot: int, now: Slot, method: Method, histories: list[Rec
 
 
 def _history(chunks: list[Record], slot: int) -> Record:
-    """The history of a lane, without the repeated lines after it stopped."""
+    """The history of a slot, without the repeated lines after it stopped."""
     whole = jax.tree.map(lambda *parts: np.concatenate([part[slot] for part in parts]), *chunks)
     lines = int(np.searchsorted(whole.iteration, whole.iteration[-1])) + 1
     return jax.tree.map(lambda column: column[:lines], whole)
@@ -218,8 +290,9 @@ def _history(chunks: list[Record], slot: int) -> Record:
 def advance_on_devices(
     slots: Slot, entry: Entry, problem: Problem, *, method: Method, records: int, every: int, keep_H: bool, shared: bool
 ) -> tuple[Slot, Record]:
-    """`advance_slots` once those that enter have begun, an equal share of the lanes on each device; a device stops when
-    its own lanes have.
+    """Begin the starts that enter, then `advance_slots`, with equally many slots on each device.
+
+    A device stops when all slots on it have stopped.
     """
 
     def advance(slots: Slot, entry: Entry, problem: Problem) -> tuple[Slot, Record]:
@@ -230,16 +303,16 @@ def advance_on_devices(
         slots = jax.lax.cond(jnp.any(entry.enters), entered, lambda: slots)
         return advance_slots(slots, problem, method=method, records=records, every=every, keep_H=keep_H, shared=shared)
 
-    return devices.shared_out(advance, (0, 0, None if shared else axes(problem)))(slots, entry, problem)
+    return devices.split_over_devices(advance, (0, 0, None if shared else axes(problem)))(slots, entry, problem)
 
 
-# Traced alone: what lanes are made of.
+# Only traced, for the structure of the slots.
 _begun = Compiled(begin_slots)
 _advance = Compiled(advance_on_devices)
 
 
-def _still(entry: Entry, problem: Problem, method: Method, shared: bool) -> Slot:
-    """Lanes without a start: they stand still, and a device with such lanes alone has nothing to do."""
+def _idle_slots(entry: Entry, problem: Problem, method: Method, shared: bool) -> Slot:
+    """Slots without a start: they take no steps, and a device that has only such slots does nothing."""
     of = _begun.returned(*entry[:3], problem, method=method, shared=shared)
     slots = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), of)
     return devices.sharded(slots._replace(done=np.ones(len(entry.enters), bool)))

@@ -1,4 +1,4 @@
-"""The accelerated method: a step for every sample from its pair weights, restarted momentum, exact projection."""
+"""The accelerated method: a diagonal preconditioner, momentum with restarts, and the exact projection."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from ufm.model.problem import Problem
 from ufm.model.projections import project
 from ufm.settings import in_fixed_settings
 
-# Share of the forces at which a pair weight says that rows are within about 1e-7 of each other.
+# A preconditioner below this times the gradient scale means that rows are within about 1e-7 of each other.
 MERGED = 1e-13
-# After about twice as many steps momentum starts anew: at rounding nothing points uphill, and it would not settle.
+# Momentum restarts after about twice as many steps: at the level of rounding no step points uphill, so that the other
+# restart rule never applies and the iterates would not converge.
 LARGEST_MOMENTUM = 250.0
-# The scale of steps: by how much it grows a step, and where it ends however curved the loss seems.
+# The step scale: its growth per step, and its limits, whatever curvature is estimated.
 GROWTH, SMALLEST_SCALE, LARGEST_SCALE = 1.05, 1e-3, 1e3
-# Squared length of a move, as a share of the pair weights, below which differences of gradients are rounding.
+# Differences of gradients are rounding if the squared length of a move is below this times the preconditioner.
 SHORTEST = 1e-24
-# Forces cancel at a row where they exceed its pair weight by more than this; the two are equal else.
+# Gradients cancel at a row if its gradient scale exceeds its preconditioner by this factor; else the two are equal.
 CANCELLING = 1 + 1e-6
 
 
@@ -40,10 +41,10 @@ class _State(NamedTuple):
 
 
 class _Metric(NamedTuple):
-    """For each row, weight `across` its direction u and `along` it: across (I - u u^T) + along u u^T.
+    """For each row with direction u, the matrix across (I - u u^T) + along u u^T (5.3 (b)).
 
-    A fixed point of v -> P(v - metric^-1 g) is stationary and conversely: at either, g is a multiple
-    of the row on its positive entries, 0 if the row is inside the ball, and not negative elsewhere.
+    A point is a fixed point of v -> P(v - metric^-1 g) iff it is stationary: in each row g is then a nonpositive
+    multiple of the row on its positive entries (0 if the row is inside the ball), and not negative on the others.
     """
 
     direction: Float[Array, "m d"]
@@ -55,7 +56,7 @@ class _Metric(NamedTuple):
         return self.across * rows + (self.along - self.across) * self._radial(rows)
 
     def solve(self, rows: Float[Array, "m d"]) -> Float[Array, "m d"]:
-        """The inverse of the metric times the rows; 0 for a point that no active anchor meets."""
+        """The inverse of the metric times the rows; 0 for points that are in no batch with an active anchor."""
         across, along = _inverse(self.across), _inverse(self.along)
         return across * rows + (along - across) * self._radial(rows)
 
@@ -64,9 +65,10 @@ class _Metric(NamedTuple):
 
 
 def _metric(H: Float[Array, "m d"], at: Evaluation, problem: Problem) -> _Metric:
-    """Pair weights; along a row that is pushed inwards also the curvature that batches of one class have there.
+    """The preconditioner, plus the curvature of batches of one class along rows whose gradient points outwards.
 
-    Pulled outwards a row ends on the sphere, and the projection damps the step across by what it takes along.
+    A row whose gradient points inwards ends on the sphere. There the projection damps the step across the row by the
+    factor by which the step along the row leaves the ball.
     """
     norm = jnp.linalg.norm(H, axis=-1, keepdims=True)
     direction = H / jnp.where(norm > 0, norm, 1.0)
@@ -77,10 +79,10 @@ def _metric(H: Float[Array, "m d"], at: Evaluation, problem: Problem) -> _Metric
 
 
 def _seen(at: Evaluation) -> Float[Array, " m"]:
-    """Which moves count, as 1 or 0: all but those of rows that forces which cancel have glued.
+    """1 for rows whose moves count in the residual, 0 for rows that cancelling gradients have merged.
 
-    There pair weights fall with the square of the distance between the rows, and once it is below the
-    square root of rounding so are the moves.
+    At merged rows the preconditioner falls with the square of the distance between them. Once it is below the square
+    root of rounding, the moves are rounding too.
     """
     return jnp.where(at.preconditioner <= MERGED * at.gradient_scale, 0.0, 1.0)
 
@@ -92,28 +94,27 @@ def _inverse(weight: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
 @former_arguments(settled="early_exit", floor="entry_bound")
 @dataclass(frozen=True)
 class Accelerated:
-    """Projected gradient with the step of sample i equal to scale / w_i, w_i its pair weight.
+    """Projected gradient with the step scale / w_i for sample i, w_i its preconditioner (theory, 5.3).
 
-    The feasible set is a product of per-sample sets, so the projection stays exact in this metric,
-    and curvatures that differ by R between classes, or by e^{1/tau} between start and end, do not
-    slow it (theory, 5.3). Batches of one class weigh more along a row than across it
-    (`_Metric`): they may glue rows of norm 1 by growth of fourth order across, while their values stay
-    stiff. Nesterov's momentum restarts when it points uphill (O'Donoghue and Candes, gradient
-    scheme). The scale grows slowly and is cut to one over the curvature that the last move met, in
-    this metric: gradients tell an unstable step long before the excess, whose changes drown in
-    rounding.
+    The feasible set is a product of sets, one for each sample, so the projection is exact in this metric. Curvatures
+    that differ by R between classes, or by e^{1/tau} between start and end, do not slow the method. Batches of one
+    class have more curvature along a row than across it (`_Metric`): across, the loss may grow only with the fourth
+    power of the distance of rows of norm 1, while it is stiff along them. Nesterov's momentum restarts when it points
+    uphill (gradient scheme of O'Donoghue and Candes, 2015). The step scale grows slowly, and is cut to the inverse of
+    the curvature that the last move met, in this metric: gradients show an unstable step long before the excess does,
+    whose changes are soon smaller than rounding.
 
     - tolerance: stop when residual and move are at most this.
-    - longest: largest scale. 1 is safe for the linear part of the loss in G.
-    - early_exit: stop also when the residual is at most this and a thousandth of the conflict: the
-      point it leads to is spurious, and the way there can be slow. Stop as well after a full run of
-      momentum with a residual of at most STATIONARY where forces cancel: rows that a batch of one class
-      alone ties, and other forces hold, approach each other as slowly as the cube of their distance
-      pulls. `solvers.staircase.escape` goes on from such a point. 0 switches both off.
-    - entry_bound: of the entries, from -1 to 0, in the place of the problem's constraint (None): the feasible set of an
-      activation that is not normalised, a part of UFM's (`ufm.activations`).
+    - longest: the largest step scale. 1 is safe for the linear part of the loss in G.
+    - early_exit: stop also when the residual is at most this, and at most a thousandth of the largest gap contribution:
+      the descent then leads to a spurious point, and may need many more steps to reach it. Stop as well where gradients
+      cancel, after a full run of momentum, with a residual of at most STATIONARY: rows that only a batch of one class
+      pulls together, while other gradients hold them, approach each other slowly, since the pull falls with the cube of
+      their distance (5.9). `solvers.staircase.escape` goes on from such a point. 0 switches both off.
+    - entry_bound: lower bound of the entries, from -1 to 0, which replaces the problem's constraint (None): the
+      feasible set of an activation that is not normalised, a subset of UFM's (`ufm.activations`).
 
-    Raises InvalidInput for what are no such numbers.
+    Raises InvalidInput, naming the field, for a value of the wrong kind or range.
     """
 
     tolerance: float = 1e-13
@@ -129,7 +130,7 @@ class Accelerated:
 
     @in_fixed_settings
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
-        """No evaluation yet: the first step does it."""
+        """The state at H, not evaluated yet: the first step evaluates it."""
         H = H if self.entry_bound is None else project(H, problem.nonneg, self.entry_bound)
         infinite = jnp.asarray(jnp.inf, H.dtype)
         start = Iterate(H, jnp.asarray(1e300, H.dtype), infinite, jnp.full(H.shape[0], jnp.inf))
@@ -138,7 +139,12 @@ class Accelerated:
 
     @in_fixed_settings
     def step(self, state: _State, problem: Problem) -> _State:
-        """One evaluation at the extrapolated point and one projected step from there."""
+        """One evaluation at the extrapolated point Y, and one projected step from there.
+
+        With the metric M at Y, its weights w across rows, and the step scale a: H+ = P(Y - a M^-1 grad(Y)),
+        t+ = (1 + sqrt(1 + 4 t^2)) / 2 and Y+ = H+ + (t - 1) / t+ (H+ - H). Momentum restarts, with t+ = 1 and Y+ = H+,
+        if sum_i w_i (Y_i - H+_i) . (H+_i - H_i) > 0.
+        """
         H, Y = state.now.H, state.extrapolated
         at = evaluate(Y, problem)
         metric = _metric(Y, at, problem)
@@ -162,6 +168,7 @@ class Accelerated:
     def _scale(
         self, state: _State, Y: Float[Array, "m d"], gradient: Float[Array, "m d"], metric: _Metric
     ) -> Float[Array, ""]:
+        """The step scale: <s, M s> / <s, y> at most, for the last move s and the change y of the gradient along it."""
         move = Y - state.last_extrapolated
         bent = jnp.sum(move * (gradient - state.last_gradient))
         length = jnp.sum(metric.apply(move) * move)
@@ -170,12 +177,12 @@ class Accelerated:
         return jnp.clip(jnp.minimum(GROWTH * state.scale, limit), SMALLEST_SCALE, self.longest)
 
     def iterate(self, state: _State) -> Iterate:
-        """The last projected point; excess, residual and conflict are of the point it was stepped from."""
+        """The last projected point; excess, residual and gap contributions are those of the point before the step."""
         return state.now
 
     @in_fixed_settings
     def converged(self, state: _State) -> Bool[Array, ""]:
-        """Stationary and standing still (momentum alone does not count), or settled in conflict, or creeping."""
+        """Residual and move are at most the tolerance, or one of the two tests of `early_exit` holds."""
         now = state.now
         contributing = (now.residual <= self.early_exit) & gap_dominates(now.residual, now.gap_contribution)
         return (now.residual <= self.tolerance) | contributing | (state.stalled & (self.early_exit > 0))

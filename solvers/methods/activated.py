@@ -1,4 +1,4 @@
-"""Gradient descent through an activation: what a network's last layer does, if all before it is free."""
+"""Gradient descent through an activation: the last layer of a network whose inputs to it are free variables."""
 
 from __future__ import annotations
 
@@ -31,20 +31,23 @@ class _State(NamedTuple):
 
 @dataclass(frozen=True)
 class Activated:
-    """z <- z + update on the loss of h_i = sigma(z_i)/||sigma(z_i)||, z_i in R^d free, without any projection.
+    """z <- z + update on the loss of h_i = sigma(z_i)/||sigma(z_i)||, z_i free in R^d, without any projection.
 
-    The least loss is that of a constraint set (theory, 1.6): UFM+'s where sigma >= 0, UFM's where sigma takes both
-    signs, if some minimiser there has rows of norm 1 only, as frames have. `problem.nonneg` should say the same, and is
-    what verdict and certificate are about. Whether descent gets there is another question (theory, 5.22).
+    The least loss is that of a constraint set (theory, 1.6), if some minimiser in that set has rows of norm 1 only, as
+    frames have: the set of UFM+ where sigma >= 0, and that of UFM where sigma takes both signs. `problem.nonneg` should
+    name the same set: verdict and certificate are about it. Whether a descent reaches it is another question (theory,
+    5.22).
 
     - activation: a name of `ufm.activations.ACTIVATIONS`, or leaky-relu:SLOPE.
-    - normalised: False cuts to the ball instead, h = sigma(z)/max(1, ||sigma(z)||): for GELU and SiLU a set between.
-    - transformation: of the gradient in z, any of optax, as in `solvers.ProjectedGradient`.
-    - scale: norm of the rows of z at the start, which is the feasible H that the solver draws, or H0, times this.
-    - tolerance: stop when the largest `stationarity` of h over samples, in the constraint set, is at most this: of h
-      and not of z, whose gradient a small slope makes small everywhere.
+    - normalised: False scales rows into the ball instead, h = sigma(z)/max(1, ||sigma(z)||). For GELU and SiLU the
+      constraint set then lies between those of UFM+ and UFM.
+    - transformation: applied to the gradient in z; any optax transformation, as in `solvers.ProjectedGradient`.
+    - scale: the first z is the feasible H that the solver draws, or H0, times this.
+    - tolerance: stop when the largest `stationarity` of h over samples, in the constraint set, is at most this. It is
+      the one of h because an activation with a small slope makes the gradient in z small everywhere.
 
-    Raises InvalidInput for what are none; at the start for nonnegative features of UFM asked to be UFM+'s.
+    Raises InvalidInput, naming the field, for a value of the wrong kind or range. `init` raises it for a problem of
+    UFM+ if the activation takes both signs.
     """
 
     activation: str = "relu"
@@ -65,12 +68,12 @@ class Activated:
 
     @property
     def entry_bound(self) -> float:
-        """Of the constraint set, see `ufm.activations`."""
+        """The lower bound of the entries in the constraint set (`ufm.activations`)."""
         return activation(self.activation).entry_bound(normalised=self.normalised)
 
     @in_fixed_settings
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
-        """Evaluate at z = scale H."""
+        """The state at z = scale H."""
         if problem.nonneg and self.entry_bound < 0:
             fix = f"{self.activation} gives features of both signs: a Problem with nonneg=False"
             raise InvalidInput("problem", "UFM+", fix)
@@ -79,7 +82,7 @@ class Activated:
 
     @in_fixed_settings
     def step(self, state: _State, problem: Problem) -> _State:
-        """One update of z, one evaluation at the new point."""
+        """One update of z, and one evaluation at the new point."""
         update, optimiser = made(self.transformation).update(state.gradient, state.optimiser, state.z)
         return self._at(optax.apply_updates(state.z, update), optimiser, problem)  # type: ignore[arg-type]
 
@@ -89,7 +92,7 @@ class Activated:
 
     @in_fixed_settings
     def converged(self, state: _State) -> Bool[Array, ""]:
-        """The residual at the current point."""
+        """Whether the residual at the current point is at most the tolerance."""
         return state.now.residual <= self.tolerance
 
     def _at(self, z: Float[Array, "m d"], optimiser: Any, problem: Problem) -> _State:

@@ -27,16 +27,19 @@ def sgd() -> optax.GradientTransformation:
 Transformation = optax.GradientTransformation | Callable[[], optax.GradientTransformation]
 
 
-def made(given: Transformation) -> optax.GradientTransformation:
-    """An optax transformation, given or made by the function given. Raises InvalidInput for what is neither."""
+def made(transformation: Transformation) -> optax.GradientTransformation:
+    """The optax transformation itself, or the result of the function that makes it.
+
+    Raises InvalidInput if that is not an optax transformation.
+    """
     fix = "give an optax transformation such as optax.sgd(0.1), or a function without arguments that makes one"
     try:
-        found = given if isinstance(given, optax.GradientTransformation) else given()
-    except Exception:  # whatever a function of the user's raises, it makes none
-        found = None
-    if not isinstance(found, optax.GradientTransformation):
-        raise InvalidInput("transformation", given, fix)
-    return found
+        result = transformation if isinstance(transformation, optax.GradientTransformation) else transformation()
+    except Exception:  # a user's function may raise anything
+        result = None
+    if not isinstance(result, optax.GradientTransformation):
+        raise InvalidInput("transformation", transformation, fix)
+    return result
 
 
 class _State(NamedTuple):
@@ -47,13 +50,13 @@ class _State(NamedTuple):
 
 @dataclass(frozen=True)
 class ProjectedGradient:
-    """H <- P(H + update), update by `transformation` from the gradient of the summed loss.
+    """H <- P(H + update), where `transformation` makes the update from the gradient of the summed loss.
 
-    - transformation: an optax transformation such as `optax.sgd(0.1)`, or a function that makes one. Methods with
-      one function share what is compiled.
+    - transformation: an optax transformation such as `optax.sgd(0.1)`, or a function that makes one. Methods with the
+      same function share compiled code.
     - tolerance: stop when the largest `stationarity` over samples is at most this.
 
-    Raises InvalidInput for what is neither, or a tolerance that is none.
+    Raises InvalidInput, naming the field, for a value of the wrong kind or range.
     """
 
     transformation: Transformation = sgd
@@ -65,12 +68,12 @@ class ProjectedGradient:
 
     @in_fixed_settings
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
-        """Evaluate at H."""
+        """The state at H, evaluated."""
         return self._at(H, made(self.transformation).init(H), problem)
 
     @in_fixed_settings
     def step(self, state: _State, problem: Problem) -> _State:
-        """One update, one projection, one evaluation at the new point."""
+        """One update, one projection, and one evaluation at the new point."""
         update, optimiser = made(self.transformation).update(state.gradient, state.optimiser, state.now.H)
         H = project(optax.apply_updates(state.now.H, update), problem.nonneg)  # type: ignore[arg-type]
         return self._at(H, optimiser, problem)
@@ -81,7 +84,7 @@ class ProjectedGradient:
 
     @in_fixed_settings
     def converged(self, state: _State) -> Bool[Array, ""]:
-        """The residual at the current point."""
+        """Whether the residual at the current point is at most the tolerance."""
         return state.now.residual <= self.tolerance
 
     def _at(self, H: Float[Array, "m d"], optimiser: Any, problem: Problem) -> _State:

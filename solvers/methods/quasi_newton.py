@@ -1,4 +1,4 @@
-"""The projected quasi-Newton method: curvature from past moves, zeros from an active set, one evaluation a step."""
+"""The projected quasi-Newton method: L-BFGS with an active set for H >= 0, and one evaluation per step."""
 
 from __future__ import annotations
 
@@ -19,31 +19,36 @@ from ufm.model.problem import Problem
 from ufm.model.projections import project
 from ufm.settings import in_fixed_settings
 
-# Share of the decrease that the gradient promises which a step must bring (Armijo), and of the slope that a step
-# may leave before the next one reaches further (Wolfe).
+# A step is accepted if the loss falls by at least SUFFICIENT times the decrease that the gradient predicts (Armijo).
+# The next step may be longer if the slope is still steeper than STEEP times the first one (Wolfe).
 SUFFICIENT, STEEP = 1e-4, 0.9
-# Rows this close to the unit sphere that are pulled outwards stay on it.
+# A row this close to the unit sphere stays on it if its gradient points inwards.
 ON_SPHERE = 1e-9
-# Only entries below this may be sent to zero at once by the gradient alone.
+# Only entries below this may become active because of the gradient alone.
 NEARLY_ZERO = 1e-2
-# Curvature without any past move, as a share of the pair weights; at most that is assumed with them.
-SHARE_OF_WEIGHT = 0.5
-# Cosine between a move and the change of the gradient below which the change is rounding or points the wrong way.
+# The curvature theta, as a multiple of the preconditioner, without past moves; with them it is at most this.
+FIRST_CURVATURE = 0.5
+# A pair of a move and the change of the gradient is used only if their cosine is above this: otherwise the change is
+# rounding, or the curvature is negative.
 SMALLEST_CURVATURE = 1e-12
+# Limits of the step length.
 SHORTEST, LONGEST = 1e-10, 1e6
-# Moves that may be remembered: a step solves systems of twice as many unknowns.
+# The largest memory: a step solves systems of twice as many unknowns.
 LONGEST_MEMORY = 100
-# Share of the excess, and of the terms that it is the sum of, below which it cannot tell.
+# Changes of the excess below this times its value and the sum of its terms are rounding.
 ROUNDING = 4e-15
 
 
 class _State(NamedTuple):
-    """One start: the point it stands at, the trial it evaluates next, and what it remembers.
+    """One start: the point, the trial that is evaluated next, and the memory.
 
-    - gradient: at the point, tangential for rows on the sphere. weight: pair weights there. sphere: which rows are.
-    - direction, length: trial = retraction of the point + length direction. reach: length a new direction starts with.
-    - plain: the direction is the scaled projected gradient. stalled: not even that one goes down.
-    - past: moves, and the changes of the gradient along them, oldest first.
+    - gradient: at the point, tangential for rows on the sphere. weight: the preconditioner there. sphere: which rows
+      are on the sphere (5.15).
+    - direction, length: the trial is the retraction of point + length * direction. reach: the first length of the next
+      direction.
+    - plain: the direction is the scaled projected gradient step D of 5.15 (b). stalled: no step lowers the loss, not
+      even along D.
+    - past: moves (the rows of S), and the changes of the gradient along them (the rows of Y), oldest first.
     """
 
     now: Iterate
@@ -62,25 +67,26 @@ class _State(NamedTuple):
 @former_arguments(settled="early_exit")
 @dataclass(frozen=True)
 class QuasiNewton:
-    """L-BFGS on the rows that are free to move, on the product of spheres, with H >= 0 by an active set.
+    """L-BFGS on a product of balls and spheres, with an active set for H >= 0 (theory, 5.15).
 
-    The loss is minimised over the directions of the rows that are pulled outwards (f(h / ||h||) has tangential
-    gradients, and the curvature of the sphere is in them), and over the ball for the others. Rows are scaled by the
-    root of their pair weights, so that classes whose sizes differ by R start with curvatures of one size; what
-    forces really remain on a row is then learned from the last moves, in the compact form of Byrd, Nocedal and
-    Schnabel. Entries that the gradient presses to zero go there at once, the others minimise the quadratic model given
-    that, and those that would turn negative join the first, once (as in L-BFGS-B, without its Cauchy point).
+    Rows of norm 1 whose gradient points inwards move on the sphere, by f(h / ||h||), whose gradient is tangential and
+    whose curvature includes that of the sphere. The other rows move in the ball. Rows are scaled by the root of their
+    preconditioner, so that the first curvatures of classes whose sizes differ by R are of one size. The curvature that
+    remains is learned from the last moves, in the compact form of Byrd, Nocedal and Schnabel (1994). Small entries that
+    the gradient drives to zero become active, and the other entries minimise the quadratic model. Entries that would
+    become negative join the active set, once (as in L-BFGS-B, without its Cauchy point).
 
-    Every step is one evaluation: of a trial that is taken if the excess falls by enough, else halved or more by
-    interpolation. Where the excess drowns in rounding the slope decides (Hager and Zhang's approximate Wolfe
-    conditions). Where the slope does not flatten, along directions of no or negative curvature, steps double.
+    Each step evaluates one trial point. The trial is accepted if the excess falls by enough; otherwise the step is
+    shortened to at most half by interpolation. Where changes of the excess are below rounding, the slope decides
+    (approximate Wolfe conditions of Hager and Zhang, 2005). Where the slope does not flatten, along directions of zero
+    or negative curvature, step lengths double.
 
-    - tolerance: stop when the residual is at most this. memory: how many moves are remembered.
-    - early_exit: stop also when the residual is at most this and a thousandth of the conflict: the
-      point it leads to is spurious, and the way there can be slow; `solvers.staircase.escape` goes on from it. 0:
-      never.
+    - tolerance: stop when the residual is at most this. memory: the number of past moves that are used.
+    - early_exit: stop also when the residual is at most this, and at most a thousandth of the largest gap contribution:
+      the descent then leads to a spurious point, and may need many more steps to reach it. The staircase goes on from
+      there (`solvers.staircase.escape`). 0: never.
 
-    Raises InvalidInput for what are no such numbers.
+    Raises InvalidInput, naming the field, for a value of the wrong kind or range.
     """
 
     tolerance: float = 1e-13
@@ -93,18 +99,26 @@ class QuasiNewton:
 
     @in_fixed_settings
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:
-        """No evaluation yet: the first step does it, and takes the point as it is."""
+        """The state at H, not evaluated yet: the first step evaluates H and accepts it."""
         del problem
         m, no, one = H.shape[0], jnp.asarray(False), jnp.ones((), H.dtype)
         start = Iterate(H, jnp.asarray(1e300, H.dtype), jnp.asarray(jnp.inf, H.dtype), jnp.full(m, jnp.inf))
         nothing, past = jnp.zeros_like(H), jnp.zeros((2, self.memory, *H.shape), H.dtype)
-        nowhere = jnp.zeros(m, H.dtype)
-        return _State(start, nothing, nowhere, nowhere > 0, H, nothing, one, one, no, no, past)
+        zeros = jnp.zeros(m, H.dtype)
+        return _State(start, nothing, zeros, zeros > 0, H, nothing, one, one, no, no, past)
 
     @in_fixed_settings
     def step(self, state: _State, problem: Problem) -> _State:
-        """Evaluate the trial; take it and aim anew, or shorten the step."""
-        # A row of the sphere that lost all its entries is at 0, and far from norm 1.
+        """Evaluate the trial; accept it and compute a new direction, or shorten the step.
+
+        1. Test the trial (`_is_accepted`).
+        2. If accepted: store the move and the change of the gradient if their curvature is positive, and make the trial
+           the new point.
+        3. If rejected: shorten the step (`_shortening`). If it becomes too short, forget the past and restart along the
+           plain direction; if the direction is plain already, the start has stalled.
+        4. Set the next trial, along a new direction (`_direction`) or the same one with the shorter step.
+        """
+        # A row of the sphere all of whose entries became 0 is not of norm 1.
         unit = state.sphere & (jnp.linalg.norm(state.trial, axis=-1) > 1 - ON_SPHERE)
         at = evaluate(state.trial, problem, unit=unit)
         first = jnp.isinf(state.now.residual)
@@ -112,10 +126,10 @@ class QuasiNewton:
         gradient = _tangential(state.trial, at.gradient, sphere)
         move, change = state.trial - state.now.H, gradient - state.gradient
         promised, slope = jnp.sum(state.gradient * move), jnp.sum(gradient * move)
-        taken = first | _goes_down(state.now.excess, at, promised, slope)
+        taken = first | _is_accepted(state.now.excess, at, promised, slope)
         shorter = state.length * _shortening(at.excess - state.now.excess, promised)
-        exhausted = ~taken & (shorter < SHORTEST)
-        restart = exhausted & ~state.plain
+        too_short = ~taken & (shorter < SHORTEST)
+        restart = too_short & ~state.plain
 
         bends = jnp.sum(move * change) > SMALLEST_CURVATURE * jnp.linalg.norm(move) * jnp.linalg.norm(change)
         learned = taken & ~first & bends
@@ -138,25 +152,29 @@ class QuasiNewton:
         direction, plain = jnp.where(anew, direction, state.direction), jnp.where(anew, plain, state.plain)
         length = jnp.where(anew, reach, shorter)
         trial = _retracted(now.H + length * direction, sphere, problem.nonneg)
-        stalled = exhausted & state.plain
+        stalled = too_short & state.plain
         return _State(now, gradient, weight, sphere, trial, direction, length, reach, plain, stalled, past)
 
     def iterate(self, state: _State) -> Iterate:
-        """The last point taken."""
+        """The last accepted point."""
         return state.now
 
     @in_fixed_settings
     def converged(self, state: _State) -> Bool[Array, ""]:
-        """Stationary, or settled in conflict, or no step goes down any more."""
+        """The residual is at most the tolerance, or `early_exit` applies, or no step lowers the loss any more."""
         now = state.now
         contributing = (now.residual <= self.early_exit) & gap_dominates(now.residual, now.gap_contribution)
         return (now.residual <= self.tolerance) | contributing | state.stalled
 
 
-def _goes_down(
+def _is_accepted(
     excess: Float[Array, ""], at: Evaluation, promised: Float[Array, ""], slope: Float[Array, ""]
 ) -> Bool[Array, ""]:
-    """Enough of the decrease that was promised; within rounding, a slope that flattened without a rise."""
+    """Whether a trial lowers the loss enough.
+
+    The Armijo condition f(trial) <= f + SUFFICIENT <g, s> for the move s; or, where the difference is rounding, no rise
+    beyond rounding and a flatter slope, |<g(trial), s>| <= STEEP |<g, s>| (Hager and Zhang).
+    """
     noise = ROUNDING * (jnp.sum(at.gap_contribution) + jnp.abs(excess))
     enough = at.excess <= excess + SUFFICIENT * promised
     unseen = (at.excess <= excess + noise) & (jnp.abs(slope) <= STEEP * jnp.abs(promised))
@@ -164,33 +182,107 @@ def _goes_down(
 
 
 def _shortening(rise: Float[Array, ""], promised: Float[Array, ""]) -> Float[Array, ""]:
-    """By the parabola through both values and the slope, between a tenth and a half; a tenth if not finite."""
+    """The factor for the step length: the minimiser of the parabola through both values and the first slope.
+
+    It is at least 0.1 and at most 0.5, and 0.1 if the trial's excess is not finite.
+    """
     bent = rise - promised
     lowest = jnp.where(bent > 0, -promised / (2.0 * jnp.where(bent > 0, bent, 1.0)), 0.5)
     return jnp.where(jnp.isfinite(rise), jnp.clip(lowest, 0.1, 0.5), 0.1)
 
 
 def _on_sphere(H: Float[Array, "m d"], at: Evaluation) -> Bool[Array, " m"]:
-    """Which rows are of norm 1 and pulled outwards: they move on the sphere."""
+    """Which rows are on the sphere (5.15): of norm 1, with <g, h> <= 0."""
     return (jnp.linalg.norm(H, axis=-1) > 1 - ON_SPHERE) & (jnp.sum(at.gradient * H, axis=-1) <= 0)
 
 
 def _tangential(
     H: Float[Array, "m d"], gradient: Float[Array, "m d"], sphere: Bool[Array, " m"]
 ) -> Float[Array, "m d"]:
-    """The gradient, without its part along the rows that are on the sphere."""
+    """The gradient t of 5.15: for rows on the sphere, without its part along the row."""
     squares = jnp.sum(H * H, axis=-1, keepdims=True)
     radial = jnp.sum(gradient * H, axis=-1, keepdims=True) / jnp.where(squares > 0, squares, 1.0)
     return gradient - jnp.where(sphere[:, None], radial * H, 0.0)
 
 
 def _retracted(rows: Float[Array, "m d"], sphere: Bool[Array, " m"], nonneg: bool) -> Float[Array, "m d"]:
-    """The feasible point: rows of the sphere by their direction, the others projected."""
+    """The feasible point h(lambda) of 5.15 (b): rows on the sphere are normalised, the others projected on the ball."""
     rows = jnp.maximum(rows, 0.0) if nonneg else rows
     norm = jnp.linalg.norm(rows, axis=-1, keepdims=True)
     scaled = sphere[:, None] & (norm > 0)
-    # A little outside, so that the projection puts every such row equally far inside.
+    # A little outside the ball, so that the projection moves all these rows inside by the same factor.
     return project(jnp.where(scaled, rows / jnp.where(scaled, norm, 1.0) * (1.0 + 2.0**-50), rows), nonneg)
+
+
+class _Model(NamedTuple):
+    """A quadratic model in scaled entries, with the Hessian theta I - W^T M^-1 W (5.15 (c); [BNS], Theorem 2.3).
+
+    - theta: its multiple of the identity. M: the matrix of the middle. W = scale * rows.
+    - rows: S over Y, the moves and the changes of the gradient; pairs that are not used are zero rows.
+    - is_empty: no pair is used.
+    """
+
+    theta: Float[Array, ""]
+    M: Float[Array, "q q"]
+    rows: Float[Array, "q N"]
+    scale: Float[Array, " q"]
+    is_empty: Bool[Array, ""]
+
+    @classmethod
+    def of(cls, rows: Float[Array, "q N"]) -> _Model:
+        """The model from S over Y, in scaled entries.
+
+        M = [[theta S S^T, L], [L^T, -D]], where D is the diagonal and L the strictly lower triangle of S Y^T. theta is
+        <y, y> / <s, y> of the latest pair that is used, and at most FIRST_CURVATURE. A pair that is not used has a unit
+        row in M, so that it changes nothing.
+        """
+        p = rows.shape[0] // 2
+        products = rows @ rows.T
+        curvature, squares = jnp.diagonal(products[:p, p:]), jnp.diagonal(products)
+        usable = curvature > SMALLEST_CURVATURE * jnp.sqrt(squares[:p] * squares[p:])
+        last = jnp.max(jnp.where(usable, jnp.arange(p), -1))
+        seen = squares[p:][last] / jnp.where(curvature[last] > 0, curvature[last], 1.0)
+        theta = jnp.where(last >= 0, jnp.minimum(seen, FIRST_CURVATURE), FIRST_CURVATURE)
+        both = jnp.concatenate([usable, usable])
+        rows = jnp.where(both[:, None], rows, 0.0)
+        products = jnp.where(both[:, None] & both, products, 0.0)
+        D, L = jnp.diag(jnp.diagonal(products[:p, p:])), jnp.tril(products[:p, p:], -1)
+        idle = jnp.diag(jnp.where(both, 0.0, 1.0))
+        M = jnp.block([[theta * products[:p, :p], L], [L.T, -D]]) + idle
+        return cls(theta, M, rows, jnp.concatenate([jnp.full(p, theta), jnp.ones(p)]), last < 0)
+
+    def minimiser(self, x: Float[Array, " N"], g: Float[Array, " N"], active: Bool[Array, " N"]) -> Float[Array, " N"]:
+        """The step that takes active entries to 0 and minimises the model over the free ones (theory, 5.15 (c)).
+
+        With z = -x on the active entries, else 0, and F the free columns of W, the step is z + v, where
+        theta v = F^T u - g on the free entries and (M - F F^T / theta) u = W z - F g / theta.
+        """
+        rows, scale, theta = self.rows, self.scale, self.theta
+        to_zero, slope, free = jnp.where(active, -x, 0.0), jnp.where(active, 0.0, g), jnp.where(active, 0.0, rows)
+        onto = scale[:, None] * (rows @ jnp.concatenate([free, to_zero[None], slope[None]]).T)
+        q = len(rows)
+        Q, R = jnp.linalg.qr(self.M - onto[:, :q] * scale / theta)
+        u = solve_triangular(R, Q.T @ (onto[:, q] - onto[:, q + 1] / theta))
+        return to_zero + ((scale * u) @ free - slope) / theta
+
+
+def _with_active_set(
+    model: _Model, x: Float[Array, " N"], g: Float[Array, " N"], active: Bool[Array, " N"]
+) -> Float[Array, " N"]:
+    """The minimiser of the model with x + step >= 0: entries that would become negative join the active set, once."""
+
+    def unfinished(tried: tuple[Array, Array, Array, Array]) -> Bool[Array, ""]:
+        rounds, joins, _, _ = tried
+        return joins & (rounds < 2)
+
+    def round_of(tried: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        rounds, _, active, _ = tried
+        step = model.minimiser(x, g, active)
+        turned = x + step < 0
+        return rounds + 1, jnp.any(turned), active | turned, step
+
+    begun = jnp.zeros((), jnp.int32), jnp.asarray(True), active, x
+    return jnp.maximum(jax.lax.while_loop(unfinished, round_of, begun)[3], -x)
 
 
 def _direction(
@@ -200,55 +292,23 @@ def _direction(
     past: Float[Array, "2 p m d"],
     nonneg: bool,
 ) -> tuple[Float[Array, "m d"], Bool[Array, ""]]:
-    """The minimiser of the quadratic model over the entries that are free; whether it is the gradient step instead.
+    """The direction from H, and whether it is the plain one: the scaled projected gradient step D of 5.15 (b).
 
-    With the moves S and the changes of the gradient Y as rows, the model's Hessian is the compact form
-    theta I - W^T M^{-1} W, W = [theta S; Y], M = [[theta S S^T, L], [L^T, -D]], D and L the diagonal and the strictly
-    lower triangle of S Y^T; a move that is not usable takes part as a zero row.
+    1. Scale rows by the root of their preconditioner: entries x, their gradient g, past moves S and changes Y.
+    2. Build the quadratic model from S and Y (`_Model.of`).
+    3. UFM+: the active set is the entries of at most NEARLY_ZERO that the step -g / theta takes to 0 or below.
+    4. Minimise the model over the free entries (`_with_active_set`). Take the plain step instead if the memory is
+       empty, or if the result is not a direction of descent.
     """
-    p = past.shape[1]
     root = jnp.sqrt(jnp.where(weight > 0, weight, 1.0))[:, None]
     g = jnp.where(weight[:, None] > 0, gradient / root, 0.0).reshape(-1)
     x = (H * root).reshape(-1)
-    rows = (past * jnp.stack([root, 1.0 / root])[:, None]).reshape(2 * p, -1)  # S over Y
-    products = rows @ rows.T
-    curvature, squares = jnp.diagonal(products[:p, p:]), jnp.diagonal(products)
-    usable = curvature > SMALLEST_CURVATURE * jnp.sqrt(squares[:p] * squares[p:])
-    last = jnp.max(jnp.where(usable, jnp.arange(p), -1))
-    seen = squares[p:][last] / jnp.where(curvature[last] > 0, curvature[last], 1.0)
-    theta = jnp.where(last >= 0, jnp.minimum(seen, SHARE_OF_WEIGHT), SHARE_OF_WEIGHT)
-    both = jnp.concatenate([usable, usable])
-    rows = jnp.where(both[:, None], rows, 0.0)
-    products = jnp.where(both[:, None] & both, products, 0.0)
-    D, L = jnp.diag(jnp.diagonal(products[:p, p:])), jnp.tril(products[:p, p:], -1)
-    idle = jnp.diag(jnp.where(both, 0.0, 1.0))
-    M = jnp.block([[theta * products[:p, :p], L], [L.T, -D]]) + idle
-    scale = jnp.concatenate([jnp.full(p, theta), jnp.ones(p)])  # W = scale rows
-
-    def minimiser(active: Bool[Array, " N"]) -> Float[Array, " N"]:
-        """Pressed entries go to zero, by z; the others follow: theta x = -g + W^T u there, with M u = W (x + z)."""
-        to_zero, slope, free = jnp.where(active, -x, 0.0), jnp.where(active, 0.0, g), jnp.where(active, 0.0, rows)
-        onto = scale[:, None] * (rows @ jnp.concatenate([free, to_zero[None], slope[None]]).T)
-        Q, R = jnp.linalg.qr(M - onto[:, : 2 * p] * scale / theta)
-        u = solve_triangular(R, Q.T @ (onto[:, 2 * p] - onto[:, 2 * p + 1] / theta))
-        return to_zero + ((scale * u) @ free - slope) / theta
-
-    def unsettled(tried: tuple[Array, Array, Array, Array]) -> Bool[Array, ""]:
-        rounds, joins, _, _ = tried
-        return joins & (rounds < 2)
-
-    def round_of(tried: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        rounds, _, active, _ = tried
-        step = minimiser(active)
-        turned = x + step < 0
-        return rounds + 1, jnp.any(turned), active | turned, step
-
+    model = _Model.of((past * jnp.stack([root, 1.0 / root])[:, None]).reshape(2 * past.shape[1], -1))
     if nonneg:
-        active = (H.reshape(-1) <= NEARLY_ZERO) & (g > 0) & (x <= g / theta)
-        begun = jnp.zeros((), jnp.int32), jnp.asarray(True), active, x
-        step = jnp.maximum(jax.lax.while_loop(unsettled, round_of, begun)[3], -x)
-        steepest = jnp.maximum(x - g / SHARE_OF_WEIGHT, 0.0) - x
+        active = (H.reshape(-1) <= NEARLY_ZERO) & (g > 0) & (x <= g / model.theta)
+        step = _with_active_set(model, x, g, active)
+        steepest = jnp.maximum(x - g / FIRST_CURVATURE, 0.0) - x
     else:
-        step, steepest = minimiser(jnp.zeros_like(x, bool)), -g / SHARE_OF_WEIGHT
-    plain = (last < 0) | ~(step @ g < 0)  # a NaN is no descent
+        step, steepest = model.minimiser(x, g, jnp.zeros_like(x, bool)), -g / FIRST_CURVATURE
+    plain = model.is_empty | ~(step @ g < 0)  # also where step @ g is NaN
     return jnp.where(plain, steepest, step).reshape(H.shape) / root, plain

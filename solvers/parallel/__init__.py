@@ -1,1 +1,1 @@
-"""Compiled once a shape, padded to share shapes, dealt out over devices."""
+"""Problems padded to common shapes, and arrays sharded over devices."""

@@ -1,4 +1,4 @@
-"""Problems of one shape: padded, they share one compiled function, and they stack."""
+"""Problems padded to one shape: they share one compiled function, and can be stacked."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy as np
 from ufm.model.problem import PADDING, Problem
 
 Shape = tuple[int, int, int]
-# Smaller sizes are not told apart: a compilation costs more than the work on padding.
+# Smaller sizes are all rounded up to this: a compilation costs more than the work on padding.
 SMALLEST = 16
 
 
 def bucket(count: int, smallest: int = 1) -> int:
-    """The next number of the form 4..7 times a power of two, at least `smallest`: at most 25% above count."""
+    """The next number of the form 4..7 times a power of two, at most 25% above the larger of count and `smallest`."""
     count = max(count, smallest)
     unit = 1 << max(0, count.bit_length() - 3)
     return -(-count // unit) * unit
 
 
 def shape_of(problem: Problem) -> Shape:
-    """Points, batches and slots of a batch."""
+    """The numbers of points, of batches, and of slots in a batch."""
     batches, slots = problem.batches.shape
     return problem.num_points, batches, slots
 
 
 def common_shape(problems: Sequence[Problem]) -> Shape:
-    """The shape that holds every one of the problems, each size rounded up to its bucket.
+    """The least shape that holds all the problems, with each size rounded up by `bucket`.
 
-    Full batches are not rounded: their orbits are the classes, whatever n is.
+    Problems of full batches are not rounded: their orbits are the classes, whatever n is.
     """
     if all(problem.is_full_batch for problem in problems):
         return max(shape_of(problem) for problem in problems)
@@ -40,17 +40,17 @@ def common_shape(problems: Sequence[Problem]) -> Shape:
 
 
 def padded(problem: Problem, shape: Shape) -> Problem:
-    """The problem with points of multiplicity 0, of class 0, and empty batches appended up to `shape`.
+    """The problem, padded to `shape` by points of class 0 with multiplicity 0, and by empty batches.
 
-    Such points weigh nothing in any sum, and their gradient is zero: the loss is that of the problem.
+    Such points contribute nothing to any sum, and their gradient is zero: the loss is that of the problem.
     """
     if shape_of(problem) == shape:
         return problem
     points, batches, slots = shape
     extra = points - problem.num_points
     rows = np.full((batches, slots), PADDING, dtype=np.int32)
-    given = np.asarray(problem.batches)
-    rows[: given.shape[0], : given.shape[1]] = given
+    present = np.asarray(problem.batches)
+    rows[: present.shape[0], : present.shape[1]] = present
     wider = eqx.tree_at(
         lambda p: (p.labels, p.multiplicity, p.batches),
         problem,
@@ -58,7 +58,7 @@ def padded(problem: Problem, shape: Shape) -> Problem:
     )
     if not problem.is_expected:
         return wider
-    nb, s = given.shape
+    nb, s = present.shape
     held = np.pad(np.asarray(problem.counts), ((0, batches - nb), (0, slots - s)))
     return eqx.tree_at(
         lambda p: (p.counts, p.weights), wider, (held, np.pad(np.asarray(problem.weights), (0, batches - nb)))
@@ -66,11 +66,11 @@ def padded(problem: Problem, shape: Shape) -> Problem:
 
 
 def stacked(problems: Sequence[Problem]) -> Problem:
-    """Problems of one shape and temperature as one pytree, to be vmapped over with `axes`; tau is not stacked."""
+    """Problems of one shape and temperature as one pytree, for `jax.vmap` with `axes`; tau is not stacked."""
     together = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *problems)
     return eqx.tree_at(lambda p: p.tau, together, problems[0].tau)
 
 
 def axes(problem: Problem) -> Problem:
-    """What to give `jax.vmap` as in_axes for a problem from `stacked`."""
+    """The in_axes of `jax.vmap` for a problem from `stacked`."""
     return eqx.tree_at(lambda p: p.tau, jax.tree.map(lambda leaf: 0, problem), None)

@@ -1,4 +1,4 @@
-"""Who acts on whom in a batch family, as the staircase needs it: components of the batch graph and of attraction."""
+"""Batch components and attraction components of a batch family, for the staircase."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from ufm.model.problem import PADDING, Problem
 
 @dataclass(frozen=True)
 class BatchGraph:
-    """Who acts on whom: points of one batch are adjacent, and attract each other if of one class.
+    """The graph in which points of one batch are adjacent; points of one class in one batch attract each other.
 
-    - components: the connected components, each by its points. The loss is a sum over them, and each may be turned on
-      its own: its coordinates have nothing to do with those of another.
-    - attracted: (m,) label of each point; equal iff a chain of attractions connects the points.
+    - components: the batch components (5.8), each as the array of its points. The loss is a sum over them, and does not
+      compare the coordinates of one with those of another.
+    - attracted: the label (m,) of each point's attraction component (5.7): equal iff a chain of attractions connects
+      the points.
     """
 
     components: tuple[Int[np.ndarray, " _"], ...]
@@ -33,7 +34,7 @@ class BatchGraph:
 
     @classmethod
     def of(cls, problem: Problem) -> BatchGraph:
-        """From the batches. Points of multiplicity 0 are in no component."""
+        """The graph of a problem. Points of multiplicity 0 are in no batch component."""
         labels, batches = np.asarray(problem.labels), np.asarray(problem.batches)
         m = len(labels)
         if problem.is_full_batch:
@@ -55,7 +56,7 @@ def _chained(point: Int[np.ndarray, " e"], group: Int[np.ndarray, " e"], m: int)
 
 
 def light_cover(edges: set[tuple[int, int]], weight: Float[np.ndarray, " g"]) -> set[int]:
-    """Vertices that hold an end of every edge, none needlessly: the heaviest are left out, one after another."""
+    """A minimal vertex cover of the edges: vertices are dropped while it stays one, the heaviest first."""
     beside = defaultdict(set)
     for a, b in edges:
         beside[a].add(b)

@@ -1,12 +1,12 @@
-"""Out of spurious stationary points: lift where classes conflict, descend again, compress back to d.
+"""The way out of spurious stationary points: lift classes with gap contributions, descend again, compress back to d.
 
-UFM+ has spurious stationary points (one class holds two coordinates while two others share one), and
-imbalance makes them common. Where a coordinate is unused they are saddles, and some class can be lifted into it
-downhill (theory, 5.7; `solvers.staircase.lifts`). So the staircase lifts what is in conflict, or the lighter side of
-it,
-and descends again, as the Riemannian staircase of SE-Sync does for its relaxation. Neither the form of the optimum nor
-its value is used: a point without conflict has duality gap zero. Without the ReLU saddles are left along
-eigenvectors of the dual matrix (`solvers.staircase.saddles`).
+UFM+ has spurious stationary points (for example, one class holds two coordinates while two others share one), and
+imbalance makes them common. If a coordinate is unused, such a point is a saddle: some class can be lifted into that
+coordinate downhill (theory, 5.7; `solvers.staircase.lifts`). So the staircase lifts points with gap contributions, or
+the lighter ones of those that overlap, and descends again, as the Riemannian staircase of SE-Sync (Rosen et al., 2019)
+does for its relaxation. It uses neither the form of the optimum nor its value: where all gap contributions are 0, the
+duality gap is 0 (4.9). Without the ReLU, saddles are left along eigenvectors of the dual matrix (5.23;
+`solvers.staircase.saddles`).
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from solvers.staircase.lifts import lifted, merge_parallel_columns, normalised
 from solvers.staircase.saddles import off_saddle
 from ufm.model.problem import PADDING, Problem
 
-# A conflict below this share of a point's forces is rounding: exact zeros are the rule.
+# Relative gap contributions below this are rounding: usually they are exactly 0.
 NO_GAP = 1e-10
-# A component moves while its residual is at least this share of its conflict: 1 / STILL_MOVING.
+# A batch component is still moving if its largest gap contribution is at most this times the residual.
 STILL_MOVING = 100.0
-# Lifts of a start in which only the points in conflict move, and the largest chance of others to join later.
+# So many lifts move only points with gap contributions; later others start anew too, with at most this probability.
 PATIENCE = 5
-# Rows this close may be meant to be equal; rows closer than APART are.
+MOST_JOINING = 0.5
+# Rows within NEAR of each other may be equal at the minimiser; rows within APART count as equal.
 NEAR = 1e-2
 APART = 1e-8
 MOST_MERGINGS = 8
-# A conflict below this may be that of rows which are to be equal and come close too slowly: they are glued first.
-FAINT = 1e-6
-MOST_JOINING = 0.5
+# Gap contributions below this may come from rows that become equal too slowly (5.9): those rows are merged first.
+SMALL_GAP = 1e-6
 
 
 class Ending(NamedTuple):
     """A last descent by another method.
 
-    - due: whether a start needs it where it stands. descend: from where a start stands and the most steps it may take
-      to where the method takes it.
+    - due: whether a start needs it after an outcome.
+    - descend: from an outcome and a step limit to the outcome of the other method.
     """
 
     due: Callable[[Outcome], bool]
@@ -58,13 +58,13 @@ class Ending(NamedTuple):
 class Continuation:
     """One start on the staircase.
 
-    - problem, graph: its own, and who acts on whom there; None where points are not lifted. stream: its seeds.
-    - temperatures: of temperatures. max_lifts, schedule: its limits. before: steps that were taken before the first
-      descent.
-    - descents: outcomes so far. rung: the place of the temperature of the latest on the ladder of temperatures.
-    - lifts: how many descents were followed by a lift, a compression or a gluing. gluings: those.
-    - has_gap: whether the last one ended with classes in conflict or in too many coordinates.
-    - limit: what kept it from going on, had there been steps and seconds left; None if nothing did.
+    - problem: that of the start. graph: its `BatchGraph`; None where points are not lifted. stream: its random seeds.
+    - temperatures: the continuation schedule. stage: the place of the latest descent in it.
+    - max_lifts, run_options: limits. before: steps that were taken before the first descent.
+    - descents: the outcomes so far. lifts: how many of them were followed by a lift, a compression or a merging of
+      rows. mergings: how many by a merging.
+    - has_gap: whether the latest descent ended at a point that needed a lift or a compression.
+    - limit: the limit that stopped the start; None if it stopped by itself.
     """
 
     problem: Problem
@@ -88,12 +88,12 @@ class Continuation:
 
     @property
     def steps(self) -> int:
-        """Steps of all descents."""
+        """The steps of all descents."""
         return sum(descent.steps for descent in self.descents)
 
     @property
     def status(self) -> Status:
-        """The status of the latest descent; settling in conflict is no convergence, nor is one on the way."""
+        """The limit, if one stopped the start; SPURIOUS if it converged with `has_gap`; else that of the descent."""
         if self.limit is not None:
             return self.limit
         contributing = self.has_gap and self.last.status is Status.CONVERGED
@@ -101,33 +101,33 @@ class Continuation:
 
     @property
     def history(self) -> Record:
-        """The histories of all descents, iterations counted through."""
+        """One history of all descents, with iterations counted from the first."""
         return joined([(descent.history, descent.steps) for descent in self.descents])
 
     @property
     def steps_left(self) -> int:
-        """Steps that the limit leaves it."""
+        """The steps that remain before the limit."""
         return self.run_options.max_steps - self.steps - self.before
 
     @property
     def reached_limit(self) -> Status | None:
-        """The limit that it has come to."""
+        """The limit that has been reached, if any."""
         late = self.last.seconds >= self.run_options.max_seconds
         return Status.OUT_OF_STEPS if self.steps_left <= 0 else Status.OUT_OF_TIME if late else None
 
     @property
     def goes_on(self) -> bool:
-        """Whether another climb may go on from its end."""
+        """Whether another continuation may go on from its end."""
         return self.status in (Status.CONVERGED, Status.STALLED, Status.SPURIOUS)
 
     def after(self, first: Continuation) -> Continuation:
-        """This one, with what led to where it began."""
+        """This continuation with the descents and lifts of the one before it, `first`, in front."""
         self.descents[:0] = first.descents
         self.lifts += first.lifts
         return self
 
     def onward(self) -> Start | None:
-        """Where to descend next: mended, or at the next temperature; None if nothing is left to do."""
+        """The start of the next descent: after a repair, or at the next temperature; None if neither is left."""
         if self.last.status not in (Status.CONVERGED, Status.STALLED):
             return None
         H = self.repaired(self.temperatures[self.stage])
@@ -140,7 +140,7 @@ class Continuation:
         return None
 
     def end(self, ending: Ending) -> None:
-        """The last descent by another method, and another one from wherever that leads to a saddle."""
+        """Descend by the other method; while that ends at a point to repair, repair it and descend again."""
         stands = self.last
         while (limit := self.reached_limit) is None:
             last = ending.descend(stands, self.steps_left)
@@ -153,9 +153,13 @@ class Continuation:
         self.limit = limit
 
     def repaired(self, tau: float) -> Float[np.ndarray, "m w"] | None:
-        """Where to go on from the latest descent, lifted, compressed or glued; None if nothing is to be mended.
+        """The latest point after a lift, a compression or a merging of rows; None if it needs none of them.
 
-        tau: the temperature that the descent was at.
+        - UFM: the point off the saddle, if it is one (`off_saddle`, 5.23).
+        - UFM+, in order: lift or compress (`next_point`) unless all gap contributions are below SMALL_GAP; merge nearly
+          equal rows (`merged`, 5.9); lift or compress in any case.
+
+        tau: the temperature of the descent.
         """
         outcome = self.last
         if not self.problem.nonneg:
@@ -169,7 +173,7 @@ class Continuation:
         if converged and fits:
             self.has_gap = False
         for patient in (True, False):
-            if converged and not fits and not (patient and gap_contribution <= FAINT):
+            if converged and not fits and not (patient and gap_contribution <= SMALL_GAP):
                 rng = np.random.default_rng([*self.stream, self.lifts])
                 H = next_point(outcome, self.problem, self.graph, self.lifts, rng, tau=tau, patient=patient)
                 self.has_gap = H is not None
@@ -183,7 +187,7 @@ class Continuation:
         return None
 
     def point(self, d: int) -> Float[np.ndarray, "m d"]:
-        """Where it ended, in d coordinates: those it uses most, if a limit stopped it in more."""
+        """The last point in d coordinates: the d largest, if a limit stopped the start in more."""
         H = self.last.H
         return normalised(merge_parallel_columns(H)[:, :d]) if H[:, d:].any() else H[:, :d]
 
@@ -200,26 +204,31 @@ def continuation(
     max_lifts: int = 50,
     progress: Callable[[int], None],
 ) -> list[Continuation]:
-    """Descend from every start until no point is in conflict, all fits d coordinates and equal rows are equal.
+    """Run every start on the staircase: descend, repair, descend again, at one temperature after another.
 
-    - problem: of all starts, or one for each start, all of one shape and temperature.
-    - streams: seeds of the random numbers of each start.
-    - temperatures: temperatures to descend at one after the other, each from where the one before ended; the last is
-      that of
-      the problem, which is all there is by default.
-    - ending: a last descent from where a start ended.
+    1. Widen each start by the auxiliary dimensions, in which all its rows are 0 (5.6), and descend at the first
+       temperature (`run_slots`).
+    2. Whenever a descent ends, repair its point (`Continuation.repaired`) and descend from there; if it needs none,
+       descend at the next temperature from where it is (`Continuation.onward`).
+    3. At the last temperature a start without repair ends: gap contributions are 0 up to NO_GAP or no lift lowers
+       the loss, the point fits d coordinates, and nearly equal rows are equal. `ending` then descends once more.
 
-    Starts live in d + spare coordinates from the first; coordinates nobody uses stay exactly zero
-    under projected gradient, so a start descends in R^d until it is first lifted.
+    - problem: one for all starts, or one for each start, all of one shape and temperature.
+    - streams: the seeds of the random numbers of each start.
+    - temperatures: the continuation schedule; by default the problem's temperature alone.
+    - ending: a last descent by another method.
+    - progress: called with 1 whenever a start has ended.
+
+    Coordinates in which all rows are 0 stay exactly 0 (5.6), so a start descends in R^d until its first lift.
     """
     of_start = [problem] * len(starts) if isinstance(problem, Problem) else problem
     temperatures = temperatures or (float(of_start[0].tau),)
     width = of_start[0].d + auxiliary_dimensions(of_start[0])
-    widening = {id(own): own for own in of_start if width > own.d}
-    graphs = {key: BatchGraph.of(own) for key, own in widening.items()}
+    widening = {id(each): each for each in of_start if width > each.d}
+    graphs = {key: BatchGraph.of(each) for key, each in widening.items()}
     continuations = [
-        Continuation(own, graphs.get(id(own)), stream, temperatures, max_lifts, run_options, start.steps)
-        for own, stream, start in zip(of_start, streams, starts, strict=True)
+        Continuation(each, graphs.get(id(each)), stream, temperatures, max_lifts, run_options, start.steps)
+        for each, stream, start in zip(of_start, streams, starts, strict=True)
     ]
 
     def finished(outcome: Outcome) -> Start | None:
@@ -241,16 +250,16 @@ def continuation(
 
 
 def merged(H: Float[np.ndarray, "m w"], problem: Problem) -> Float[np.ndarray, "m w"] | None:
-    """The point with rows that almost coincide made equal, to descend from again; None if they are.
+    """The point with nearly equal rows made equal, to descend from again; None if they are equal already (5.9).
 
-    Rows of a class that share a batch and are within NEAR of each other, by chains, go to their mean, at
-    the mean of their norms. What a batch of one class alone ties converges like t^{-1/2}: near equality the
-    loss grows with the fourth power of the distance. Rows that are not to be equal part in the descent.
+    Rows of a class that share a batch and are within NEAR of each other, by chains, are replaced by their mean, scaled
+    to the mean of their norms. Rows that only a batch of one class ties approach each other like t^{-1/2}, because near
+    equality the loss grows with the fourth power of the distance. Rows that should differ separate in the descent.
     """
     labels, weight = np.asarray(problem.labels), np.asarray(problem.multiplicity)
     links = [np.zeros((2, 0), dtype=int)]
-    for row in np.asarray(problem.batches):
-        members = row[row != PADDING]
+    for batch in np.asarray(problem.batches):
+        members = batch[batch != PADDING]
         pairs = members[np.stack(np.nonzero(np.triu(labels[members, None] == labels[None, members], 1)))]
         links.append(pairs[:, ((H[pairs[0]] - H[pairs[1]]) ** 2).sum(axis=-1) <= NEAR**2])
     rows, columns = np.concatenate(links, axis=1)
@@ -267,7 +276,7 @@ def merged(H: Float[np.ndarray, "m w"], problem: Problem) -> Float[np.ndarray, "
 
 
 def auxiliary_dimensions(problem: Problem) -> int:
-    """Fresh coordinates beside the d asked for; none where frames do not fit (d < k) or are not sought (UFM)."""
+    """How many coordinates are added to the d of the problem: 0 where frames do not fit (d < k) and for UFM."""
     return max(4, problem.k // 4) if problem.bound_is_attained else 0
 
 
@@ -281,15 +290,17 @@ def next_point(
     tau: float,
     patient: bool = True,
 ) -> Float[np.ndarray, "m w"] | None:
-    """Where to go on from a stationary point; None if nothing is to be mended.
+    """The point to descend from after a stationary point; None if it needs no lift and no compression.
 
-    What is in conflict is lifted (`solvers.staircase.lifts`). Where nothing is, components that take more than d
-    coordinates are compressed.
+    1. Sort the batch components: those with gap contributions above NO_GAP that are not still moving are to be lifted;
+       of the others, those that use more than d coordinates are to be compressed.
+    2. If any is to be lifted, lift (`lifted`) and return.
+    3. Otherwise compress (`compressed`) what is to be compressed.
 
-    - lifts: how many came before. After PATIENCE of them the same few points may be circling among the
-      same coordinates, which others must leave first: those start anew with a chance that grows.
-    - patient: leave components whose conflict is no more than what they still move: the descent stopped for another
-      one. If it stopped for none, that conflict is none, and they have to fit d coordinates all the same.
+    - lifts: how many came before. After PATIENCE of them the same few points may be circling among the same
+      coordinates, which others must leave first: in a compression those start anew, with a growing probability.
+    - patient: leave out components that are still moving, because the descent stopped for another one. Otherwise their
+      gap contributions count as 0, and they have to fit d coordinates too.
     """
     contributing, wide = [], []
     for members in graph.components:
@@ -301,7 +312,7 @@ def next_point(
             wide.append(members)
     if contributing:
         return lifted(outcome.H, outcome.gap_contribution > NO_GAP, contributing, graph, problem, tau)
-    # Every other time on average: a crowd that starts anew would push the others back to where they were.
+    # Only every other time on average: many points that start anew at once would push the others back.
     chance = min(MOST_JOINING, max(0, lifts - PATIENCE) / (2 * PATIENCE)) * rng.integers(2)
     H = outcome.H.copy()
     for members in wide:
@@ -319,18 +330,17 @@ def compressed(
     chance: float,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "i w"]:
-    """From a point without conflict in a wider space: drop what is least used; descent and lifts mend it.
+    """The point cut to its first d coordinates, which are its largest; the descents and lifts that follow repair it.
 
-    Columns come in order of decreasing norm. Attraction components start anew with the given chance, and so do those
-    that are left with nothing: in a random direction of R^d, the same for all points of one.
+    The columns of H come in order of decreasing norm. Each attraction component starts anew with the probability
+    `chance`, and so does one in which some row becomes 0: in a random direction of R^d, one for all its points.
     """
     labels = int(attracted.max()) + 1
     joining = rng.uniform(size=labels) < chance
-    kept = H * (np.arange(H.shape[1]) < d)
-    lost = np.isin(attracted, attracted[~kept.any(axis=1)])
+    cut = H * (np.arange(H.shape[1]) < d)
+    lost = np.isin(attracted, attracted[~cut.any(axis=1)])
     anew = np.pad(np.abs(rng.standard_normal((labels, d))), ((0, 0), (0, H.shape[1] - d)))
-    kept = np.where((joining[attracted] | lost)[:, None], anew[attracted], kept)
-    return normalised(kept)
+    return normalised(np.where((joining[attracted] | lost)[:, None], anew[attracted], cut))
 
 
 def _widened(U: Float[np.ndarray, "m d"], width: int) -> Float[np.ndarray, "m w"]:

@@ -1,14 +1,15 @@
-r"""Off the saddles of UFM: along the smallest eigenvectors of the dual matrix, in coordinates that no row uses.
+r"""Steps away from saddles of UFM, along eigenvectors of the dual matrix, in unused coordinates (theory, 5.23).
 
 Let K be the symmetric matrix of the derivatives of the loss in the inner products of the points, so that the gradient
-is K H, and S = K + Diag(nu), where nu_a = -<gradient_a, h_a> for the rows of norm 1 that are pulled outwards and 0 for
-the others. At a stationary point S H = 0. Let V be supported on coordinates that no row uses. Then
+is K H, and S = K + Diag(nu), where nu_a = -<gradient_a, h_a> for the rows of norm 1 whose gradient points inwards, and
+0 for the others. At a stationary point S H = 0. Let V be supported on coordinates that no row uses. Then
 
     h_a -> sqrt(1 - t^2 ||v_a||^2) h_a + t v_a   (rows of norm 1; the others are not scaled)
 
-changes the loss by t^2 / 2 <S, V V^T> + O(t^4) (theory, 5.23). Where the loss is convex in the Gram matrix and S is
-positive semidefinite, a point is a global minimiser among points with equal rows within orbits (4.10). So a stationary
-point that leaves a coordinate unused is left downhill, or is such a minimiser; but for eigenvalues that rounding hides.
+changes the loss by t^2 / 2 <S, V V^T> + O(t^4) (5.23). Where the loss is convex in the Gram matrix and S is positive
+semidefinite, a point is a global minimiser among points with equal rows within orbits (4.10). So for such
+a loss a stationary point with an unused coordinate either is such a minimiser, or can be left downhill. Rounding may
+hide small negative eigenvalues.
 """
 
 from __future__ import annotations
@@ -27,23 +28,22 @@ from solvers.staircase.lifts import slope_of
 from ufm.model.evaluation import evaluate
 from ufm.model.problem import Problem
 
-# Rows at least this long are of norm 1 but for rounding.
+# Rows whose norm is above 1 - ON_SPHERE count as of norm 1.
 ON_SPHERE = 1e-9
-# Singular values below this share of the largest belong to coordinates that are not used.
+# Coordinates count as unused if their singular value is below this times the largest.
 UNUSED = 1e-6
-# Eigenvalues of the dual matrix, relative to the forces on the points, from which on a point is a saddle.
+# A point is a saddle if the dual matrix has an eigenvalue below this, relative to the gradient scales.
 SADDLE = -1e-7
-# Points of a problem whose saddles are looked for: eigenvectors of more take longer than the descents.
+# The most points for which saddles are looked for: with more, the eigenvectors take longer than the descents.
 MOST_POINTS = 512
-# Share of the promised decrease that a lift must bring; the longest lift, and how often it may be halved.
+# The fraction of the predicted decrease that is enough; the longest step, and how often it is halved.
 SUFFICIENT, LONGEST, HALVINGS = 0.25, 0.5, 12
-# Share of the excess below which a decrease of it is rounding.
+# Decreases below this times the excess are rounding.
 ROUNDING = 1e-14
 
 
 class Dual(NamedTuple):
-    """Of a point H (m, d): the excess, the forces on the points (`ufm.model.evaluation.Evaluation`), and the matrix
-    S."""
+    """The excess of a point H (m, d), its gradient scales (`ufm.model.evaluation.Evaluation`), and the matrix S."""
 
     excess: Float[Array, ""]
     gradient_scale: Float[Array, " m"]
@@ -51,33 +51,36 @@ class Dual(NamedTuple):
 
 
 def dual_at(H: Float[Array, "m d"], tau: Float[Array, ""], problem: Problem) -> Dual:
-    """The excess, the forces and S of this module's head, at the temperature tau instead of the problem's."""
+    """Excess, gradient scales, and S of this module's docstring, at tau, which replaces the problem's temperature."""
     at = evaluate(H, at_temperature(problem, tau), along=jnp.eye(len(H)))
     radial = -jnp.sum((at.gradient @ H) * H, axis=1)
     outwards = (jnp.linalg.norm(H, axis=1) > 1 - ON_SPHERE) & (radial > 0)
     return Dual(at.excess, at.gradient_scale, at.gradient + jnp.diag(jnp.where(outwards, radial, 0.0)))
 
 
-# Not quick: LLVM aborts the process over what XLA's quick emitters make of some expected losses.
+# Not quick: for some expected losses LLVM aborts the process on the code of XLA's quick emitters.
 _dual_at = Compiled(dual_at, quick=False)
 
 
 def prepare_off_saddle(problem: Problem) -> None:
-    """Begin to compile, on another thread, what `off_saddle` calls first."""
+    """Begin to compile, on another thread, the function that `off_saddle` calls first."""
     m, d = problem.num_points, problem.d
     if m <= MOST_POINTS:
         _dual_at.prepare(*(jax.ShapeDtypeStruct(shape, np.float64) for shape in ((m, d), ())), problem)
 
 
 def off_saddle(H: Float[np.ndarray, "m d"], problem: Problem, tau: float) -> Float[np.ndarray, "m d"] | None:
-    """A feasible point of UFM with a lower loss than the stationary point H; None if none is found.
+    """A feasible point of UFM with a smaller loss than the stationary point H; None if none is found.
 
-    None is found where all coordinates are in use, where no eigenvalue is below SADDLE, where HALVINGS of the lift do
-    not bring enough of the promised decrease, and where there are more than MOST_POINTS points.
+    1. Rotate H so that its unused coordinates come last; if there are none, return None.
+    2. Compute S (`dual_at`) and its eigenvectors with eigenvalues below SADDLE, relative to the gradient scales so that
+       those of minorities count as much: at most as many as there are unused coordinates. Their effects on the loss
+       add up to second order (5.23). If there are none, return None.
+    3. Step along all of them, halving the length at most HALVINGS times, until the excess falls by at least SUFFICIENT
+       times the predicted t^2 / 2 <S, V V^T>.
 
-    As many negative eigenvectors are followed at once as there are unused coordinates: to second order their effects
-    add up. Eigenvalues are taken relative to the forces on the points, so that those of minorities count as much.
-    Takes O(m^3) operations.
+    Returns None as well if there are more than MOST_POINTS points, and if the decrease would be rounding. Takes O(m^3)
+    operations.
     """
     if len(H) > MOST_POINTS:
         return None
@@ -95,18 +98,18 @@ def off_saddle(H: Float[np.ndarray, "m d"], problem: Problem, tau: float) -> Flo
     V[:, used : used + directions.shape[1]] = directions
     length = LONGEST
     for _ in range(HALVINGS):
-        promised = SUFFICIENT * 0.5 * length**2 * curvature
-        if -promised <= ROUNDING * abs(float(at.excess)):
+        predicted = SUFFICIENT * 0.5 * length**2 * curvature
+        if -predicted <= ROUNDING * abs(float(at.excess)):
             return None
         lifted = _lifted(H, length * V)
-        if float(slope_of(lifted, problem, tau).excess) <= float(at.excess) + promised:
+        if float(slope_of(lifted, problem, tau).excess) <= float(at.excess) + predicted:
             return lifted
         length /= 2
     return None
 
 
 def _descents(at: Dual, most: int) -> tuple[Float[np.ndarray, "m q"], float]:
-    """Directions of negative curvature, the longest row of norm 1, and the curvature along all of them together."""
+    """The directions V of negative curvature, scaled so that its longest row has norm 1, and <S, V V^T>."""
     root = np.sqrt(np.where(at.gradient_scale > 0, at.gradient_scale, np.inf))[:, None]
     scaled = at.matrix / root / root.T
     if not np.isfinite(scaled).all():
@@ -119,7 +122,7 @@ def _descents(at: Dual, most: int) -> tuple[Float[np.ndarray, "m q"], float]:
 
 
 def _lifted(H: Float[np.ndarray, "m d"], V: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m d"]:
-    """H + V with the rows of norm 1 scaled so that they stay of norm 1, and no row longer."""
+    """H + V, where rows of norm 1 are scaled so that they keep norm 1, and no row becomes longer than 1."""
     shorter = np.sqrt(np.maximum(1.0 - np.sum(V * V, axis=1, keepdims=True), 0.0))
     unit = np.linalg.norm(H, axis=1, keepdims=True) > 1 - ON_SPHERE
     lifted = np.where(unit, shorter, 1.0) * H + V

@@ -31,30 +31,29 @@ from ufm.model.orbits import Orbits, orbits
 from ufm.model.problem import Problem
 from ufm.settings import in_fixed_settings
 
-# The temperature at which UFM+ is descended first: curvatures within classes and the forces between them are of one
-# size there, where they differ by 1/tau e^{1/tau} in the cold and by tau in the heat.
+# The temperature of the first descent of UFM+: curvatures within classes and gradients between classes are of one size
+# there. Their ratio is of the order of e^{1/tau} / tau for small tau, and of tau for large tau.
 INITIAL_TEMPERATURE = 1.0
-# Other models follow their minimiser down in temperature, by this factor at a time.
+# The continuation schedule of other models multiplies the temperature by this factor at each stage.
 COOLING = 0.5
-# Below it the last descent of small problems of UFM is by Newton's method.
+# At smaller temperatures the last descent of small problems of UFM is by Newton's method.
 COLD = 0.2
-# Residual at which a point in conflict is spurious for certain, however slow the rest of the way.
+# `QuasiNewton.early_exit` of the descents: they stop at this residual if the gap contributions dominate it.
 EARLY_EXIT = 1e-5
 
 
 @dataclass(frozen=True)
 class Staircase:
-    """Collapse each start onto the orbits, descend there, lift it out of spurious points, at a ladder of temperatures.
+    """Collapse each start onto the orbits, descend there, lift it out of spurious points; at several temperatures.
 
-    Up from a spurious point by fresh coordinates, down by descent, back to d: a staircase, as that of SE-Sync is for
-    its relaxation (`solvers.staircase.escape`). Every lift lowers the loss (theory, 5.7 and 5.23). UFM+ is descended
-    at a
-    temperature of 1 before the asked one (`temperatures`).
+    From a spurious point it goes up, into an unused coordinate, then down by descent, and back to d dimensions: a
+    staircase, as the Riemannian staircase of SE-Sync is for its relaxation (`solvers.staircase.escape`). Every lift
+    lowers the loss (theory, 5.7 and 5.23). UFM+ with d >= k is descended at temperature 1 first (`temperatures`).
 
-    - descent: what descends on the orbits.
-    - max_lifts: lifts, compressions and gluings of one start, at most.
+    - descent: the method of descent on the orbits.
+    - max_lifts: the most lifts, compressions and mergings of one start.
 
-    Raises InvalidInput for what is no such descent or number.
+    Raises InvalidInput, naming the field, for a value of the wrong kind or range.
     """
 
     descent: QuasiNewton = field(default_factory=QuasiNewton)
@@ -75,13 +74,21 @@ class Staircase:
         progress: Callable[[int], None],
         *,
         shape: Shape | None = None,
-        given: Float[np.ndarray, "s n d"] | None = None,
+        H0: Float[np.ndarray, "s n d"] | None = None,
     ) -> list[Solution]:
-        """The solutions of problems of one d, k, tau and model, in compiled functions that they share.
+        """Solutions of problems of one d, k, tau and model, in compiled functions that they share.
 
-        shape: what the orbit problems are padded to. given: starts of the one problem, feasible, in the place of
-        random ones; they go to their orbit means at once and descend at the asked temperature alone. Raises
-        InvalidInput for a problem without orbits (`ufm.orbits`).
+        1. Form the orbit problem of each (1.3), padded to one shape.
+        2. Collapse each start onto its orbit means (5.4, 5.5), unless it is drawn on the orbits.
+        3. Where weights or margins differ too much, descend on the tempered problem first (5.16; `_continued`).
+        4. Descend and lift, at one temperature after another (5.7, 5.16; `solvers.staircase.escape.continuation`).
+        5. Under UFM end by Newton's method, where it can be used (5.18; `_ending`).
+        6. Measure the ends on the orbit problem at the problem's temperature.
+
+        shape: that to which orbit problems are padded. H0: feasible starts of the one problem, instead of random ones;
+        they are replaced by their orbit means and descend at the problem's temperature alone.
+
+        Raises InvalidInput for a problem without orbits (`ufm.orbits`).
         """
         symmetries = [orbits(problem) for problem in problems]
         shape = common_shape([symmetry.quotient for symmetry in symmetries]) if shape is None else shape
@@ -89,24 +96,26 @@ class Staircase:
         run_options = limits.run_options(quotients[0], inits * len(problems))
         self._compile(quotients, inits, run_options)
         began, compiling = time.perf_counter(), compile_seconds()
-        if given is not None:
-            collapsed = [_at_orbit_means(H, problems[0], symmetries[0], shape[0]) for H in given]
+        if H0 is not None:
+            collapsed = [_at_orbit_means(H, problems[0], symmetries[0], shape[0]) for H in H0]
         elif all(map(begins_on_orbits, problems, symmetries)):
             collapsed = starts_on_orbits(quotients, symmetries, seeds, inits)
         else:
             collapsed = collapsed_starts(quotients, symmetries, seeds, inits, most=limits.max_steps - 1)
         seconds = (time.perf_counter() - began - (compile_seconds() - compiling)) / len(collapsed)
         streams = [(seed, s) for seed in seeds for s in range(inits)]
-        cold = all(ends_by_newton(symmetry.quotient) for symmetry in symmetries)
-        continuations = self._climbed(
+        by_newton = all(ends_by_newton(symmetry.quotient) for symmetry in symmetries)
+        continuations = self._continued(
             quotients,
             [Start(start.points, steps=start.steps, seconds=seconds) for start in collapsed],
             run_options,
             streams,
             progress,
-            temperatures=temperatures(problems[0], end_by_newton=cold) if given is None else (float(problems[0].tau),),
+            temperatures=temperatures(problems[0], end_by_newton=by_newton)
+            if H0 is None
+            else (float(problems[0].tau),),
             ending=self._ending(symmetries, streams, limits.max_seconds),
-            even=given is None,
+            even=H0 is None,
         )
         return [
             _assembled(
@@ -119,7 +128,7 @@ class Staircase:
 
     @in_fixed_settings
     def prepare(self, problem: Problem, inits: int) -> None:
-        """Begin to compile, on other threads, what `solve` of such a problem will call; returns at once.
+        """Begin to compile, on other threads, the functions that `solve` of such a problem will call; returns at once.
 
         Raises InvalidInput as `solve`.
         """
@@ -129,7 +138,7 @@ class Staircase:
         if not begins_on_orbits(problem, symmetry):
             prepare_starts(quotient, symmetry)
 
-    def _climbed(
+    def _continued(
         self,
         quotients: Sequence[Problem],
         starts: Sequence[Start],
@@ -141,39 +150,43 @@ class Staircase:
         ending: Ending | None,
         even: bool,
     ) -> list[Continuation]:
-        """All starts to their ends, problem after problem. even: where forces are far apart, first on the problem of
-        equal ones (`solvers.staircase.tempered`), so that what is left at the asked one is little or nothing."""
+        """Run all starts to their ends, problem after problem.
+
+        even: where weights or margins differ too much, first solve the problem with equal ones (`tempered`) at
+        INITIAL_TEMPERATURE; the problem itself then needs few steps or none. Only starts whose first continuation
+        ended in order (`Continuation.goes_on`) go on to the second one.
+        """
         inits = len(starts) // len(quotients)
         of_start = [quotient for quotient in quotients for _ in range(inits)]
         evened = [tempered(quotient) for quotient in quotients] if even else list(quotients)
-        far = [i for i, own in enumerate(of_start) if evened[i // inits] is not own]
+        far = [i for i, its in enumerate(of_start) if evened[i // inits] is not its]
 
-        def climbs_of(
-            which: Sequence[int], own: Sequence[Problem], temperatures: Sequence[float], told: bool
+        def continuations_of(
+            which: Sequence[int], problems: Sequence[Problem], temperatures: Sequence[float], reported: bool
         ) -> list[Continuation]:
             if not which:
                 return []
             return continuation(
-                self._descent(own[0]),
-                own[0] if len(quotients) == 1 else [own[i // inits] for i in which],
+                self._descent(problems[0]),
+                problems[0] if len(quotients) == 1 else [problems[i // inits] for i in which],
                 [begun[i] for i in which],
                 run_options,
                 streams=[streams[i] for i in which],
                 temperatures=temperatures,
                 ending=ending,
                 max_lifts=self.max_lifts,
-                progress=progress if told else lambda ended: None,
+                progress=progress if reported else lambda ended: None,
             )
 
         begun, ended = list(starts), {}
-        for i, first in zip(far, climbs_of(far, evened, (INITIAL_TEMPERATURE,), False), strict=True):
+        for i, first in zip(far, continuations_of(far, evened, (INITIAL_TEMPERATURE,), False), strict=True):
             first.limit = first.limit or first.reached_limit
             begun[i] = Start(
                 first.point(quotients[0].d), steps=starts[i].steps + first.steps, seconds=first.last.seconds
             )
             ended[i] = first
         onward = [i for i in range(len(starts)) if i not in ended or ended[i].goes_on]
-        for i, last in zip(onward, climbs_of(onward, quotients, temperatures, True), strict=True):
+        for i, last in zip(onward, continuations_of(onward, quotients, temperatures, True), strict=True):
             ended[i] = last.after(ended[i]) if i in ended else last
         progress(len(starts) - len(onward))
         return [ended[i] for i in range(len(starts))]
@@ -181,37 +194,40 @@ class Staircase:
     def _ending(
         self, symmetries: Sequence[Orbits], streams: Sequence[tuple[int, int]], max_seconds: float
     ) -> Ending | None:
-        """Newton's method on the orbits without padding, where it can be had: in the cold, or where rounding of the
-        loss ended the descent before the gradient vanished."""
+        """Newton's method on the orbit problem without padding, if it can be used; None otherwise.
+
+        It is due at temperatures below COLD, and where rounding of the loss ended a descent before the residual was at
+        most the tolerance.
+        """
         quotients = [symmetry.quotient for symmetry in symmetries]
         if not all(map(takes_newton, quotients)):
             return None
-        cold, inits = all(map(ends_by_newton, quotients)), len(streams) // len(quotients)
+        always, inits = all(map(ends_by_newton, quotients)), len(streams) // len(quotients)
 
         def due(last: Outcome) -> bool:
-            return cold or last.residual > self.descent.tolerance
+            return always or last.residual > self.descent.tolerance
 
         def descend(last: Outcome, most: int) -> Outcome:
             quotient, rng = quotients[last.key // inits], np.random.default_rng(streams[last.key])
-            own = last.H[: quotient.num_points, : quotient.d]
+            H = last.H[: quotient.num_points, : quotient.d]
             left = max_seconds - last.seconds
-            end = newton(own, quotient, rng, key=last.key, max_steps=most, max_seconds=left)
-            padding = [(0, len(last.H) - len(own)), (0, 0)]
+            end = newton(H, quotient, rng, key=last.key, max_steps=most, max_seconds=left)
+            padding = [(0, len(last.H) - len(H)), (0, 0)]
             return end._replace(H=np.pad(end.H, padding), gap_contribution=np.pad(end.gap_contribution, padding[:1]))
 
         return Ending(due, descend)
 
     def _descent(self, quotient: Problem) -> QuasiNewton:
-        """Points in conflict are left early where a lift can free them."""
+        """The method of descent: with an early exit at spurious points where lifts are possible."""
         return replace(self.descent, early_exit=EARLY_EXIT) if auxiliary_dimensions(quotient) > 0 else self.descent
 
     def _compile(self, quotients: Sequence[Problem], inits: int, run_options: RunOptions) -> None:
-        """Compile, while starts collapse, what they go on to."""
-        spare = auxiliary_dimensions(quotients[0])
-        method, width = self._descent(quotients[0]), quotients[0].d + spare
+        """Begin to compile the functions that are called after the collapse, which goes on meanwhile."""
+        auxiliary = auxiliary_dimensions(quotients[0])
+        method, width = self._descent(quotients[0]), quotients[0].d + auxiliary
         starts, shared = inits * len(quotients), len(quotients) == 1
         prepare_slots(method, quotients[0], starts, run_options, width=width, shared=shared)
-        if spare > 0:
+        if auxiliary > 0:
             prepare_lifts(quotients[0], width)
         elif not quotients[0].nonneg:
             prepare_off_saddle(quotients[0])
@@ -219,7 +235,7 @@ class Staircase:
 
 
 def _at_orbit_means(H: Float[np.ndarray, "n d"], problem: Problem, symmetry: Orbits, rows: int) -> Collapsed:
-    """A start of one's own, its orbits replaced by their means."""
+    """A start that the caller gives, with its orbits replaced by their means."""
     means = symmetry.mean(H, np.asarray(problem.multiplicity))
     moved = np.linalg.norm(H - means[symmetry.index], axis=1).max()
     return Collapsed.at_once(np.pad(means, ((0, rows - len(means)), (0, 0))), problem, float(moved))
@@ -228,8 +244,10 @@ def _at_orbit_means(H: Float[np.ndarray, "n d"], problem: Problem, symmetry: Orb
 def measured_throughout(
     points: Float[np.ndarray, "s o d"], collapsed: Sequence[Collapsed], quotient: Problem
 ) -> tuple[Measurement, list[Record]]:
-    """Where starts of one problem ended, measured, and the histories of their collapses: of their orbit means, at its
-    tau, and beta_nc of the points. Measured together, since many take little longer than few.
+    """The measurements of the ends of one problem's starts, and the histories of their collapses.
+
+    Those histories are of the orbit means, at the problem's tau, with beta_nc of all points. All are measured together,
+    because many points take little longer than few.
     """
     noted, means, along = (np.concatenate(part) for part in zip(*(start[3:] for start in collapsed), strict=True))
     spread = np.concatenate([np.zeros((len(points), along.shape[1])), along])
@@ -247,7 +265,7 @@ def _assembled(
     symmetry: Orbits,
     quotient: Problem,
 ) -> Solution:
-    """The solution of one problem from its starts; quotient: padded."""
+    """The solution of one problem from its starts. quotient: the padded orbit problem."""
     points = np.stack([this.point(quotient.d) for this in continuations])
     at, before = measured_throughout(points, collapsed, quotient)
     return Solution(
@@ -268,23 +286,25 @@ def _assembled(
 
 
 def takes_newton(quotient: Problem) -> bool:
-    """Whether `newton` can descend on the problem: UFM with few orbits."""
+    """Whether `newton` can be used for the problem: UFM with few orbits."""
     return not quotient.nonneg and quotient.num_points * (quotient.d + 1) <= MOST_ENTRIES
 
 
 def ends_by_newton(quotient: Problem) -> bool:
-    """Whether the last descent is always `newton`: that of cold UFM."""
+    """Whether the last descent is always by `newton`: if it can be used and the smallest temperature is below COLD."""
     return takes_newton(quotient) and quotient.smallest_temperature < COLD
 
 
 def temperatures(problem: Problem, *, end_by_newton: bool = False) -> tuple[float, ...]:
-    """The temperatures at which the staircase descends, one after the other; the last is the asked one.
+    """The continuation schedule (theory, 5.16): temperatures to descend at in turn. The last is the problem's, or COLD.
 
-    UFM+ with d >= k: TEMPERATE first. Who conflicts does not depend on tau there, so that spurious points are left
-    where steps are cheap, and the asked temperature often finds nothing to do; what it finds is judged at it alone.
-    UFM+ with d < k: the asked one alone, since warm descents merge classes that do not part again where it is cold.
-    Others: from TEMPERATE down to a colder one in steps of COOLING, since minimisers move with tau; down to COLD
-    if `newton` goes on from there.
+    - UFM+ with d >= k: INITIAL_TEMPERATURE first. Which points have gap contributions does not depend on tau there
+      (5.16 (b), for collapsed classes), so spurious points are left where steps are cheap. The descent at the problem's
+      temperature often has nothing left to do, and the result is judged at that temperature alone.
+    - UFM+ with d < k: the problem's temperature alone, because descents at larger ones merge classes that do not
+      separate again.
+    - Others: from INITIAL_TEMPERATURE down to the problem's in factors of COOLING, since minimisers move with tau; only
+      down to COLD if `newton` goes on from there.
     """
     tau = float(problem.tau)
     if problem.bound_is_attained:

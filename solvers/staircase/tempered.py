@@ -1,4 +1,4 @@
-"""Problems of equal weights and no margins, in the place of those whose forces are too far apart for doubles."""
+"""Problems with equal weights and no margins, for those whose gradient scales differ too much for doubles."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ufm.losses import Loss
 from ufm.model.problem import Problem
 from ufm.settings import in_fixed_settings
 
-# Logarithm of how far apart weights, or exponentials of margins, are let be: 10^4. Steps grow beyond, and where they
-# are more than 10^10 apart the weak ones are below what counts as a conflict.
+# Logarithm of the largest ratio, 10^4, of weights, or of exponentials of margins, that is left as it is. Beyond it the
+# number of steps grows, and beyond 10^10 the gap contributions of the small ones count as 0.
 SPREAD = np.log(1e4)
 
 
 @in_fixed_settings
 def tempered(problem: Problem) -> Problem:
-    """The problem, or, of UFM+ with d >= k, one with all weights equal and no margins if these are far apart.
+    """The problem itself; for UFM+ with d >= k and a spread above SPREAD, the one with equal weights and no margins.
 
-    Who attracts and who repels whom depends on neither, and so the points without conflict are the same (theory, 2.14,
-    5.16). The pytree structure stays, and so does what is compiled.
+    Which points attract and which repel each other depends on neither, so the points whose gap contributions are all 0
+    are the same (theory, 2.14, 5.16). The pytree structure stays the same, so compiled code is shared.
     """
     if not problem.bound_is_attained or problem.loss.is_custom or _spread(problem) <= SPREAD:
         return problem
@@ -30,13 +30,13 @@ def tempered(problem: Problem) -> Problem:
         number = getattr(loss, name)
         if number is not None:
             even = eqx.tree_at(lambda p, name=name: getattr(p.loss, name), even, jnp.full_like(number, value))
-    if even.weights is not None:  # those of padding are 0
+    if even.weights is not None:  # the weights of padding are 0
         even = eqx.tree_at(lambda p: p.weights, even, jnp.where(even.weights > 0, 1.0, 0.0))
     return even
 
 
 def _spread(problem: Problem) -> float:
-    """The largest logarithm of a ratio of weights, or a difference of margins."""
+    """The largest logarithm of a ratio of weights, or the largest difference of margins."""
     loss: Loss = problem.loss
     spreads = [_range_of_logarithms(np.asarray(of)) for of in (loss.weights, problem.weights) if of is not None]
     if loss.margins is not None:

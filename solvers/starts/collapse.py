@@ -1,18 +1,18 @@
-r"""The collapse of a start onto the orbits of its problem: descent on the loss of the orbit means.
+r"""The collapse of a start onto the orbits of its problem: descent on the loss of the orbit means (theory, 5.4, 5.5).
 
 With U(H) the mean row of each orbit and F the loss of the orbit-collapsed problem (`ufm.orbits`), minimise F(U(H))
-over feasible H. By the chain rule all n_o points of an orbit o have the same gradient, dF/du_o / n_o, which takes the
-exact sums of the orbit problem and none over samples: a step adds one vector a row and projects. It is a step of
-projected gradient descent with the per-row weights of F, for any batches; points of an orbit approach each
-other since the vector, of the size of their mean, is the same for all and the ball is round.
+over feasible H. By the chain rule all n_o points of an orbit o have the same gradient, dF/du_o / n_o. It takes the
+exact sums of the orbit problem, and no sums over samples: a step adds one vector to each row and projects. It is a step
+of projected gradient descent with the preconditioner of F, for any batches. Measurements show that points of an orbit
+approach each other: they all move by the same vector, of the size of their mean, and the ball is round.
 
-So a step is one pass over H: shift, projection, sums for the next means. How far the points still are from their
-means is measured every EVERY steps only. What a history tells of it does not depend on the number of samples, and is
-worked out afterwards from what was noted of the means: it would take most of the compiling.
+So a step is one pass over H: shift, projection, sums for the next means. The distances of the points from their means
+are measured only every EVERY steps. The lines of the history are computed afterwards, from the means that were noted,
+because compiling that computation would take longer than everything else.
 
-The rows of samples are in single precision, everything of means in double. They are but a way to the means, which
-are where the descent on orbits starts; any feasible means are a start, and none of what is reported of where that
-descent ends is computed from them. It halves what a step reads and writes.
+Rows of samples are in single precision, which halves the memory that a step reads and writes; all computation with
+means is in double precision. The rows only lead to the means, where the descent on orbits starts. Any feasible means
+are a start, and no reported number about the end of that descent is computed from the rows.
 """
 
 from __future__ import annotations
@@ -37,33 +37,34 @@ from ufm.model.problem import Problem
 from ufm.model.projections import project
 from ufm.model.sums import grouped_sum
 
-# Classes collapse by a constant factor a step whatever tau and n; this many are never needed.
+# The step limit: in measurements orbits shrink by a constant factor per step, whatever tau and n.
 MOST_STEPS = 100
-# Steps between measurements of how far the points are from their means, each with a line of the history.
+# Steps from one measurement of the distances from the means to the next; each writes a line of the history.
 EVERY = 2
-# Step of each row over its pair weight.
+# The step size of each row, as a multiple of the inverse of its preconditioner.
 LENGTH = 4.0
-# Forces of a colder loss may vanish like e^{-1/tau} before the orbits have collapsed.
+# The smallest temperature: gradients at smaller ones may vanish like e^{-1/tau} before the orbits have collapsed.
 COLLAPSE_TAU = 1.0
-# Rows of a stack, and stacks side by side: with d = 20 a block of them stays in cache.
+# The most rows in a stack and stacks in a block: with d = 20 a block stays in the processor's cache.
 DEEPEST, WIDEST = 64, 64
-# Rows that may be added for the sake of deep stacks, as a share of all.
+# The fraction of empty rows that deeper stacks may add.
 MOST_ADDED = 0.25
-# Places for samples that cost next to nothing: so many are there at least.
+# There are at least so many places for samples, since they cost almost nothing.
 FEW = 2**10
 # The dtype of the rows of samples: single precision halves the memory that a step moves.
 SINGLE = "float32"
-# Numbers of orbit means noted for the history of a start, at most, and the fewest lines.
+# The most entries of orbit means that are noted for a history, and the fewest lines, which go before that limit.
 MOST_NOTED = 2**20
 FEWEST_LINES = 8
 
 
 class Stacks(NamedTuple):
-    """Where the points of each orbit lie: in stacks of one orbit each, `WIDEST` at most side by side in a block.
+    """The layout of the points in memory: stacks of points of one orbit, at most `WIDEST` side by side in a block.
 
-    An embedding is then (blocks, d, depth, stacks): sums over coordinates and over an orbit run along vectors.
+    An embedding is then (blocks, d, depth, stacks): sums over coordinates and over an orbit are sums of vectors.
 
-    - orbit: of each stack. first: the rank of its first point, orbit after orbit. filled: how many it holds.
+    - orbit: the orbit of each stack. first: the number of its first point, counted orbit after orbit. filled: how many
+      points it holds.
     """
 
     orbit: Int[Any, "blocks stacks"]
@@ -72,7 +73,7 @@ class Stacks(NamedTuple):
 
 
 def stacked_in(depth: int, orbits: Orbits) -> Stacks:
-    """The points of each orbit in stacks of the given depth, the last one of an orbit not full; in one block."""
+    """Stacks of one depth for the points of each orbit, in one block; the last stack of an orbit may not be full."""
     sizes = np.bincount(orbits.index, minlength=len(orbits))
     stacks = -(-sizes // depth)
     orbit = np.repeat(np.arange(len(sizes)), stacks)
@@ -83,10 +84,10 @@ def stacked_in(depth: int, orbits: Orbits) -> Stacks:
 
 
 def arranged(symmetries: Sequence[Orbits], rows: int, blocks_of: int = 1) -> tuple[int, list[Stacks]]:
-    """Depth and stacks for several problems, all of one shape.
+    """The depth, and the stacks of several problems, all of one shape.
 
-    rows: those of their orbit problems, padding counted; few samples are arranged by it alone, whatever their orbits
-    are, and so share what is compiled. blocks_of: of what the blocks are a multiple.
+    rows: the rows of their padded orbit problems. The layout of few samples depends on this number alone, whatever
+    their orbits are, so that they share compiled code. blocks_of: the number of blocks is a multiple of this.
     """
     sizes = np.concatenate([np.bincount(orbits.index) for orbits in symmetries])
     depth = 1
@@ -102,18 +103,18 @@ def arranged(symmetries: Sequence[Orbits], rows: int, blocks_of: int = 1) -> tup
 
 
 def _padded(stacks: Stacks, blocks: int, width: int) -> Stacks:
-    """With empty stacks, of orbit 0, up to the given number of blocks."""
+    """The stacks, padded by empty ones of orbit 0 to the number of blocks."""
     return Stacks(*(np.pad(part[0], (0, blocks * width - part.size)).reshape(blocks, width) for part in stacks))
 
 
 class Collapsed(NamedTuple):
-    """A start once its orbits have collapsed.
+    """A start after its orbits have collapsed.
 
-    - points: mean row of each orbit, feasible. steps: how many it took.
-    - moved: largest distance of a point from the row it is replaced by, of those that the loss depends on.
-    - noted: the steps after which a line was noted, every EVERY-th before the last. means, along: the orbit means then,
-      and the second moments of the points about them along the axes of the scatter of the class means
-      (`ufm.geometry_metrics`).
+    - points: the feasible mean row of each orbit. steps: how many the collapse took.
+    - moved: the largest distance of a point from the row that replaces it, among points on which the loss depends.
+    - noted: the numbers of steps after which a line was noted: every EVERY steps, and at the end.
+    - means: the orbit means at each line. along: the second moments of the points about these means, along the axes of
+      the scatter of the class means (`ufm.geometry_metrics`).
     """
 
     points: Float[np.ndarray, "o d"]
@@ -125,20 +126,20 @@ class Collapsed(NamedTuple):
 
     @classmethod
     def at_once(cls, points: Float[np.ndarray, "o d"], problem: Problem, moved: float = 0.0) -> Collapsed:
-        """A start with nothing to collapse."""
+        """A start that needs no collapse."""
         axes = np.zeros((0, min(problem.k, problem.d)))
         return cls(points, 0, moved, np.zeros(0, np.int32), np.zeros((0, *points.shape)), axes)
 
     @classmethod
     def of(cls, end: Noted) -> Collapsed:
-        """What a collapse ended with, on the host."""
+        """The result of a collapse, on the host."""
         noted = steps_of_lines(end)
         points, means, along = (np.asarray(part) for part in (end.points, end.means, end.along))
         return cls(points, int(end.steps), float(end.moved), noted, means[: len(noted)], along[: len(noted)])
 
 
 class Noted(NamedTuple):
-    """What a collapse ends with on the device: as `Collapsed`, with room for more lines."""
+    """The result of a collapse on the device: as `Collapsed`, in arrays of fixed size that may hold more lines."""
 
     points: Float[Array, "o d"]
     steps: Int[Array, ""]
@@ -148,9 +149,9 @@ class Noted(NamedTuple):
 
 
 class _State(NamedTuple):
-    """H, U: the embedding and its orbit means, `steps` steps from the first. moved: as last measured.
+    """H, U: the embedding and its orbit means after `steps` steps. moved: as measured last.
 
-    - seen: orbits that the loss depends on, as the last step found; those in no batch, say, never collapse.
+    - seen: the orbits on which the loss depends, by the last step. Others, such as orbits in no batch, never collapse.
     """
 
     H: Float[Array, "blocks d depth stacks"]
@@ -164,23 +165,24 @@ class _State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """What is done to all rows of an embedding at once, block by block of stacks.
+class _StackedRows:
+    """The operations on all rows of an embedding, one block of stacks after another.
 
-    nonneg: project onto the nonnegative part of the ball. share: samples a point stands for. axis: over which the
-    blocks are dealt out, if they are (`solvers.parallel.shards`).
+    - sizes: points of each orbit. per_point: samples that each point of an orbit stands for.
+    - nonneg: project onto the nonnegative part of the ball.
+    - axis: the axis over which the blocks are sharded, if they are (`solvers.parallel.shards`).
     """
 
     stacks: Stacks
     sizes: Float[Array, " o"]
-    share: Float[Array, " o"]
+    per_point: Float[Array, " o"]
     nonneg: bool
     depth: int
     dtype: str
     axis: Axis
 
     def drawn(self, key: Array, index: Array, d: int) -> tuple[Array, Array]:
-        """A random start, and its orbit means."""
+        """Random start `index`, and its orbit means."""
 
         def of_block(_: None, block: tuple[Array, Array]) -> tuple[None, Array]:
             first, held = block
@@ -192,7 +194,7 @@ class _Rows:
         return H, self._means(H)
 
     def spread(self, H: Array, U: Array, seen: Array, axes: Array) -> tuple[Array, Array]:
-        """Largest distance from the means, of orbits seen; second moments about them along the axes, of all samples."""
+        """The largest distance from the means, over seen orbits; the second moments of all samples along the axes."""
 
         def of_block(so_far: tuple[Array, Array], block: tuple[Array, ...]) -> tuple[tuple, None]:
             h, centre, weight, held, counts = block
@@ -205,7 +207,7 @@ class _Rows:
             return (jnp.maximum(so_far[0], squares), so_far[1] + second), None
 
         axes = axes.astype(self.dtype)
-        weight = self.share.astype(self.dtype)[self.stacks.orbit]
+        weight = self.per_point.astype(self.dtype)[self.stacks.orbit]
         nothing = jnp.zeros(weight.shape[1], self.dtype), jnp.zeros(len(axes), self.dtype)
         blocks = (H, self._in_stacks(U), weight, self.stacks.filled, seen[self.stacks.orbit])
         squares, along = jax.lax.scan(of_block, nothing, blocks)[0]
@@ -213,7 +215,7 @@ class _Rows:
         return farthest, summed(along.astype(jnp.float64), self.axis)
 
     def shifted(self, H: Array, shift: Float[Array, "o d"]) -> tuple[Array, Array]:
-        """The embedding with the rows of each orbit shifted and projected, and its orbit means."""
+        """The embedding after the rows of each orbit are shifted and projected, and its orbit means."""
         by = self._in_stacks(shift)
 
         def of_block(b: Array, after: Array) -> Array:
@@ -221,7 +223,7 @@ class _Rows:
             new = jnp.maximum(new, 0.0) if self.nonneg else new
             return after.at[b].set(_in_ball(new, _present(self.stacks.filled[b], self.depth)))
 
-        # What a scan stacks up begins as zeros, which take as long to write as the result.
+        # A scan would first write zeros for its stacked results, which takes as long as writing the results.
         after = jax.lax.fori_loop(0, len(H), of_block, H)
         return after, self._means(after)
 
@@ -248,38 +250,38 @@ def collapse(
 ) -> Noted:
     """Descend from random start `index` until every point lies within `threshold` of the mean of its orbit.
 
-    most: no more steps are taken, and never more than MOST_STEPS.
-    quotient: the orbit-collapsed problem, perhaps padded.
-    rows_in: the dtype of the rows of samples.
-    axis: over which the blocks of stacks are dealt out, if they are; the rest every device has.
+    A step is h_i <- P(h_i - LENGTH / w_o dF/du_o) for all points i of an orbit o, w the preconditioner of F (5.4 (c)).
+    The temperature is max(tau, COLLAPSE_TAU); the descent on the orbit means that follows uses the problem's own tau.
 
-    The temperature is max(tau, COLLAPSE_TAU); the loss at the asked tau takes over from the orbit means.
+    - most: the step limit; at most MOST_STEPS count. quotient: the orbit-collapsed problem, possibly padded.
+    - rows_in: the dtype of the rows of samples.
+    - axis: the axis over which the blocks of stacks are sharded, if they are; every device has the other arguments.
     """
     stacks = Stacks(*map(jnp.asarray, stacks))
     filled = stacks.filled.reshape(-1).astype(jnp.float64)
     sizes = summed(grouped_sum(filled, stacks.orbit.reshape(-1), quotient.num_points), axis)
     sizes = jnp.maximum(sizes, 1.0)
-    of = _Rows(stacks, sizes, quotient.multiplicity / sizes, quotient.nonneg, depth, rows_in, axis)
-    warm = _warm(quotient)
+    of = _StackedRows(stacks, sizes, quotient.multiplicity / sizes, quotient.nonneg, depth, rows_in, axis)
+    at_higher_tau = _at_collapse_temperature(quotient)
     limit = jnp.minimum(most, MOST_STEPS)
 
     def step(_: Array, embedding: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         H, U, _ = embedding
-        at = evaluate(U, warm)
+        at = evaluate(U, at_higher_tau)
         seen = at.preconditioner > 0
         return *of.shifted(H, -LENGTH * at.gradient / jnp.where(seen, at.preconditioner, 1.0)[:, None]), seen
 
     def note_and_steps(state: _State) -> _State:
         moved, along = of.spread(state.H, state.U, state.seen, between(class_means(state.U, quotient)).axes)
-        place = jnp.minimum(lines(state.steps), kept - 1)
+        place = jnp.minimum(lines(state.steps), capacity - 1)
         until = jnp.where(moved > threshold, jnp.minimum(state.steps + EVERY, limit), state.steps)
         noted = state.means.at[place].set(state.U), state.along.at[place].set(along)
         H, U, seen = jax.lax.fori_loop(state.steps, until, step, (state.H, state.U, state.seen))
         return _State(H, U, seen, until, moved, until == state.steps, *noted)
 
-    kept = lines_kept(quotient)
-    means = jnp.zeros((kept, quotient.num_points, quotient.d))
-    along = jnp.zeros((kept, min(quotient.k, quotient.d)))
+    capacity = line_capacity(quotient)
+    means = jnp.zeros((capacity, quotient.num_points, quotient.d))
+    along = jnp.zeros((capacity, min(quotient.k, quotient.d)))
     none, infinite, no = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf), jnp.asarray(False)
     all_seen = jnp.ones(quotient.num_points, bool)
     begun = _State(*of.drawn(key, index, quotient.d), all_seen, none, infinite, no, means, along)
@@ -287,32 +289,32 @@ def collapse(
     return Noted(project(end.U, quotient.nonneg), end.steps, end.moved, end.means, end.along)
 
 
-def _warm(quotient: Problem) -> Problem:
+def _at_collapse_temperature(quotient: Problem) -> Problem:
     return eqx.tree_at(lambda p: p.tau, quotient, jnp.maximum(quotient.tau, COLLAPSE_TAU))
 
 
 def lines(steps: Any) -> Any:
-    """Lines of a history written before so many steps were taken."""
+    """The number of lines that are written before so many steps have been taken."""
     return -(-steps // EVERY)
 
 
-def lines_kept(quotient: Problem) -> int:
-    """How many lines are noted: all and the end; of very many orbits the first ones and, in the last place, the end."""
-    room = MOST_NOTED // (quotient.num_points * quotient.d)
-    return int(np.clip(room, FEWEST_LINES, lines(MOST_STEPS) + 1))
+def line_capacity(quotient: Problem) -> int:
+    """How many lines fit: all and the end. For very many orbits only the first ones, with the end in the last place."""
+    affordable = MOST_NOTED // (quotient.num_points * quotient.d)
+    return int(np.clip(affordable, FEWEST_LINES, lines(MOST_STEPS) + 1))
 
 
 def steps_of_lines(noted: Noted) -> Int[np.ndarray, " lines"]:
-    """After how many steps each line of the history was noted."""
-    kept, written = len(noted.means), lines(int(noted.steps))
-    steps = EVERY * np.arange(min(kept, written), dtype=np.int32)
-    if written >= kept:
+    """The number of steps after which each line of the history was noted."""
+    capacity, written = len(noted.means), lines(int(noted.steps))
+    steps = EVERY * np.arange(min(capacity, written), dtype=np.int32)
+    if written >= capacity:
         steps[-1] = noted.steps
     return steps
 
 
 def class_means(U: Float[Array, "o d"], quotient: Problem) -> Float[Array, "k d"]:
-    """Means of the classes from those of the orbits."""
+    """The class means, from the orbit means."""
     sums = grouped_sum(U * quotient.multiplicity[:, None], quotient.labels, quotient.k)
     return sums / quotient.class_sizes[:, None]
 
@@ -327,7 +329,7 @@ def _on_sphere(rows: Float[Array, "d depth stacks"], present: Bool[Array, "depth
 
 
 def _in_ball(rows: Float[Array, "d depth stacks"], present: Bool[Array, "depth stacks"]) -> Array:
-    """Rows projected onto the unit ball to single precision; those that are not there are zero."""
+    """The rows projected onto the unit ball to single precision; empty places are zero."""
     squared = jnp.sum(rows**2, axis=0)
     scale = jnp.where(squared > 1.0, jax.lax.rsqrt(jnp.maximum(squared, 1.0)), 1.0)
     return rows * jnp.where(present, scale, 0.0)

@@ -1,4 +1,4 @@
-"""Starts of many problems, collapsed in groups: compiled once a shape, shared out over devices."""
+"""Starts of many problems, collapsed in groups: compiled once per shape, sharded over devices."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from solvers.starts.random_starts import random_starts
 from ufm.model.orbits import Orbits
 from ufm.model.problem import Problem
 
-# Entries of starts that one call collapses on a device.
+# The most entries of starts that one call collapses on a device.
 GROUP_ENTRIES = 2**18
 MOST_IN_A_GROUP = 8
-# The index of a start that is none.
+# The index that stands for an empty place in a group.
 NO_START = -1
 
 
@@ -38,28 +38,28 @@ def collapse_group(
     rows_in: str,
     shared: bool,
 ) -> Noted:
-    """`collapse` of several starts, of one shared problem or each of its own (`padding.stacked`), one after the other.
+    """`collapse` of several starts one after the other; of one shared problem, or of stacked ones (`padding.stacked`).
 
-    Side by side they would choose between old and new embeddings in every step. An equal share of the starts on each
-    device; nothing is done for those that are NO_START.
+    Run side by side they would select between old and new embeddings in every step. Each device has equally many
+    starts. Nothing is done for the index NO_START.
     """
     of = (0, 0, None, None if shared else axes(quotients), None if shared else 0)
     one = partial(collapse, depth=depth, threshold=threshold, rows_in=rows_in)
 
     def together(keys: Array, indices: Array, most: Array, quotients: Problem, stacks: Stacks) -> Noted:
         def start(g: Array) -> Noted:
-            quotient, own = quotients, stacks
+            quotient, its_stacks = quotients, stacks
             if not shared:  # tau is not stacked
-                quotient, own = jax.tree.map(lambda leaf: leaf[g] if leaf.ndim else leaf, (quotients, stacks))
-            given = (keys[g], indices[g], most, quotient, own)
-            none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, *given))
-            return jax.lax.cond(indices[g] == NO_START, lambda: none, lambda: one(*given))
+                quotient, its_stacks = jax.tree.map(lambda leaf: leaf[g] if leaf.ndim else leaf, (quotients, stacks))
+            arguments = (keys[g], indices[g], most, quotient, its_stacks)
+            none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, *arguments))
+            return jax.lax.cond(indices[g] == NO_START, lambda: none, lambda: one(*arguments))
 
-        if shared and len(indices) == 1:  # a large start: a loop over several would keep what it replaces
+        if shared and len(indices) == 1:  # a large start: a loop over several would hold two embeddings
             return jax.tree.map(lambda leaf: leaf[None], one(keys[0], indices[0], most, quotients, stacks))
         return jax.lax.map(start, jnp.arange(len(indices)))
 
-    return devices.shared_out(together, of)(keys, indices, most, quotients, stacks)
+    return devices.split_over_devices(together, of)(keys, indices, most, quotients, stacks)
 
 
 def collapse_sharded(
@@ -73,13 +73,13 @@ def collapse_sharded(
     threshold: float,
     rows_in: str,
 ) -> Noted:
-    """`collapse` of one start whose rows are dealt out to the devices, in blocks of stacks.
+    """`collapse` of one start that is sharded over the devices, in blocks of stacks.
 
-    Every device makes and keeps the rows of its own blocks; what they exchange is sums over orbits.
+    Every device draws and holds the rows of its own blocks. The devices exchange only sums over orbits.
     """
-    own = partial(collapse, depth=depth, threshold=threshold, rows_in=rows_in, axis=devices.AXIS)
+    on_device = partial(collapse, depth=depth, threshold=threshold, rows_in=rows_in, axis=devices.AXIS)
     of = (None, None, None, jax.tree.map(lambda leaf: None, quotient), jax.tree.map(lambda leaf: 0, stacks))
-    return devices.shared_out(own, of, out_axes=None)(key, index, most, quotient, stacks)
+    return devices.split_over_devices(on_device, of, out_axes=None)(key, index, most, quotient, stacks)
 
 
 _collapse = Compiled(collapse_group)
@@ -95,14 +95,14 @@ def collapsed_starts(
     most: int = MOST_STEPS,
     rows_in: str = SINGLE,
 ) -> list[Collapsed]:
-    """Starts 0 to count - 1 of every problem, problem after problem, collapsed; one compiled function for all.
+    """Starts 0 to count - 1 of every problem, problem after problem, collapsed by one compiled function.
 
-    quotients: those of the symmetries, padded to one shape; the points of each start have as many rows, and those
-    beyond the orbits are zero. A start takes `most` steps at most. Groups always have the same number of starts, so
-    that a start is the same whatever their count.
+    quotients: the orbit problems of the symmetries, padded to one shape. The points of each start have as many rows;
+    rows beyond the orbits are zero. most: the step limit of a start. Groups always have the same number of starts, so
+    that the result of a start does not depend on their count.
 
-    Starts are shared out over the devices. If one is too large for a device (`devices.holds_whole`), they run
-    one by one instead, the rows of each dealt out to all devices.
+    Starts are sharded over the devices. If one is too large for a device (`devices.holds_whole`), the starts run one
+    by one instead, each sharded by samples.
     """
     plan = _Plan.of(quotients, symmetries, {"threshold": threshold, "rows_in": rows_in})
     keys = [np.asarray(jax.random.key_data(jax.random.key(seed))) for seed in seeds]
@@ -114,7 +114,7 @@ def collapsed_starts(
 def starts_on_orbits(
     quotients: Sequence[Problem], symmetries: Sequence[Orbits], seeds: Sequence[int], count: int
 ) -> list[Collapsed]:
-    """Starts 0 to count - 1 of every problem, drawn with one random row an orbit: nothing is to collapse."""
+    """Starts 0 to count - 1 of every problem, with one random row for each orbit: they need no collapse."""
     starts = []
     for quotient, symmetry, seed in zip(quotients, symmetries, seeds, strict=True):
         present = np.arange(quotient.num_points)[:, None] < len(symmetry)
@@ -123,22 +123,24 @@ def starts_on_orbits(
 
 
 def begins_on_orbits(problem: Problem, symmetry: Orbits) -> bool:
-    """Whether starts are drawn on the orbits (`starts_on_orbits`): every orbit is a point, or a collapse would merge
-    classes for good."""
+    """Whether starts are drawn on the orbits (`starts_on_orbits`).
+
+    So it is where every orbit is one point, and where a collapse would merge classes that do not separate again (5.16).
+    """
     return len(symmetry) == problem.num_points or problem.fewer_dimensions_than_classes
 
 
 def prepare_starts(quotient: Problem, symmetry: Orbits) -> None:
-    """Begin to compile, on other threads, what `collapsed_starts` of such a problem will call."""
+    """Begin to compile, on other threads, the functions that `collapsed_starts` will call for such a problem."""
     plan = _Plan.of([quotient], [symmetry], {"threshold": 1e-2, "rows_in": SINGLE})
     if not plan.group or devices.count() > 1:
         return
     keys, indices = np.zeros((plan.group, 2), np.uint32), np.zeros(plan.group, np.int32)
-    _collapse.prepare(keys, indices, np.int32(0), *plan.own([0] * plan.group), shared=True, **plan.static)
+    _collapse.prepare(keys, indices, np.int32(0), *plan.arguments([0] * plan.group), shared=True, **plan.static)
 
 
 class _Plan(NamedTuple):
-    """How the starts of some problems are collapsed. group: starts at once; 0 if each is dealt out to all devices."""
+    """How the starts of some problems are collapsed. group: starts per call; 0 if each start is sharded."""
 
     quotients: Sequence[Problem]
     stacks: Sequence[Stacks]
@@ -153,8 +155,8 @@ class _Plan(NamedTuple):
         group = int(np.clip(GROUP_ENTRIES // entries, 1, MOST_IN_A_GROUP)) * devices.count() if whole else 0
         return cls(quotients, stacks, group, {**static, "depth": depth})
 
-    def own(self, of: Sequence[int]) -> tuple[Problem, Stacks]:
-        """The one problem and its stacks, or those of each start of a group."""
+    def arguments(self, of: Sequence[int]) -> tuple[Problem, Stacks]:
+        """The one problem and its stacks, or those of each start of a group, stacked."""
         if len(self.quotients) == 1:
             return self.quotients[0], self.stacks[0]
         together = jax.tree.map(lambda *each: np.stack(each), *(self.stacks[p] for p in of))
@@ -164,7 +166,7 @@ class _Plan(NamedTuple):
 def _sharded(
     plan: _Plan, keys: list[UInt32[np.ndarray, " key"]], most: np.int32, jobs: list[tuple[int, int]]
 ) -> list[Noted]:
-    """The starts (problem, index), the samples of each dealt out to all devices."""
+    """The starts (problem, index), each sharded over all devices."""
     return [
         jax.tree.map(
             np.asarray,
@@ -177,15 +179,15 @@ def _sharded(
 def _in_groups(
     plan: _Plan, keys: list[UInt32[np.ndarray, " key"]], most: np.int32, jobs: list[tuple[int, int]]
 ) -> list[Noted]:
-    """The starts (problem, index), each on one device."""
+    """The starts (problem, index) in groups, each start on one device."""
     shared = len(plan.quotients) == 1
     jobs = jobs + [(jobs[-1][0], NO_START)] * (-len(jobs) % plan.group)
     ended: list[Noted] = []
     for first in range(0, len(jobs), plan.group):
         of, indices = zip(*jobs[first : first + plan.group], strict=True)
         numbers = np.array(indices, dtype=np.int32)
-        own_keys = np.stack([keys[p] for p in of])
-        together = _collapse(own_keys, numbers, most, *plan.own(of), shared=shared, **plan.static)
+        keys_of_group = np.stack([keys[p] for p in of])
+        together = _collapse(keys_of_group, numbers, most, *plan.arguments(of), shared=shared, **plan.static)
         together = jax.tree.map(np.asarray, together)
         ended += [jax.tree.map(lambda leaf, g=g: leaf[g], together) for g in np.flatnonzero(numbers != NO_START)]
     return ended

@@ -1,4 +1,4 @@
-"""Random starts, keyed by their index and drawn row by row: any rows of any start, wherever they lie in memory."""
+"""Random starts from a counter-based generator: each row can be drawn alone, in any layout in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def random_start(
 ) -> Float[Array, "rows d"]:
     """Start `index`: rows uniform on the unit sphere (its nonnegative part for UFM+), to single precision.
 
-    The same whatever other starts run beside it; the first n rows are the same for any rows >= n.
+    It does not depend on other starts. The first n rows are the same for any rows >= n.
     """
     direction = random_directions(key, index, jnp.arange(rows), d, nonneg).astype(jnp.float64).T
     return direction / jnp.linalg.norm(direction, axis=-1, keepdims=True)
@@ -44,10 +44,10 @@ def random_directions(
     d: int,
     nonneg: bool,
 ) -> Float[Array, " d *shape"]:
-    """The given rows of start `index` before they are normalised: independent normal entries.
+    """The rows with numbers `row` of start `index`, before they are normalised: independent normal entries.
 
-    A counter-based generator: entry (r, c) depends on key, index, r d + c alone, so that rows can be made in any
-    order and layout. SplitMix64 of the counter, from a state that threefry makes of key and index.
+    Entry (r, c) depends on key, index and the counter r d + c alone, so that rows can be made in any order and layout:
+    it is SplitMix64 of the counter, from a state that threefry makes from key and index. nonneg: absolute values.
     """
     words = jax.random.key_data(jax.random.fold_in(key, index))
     state = (words[0].astype(jnp.uint64) << 32) | words[1].astype(jnp.uint64)
@@ -56,7 +56,7 @@ def random_directions(
     x = (x ^ (x >> 30)) * jnp.uint64(FIRST)
     x = (x ^ (x >> 27)) * jnp.uint64(SECOND)
     x = x ^ (x >> 31)
-    # The middles of 2^24 intervals of (-1, 1): symmetric, and never an end.
+    # The midpoints of 2^24 equal intervals of (-1, 1): symmetric, and never -1 or 1.
     uniform = ((x >> 40).astype(jnp.int32).astype(jnp.float32) - (2.0**23 - 0.5)) * jnp.float32(2.0**-23)
     normal = jnp.float32(2.0**0.5) * jax.lax.erf_inv(uniform)
     return jnp.abs(normal) if nonneg else normal

@@ -1,4 +1,4 @@
-"""Starts on their way, kept in a file: a run that was stopped goes on to the same result, bit for bit."""
+"""A file with the state of running starts: a stopped run resumes from it, with the same result bit for bit."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from solvers.stochastic.trajectories import Trajectories
 from ufm.errors import InvalidInput
 
 FINGERPRINT = "of"
-# At both ends of every such file, so that a damaged one is told from a file of another kind.
+# At both ends of every such file, so that a damaged file can be distinguished from one of another kind.
 MARK = b"ufm-scl starts 1"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file of one call, told from others' by `of`: a pytree of arrays, and values that print all they are."""
+    """The file of one call.
+
+    of: identifies the call: a pytree of arrays, and of values whose printed form determines them.
+    """
 
     path: Path
     of: Any
 
     def write(self, state: Trajectories, lines: list[Record]) -> None:
-        """All of it in one atomic step. Raises OSError, naming the file, if it cannot be written."""
+        """Write state and lines in one atomic step. Raises OSError, naming the file, if it cannot be written."""
         content = io.BytesIO()
         columns = {name: np.stack([getattr(line, name) for line in lines]) for name in COLUMNS}
         leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
@@ -39,39 +42,40 @@ class Checkpoint:
         write_atomically(self.path, MARK + sealed(content.getvalue()) + MARK)
 
     def read(self, begun: Trajectories) -> tuple[Trajectories, list[Record]]:
-        """The starts as they were, and the lines so far; those given, and none, if there is no file.
+        """The stored state and lines; `begun` and no lines if there is no file.
 
-        A damaged file counts as none, in a line of the log. Raises InvalidInput for a file of another call or kind,
-        and for one that cannot be read.
+        A damaged file counts as no file, with a warning in the log. Raises InvalidInput for a file of another call or
+        of another kind, and for one that cannot be read.
         """
         if not self.path.exists():
             return begun, []
         content = self._content()
         if content is None:
-            logging.getLogger(__name__).warning("%s: kept starts, begun anew (damaged)", self.path)
+            logging.getLogger(__name__).warning("%s: the stored starts are damaged and begin again", self.path)
             return begun, []
         leaves, structure = jax.tree.flatten(begun)
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             of, columns = str(stored[FINGERPRINT]), {name: stored[name] for name in COLUMNS}
-            found = [stored[name] for name in (f"leaf{i}" for i in range(len(leaves))) if name in stored]
+            saved = [stored[name] for name in (f"leaf{i}" for i in range(len(leaves))) if name in stored]
             more = f"leaf{len(leaves)}" in stored
-        alike = [(np.shape(leaf), leaf.dtype) for leaf in leaves] == [(leaf.shape, leaf.dtype) for leaf in found]
+        alike = [(np.shape(leaf), leaf.dtype) for leaf in leaves] == [(leaf.shape, leaf.dtype) for leaf in saved]
         if of != self._digest() or more or not alike:
-            fix = "it is kept of another problem, method, seed or start; name another file, or remove it"
+            fix = "it is of another problem, method, seed or start; name another file, or remove it"
             raise InvalidInput("keep", str(self.path), fix)
         lines = [Record(**{name: columns[name][at] for name in COLUMNS}) for at in range(len(columns[COLUMNS[0]]))]
-        return jax.tree.unflatten(structure, found), lines
+        return jax.tree.unflatten(structure, saved), lines
 
     def _content(self) -> bytes | None:
-        """What was written; None if it is damaged. Nothing, and zeros alone, are what is left of a file."""
+        """The stored bytes; None if the file is damaged, as one that is empty or holds only zeros."""
         try:
-            given = self.path.read_bytes()
+            content = self.path.read_bytes()
         except OSError as error:
             raise InvalidInput("keep", str(self.path), f"cannot be read ({error.strerror})") from None
-        ours = given.startswith(MARK) or given.endswith(MARK) or MARK.startswith(given) or not given.strip(b"\0")
+        marked = content.startswith(MARK) or content.endswith(MARK)
+        ours = marked or MARK.startswith(content) or not content.strip(b"\0")
         if not ours:
-            raise InvalidInput("keep", str(self.path), "no file of kept starts; name another file, or remove it")
-        return unsealed(given[len(MARK) : -len(MARK)])
+            raise InvalidInput("keep", str(self.path), "not a file of stored starts; name another file, or remove it")
+        return unsealed(content[len(MARK) : -len(MARK)])
 
     def _digest(self) -> str:
         digest = hashlib.sha256()

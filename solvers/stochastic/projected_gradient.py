@@ -1,4 +1,4 @@
-"""Stochastic projected gradient: batches of a sampler, any optax transformation, a schedule of steps."""
+"""Stochastic projected gradient: batches from a sampler, any optax transformation, a schedule of step sizes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from ufm.model.problem import Problem
 from ufm.samplers import Population, Sampler
 from ufm.settings import in_fixed_settings
 
-# Entries of the embeddings that are on their way together on a device.
+# Entries of all embeddings that one device advances together.
 GROUP_ENTRIES = 2**25
-# From one writing of the kept file to the next.
+# From one writing of the checkpoint to the next.
 SECONDS_BETWEEN = 10.0
 
 
 class Outcomes(NamedTuple):
-    """Where the starts ended, before they are judged; leading axis: start."""
+    """Where the starts ended, before their points are measured; leading axis: start."""
 
     H: Float[np.ndarray, "s n d"]
     status: tuple[Status, ...]
@@ -48,22 +48,22 @@ class Outcomes(NamedTuple):
 class StochasticProjectedGradient:
     """h_i <- P(h_i - eta_t g_i) for the samples i of a random batch, g the gradient of its summed loss; t = 0, 1, ...
 
-    - sampler: of `ufm.samplers`; every start draws batches of its own.
+    - sampler: one of `ufm.samplers`; every start draws its own batches.
     - schedule: eta_t, a number or a function of t such as those of `optax.schedules`.
-    - transformation: None is plain SGD, the fast way: a step touches the rows of its batch alone. Else an optax
+    - transformation: None is plain SGD, which is fast: a step touches only the rows of its batch. Otherwise an optax
       transformation such as `optax.sgd(1.0, momentum=0.9)` or `optax.adam(1.0)`, or a function that makes one: its
-      update, times eta_t, is added to H. It sees the gradient of all samples, 0 outside the batch, and moves all rows.
+      update, times eta_t, is added to H. It gets the gradient of all samples, 0 outside the batch, and moves all rows.
     - every: steps from one line of the history to the next.
-    - keep: a file in which all starts are kept, every ten seconds, when a limit is reached and on Ctrl-C (of starts
-      that do not fit a device together, files beside it). Where it is there, the same call goes on from it, to the
-      result that it would have come to without a stop, bit for bit; with larger limits, further. A damaged file is
-      begun anew. Functions, those of transformation and schedule, are taken to be the same.
+    - keep: a checkpoint file, written every ten seconds, when a limit is reached, and on Ctrl-C. (Starts that do not
+      fit on a device together have further files beside it.) If the file exists, the same call resumes from it, with
+      the result that it would have had without a stop, bit for bit; with larger limits it goes further. A damaged file
+      counts as no file. The functions in transformation and schedule are assumed to be unchanged.
 
-    Of the problem labels, d, tau, loss and model count; its batches are what the end is judged by (`Solution.excess`:
-    of the full batch O(n^2), unless others are given). A line of the history holds the geometry of the class means, and
-    excess and residual of *one batch*, the next one, which has not moved the point yet: what it costs does not grow
-    with n^2, and it varies from line to line. A start takes all its steps (`Status.ALL_STEPS`): nothing else stops it
-    but a step that is not finite, and max_seconds, read after each line. It depends on its seed and number alone.
+    The method uses labels, d, tau and loss of the problem. Its batches only measure the end (`Solution.excess`; for the
+    full batch in O(n^2)). A line of the history holds the geometry of the class means, and excess and residual of *one
+    batch*: the next one, which has not moved the point yet. The cost of a line does not grow with n^2, and these two
+    numbers vary from line to line. A start takes all its steps (`Status.ALL_STEPS`), unless a step is not finite or
+    max_seconds, read after each line, has passed. Its result depends on its seed and number alone.
 
     Raises InvalidInput, naming the field.
     """
@@ -94,9 +94,10 @@ class StochasticProjectedGradient:
         limits: Limits,
         progress: Callable[[int], None] = lambda ended: None,
     ) -> Solution:
-        """Every start to its last step, and judged by the problem's own batches.
+        """Run every start to its last step, and measure the ends by the problem's batches.
 
-        Raises InvalidInput for a sampler that cannot draw from the problem's samples, and a kept file of another run.
+        Raises InvalidInput for a sampler that cannot draw from the problem's samples, and for a checkpoint of another
+        call.
         """
         ended = self.run(problem, starts, seed, limits, progress)
         at = measure_all(ended.H, problem)
@@ -126,44 +127,47 @@ class StochasticProjectedGradient:
         progress: Callable[[int], None] = lambda ended: None,
         until: Callable[[Record], bool] = lambda line: False,
     ) -> Outcomes:
-        """Every start to its last step, and not judged: nothing that grows with n^2.
+        """Run every start to its last step, without measuring the end: no cost grows with n^2.
 
-        progress: called with the number of starts that have ended. until: whether those on a device together need go no
-        further, from their last line (start,); they are then as out of time. Raises InvalidInput for a sampler that
-        cannot draw from the problem's classes, points that stand for several samples, or a kept file of another call.
+        - progress: called with the number of starts that have ended.
+        - until: gets the last line (start,) of the starts that are on a device together; if it returns True they stop,
+          with the status OUT_OF_TIME.
+
+        Raises InvalidInput for a sampler that cannot draw from the problem's classes, for points that stand for several
+        samples, and for a checkpoint of another call.
         """
         if problem.is_expected or not bool((np.asarray(problem.multiplicity) == 1).all()):
             raise InvalidInput("problem", "points that stand for several samples", "give one point a sample")
         population = self.sampler.population(np.asarray(problem.labels))
-        given, count = self.schedule, len(starts)
-        schedule, length = (given, 1.0) if callable(given) else (None, float(given))
+        count = len(starts)
+        schedule, length = (self.schedule, 1.0) if callable(self.schedule) else (None, float(self.schedule))
         rule = Rule(self.sampler, self.transformation, schedule)
         together = int(np.clip(GROUP_ENTRIES // starts[0].size, 1, count)) * devices.count()
         parts = []
         for first in range(0, count, together):
-            # Every device gets equally many: the last start stands in for those that are missing.
+            # Every device gets equally many starts: copies of the last one fill the places that would be empty.
             missing = -min(together, count - first) % devices.count()
             group = [*range(first, min(first + together, count)), *[count - 1] * missing]
             H, keys = np.stack([starts[s] for s in group]), np.stack([_key(seed, s) for s in group])
-            described = (problem, self.sampler, self.transformation is None, length, self.every, H, keys)
-            checkpoint = None if self.keep is None else _checkpoint(Path(self.keep), first, described)
+            call = (problem, self.sampler, self.transformation is None, length, self.every, H, keys)
+            checkpoint = None if self.keep is None else _checkpoint(Path(self.keep), first, call)
             parts.append(_Group(rule, length, problem, population, self.every, checkpoint, until).run(H, keys, limits))
             progress(min(together, count - first))
         return _joined(parts, count, limits)
 
 
 def _key(seed: int, start: int) -> UInt32[np.ndarray, " w"]:
-    """Of the sampler of a start; `random_start` has another."""
+    """The key of the sampler of a start; that of `random_start` is another one."""
     return np.asarray(jax.random.key_data(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), start), 1)))
 
 
-def _checkpoint(path: Path, first: int, described: Any) -> Checkpoint:
-    return Checkpoint(path if first == 0 else path.with_name(f"{path.name}.{first}"), described)
+def _checkpoint(path: Path, first: int, call: Any) -> Checkpoint:
+    return Checkpoint(path if first == 0 else path.with_name(f"{path.name}.{first}"), call)
 
 
 @dataclass
 class _Group:
-    """The way of the starts that are on a device together."""
+    """The run of the starts that are on a device together."""
 
     rule: Rule
     length: float
@@ -176,7 +180,7 @@ class _Group:
     def run(
         self, H: Float[np.ndarray, "s n d"], keys: UInt32[np.ndarray, "s w"], limits: Limits
     ) -> tuple[Trajectories, Record]:
-        """Where they end, and the lines of all (start, line)."""
+        """The last states, and the lines of all starts (start, line)."""
         state = trajectories.begin(H, keys, self.population, rule=self.rule)
         lines: list[Record] = []
         if self.checkpoint is not None:
@@ -190,11 +194,11 @@ class _Group:
                 steps = min(self.every - taken % self.every, limits.max_steps - taken)
                 if steps <= 0:
                     break
-                if lines and taken % self.every:  # a line that the limit of an earlier run was the reason for
+                if lines and taken % self.every:  # this line was written because the earlier run came to its limit
                     lines.pop()
                 began, compiling = time.perf_counter(), compile_seconds()
-                given = (self.population, self.problem, np.int32(steps), np.float64(self.length))
-                state, line = trajectories.advance(state, *given, rule=self.rule)
+                arguments = (self.population, self.problem, np.int32(steps), np.float64(self.length))
+                state, line = trajectories.advance(state, *arguments, rule=self.rule)
                 lines.append(jax.tree.map(np.asarray, line))
                 spent += time.perf_counter() - began - (compile_seconds() - compiling)
                 if self.checkpoint is not None and time.monotonic() - saved > SECONDS_BETWEEN:
@@ -207,7 +211,7 @@ class _Group:
 
 
 def _joined(parts: Sequence[tuple[Trajectories, Record]], count: int, limits: Limits) -> Outcomes:
-    """The groups in one, without the copies that fill devices up."""
+    """All groups in one, without the copies that fill devices."""
     H, steps, failed = (
         np.concatenate([getattr(state, name) for state, _ in parts])[:count] for name in ("H", "steps", "failed")
     )
@@ -220,28 +224,28 @@ def _joined(parts: Sequence[tuple[Trajectories, Record]], count: int, limits: Li
 
 
 def _trimmed(history: Record) -> Record:
-    """Without the lines after the start had stopped."""
+    """The history without the lines after the start stopped."""
     last = int(np.searchsorted(history.iteration, history.iteration[-1]))
     return jax.tree.map(lambda column: column[: last + 1], history)
 
 
 def _check_schedule(schedule: Any) -> None:
-    fix = "give a step above 0, or a function of the number of the step that gives one"
+    fix = "give a step size above 0, or a function from the number of a step to its size"
     if not callable(schedule):
         real_number("schedule", schedule, float(np.nextafter(0.0, 1.0)), 1e100, fix)
         return
     try:
         first = np.asarray(schedule(0), dtype=np.float64)
-    except Exception:  # whatever a function of the user's raises, it gives no step
+    except Exception:  # a user's function may raise anything
         first = np.asarray(np.nan)
     if first.shape != () or not first >= 0:
         raise InvalidInput("schedule", schedule, fix)
 
 
 def _check_descends(transformation: Transformation) -> None:
-    """Raises InvalidInput for what is no transformation, or makes updates along the gradient."""
-    found, ones = made(transformation), np.ones((2, 2))
-    update, _ = found.update(ones, found.init(ones), ones)
+    """Raise InvalidInput unless it is a transformation whose first update does not go up along the gradient."""
+    optimiser, ones = made(transformation), np.ones((2, 2))
+    update, _ = optimiser.update(ones, optimiser.init(ones), ones)
     if float(np.sum(np.asarray(update))) > 0:
-        fix = "it goes up along the gradient; give a descent, such as optax.sgd(1.0, momentum=0.9)"
+        fix = "its updates go up along the gradient; give a method of descent, such as optax.sgd(1.0, momentum=0.9)"
         raise InvalidInput("transformation", transformation, fix)

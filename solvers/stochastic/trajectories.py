@@ -1,4 +1,4 @@
-"""Stochastic projected gradient in a compiled loop: many starts, each with batches of its own, in step."""
+"""Stochastic projected gradient in a compiled loop: many starts, each with its own batches."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Schedule = Callable[[Any], Any]
 
 
 class Trajectories(NamedTuple):
-    """Starts on their way; leading axis: start.
+    """The states of several starts; leading axis: start.
 
-    - H: where each is. optimiser, sampler: the states of both.
-    - steps: taken by each. failed: its next step was not finite, and was not taken; it takes no more.
+    - H: the points. optimiser, sampler: the states of both.
+    - steps: how many each has taken. failed: the next step was not finite and was not taken; no more are taken.
     """
 
     H: Float[Array, "s m d"]
@@ -42,10 +42,10 @@ class Trajectories(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """One step, as it is compiled: see `solvers.stochastic.projected_gradient.StochasticProjectedGradient`.
+    """The parts of a step that are compiled; see `solvers.stochastic.projected_gradient.StochasticProjectedGradient`.
 
-    - schedule: lengths of steps by their number, times `length`; None if all are `length`, which is an argument of what
-      is compiled: another needs no compilation.
+    - schedule: from the number of a step to a factor of `length`; None: every step has the size `length`. `length` is
+      an argument of the compiled function, so another value needs no compilation.
     """
 
     sampler: Sampler
@@ -54,19 +54,19 @@ class Rule:
 
     @property
     def optimiser(self) -> optax.GradientTransformation:
-        """The transformation, which there is."""
+        """The transformation; only called if there is one."""
         assert self.transformation is not None
         return made(self.transformation)
 
     def at(self, step: Int[Array, ""], length: Float[Array, ""]) -> Float[Array, ""]:
-        """The length of a step, counted from 0."""
+        """The size of a step, counted from 0."""
         return length if self.schedule is None else jnp.asarray(self.schedule(step), jnp.float64) * length
 
 
 def begin_trajectories(
     H: Float[Array, "s m d"], keys: UInt32[Array, "s w"], population: Population, *, rule: Rule
 ) -> Trajectories:
-    """Walks at step 0, each with a key of its own for its sampler."""
+    """The starts at step 0, each with its own key for the sampler."""
 
     def one(H: Array, key: Array) -> Trajectories:
         optimiser = None if rule.transformation is None else rule.optimiser.init(H)
@@ -85,7 +85,7 @@ def advance_trajectories(
     *,
     rule: Rule,
 ) -> tuple[Trajectories, Record]:
-    """So many steps of each, and the line of a history where that leads."""
+    """Take so many steps of each start, and record a line after them."""
     trajectories = move_trajectories(trajectories, population, problem, steps, length, rule=rule)
     return trajectories, jax.lax.map(lambda trajectory: _line(trajectory, population, problem, rule), trajectories)
 
@@ -99,10 +99,10 @@ def move_trajectories(
     *,
     rule: Rule,
 ) -> Trajectories:
-    """So many steps of each.
+    """Take so many steps of each start.
 
-    One after the other, so that a step touches the rows of its batch alone: loops over all starts together would
-    choose between old and new embeddings, row by row.
+    The starts run one after the other, so that a step touches only the rows of its batch: a loop over all starts
+    together would select between old and new embeddings, row by row.
     """
 
     def one(trajectory: Trajectories) -> Trajectories:
@@ -116,7 +116,7 @@ def move_trajectories(
 def _step(
     trajectory: Trajectories, population: Population, problem: Problem, length: Float[Array, ""], rule: Rule
 ) -> Trajectories:
-    """One batch, its gradient, one update, the projection; nothing of it where that is not finite."""
+    """Draw a batch, update by its gradient, project. If the result is not finite, the step is not taken."""
     batch, sampler = rule.sampler.next(trajectory.sampler, population)
     gradient, eta = batch_gradient(trajectory.H, problem, batch), rule.at(trajectory.steps, length)
     inside, beyond = batch != PADDING, trajectory.H.shape[0]
@@ -137,9 +137,9 @@ def _step(
 
 
 def _line(trajectory: Trajectories, population: Population, problem: Problem, rule: Rule) -> Record:
-    """The geometry of the point; excess and residual of the batch that comes next, which has not moved it yet.
+    """The geometry of the point, with excess and residual of the next batch, which has not moved it yet.
 
-    The largest double where these are not finite: the step to come fails.
+    Where these are not finite the line holds the largest double; the next step then fails.
     """
     batch, _ = rule.sampler.next(trajectory.sampler, population)
     rows, slots = trajectory.H[batch], jnp.arange(len(batch), dtype=problem.batches.dtype)
@@ -158,21 +158,21 @@ def _line(trajectory: Trajectories, population: Population, problem: Problem, ru
 
 
 def begin_on_devices(H: Array, keys: Array, population: Population, *, rule: Rule) -> Trajectories:
-    """`begin_trajectories`, an equal share of the starts on each device."""
-    return devices.shared_out(partial(begin_trajectories, rule=rule), (0, 0, None))(H, keys, population)
+    """`begin_trajectories`, with equally many starts on each device."""
+    return devices.split_over_devices(partial(begin_trajectories, rule=rule), (0, 0, None))(H, keys, population)
 
 
 def advance_on_devices(
     trajectories: Trajectories, population: Population, problem: Problem, steps: Array, length: Array, *, rule: Rule
 ) -> tuple[Trajectories, Record]:
-    """`advance_trajectories`, an equal share of the starts on each device."""
+    """`advance_trajectories`, with equally many starts on each device."""
     of = (0, None, None, None, None)
-    return devices.shared_out(partial(advance_trajectories, rule=rule), of)(
+    return devices.split_over_devices(partial(advance_trajectories, rule=rule), of)(
         trajectories, population, problem, steps, length
     )
 
 
 begin = Compiled(begin_on_devices)
-# Without a history, and so without what geometry takes to compile.
+# Without a history, so that no geometry is compiled.
 move = Compiled(move_trajectories, quick=False)
 advance = Compiled(advance_on_devices, quick=False)
