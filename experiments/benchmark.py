@@ -45,7 +45,7 @@ class Config:
     Reported: the share of starts that reach the optimum, the time to it per start (over those that do), and the
     ratio to this project's default. Compilation and the test are off the clock. Needs the extra "bench".
 
-    A cell is one peer at one R. Whatever stopped it, finished cells are kept: the same command goes on from them.
+    A cell is one peer at one R. Whatever stopped it, finished cells are stored: the same command resumes from them.
     """
 
     R: tuple[float, ...] = (10.0, 100.0)

@@ -43,7 +43,7 @@ class Config:
     limits and more peers in the benchmark's figure run python -m experiments.benchmark --out <results> first.
 
     Exit status: 0 if all was drawn, 1 if not, 2 for bad input or a disk that cannot be written, 130 or 143 if stopped.
-    Finished results are kept: the same command goes on from them.
+    Finished results are stored: the same command resumes from them.
     """
 
     only: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Config:
     out: Path = Path("figures/gallery")
     """Where the figures go, and the page, README.md."""
     results: Path = Path("runs/gallery")
-    """Where results are kept. Complete ones of the same parameters are not computed again."""
+    """Where results are stored. Complete ones of the same parameters are not computed again."""
     fresh: bool = False
     """Compute every result again, that of the benchmark in small."""
     dask: str | None = None
@@ -145,7 +145,7 @@ def draw(
 ) -> Figure:
     """A figure of the gallery, as `Config` says it: by number or name, "F4" or "cosines".
 
-    Results are kept in the directory `results`; what is missing is computed first, and progress is shown. Raises
+    Results are stored in the directory `results`; what is missing is computed first, and progress is shown. Raises
     InvalidInput for what cannot be drawn, RuntimeError if a result could not be computed.
     """
     from figures import style

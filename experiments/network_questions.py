@@ -23,7 +23,7 @@ from ufm import InvalidInput
 from ufm.errors import whole_number
 
 MODULE = "experiments.network_questions"
-# What each question asks of if it is not told; the first value of an axis belongs to the base.
+# The defaults of each question; the first value of an axis belongs to the base.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "landscape": {
         "width": (512, 32), "depth": (2, 0, 4), "d": (128, 16), "batch_norm": ("off", "on"),

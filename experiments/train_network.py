@@ -203,7 +203,7 @@ def images_of(config: Config) -> Images:
 
 
 def cells_of(config: Config, data: Images, store: Store | None) -> list[Cell]:
-    """One cell a network; its argument "kept" says where its state is kept while it trains: nowhere without a store."""
+    """One cell a network; its argument "kept" is the file of its checkpoint: None without a store."""
     schedule = Schedule(config.epochs, config.rate, config.momentum, config.decay)
     fields = ("width", "depth", "d", "batch_norm", "batch_size", "loss", "augment", "views")
     shared = {name: getattr(config, name) for name in fields}
@@ -272,7 +272,7 @@ def epoch_rows(cell: xr.Dataset) -> list[dict[str, object]]:
 
 
 def print_summary(config: Config, cells: list[xr.Dataset], failed: int, console: Console) -> None:
-    """The closing table, who is to blame for the largest excess, and the verdict in a sentence."""
+    """The closing table, the attribution of the largest excess, and the verdict in a sentence."""
     several = [name for name in AXES if len(getattr(config, name)) > 1]
     shown = [*dict.fromkeys((*several, "R", "seed"))]
     columns: dict[str, Any] = {
@@ -306,7 +306,7 @@ def print_summary(config: Config, cells: list[xr.Dataset], failed: int, console:
 
 LEGEND = {
     "delta_gm": "distance of the class means from an orthogonal frame",
-    "proved excess": "at most so much is the loss of the training features above that of a frame",
+    "proved excess": "proved upper bound of the loss of the training features minus that of a frame",
 }
 
 

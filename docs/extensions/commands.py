@@ -1,4 +1,4 @@
-"""What commands say of themselves with --help stands on the site."""
+"""The --help of each command, for the site."""
 
 from __future__ import annotations
 

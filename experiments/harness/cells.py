@@ -1,4 +1,4 @@
-"""Cells: the results that a sweep or the gallery is made of, each computed anywhere and kept in one store."""
+"""Cells: the results that a sweep or the gallery is made of, each computed anywhere and written to one store."""
 
 from __future__ import annotations
 

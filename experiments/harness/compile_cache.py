@@ -1,4 +1,4 @@
-"""Lowered and compiled functions kept from one start of a command to the next, in a directory of the user's."""
+"""Lowered and compiled functions, cached in the user's directory from one run of a command to the next."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def enable() -> Path | None:
 class SealedCache:
     """Compiled functions in a directory, in the place of jax's own files (its CacheInterface).
 
-    jax's files have no checksum of their own, are written where a reader may see half of them, and are never mended:
+    jax's files have no checksum of their own, are written where a reader may see half of them, and are never repaired:
     with one flipped bit a machine may run other code than was compiled.
     """
 

@@ -85,7 +85,7 @@ def _from_json(path: Path) -> dict[str, Any]:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, which may name a field twice; of which the last would be taken in silence."""
+    """A JSON object without repeated fields: of a repeated field, the parser would silently take the last."""
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]

@@ -42,7 +42,7 @@ def is_worker() -> bool:
 
 
 def serve() -> None:
-    """What a worker does before it computes: compiled functions are kept there as well."""
+    """What a worker does before it computes: compiled functions are cached there as well."""
     global _serving
     if not _serving:
         _serving = True

@@ -30,7 +30,7 @@ from ufm.model.geometry import class_means
 NONNEGATIVE = frozenset(
     name for name, row in activations.ACTIVATIONS.items() if row.entry_bound(normalised=True) == activations.UFM_PLUS
 )
-# Features are kept up to so many numbers.
+# Features are stored if they are at most this many numbers.
 MOST_FEATURES = 2**23
 BLAMED = 20
 METRICS = ("delta_gm", "beta_nc", "mean_cosine", "max_cosine")
@@ -46,7 +46,7 @@ class Recipe(NamedTuple):
 
     - net, width, depth, d, batch_norm, activation, tau, batching, batch_size, loss, augment, views, seed: see
       `networks`.
-    - record, checkpoint: after how many epochs the geometry is measured, and the state is kept.
+    - record, checkpoint: after how many epochs the geometry is measured, and the state is saved.
     """
 
     net: str
@@ -78,7 +78,7 @@ def train_cell(
     """Train, record and judge one network; the dataset, and its final state as a file.
 
     planted: training samples of a wrong label, to be found by their shares in the excess.
-    kept: where the state is kept while it trains, if the machine that trains has such a directory; the same call goes
+    kept: where the state is saved while it trains, if the machine that trains has such a directory; the same call goes
     on from there, with the same result to the last bit. It is left there: who has stored the result removes it.
     """
     own = {"depth": recipe.depth, "d": recipe.d, "batch_norm": recipe.batch_norm}

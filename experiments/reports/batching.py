@@ -43,7 +43,7 @@ def rendered(root: Path) -> str:
         Page(
             title=f"{'UFM+' if config['relu'] else 'UFM'} over {config['family']} batches, {config['imbalance']} "
             f"imbalance: k = {config['k']}, d = {config['d']}, tau = {in_words(config['tau'])}",
-            question=asked(config),
+            question=question_of(config),
             good=good,
             verdict=verdict,
             note=read_as(config["relu"]),
@@ -53,7 +53,7 @@ def rendered(root: Path) -> str:
     )
 
 
-def asked(config: Mapping[str, Any]) -> str:
+def question_of(config: Mapping[str, Any]) -> str:
     """The question of the sweep, in words."""
     bound = ", as drawn and with one sample of each class bound to every batch" if config["bind"] else ""
     families = f"{config['partitions']} for each R, tau and batch size{bound}"

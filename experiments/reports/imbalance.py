@@ -17,14 +17,14 @@ DRAWINGS = {
     "class_mean_gram": Drawing(
         "Heat maps of the class-mean Gram matrix, one for each R",
         "Gram matrix of the class means for each R, the start with the largest distance delta_gm from an orthogonal "
-        "frame: if it is the identity, all are.",
+        "frame. If that matrix is the identity, so are those of all other starts.",
         drawn_by("class_mean_gram"),
     ),
     "convergence": Drawing(
         "Excess, delta_gm and beta_nc against iterations, one line for each R",
         "Excess over the bound (without the ReLU: loss minus the certified lower bound), distance from an orthogonal "
         "frame and neural collapse against iterations: median over starts, band of the middle half. Values below "
-        "1e-17, exact zeros included, are drawn there.",
+        "1e-17, exact zeros included, are drawn at 1e-17.",
         drawn_by("convergence"),
     ),
 }
@@ -46,7 +46,7 @@ def rendered(root: Path) -> str:
         Page(
             title=f"{model} under {' '.join((*named, config['imbalance']))} imbalance: k = {config['k']}, "
             f"d = {config['d']}, tau = {in_words(config['tau'])}",
-            question=asked(config, batched),
+            question=question_of(config, batched),
             good=good,
             verdict=verdict,
             note=read_as(config["relu"]),
@@ -56,7 +56,7 @@ def rendered(root: Path) -> str:
     )
 
 
-def asked(config: Mapping[str, Any], batched: bool = False) -> str:
+def question_of(config: Mapping[str, Any], batched: bool = False) -> str:
     """The question of the sweep, in words."""
     starts = f"{config['inits']} random starts at each imbalance ratio R"
     if not config["relu"]:
@@ -97,7 +97,7 @@ def judged(
 
 
 def unattained(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """What is proved, and what not, of cells with d < k in which no start attains the bound; empty if there is none."""
+    """What is proved of cells with d < k in which no start attains the bound, and what is not; empty without such cells."""
     if "d" not in config or config["d"] >= config["k"]:
         return ""
     above = [float(row["best_excess"]) for row in rows if int(row["certified"]) == 0]
@@ -106,7 +106,7 @@ def unattained(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
     return (
         " Proved: no point has a loss below the bound; where no start is certified, the best one is at most "
         f"{max(above):.2g} above. Not proved: that it is a global minimiser, since the relaxation that the bound comes "
-        "from knows no d."
+        "from does not depend on d."
     )
 
 

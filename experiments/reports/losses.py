@@ -86,7 +86,7 @@ def rendered(root: Path) -> str:
         Page(
             title=f"Every loss of the family, {config['relu']} the ReLU: k = {config['k']}, d = {config['d']}, "
             f"tau = {in_words(config['tau'])}",
-            question=asked(config),
+            question=question_of(config),
             good=good,
             verdict=verdict,
             note=read_as(config["relu"] == "with"),
@@ -96,7 +96,7 @@ def rendered(root: Path) -> str:
     )
 
 
-def asked(config: Mapping[str, Any]) -> str:
+def question_of(config: Mapping[str, Any]) -> str:
     """The question of the sweep, in words."""
     starts = f"{config['inits']} random starts at each imbalance ratio R, each verified and certified."
     with_it = (

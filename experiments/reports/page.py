@@ -84,22 +84,22 @@ RESULTS = {
     "mean_cosine": "mean cosine of two classes",
     "max_cosine": "largest cosine of two classes",
     "distance_max": "largest distance from the minimisers' Gram matrix",
-    "steps_left": "steps more, extrapolated",
-    "excess_upper": "excess, proved at most",
-    "gap": "above the minimum, proved at most",
+    "steps_left": "further steps, extrapolated",
+    "excess_upper": "proved upper bound of the excess",
+    "gap": "proved upper bound of the suboptimality",
     "accuracy_balanced": "accuracy, mean over classes",
     "accuracy_majority": "accuracy, majorities",
     "accuracy_minority": "accuracy, minorities",
-    "found_by_blame": "wrong labels found by blame",
+    "found_by_blame": "wrong labels found by attribution",
     "found_by_distance": "wrong labels found by distance",
-    "best_by_blame": "by blame, at best",
+    "best_by_blame": "by attribution, at best",
     "best_by_distance": "by distance, at best",
     "plain_gap": "gap, released to projected gradient",
     "plain_steps": "steps",
-    "plain_verdict": "its end",
+    "plain_verdict": "outcome of projected gradient",
     "staircase_gap": "gap, released to the staircase",
     "staircase_lifts": "lifts",
-    "staircase_verdict": "end of the staircase",
+    "staircase_verdict": "outcome of the staircase",
     "share": "families with the frame unique, predicted",
     "pool_excess": "excess over the bound of the batches",
     "to_frame": "distance to the frame",
@@ -109,7 +109,7 @@ RESULTS = {
     "stuck": "stuck",
     "not_yet": "not there yet",
     "steps_median": "median steps until the frame",
-    "steps_separate": "theory: steps to part",
+    "steps_separate": "theory: steps to separate",
     "steps_collapse": "theory: steps to collapse",
 }
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -219,13 +219,13 @@ def in_words(value: Any) -> str:
 
 
 def read_as(relu: bool) -> str:
-    """What the columns of summary.csv hold that a reader may take for something else."""
+    """How columns of summary.csv are to be read that could be misread."""
     bound = (
         "The proved gap of a start is its upper minus its lower bound; beta_NC sees the spread of a class in the span "
         "of the class means only, the scatter within classes all of it."
     )
     if relu:
-        return f"Excesses are losses minus that of an orthogonal frame, which no point is below. {bound}"
+        return f"Excesses are losses minus that of an orthogonal frame; no point has a smaller loss. {bound}"
     return (
         "Without the ReLU the loss of an orthogonal frame is no bound: excesses, losses minus it, may be negative. The "
         f"lower bound is certified. {bound}"
