@@ -36,7 +36,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         left.set_xscale("log")
         left.set_yscale("log")
         left.set_ylim(style.SMALLEST_DRAWN / 3, 3)
-        of_names = {name: [c for c, own in zip(cells, names, strict=True) if own == name] for name in looks}
+        of_names = {name: [c for c, other in zip(cells, names, strict=True) if other == name] for name in looks}
         of_taus = {tau: [c for c in cells if c.attrs["tau"] == tau] for tau in {c.attrs["tau"] for c in cells}}
         for name, of_line in of_names.items() if len(sizes) > 1 else of_taus.items():
             _ends(right, of_line, "batch_size" if len(sizes) > 1 else "R", looks.get(name, "black"))

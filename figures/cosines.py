@@ -88,13 +88,13 @@ def of_sweep(cells: Sequence[xr.Dataset]) -> xr.Dataset:
             raise InvalidInput("cells", name, f"give cells of one {name}")
     ratios, first = sorted({float(cell.attrs["R"]) for cell in cells}), cells[0].attrs
     starts = max(cell.sizes["init"] for cell in cells)
-    found = {name: np.full((len(ratios), starts, len(KINDS)), np.nan) for name in ("ufm", "ufm_plus")}
+    cosines = {name: np.full((len(ratios), starts, len(KINDS)), np.nan) for name in ("ufm", "ufm_plus")}
     for cell in cells:
-        of_model = found["ufm_plus" if cell.attrs["nonneg"] else "ufm"][ratios.index(float(cell.attrs["R"]))]
+        of_model = cosines["ufm_plus" if cell.attrs["nonneg"] else "ufm"][ratios.index(float(cell.attrs["R"]))]
         of_model[: cell.sizes["init"]] = [_by_kind(gram) for gram in cell["gram"].values]
     return xr.Dataset(
         {"curve": (("fine_R", "kind"), np.empty((0, len(KINDS)))), "certified_gap": ("fine_R", np.empty(0))}
-        | {name: (("R", "init", "kind"), values) for name, values in found.items()},
+        | {name: (("R", "init", "kind"), values) for name, values in cosines.items()},
         coords={"fine_R": np.empty(0), "R": ratios, "kind": list(KINDS)},
         attrs={name: first[name] for name in ("k", "d", "tau")},
     )

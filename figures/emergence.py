@@ -33,9 +33,13 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         names = list(dict.fromkeys(str(cell.attrs["sampler"]) for cell in data))
         for axis, (over, cells) in zip(axes, panels.items(), strict=True):
             for index, name in enumerate(names):
-                own = sorted((cell for cell in cells if cell.attrs["sampler"] == name), key=lambda c: c.attrs[over])
-                if own:
-                    _line(axis, own, over, style.line(index, len(names)), style.MARKERS[index % len(style.MARKERS)])
+                of_sampler = sorted(
+                    (cell for cell in cells if cell.attrs["sampler"] == name), key=lambda c: c.attrs[over]
+                )
+                if of_sampler:
+                    _line(
+                        axis, of_sampler, over, style.line(index, len(names)), style.MARKERS[index % len(style.MARKERS)]
+                    )
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.set_xlabel(PANELS[over])
@@ -90,15 +94,20 @@ def _line(axis: Axes, cells: Sequence[xr.Dataset], over: str, look: dict, marker
     x = np.array([float(cell.attrs[over]) for cell in cells])
     name = str(cells[0].attrs["sampler"])
     there = [cell["steps"].values[np.isfinite(cell["steps"].values)] for cell in cells]
-    middle = np.array([np.median(own) if len(own) else np.nan for own in there])
-    ends = np.array([np.quantile(own, [0.25, 0.75]) if len(own) else [np.nan, np.nan] for own in there]).T
+    middle = np.array([np.median(steps_of_cell) if len(steps_of_cell) else np.nan for steps_of_cell in there])
+    ends = np.array(
+        [
+            np.quantile(steps_of_cell, [0.25, 0.75]) if len(steps_of_cell) else [np.nan, np.nan]
+            for steps_of_cell in there
+        ]
+    ).T
     bars = np.abs(ends - middle)
     axis.errorbar(
         x, middle, yerr=bars, color=look["color"], marker=marker, ms=4, mfc="white", lw=0, elinewidth=0.8, label=name
     )
-    for at, steps, own, cell in zip(x, middle, there, cells, strict=True):
-        if 0 < len(own) < cell.sizes["init"]:
-            share = f"{100 * len(own) / cell.sizes['init']:.0f}%"
+    for at, steps, steps_of_cell, cell in zip(x, middle, there, cells, strict=True):
+        if 0 < len(steps_of_cell) < cell.sizes["init"]:
+            share = f"{100 * len(steps_of_cell) / cell.sizes['init']:.0f}%"
             axis.annotate(
                 share, (at, steps), (3, 3), textcoords="offset points", fontsize=style.points(6), color=look["color"]
             )

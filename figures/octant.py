@@ -87,13 +87,13 @@ def scenes(cell: xr.Dataset) -> list[Scene]:
         raise InvalidInput("cell", path.shape, f"give a path in R^3 with the phases {', '.join(PHASES)}")
     turned, steps = phase.index(PHASES[1]), cell["step"].values
     words = {PHASES[0]: "projected gradient", PHASES[2]: "lifted, descending again"}
-    kept = [*_spread(path[:turned], 0), *_spread(path[turned + 1 :], turned + 1)]
-    shown = [Scene(path[i], int(steps[i]), i, words[phase[i]]) for i in kept if i < turned]
+    retained = [*_spread(path[:turned], 0), *_spread(path[turned + 1 :], turned + 1)]
+    shown = [Scene(path[i], int(steps[i]), i, words[phase[i]]) for i in retained if i < turned]
     shown[-1] = shown[-1]._replace(words="stuck in a spurious point")
     for share in np.linspace(0, 1, TURN + 1)[1:]:
         H = _between(path[turned - 1], path[turned], share)
         shown.append(Scene(H, int(steps[turned]), turned, "turned onto an axis"))
-    shown += [Scene(path[i], int(steps[i]), i, words[phase[i]]) for i in kept if i > turned]
+    shown += [Scene(path[i], int(steps[i]), i, words[phase[i]]) for i in retained if i > turned]
     return [*shown[:-1], shown[-1]._replace(words="orthogonal frame")]
 
 
@@ -133,8 +133,8 @@ def _samples(axis: Axes, past: Sequence[Scene], cell: xr.Dataset, trail: int) ->
     jump = np.linalg.norm(np.diff(path, axis=0), axis=2) > 3 * FASTEST
     for i in np.argsort(labels, kind="stable")[::-1]:
         look = {"color": style.line(int(labels[i]), int(labels.max()) + 1)["color"]}
-        own = np.insert(path[:, i], np.flatnonzero(jump[:, i]) + 1, np.nan, axis=0)
-        axis.plot(*own.T, lw=0.7, alpha=0.45, **look)
+        trail_of_sample = np.insert(path[:, i], np.flatnonzero(jump[:, i]) + 1, np.nan, axis=0)
+        axis.plot(*trail_of_sample.T, lw=0.7, alpha=0.45, **look)
         marker, size = MARKERS[labels[i]]
         axis.plot(*path[-1, i], marker=marker, ms=size, mec="white", mew=0.6, **look)
 

@@ -115,11 +115,11 @@ def cell_of(solution: Solved | Embedding | Stack, problem: Problem | None = None
     if isinstance(solution, Solved):
         if problem is not None:
             raise InvalidInput("problem", type(problem).__name__, "a solution knows its own; leave it out")
-        problem, found = solution.problem, solution.to_xarray()
-        points = [solution.embedding(start) for start in range(found.sizes["init"])]
+        problem, result = solution.problem, solution.to_xarray()
+        points = [solution.embedding(start) for start in range(result.sizes["init"])]
     else:
         points, problem = _checked_points(solution, problem)
-        found = xr.Dataset({"excess": ("init", [float(excess(H, problem)) for H in points])})
+        result = xr.Dataset({"excess": ("init", [float(excess(H, problem)) for H in points])})
     sizes = np.asarray(problem.class_sizes)
     samples = np.asarray(problem.labels), np.asarray(problem.multiplicity)
     metrics = [geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity) for H in points]
@@ -138,8 +138,8 @@ def cell_of(solution: Solved | Embedding | Stack, problem: Problem | None = None
     }
     if not problem.nonneg:
         # Of end points: a record may underestimate (`figures.style.positive`).
-        attrs |= {"lower_bound": bound + float(found["excess"].min()), "lower_bound_is": "lowest loss found"}
-    return found.assign(data).assign_attrs(attrs)
+        attrs |= {"lower_bound": bound + float(result["excess"].min()), "lower_bound_is": "lowest loss found"}
+    return result.assign(data).assign_attrs(attrs)
 
 
 def _profile(sizes: np.ndarray) -> str:

@@ -23,9 +23,9 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         figure, (left, right) = style.panels(2, 2.9)
         _markers(left, cells, [float(cell["history_delta_gm"].values[-1]) for cell in cells], "o", dark)
         whole = [cell.attrs["excess_upper"] / cell.attrs["loss_bound"] for cell in cells]
-        own = [cell.attrs["pool_excess"] / cell.attrs["pool_bound"] for cell in cells]
+        of_batches = [cell.attrs["pool_excess"] / cell.attrs["pool_bound"] for cell in cells]
         _markers(right, cells, whole, "o", dark)
-        _markers(right, cells, own, "s", light)
+        _markers(right, cells, of_batches, "s", light)
         left.set_ylabel(f"{style.DELTA_GM}, after training")
         right.set_ylabel("excess over a frame, relative")
         left.set_ylim(bottom=0)

@@ -19,12 +19,12 @@ def settings(cells: Sequence[xr.Dataset]) -> dict[str, list[xr.Dataset]]:
     """
     base = _values(cells[0])
     differ = [name for name in VARIED if len({_values(cell)[name] for cell in cells}) > 1]
-    found: dict[str, list[xr.Dataset]] = {}
+    groups: dict[str, list[xr.Dataset]] = {}
     for cell in cells:
-        own = _values(cell)
-        named = [name for name in differ if own[name] != base[name] or len(differ) == 1]
-        found.setdefault(", ".join(_said(name, own[name]) for name in named) or "base", []).append(cell)
-    return found
+        values = _values(cell)
+        named = [name for name in differ if values[name] != base[name] or len(differ) == 1]
+        groups.setdefault(", ".join(_said(name, values[name]) for name in named) or "base", []).append(cell)
+    return groups
 
 
 def common(cells: Sequence[xr.Dataset]) -> str:

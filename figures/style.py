@@ -72,17 +72,17 @@ class _Look(NamedTuple):
     title: bool
 
 
-_own: ContextVar[_Look] = ContextVar("own")
+_look: ContextVar[_Look] = ContextVar("look")
 
 
-def _asked() -> _Look:
-    return _own.get(_Look({}, None, True))
+def _current() -> _Look:
+    return _look.get(_Look({}, None, True))
 
 
 @contextmanager
 def applied() -> Iterator[None]:
     """Draw inside this."""
-    with mpl.rc_context({**_SETTINGS, **_asked().settings}):
+    with mpl.rc_context({**_SETTINGS, **_current().settings}):
         yield
 
 
@@ -98,17 +98,17 @@ def custom(
 
     What is None stays as it is. Raises InvalidInput for a width below 2.5 or above 20.
     """
-    before = _asked()
-    asked = _Look(
+    before = _current()
+    look = _Look(
         {**before.settings, **(settings or {})},
         before.width if width is None else real_number("width", width, 2.5, 20.0, "give 2.5 to 20 inches"),
         before.title if title is None else title,
     )
-    token = _own.set(asked)
+    token = _look.set(look)
     try:
         yield
     finally:
-        _own.reset(token)
+        _look.reset(token)
 
 
 @contextmanager
@@ -143,8 +143,8 @@ def points(size: float) -> float:
 
 def width(default: float) -> float:
     """Inches: what `custom` asks for, else the figure's own."""
-    asked = _asked().width
-    return default if asked is None else asked
+    custom_width = _current().width
+    return default if custom_width is None else custom_width
 
 
 class Figure(MatplotlibFigure):
@@ -161,7 +161,7 @@ class Figure(MatplotlibFigure):
 
     def suptitle(self, t: str, **options: Any) -> Text | None:
         """As Matplotlib's; None if titles are left out."""
-        if not _asked().title:
+        if not _current().title:
             return None
         text = super().suptitle(t, **{**options, "fontsize": mpl.rcParams["axes.titlesize"]})
         text.set_text("\n".join(self._wrapped(line, text) for line in t.split("\n")))

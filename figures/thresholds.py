@@ -24,13 +24,13 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         axis = figure.subplots()
         for index, loss in enumerate(losses):
             look = style.line(index, len(losses))
-            own = sorted(
+            of_loss = sorted(
                 (cell.attrs for cell in data if str(cell.attrs["loss"]) == loss), key=lambda attrs: attrs["tau"]
             )
-            tau, low, high = (np.array([attrs[name] for attrs in own]) for name in ("tau", "R_apart", "R_merged"))
+            tau, low, high = (np.array([attrs[name] for attrs in of_loss]) for name in ("tau", "R_apart", "R_merged"))
             merges, beyond = np.isfinite(low) & np.isfinite(high), np.isfinite(low) & ~np.isfinite(high)
             middle = np.where(merges, np.sqrt(low * high), np.nan)
-            label = loss if merges.any() else f"{loss}: never up to R = {own[0]['most_R']:g}"
+            label = loss if merges.any() else f"{loss}: never up to R = {of_loss[0]['most_R']:g}"
             axis.errorbar(
                 tau,
                 middle,

@@ -24,19 +24,25 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         for place, group in enumerate(groups.values()):
             for index, kind in enumerate(KINDS):
                 at, colour = place + 0.26 * (index - 1), style.line(index, len(KINDS))["color"]
-                found = np.concatenate([_cosines(cell["gram"].values)[index] for cell in group])
-                spread = at + 0.07 * np.linspace(-1, 1, len(found))
-                left.plot(spread, np.sort(found), ".", color=colour, ms=2.5, label=kind if place == 0 else None)
+                cosines = np.concatenate([_cosines(cell["gram"].values)[index] for cell in group])
+                spread = at + 0.07 * np.linspace(-1, 1, len(cosines))
+                left.plot(spread, np.sort(cosines), ".", color=colour, ms=2.5, label=kind if place == 0 else None)
                 nonneg = bool(group[0].attrs["nonneg"])
                 wanted = 0.0 if nonneg else float(np.mean(_cosines(group[0]["predicted"].values)[index]))
                 left.plot([at - 0.12, at + 0.12], [wanted, wanted], color="black", lw=1.2)
             for index, name in enumerate(GOALS):
                 values = [float(cell.attrs[name]) for cell in group]
-                own = bool(group[0].attrs["nonneg"]) is (name == "to_frame")
+                same_model = bool(group[0].attrs["nonneg"]) is (name == "to_frame")
                 shade = style.line(index, len(GOALS))["color"]
                 places = place + 0.16 * (2 * index - 1) + 0.05 * np.linspace(-1, 1, len(values))
                 right.plot(
-                    places, values, style.MARKERS[index], color=shade, mfc=shade if own else "none", ms=4, mew=0.8
+                    places,
+                    values,
+                    style.MARKERS[index],
+                    color=shade,
+                    mfc=shade if same_model else "none",
+                    ms=4,
+                    mew=0.8,
                 )
         for axis in (left, right):
             axis.set_xticks(range(len(groups)), [said.replace(" ", "\n") for said in groups])

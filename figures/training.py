@@ -25,11 +25,11 @@ SETTING = ("net", "activation", "R", "tau", "batching", "loss")
 def settings(cells: Sequence[xr.Dataset]) -> dict[str, list[xr.Dataset]]:
     """The cells by what tells them apart, seeds aside."""
     differ = [name for name in SETTING if len({str(cell.attrs[name]) for cell in cells}) > 1]
-    found: dict[str, list[xr.Dataset]] = {}
+    groups: dict[str, list[xr.Dataset]] = {}
     for cell in cells:
         parts = [f"{name} = {cell.attrs[name]:g}" if name in ("R", "tau") else str(cell.attrs[name]) for name in differ]
-        found.setdefault(", ".join(parts), []).append(cell)
-    return found
+        groups.setdefault(", ".join(parts), []).append(cell)
+    return groups
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:

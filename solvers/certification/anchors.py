@@ -62,8 +62,8 @@ class Anchor:
         """What is added to s G of a sample of each class, as doubles: the margin, -inf for none, the sigmoid's bias."""
         if self.kind == "sigmoid":
             return [float(self.bias)] * len(classes)
-        own = {e: float(a) for e, a in self.margins.items()}
-        return [own.get(e, 0.0) if self.held or e != self.c else -np.inf for e in classes]
+        margins = {e: float(a) for e, a in self.margins.items()}
+        return [margins.get(e, 0.0) if self.held or e != self.c else -np.inf for e in classes]
 
     @cached_property
     def _weighed_negatives(self) -> arb:
@@ -114,9 +114,9 @@ class Anchor:
     ) -> tuple[arb, list[arb]]:
         """f and its derivatives in one pair with each group of samples: its class, how many are met, G and e^{s G}."""
         c, s = self.c, self.s
-        own = [i for i, e in enumerate(classes) if e == c]
+        of_class = [i for i, e in enumerate(classes) if e == c]
         if self.kind == "sigmoid":
-            tilt, inside = self.bias.exp(), set(own)
+            tilt, inside = self.bias.exp(), set(of_class)
             odds = [1 / (x * tilt) if i in inside else x * tilt for i, x in enumerate(powers)]
             value = sum((n * x.log1p() for n, x in zip(met, odds, strict=True)), ZERO)
             slopes = [s * x / (1 + x) for x in odds]
@@ -127,29 +127,29 @@ class Anchor:
             weighed = [factors[e] * x if e in factors else x for e, x in zip(classes, powers, strict=True)]
         partition = sum(map(mul, met, weighed), ZERO)
         if self.kind == "supcon-in":
-            within = sum((met[i] * powers[i] for i in own), ZERO)
+            within = sum((met[i] * powers[i] for i in of_class), ZERO)
             push, pull = s / partition, s * (1 / partition - 1 / within)
             slopes = [x * push for x in powers]
-            for i in own:
+            for i in of_class:
                 slopes[i] = powers[i] * pull
             return (self.positives * partition / within).log(), slopes
-        mean = sum((met[i] * G[i] for i in own), ZERO) / self.positives
+        mean = sum((met[i] * G[i] for i in of_class), ZERO) / self.positives
         push, pull = self.omega * s / partition, self.omega * s / self.positives
         slopes = [x * push for x in weighed]
-        for i in own:
+        for i in of_class:
             slopes[i] -= pull
         return self.omega * (partition.log() - s * mean), slopes
 
 
-def active_rows(loss: Loss, tau: float, count: Counter[int], totals: Sequence[int]) -> Iterator[Anchor]:
+def active_anchors(loss: Loss, tau: float, count: Counter[int], totals: Sequence[int]) -> Iterator[Anchor]:
     """The rows of the active classes of a batch with so many samples of each class; totals: of the problem."""
     kind, held, n = loss.kind, loss.positives_in_denominator, sum(count.values())
     taus, weights, fixed = (None if x is None else np.asarray(x) for x in (loss.taus, loss.weights, loss.margins))
     scale = ONE if loss.scale is None else arb(float(loss.scale))
     bias = ZERO if loss.bias is None else arb(float(loss.bias))
     shared = _shared_margins(loss, count, totals)
-    for c, own in count.items():
-        if own < 2 or not (n > own or held):
+    for c, samples in count.items():
+        if samples < 2 or not (n > samples or held):
             continue
         s = scale / (arb(tau) if taus is None else arb(tau) * arb(float(taus[c])))
         omega = ONE if weights is None else arb(float(weights[c]))
@@ -157,8 +157,8 @@ def active_rows(loss: Loss, tau: float, count: Counter[int], totals: Sequence[in
         if fixed is not None:
             margins = {e: a + arb(float(fixed[c, e])) for e, a in shared.items()}
         if loss.averaged:  # of its own class an anchor meets one sample less
-            margins = margins | {c: margins[c] + arb(own).log() - arb(own - 1).log()}
-        yield Anchor(kind, c, own - 1, n - own, count, omega, s, bias, held, margins)
+            margins = margins | {c: margins[c] + arb(samples).log() - arb(samples - 1).log()}
+        yield Anchor(kind, c, samples - 1, n - samples, count, omega, s, bias, held, margins)
 
 
 def _shared_margins(loss: Loss, count: Counter[int], totals: Sequence[int]) -> dict[int, arb]:

@@ -33,7 +33,7 @@ class AttributedPair(NamedTuple):
         return f"{named} have cosine {self.cosine:.4g}"
 
 
-class BlamedSample(NamedTuple):
+class AttributedSample(NamedTuple):
     """A sample with its class, its mean cosine with the others of its class, and its share in the excess."""
 
     sample: int
@@ -60,10 +60,12 @@ class Attribution(Readable):
     labels: Int[np.ndarray, " n"]
     rows: Float[np.ndarray, "n d"]
 
-    def worst_samples(self, count: int = NAMED) -> list[BlamedSample]:
+    def worst_samples(self, count: int = NAMED) -> list[AttributedSample]:
         """Those with the largest shares, the largest first."""
         chosen = np.argsort(-self.samples, kind="stable")[:count]
-        return [BlamedSample(int(i), int(self.labels[i]), self._within(int(i)), float(self.samples[i])) for i in chosen]
+        return [
+            AttributedSample(int(i), int(self.labels[i]), self._within(int(i)), float(self.samples[i])) for i in chosen
+        ]
 
     def worst_pairs(self, count: int = NAMED) -> list[AttributedPair]:
         """Those with the largest shares, the largest first; none if pairs are not kept."""

@@ -78,22 +78,27 @@ class OrbitLoss:
         self.m, self.is_sigmoid = len(problem), problem.loss.kind == "sigmoid"
         classes = np.array(problem.classes, dtype=int)
         self.batches: list[_Anchors] = []
-        for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
-            members, rows = np.array(batch), problem.rows(count)
-            held = np.array([share.samples[a] for a in batch], dtype=float)
-            active = np.array([position for position, a in enumerate(batch) if classes[a] in rows], dtype=int)
+        for batch, count, composition in zip(problem.batches, problem.counts, problem.compositions, strict=True):
+            members, anchor_by_class = np.array(batch), problem.anchor_by_class(count)
+            held = np.array([composition.samples[a] for a in batch], dtype=float)
+            active = np.array(
+                [position for position, a in enumerate(batch) if classes[a] in anchor_by_class], dtype=int
+            )
             anchors = np.take(members, active)
-            own = [rows[c] for c in classes[anchors].tolist()]
+            anchor_losses = [anchor_by_class[c] for c in classes[anchors].tolist()]
             others = held[None, :] - (members[None, :] == anchors[:, None])
-            positives = np.array([row.positives for row in own], dtype=float)
+            positives = np.array([anchor.positives for anchor in anchor_losses], dtype=float)
             same = np.equal.outer(classes[anchors], classes[members])
             pull = others * same / positives[:, None]
-            shift = np.array([row.shifts(classes[members].tolist()) for row in own]).reshape(others.shape)
-            numbers = (
-                np.array([[float(x)] for x in of]) for of in zip(*((row.omega, row.s) for row in own), strict=True)
+            shift = np.array([anchor.shifts(classes[members].tolist()) for anchor in anchor_losses]).reshape(
+                others.shape
             )
-            omega, slope = numbers if own else (np.ones((0, 1)), np.ones((0, 1)))
-            weight = share.weight * held[active][:, None] * omega
+            numbers = (
+                np.array([[float(x)] for x in of])
+                for of in zip(*((anchor.omega, anchor.s) for anchor in anchor_losses), strict=True)
+            )
+            omega, slope = numbers if anchor_losses else (np.ones((0, 1)), np.ones((0, 1)))
+            weight = composition.weight * held[active][:, None] * omega
             self.batches.append(_Anchors(members, active, others, pull, shift, weight, slope))
 
     def value_and_gradient(self, G: Float[np.ndarray, "m m"]) -> tuple[float, Float[np.ndarray, "m m"]]:
@@ -120,8 +125,8 @@ class OrbitLoss:
             at = np.ix_(anchors, batch.members)
             along = dG[:, anchors[:, None], batch.members[None, :]]
             if self.is_sigmoid:
-                share = expit(self._odds(batch, G[at]))
-                change = batch.others * share * (1 - share) * along
+                probability = expit(self._odds(batch, G[at]))
+                change = batch.others * probability * (1 - probability) * along
             else:
                 p, _ = self._softmax(batch, G[at])
                 change = p * (along - (p * along).sum(axis=2, keepdims=True))
@@ -172,9 +177,9 @@ def of_numerical_rank(U: Float[np.ndarray, "m r"]) -> Float[np.ndarray, "m s"]:
     A column on its way to zero goes there slowly: the loss has no curvature in it at zero.
     """
     left, extent, _ = np.linalg.svd(U, full_matrices=False)
-    kept = extent > NO_EXTENT * extent.max()
-    kept[0] = True  # rows that are all 0 are rows too
-    return (left * extent)[:, kept]
+    retained = extent > NO_EXTENT * extent.max()
+    retained[0] = True  # rows that are all 0 are rows too
+    return (left * extent)[:, retained]
 
 
 def polish(
@@ -277,9 +282,9 @@ def _newton_step(
     hessian = basis.reshape(m * r, -1) @ change.reshape(m * r, -1).T
     eigenvalues, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
     magnitude = np.abs(eigenvalues)
-    kept = magnitude > 1e-12 * magnitude.max(initial=1e-300)
+    retained = magnitude > 1e-12 * magnitude.max(initial=1e-300)
     along = vectors.T @ state.residual.reshape(-1)
-    direction = -vectors[:, kept] @ (along[kept] / magnitude[kept])
+    direction = -vectors[:, retained] @ (along[retained] / magnitude[retained])
     return np.tensordot(direction, basis, axes=1)
 
 

@@ -76,7 +76,7 @@ class Certifier:
             fix = f"give a number from {FINEST_TOLERANCE} to {COARSEST_TOLERANCE}"
             raise InvalidInput("tolerance", tolerance, fix)
         self.tolerance = float(tolerance)
-        self.given = problem
+        self.samples_problem = problem
         self.orbits = orbits(problem)
         self.problem = OrbitProblem.of(self.orbits.quotient)
         self.samples_digest = hashlib.sha256(serialised_samples(problem)).hexdigest()
@@ -113,7 +113,7 @@ class Certifier:
     def consider(self, embeddings: Iterable[Embedding | SharedRows]) -> None:
         """Take up other points of the problem, such as all starts of a solution: the best becomes the witness `better`
         if it is, and for UFM a lower bound is read off it. Changes nothing where frames attain the bound."""
-        if self.given.bound_is_attained or self.given.loss.is_custom:
+        if self.samples_problem.bound_is_attained or self.samples_problem.loss.is_custom:
             return
         points = []
         for H in embeddings:
@@ -155,8 +155,8 @@ class Certifier:
         rows, index, multiplicity = self._rows(H)
         point, moved = snap(rows, index, multiplicity, self.problem.nonneg)
         if self.problem.loss.is_custom:
-            own = unproved(self.problem, point, moved, self.lower_bound, self.tolerance)
-            return replace(own, samples_digest=self.samples_digest, embedding_digest=_embedding_digest(rows))
+            certificate = unproved(self.problem, point, moved, self.lower_bound, self.tolerance)
+            return replace(certificate, samples_digest=self.samples_digest, embedding_digest=_embedding_digest(rows))
         known = {"lower": self.lower_bound.value}
         made: list[Certificate] = []
 
@@ -184,9 +184,9 @@ class Certifier:
         bound = self.lower_bound
         lower = self._rigorous(bound)
         if not upper - lower <= margin and not self.problem.nonneg:
-            own = stationarity_bound(self.problem, point)
-            if own is not None and own.value > bound.value:
-                bound, lower = own, self._rigorous(own)
+            at_point = stationarity_bound(self.problem, point)
+            if at_point is not None and at_point.value > bound.value:
+                bound, lower = at_point, self._rigorous(at_point)
         bound = self._implying(bound, upper, margin)
         lower = self._rigorous(bound)
         known["lower"] = downwards(lower)
@@ -238,10 +238,10 @@ class Certifier:
     @in_fixed_settings
     def other_minimiser(self) -> Point | None:
         """A minimiser whose Gram matrix is not the frame's, if `ufm.uniqueness` names one with one row an orbit."""
-        several = self.given.is_expected or (np.asarray(self.given.multiplicity) != 1).any()
-        if not self.given.bound_is_attained or several:
+        several = self.samples_problem.is_expected or (np.asarray(self.samples_problem.multiplicity) != 1).any()
+        if not self.samples_problem.bound_is_attained or several:
             return None
-        H = uniqueness(self.given).counterexample
+        H = uniqueness(self.samples_problem).counterexample
         rows = None if H is None else self.orbits.shared(np.asarray(H))
         return None if rows is None else on_ball(rows)
 
@@ -251,13 +251,13 @@ class Certifier:
         """The rows of H, the orbit of each and how many samples it stands for: one row an orbit if its samples
         share one, else all n."""
         if isinstance(H, SharedRows):
-            given = (*H.index.shape, *H.rows.shape[1:])
+            shape_of_H = (*H.index.shape, *H.rows.shape[1:])
         else:
             H = real_array("H", H, "give a real array (n, d)")
-            given = H.shape
-        shape = (self.given.num_points, self.given.d)
-        if given != shape:
-            raise InvalidInput("H", f"array of shape {given}", f"give one row a sample, shape {shape}")
+            shape_of_H = H.shape
+        shape = (self.samples_problem.num_points, self.samples_problem.d)
+        if shape_of_H != shape:
+            raise InvalidInput("H", f"array of shape {shape_of_H}", f"give one row a sample, shape {shape}")
         shared = self.orbits.shared(H)
         rows = real_array("H", H if shared is None else shared, "give a real array (n, d)")
         if not np.isfinite(rows).all():
@@ -265,7 +265,7 @@ class Certifier:
         if np.abs(rows).max() > 1e100:
             raise InvalidInput("H", float(np.abs(rows).max()), "give rows of norm at most 1")
         if shared is None:
-            return rows, self.orbits.index, np.asarray(self.given.multiplicity)
+            return rows, self.orbits.index, np.asarray(self.samples_problem.multiplicity)
         return rows, np.arange(len(rows)), np.asarray(self.orbits.quotient.multiplicity)
 
     def _at(self, point: Point) -> tuple[arb, arb]:

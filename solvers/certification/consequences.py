@@ -72,10 +72,10 @@ def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:
     within: Edges = defaultdict(arb)
     across: Edges = defaultdict(arb)
     classes, merges_alone = problem.classes, problem.loss.merges_alone
-    for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
-        rows, whole = problem.rows(count), share.is_whole
-        attraction = {c: row.attraction for c, row in rows.items()} if len(count) > 1 or merges_alone else {}
-        repulsion = _repulsions(rows, count)
+    for batch, count, composition in zip(problem.batches, problem.counts, problem.compositions, strict=True):
+        anchors, whole = problem.anchor_by_class(count), composition.is_whole
+        attraction = {c: anchor.attraction for c, anchor in anchors.items()} if len(count) > 1 or merges_alone else {}
+        repulsion = _repulsions(anchors, count)
         for position, a in enumerate(batch):
             c = classes[a]
             for b in batch[position:]:
@@ -83,22 +83,22 @@ def pair_weights(problem: OrbitProblem) -> tuple[Edges, Edges]:
                 if c != other:
                     gradient_scale = repulsion.get((c, other) if c < other else (other, c))
                     if gradient_scale is not None:
-                        across[a, b] += gradient_scale if whole else share.met(a, b) * gradient_scale
-                elif c in attraction and share.pairs(a, b) and (met := share.sure(a, b)) > 0:
+                        across[a, b] += gradient_scale if whole else composition.met(a, b) * gradient_scale
+                elif c in attraction and composition.pairs(a, b) and (met := composition.sure(a, b)) > 0:
                     within[a, b] += met * attraction[c]
     return within, across
 
 
-def _repulsions(rows: Mapping[int, Anchor], count: Mapping[int, int]) -> Edges:
+def _repulsions(anchors: Mapping[int, Anchor], count: Mapping[int, int]) -> Edges:
     """Half of what anchors of two classes of a batch pay for G of one pair; by classes c < e, one of them active."""
-    found: Edges = {}
-    for c, row in rows.items():
+    repelling: Edges = {}
+    for c, anchor in anchors.items():
         for e in count:
-            if e in rows and e > c:
-                found[c, e] = (row.repulsion(e) + rows[e].repulsion(c)) / 2
-            elif e not in rows:
-                found[min(c, e), max(c, e)] = row.repulsion(e) / 2
-    return found
+            if e in anchors and e > c:
+                repelling[c, e] = (anchor.repulsion(e) + anchors[e].repulsion(c)) / 2
+            elif e not in anchors:
+                repelling[min(c, e), max(c, e)] = anchor.repulsion(e) / 2
+    return repelling
 
 
 def may_imply(problem: OrbitProblem) -> bool:
@@ -121,10 +121,10 @@ def implied(problem: OrbitProblem, gap: arb, weights: tuple[Edges, Edges] | None
     for a, c in enumerate(problem.classes):
         members[c].append(a)
 
-    own: dict[int, Edges] = defaultdict(dict)
+    of_class: dict[int, Edges] = defaultdict(dict)
     for (a, b), weight in within.items():
-        own[problem.classes[a]][a, b] = weight
-    resistances = [_largest_resistance(problem, members[c], own[c]) for c in range(problem.k)]
+        of_class[problem.classes[a]][a, b] = weight
+    resistances = [_largest_resistance(problem, members[c], of_class[c]) for c in range(problem.k)]
     spread = [2.0 if r is None else min(upwards((gap * r).sqrt()), 2.0) for r in resistances]
     strongest = [0.0] * problem.k
     for (a, b), weight in within.items():
@@ -149,11 +149,13 @@ def _ties(problem: OrbitProblem, gap: arb) -> tuple[float, ...]:
     for count in problem.counts:
         if len(count) == 1 and sum(count.values()) >= 3:
             # One batch of an expected loss is one of very many: it ties next to nothing by itself.
-            rows = problem.rows(count) if problem.loss.ties_alone and problem.held is None else {}
+            anchors = problem.anchor_by_class(count) if problem.loss.ties_alone and problem.held is None else {}
             for c in count:
                 # acosh(e^x) = asinh sqrt(e^{2 x} - 1)
                 off = (
-                    2 / rows[c].s * (rows[c].positives * gap / rows[c].omega).expm1().sqrt().asinh() if rows else arb(1)
+                    2 / anchors[c].s * (anchors[c].positives * gap / anchors[c].omega).expm1().sqrt().asinh()
+                    if anchors
+                    else arb(1)
                 )
                 widest[c] = max(widest[c], min(upwards(off), 1.0))
     return tuple(widest)

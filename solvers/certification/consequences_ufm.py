@@ -94,18 +94,18 @@ def _inner_products(
     """Balls that hold x_ab, for ordered pairs of classes."""
     k, sizes = problem.k, problem.sizes
     several, lone = [a for a in range(k) if sizes[a] > 1], [a for a in range(k) if sizes[a] == 1]
-    found: dict[tuple[int, int], list[arb]] = defaultdict(list)
-    rows = problem.rows(problem.counts[0])
+    intervals: dict[tuple[int, int], list[arb]] = defaultdict(list)
+    anchors = problem.anchor_by_class(problem.counts[0])
     for a in several:
-        for b, ball in _of_row(rows[a], sizes, G0[a], C[a], v[a], short[a], eps).items():
-            found[a, b].append(ball)
-            found[b, a].append(ball)
+        for b, ball in _of_row(anchors[a], sizes, G0[a], C[a], v[a], short[a], eps).items():
+            intervals[a, b].append(ball)
+            intervals[b, a].append(ball)
     for a, b in ((a, b) for a in lone for b in lone if a != b):
-        drawn = sum((sizes[c] * C[a][c] * found[c, b][0] for c in several), ZERO)
-        found[a, b].append(((v[a] * eps).sqrt() * SIGNS - drawn) / v[a])
+        drawn = sum((sizes[c] * C[a][c] * intervals[c, b][0] for c in several), ZERO)
+        intervals[a, b].append(((v[a] * eps).sqrt() * SIGNS - drawn) / v[a])
     for (a, b), squared in _distances(sums_over_orbits(problem, C, v), sizes, eps).items():
-        found[a, b].append((1 - (short[a] + short[b] + squared) / 2).union(ONE))
-    return found
+        intervals[a, b].append((1 - (short[a] + short[b] + squared) / 2).union(ONE))
+    return intervals
 
 
 def _distances(T: Table, sizes: Sequence[int], eps: arb) -> dict[tuple[int, int], arb]:
@@ -122,20 +122,20 @@ def _distances(T: Table, sizes: Sequence[int], eps: arb) -> dict[tuple[int, int]
 
 
 def _of_row(
-    row: Anchor, sizes: Sequence[int], G0: list[arb], C: list[arb], v: arb, short: arb, eps: arb
+    anchor: Anchor, sizes: Sequence[int], G0: list[arb], C: list[arb], v: arb, short: arb, eps: arb
 ) -> dict[int, arb]:
     """Balls that hold x_ab of an active class a, by b; G0, C, v, short: of a."""
-    a, n, s = row.c, sizes[row.c], row.s
-    if row.kind == "sigmoid":
-        odds = {b: (s * G0[b] + row.bias).exp() for b in row.negatives}
-        q = {b: (eps / (n * m)).expm1() for b, m in row.negatives.items()}
+    a, n, s = anchor.c, sizes[anchor.c], anchor.s
+    if anchor.kind == "sigmoid":
+        odds = {b: (s * G0[b] + anchor.bias).exp() for b in anchor.negatives}
+        q = {b: (eps / (n * m)).expm1() for b, m in anchor.negatives.items()}
         return {b: G0[b] + SIGNS * (_reach(q[b] * (1 + 1 / x)) + _reach(q[b] * (1 + x))) / s for b, x in odds.items()}
-    weight = {b: m * row.factor(b) * (s * G0[b]).exp() for b, m in row.negatives.items()}
-    own = row.positives * row.factor(a) * (s * G0[a]).exp()
-    q = (eps / (n * row.omega)).expm1() * sum(weight.values(), own)
+    weight = {b: m * anchor.factor(b) * (s * G0[b]).exp() for b, m in anchor.negatives.items()}
+    positives = anchor.positives * anchor.factor(a) * (s * G0[a]).exp()
+    q = (eps / (n * anchor.omega)).expm1() * sum(weight.values(), positives)
     ball = {b: G0[b] + SIGNS * _reach(q / w) / s for b, w in weight.items()}
-    if row.held:
-        shift = (1 - short).union(ONE) - G0[a] + SIGNS * _reach(q / own) / s
+    if anchor.held:
+        shift = (1 - short).union(ONE) - G0[a] + SIGNS * _reach(q / positives) / s
     else:
         pull, push = v + (n - 1) * C[a], sum((sizes[b] * C[b] for b in ball), ZERO)
         drawn = sum((sizes[b] * C[b] * x for b, x in ball.items()), pull * (1 - short).union(ONE))

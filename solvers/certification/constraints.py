@@ -53,11 +53,13 @@ def is_constrained(problem: OrbitProblem) -> bool:
     together = zip(problem.counts, problem.compositions, strict=True)
     pairs = any(
         max(count.values()) >= 2
-        and (len(count) > 1 or (problem.loss.merges_alone and (problem.nonneg or len(share.samples) > 1)))
-        for count, share in together
+        and (len(count) > 1 or (problem.loss.merges_alone and (problem.nonneg or len(composition.samples) > 1)))
+        for count, composition in together
     )
     return pairs or any(
-        sum(share.others(a, b) > 0 for b in batch) >= 2 for batch, _, share in _single_class(problem) for a in batch
+        sum(composition.others(a, b) > 0 for b in batch) >= 2
+        for batch, _, composition in _single_class(problem)
+        for a in batch
     )
 
 
@@ -65,9 +67,9 @@ def smallest_weight_of_samples(problem: OrbitProblem) -> arb | None:
     """UFM+: at most the least that one sample pays that leaves its orbit and breaks a pair or a tie; None as before."""
     pair, largest = smallest_pair_weight(problem), max(problem.sizes)
     resolutions = [] if pair is None else [pair / largest]
-    for _, count, share in _single_class(problem):
-        for row in problem.rows(count).values():
-            resolutions.append(arb(share.weight) * arb(2) / row.positives * _spread_cost(row))
+    for _, count, composition in _single_class(problem):
+        for anchor in problem.anchor_by_class(count).values():
+            resolutions.append(arb(composition.weight) * arb(2) / anchor.positives * _spread_cost(anchor))
     return reduce(arb.min, resolutions) if resolutions else None
 
 
@@ -78,24 +80,24 @@ def smallest_pair_weight(problem: OrbitProblem) -> arb | None:
     a gap must be small against it before it says anything about that pair (theory, 2.11).
     """
     weights, merges_alone = [], problem.loss.merges_alone
-    for count, share in zip(problem.counts, problem.compositions, strict=True):
-        rows, weight = problem.rows(count), arb(share.weight)
+    for count, composition in zip(problem.counts, problem.compositions, strict=True):
+        anchors, weight = problem.anchor_by_class(count), arb(composition.weight)
         sizes: dict[int, list[int]] = defaultdict(list)
-        for a, samples in share.samples.items():
+        for a, samples in composition.samples.items():
             sizes[problem.classes[a]].append(samples)
         fewest = {c: min(held) for c, held in sizes.items()}
-        for c, row in rows.items():
+        for c, anchor in anchors.items():
             least, lightest = sorted(sizes[c]), weight * fewest[c]
-            if row.total or merges_alone:
+            if anchor.total or merges_alone:
                 # With two views the n pairs of one image: there are no fewer of any other kind.
-                within = [n if share.views > 1 else n * (n - 1) for n in least if n >= 2]
+                within = [n if composition.views > 1 else n * (n - 1) for n in least if n >= 2]
                 pairs = within[:1] + [2 * least[0] * least[1] for _ in least[1:2]]
-                weights.append(weight * min(pairs) * row.attraction)
+                weights.append(weight * min(pairs) * anchor.attraction)
             for other, few in fewest.items():
-                if other in rows and other > c:
-                    weights.append(lightest * few * (row.repulsion(other) + rows[other].repulsion(c)))
-                elif other not in rows:
-                    weights.append(lightest * few * row.repulsion(other))
+                if other in anchors and other > c:
+                    weights.append(lightest * few * (anchor.repulsion(other) + anchors[other].repulsion(c)))
+                elif other not in anchors:
+                    weights.append(lightest * few * anchor.repulsion(other))
     return reduce(arb.min, weights) if weights else None
 
 
@@ -105,15 +107,15 @@ def smallest_tie_weight(problem: OrbitProblem, gram: Table | None = None) -> arb
     gram: the point whose softmax weighs the values (UFM); without it they weigh the same.
     """
     resolutions = []
-    for batch, count, share in _single_class(problem):
-        (row,) = problem.rows(count).values()
+    for batch, count, composition in _single_class(problem):
+        (anchor,) = problem.anchor_by_class(count).values()
         for a in batch:
-            others = [(b, share.others(a, b)) for b in batch if share.others(a, b) > 0]
+            others = [(b, composition.others(a, b)) for b in batch if composition.others(a, b) > 0]
             if len(others) < 2:
                 continue
-            weights = [n * (1 if gram is None else (gram[a][b] * row.s).exp()) for b, n in others]
-            mass = arb(share.weight) * share.samples[a] * reduce(arb.min, map(arb, weights)) / sum(weights)
-            resolutions.append(2 * mass * _spread_cost(row))
+            weights = [n * (1 if gram is None else (gram[a][b] * anchor.s).exp()) for b, n in others]
+            mass = arb(composition.weight) * composition.samples[a] * reduce(arb.min, map(arb, weights)) / sum(weights)
+            resolutions.append(2 * mass * _spread_cost(anchor))
     return reduce(arb.min, resolutions) if resolutions else None
 
 
@@ -166,29 +168,29 @@ class Components:
             of_class: dict[int, list[int]] = defaultdict(list)
             for a in batch:
                 of_class[classes[a]].append(a)
-            for c, own in count.items():
-                if own >= 2 and (len(count) > 1 or problem.loss.merges_alone):
+            for c, samples in count.items():
+                if samples >= 2 and (len(count) > 1 or problem.loss.merges_alone):
                     members = of_class[c]
                     joined.union(members)
                     unit.update(members)
                     others = [b for b in batch if classes[b] != c]
                     crossing.update((a, b) for a in members for b in others)
-        found = cls(joined, unit, crossing, [share.samples for _, _, share in _single_class(problem)])
-        while found._merge_batches() or (d_equals_k and found._merge_with_axes(problem)):
+        components = cls(joined, unit, crossing, [composition.samples for _, _, composition in _single_class(problem)])
+        while components._merge_batches() or (d_equals_k and components._merge_with_axes(problem)):
             pass
-        return found
+        return components
 
     def _merge_batches(self) -> bool:
         """Glue the open batches that hold a glued pair; whether there were any."""
-        asked, self.open_batches[:] = list(self.open_batches), []
-        for batch in asked:
+        waiting, self.open_batches[:] = list(self.open_batches), []
+        for batch in waiting:
             within = any(a in self.unit and samples > 1 for a, samples in batch.items())
             if within or len({self.joined.root(a) for a in batch}) < len(batch):
                 self.joined.union(list(batch))
                 self.unit.update(batch)
             else:
                 self.open_batches.append(batch)
-        return len(self.open_batches) < len(asked)
+        return len(self.open_batches) < len(waiting)
 
     def _merge_with_axes(self, problem: OrbitProblem) -> bool:
         """d = k: if the largest components of the k classes are pairwise orthogonal they are the axes; one that is
@@ -227,14 +229,14 @@ def forces_frame(problem: OrbitProblem) -> bool:
 def _together(problem: OrbitProblem) -> set[int]:
     """Orbits whose samples are one vector once they are unit (theory, 6.9): those of one sample or image, and those of
     which a batch that fixes or ties values holds a second one, or another orbit of the class."""
-    found = {a for a, size in enumerate(problem.sizes) if size == problem.views}
+    single = {a for a, size in enumerate(problem.sizes) if size == problem.views}
     alone = 2 if problem.loss.merges_alone else 3 if problem.loss.ties_alone else math.inf
-    for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
+    for batch, count, composition in zip(problem.batches, problem.counts, problem.compositions, strict=True):
         orbits = Counter(problem.classes[a] for a in batch)
         constrained = {c for c, n in count.items() if len(count) > 1 or n >= alone}
         held = {a: problem.classes[a] for a in batch if problem.classes[a] in constrained}
-        found |= {a for a, c in held.items() if orbits[c] > 1 or share.samples[a] > problem.views}
-    return found
+        single |= {a for a, c in held.items() if orbits[c] > 1 or composition.samples[a] > problem.views}
+    return single
 
 
 def largest_violation(problem: OrbitProblem, point: Point) -> float:
@@ -250,7 +252,7 @@ def largest_violation(problem: OrbitProblem, point: Point) -> float:
     for a in range(len(problem)):
         sets[root(a)].append(a)
     place = {a: i for i, a in enumerate(sets)}
-    columns = [list(zip(*(rows[a] for a in own), strict=True)) for own in sets.values()]
+    columns = [list(zip(*(rows[a] for a in members), strict=True)) for members in sets.values()]
     low, high = (arb_mat([[reduce(end, x) for x in of_set] for of_set in columns]) for end in (arb.min, arb.max))
     largest, width, off = high * high.transpose(), high - low, []
     for a in {root(a) for a in components.unit}:
@@ -263,8 +265,8 @@ def largest_violation(problem: OrbitProblem, point: Point) -> float:
     values = _Joined()
     for batch in components.open_batches:
         roots = [root(a) for a in batch]
-        own = [(a, a) for a, samples in batch.items() if samples > 1]
-        values.union([(min(a, b), max(a, b)) for a in roots for b in roots if a < b] + own)
+        within = [(a, a) for a, samples in batch.items() if samples > 1]
+        values.union([(min(a, b), max(a, b)) for a in roots for b in roots if a < b] + within)
     least = low * low.transpose() if components.open_batches else largest
     for pairs in values.classes():
         ends = [[table[place[a], place[b]] for a, b in pairs] for table in (least, largest)]
@@ -299,11 +301,11 @@ class _Joined:
 
 def _single_class(problem: OrbitProblem) -> Iterator[tuple[tuple[int, ...], Counter[int], Composition]]:
     """The batches of one class that tie something: of three samples or more, under a loss that ties."""
-    for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
+    for batch, count, composition in zip(problem.batches, problem.counts, problem.compositions, strict=True):
         if problem.loss.ties_alone and len(count) == 1 and sum(count.values()) >= 3:
-            yield batch, count, share
+            yield batch, count, composition
 
 
-def _spread_cost(row: Anchor) -> arb:
+def _spread_cost(anchor: Anchor) -> arb:
     """omega log cosh(s / 2)."""
-    return row.omega * (row.s / 2).cosh().log()
+    return anchor.omega * (anchor.s / 2).cosh().log()

@@ -79,9 +79,9 @@ def elementary_bound(problem: OrbitProblem) -> arb:
 
 def _counted(problem: OrbitProblem, drop: Callable[[Counter[int]], arb]) -> arb:
     total = ZERO
-    for count, share in zip(problem.counts, problem.compositions, strict=True):
-        for c, row in problem.rows(count).items():
-            total += arb(share.weight) * count[c] * row.least(drop(count))
+    for count, composition in zip(problem.counts, problem.compositions, strict=True):
+        for c, anchor in problem.anchor_by_class(count).items():
+            total += arb(composition.weight) * count[c] * anchor.least(drop(count))
     return total
 
 

@@ -30,16 +30,16 @@ def entry_bound_relaxation(problem: Problem, entry_bound: float, dimensions: Seq
     c, k, inverse = -real_number("floor", entry_bound, -1.0, 0.0), problem.k, 1 / float(problem.tau)
     bordered, d = cp.Variable((k + 1, k + 1), PSD=True), cp.Parameter(nonneg=True)
     G, s = bordered[1:, 1:], bordered[0, 1:]
-    own, total = cp.diag(G), sizes.sum()
+    diagonal, total = cp.diag(G), sizes.sum()
     log_terms = []
     for a in range(k):
         others = [b for b in range(k) if b != a]
         Z = sizes[a] - 1 + (total - sizes[a]) * np.exp(-inverse)
-        exponents = [inverse * (G[a, b] - own[a]) + np.log(sizes[b] / Z) for b in others]
+        exponents = [inverse * (G[a, b] - diagonal[a]) + np.log(sizes[b] / Z) for b in others]
         exponents.append(cp.Constant(np.log((sizes[a] - 1) / Z)))
         log_terms.append(sizes[a] / total * cp.log_sum_exp(cp.hstack(exponents)))
     above = [G[a, b] + c * (s[a] + s[b]) + c * c * d >= 0 for a in range(k) for b in range(a)]
-    model = cp.Problem(cp.Minimize(cp.sum(log_terms)), [bordered[0, 0] == d, own <= 1, *above])
+    model = cp.Problem(cp.Minimize(cp.sum(log_terms)), [bordered[0, 0] == d, diagonal <= 1, *above])
     values = []
     for dimension in dimensions:
         d.value = float(dimension)

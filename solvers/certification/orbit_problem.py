@@ -20,7 +20,7 @@ import numpy as np
 from flint import arb, arb_mat
 from jaxtyping import Float
 
-from solvers.certification.anchors import ONE, Anchor, active_rows, spread
+from solvers.certification.anchors import ONE, Anchor, active_anchors, spread
 from solvers.certification.balls import ZERO, Table, precision
 from ufm import InvalidInput, Problem
 from ufm.losses import Loss
@@ -128,9 +128,9 @@ class OrbitProblem:
     def counts(self) -> tuple[Counter[int], ...]:
         """Samples of each class in each batch (the paper's n_{B,c})."""
         counted = []
-        for share in self.compositions:
+        for composition in self.compositions:
             count: Counter[int] = Counter()
-            for a, samples in share.samples.items():
+            for a, samples in composition.samples.items():
                 count[self.classes[a]] += samples
             counted.append(count)
         return tuple(counted)
@@ -158,19 +158,25 @@ class OrbitProblem:
         """Working precision of balls: `solvers.certification.balls.precision` of the coldest anchor and its margins."""
         return precision(self.tau * min(self.loss.temperatures), spread(self.loss, sum(self.sizes)))
 
-    def rows(self, count: Counter[int]) -> dict[int, Anchor]:
+    def anchor_by_class(self, count: Counter[int]) -> dict[int, Anchor]:
         """The rows of the classes that are active in a batch with these counts, in balls."""
         if self.loss.is_custom:
             raise InvalidInput("loss", self.loss.name, "nothing is known in balls of a loss of your own")
-        return {row.c: row for row in active_rows(self.loss, self.tau, count, self.totals)}
+        return {anchor.c: anchor for anchor in active_anchors(self.loss, self.tau, count, self.totals)}
 
     @property
     def anchors(self) -> float:
         """Active anchors by their weights; of the sigmoid, a sum over pairs, by their terms."""
         together = zip(self.counts, self.compositions, strict=True)
-        rows = ((share.weight * count[c], row) for count, share in together for c, row in self.rows(count).items())
+        weighed = (
+            (composition.weight * count[c], anchor)
+            for count, composition in together
+            for c, anchor in self.anchor_by_class(count).items()
+        )
         by_term = self.loss.kind == "sigmoid"
-        return sum(n * float(row.omega) * (row.positives + row.total if by_term else 1) for n, row in rows)
+        return sum(
+            n * float(anchor.omega) * (anchor.positives + anchor.total if by_term else 1) for n, anchor in weighed
+        )
 
     def describe(self) -> dict[str, object]:
         """The content of a certificate's "problem", without digests."""
@@ -276,28 +282,28 @@ def _sweep(problem: OrbitProblem, products: Callable[[Sequence[int]], Table], to
     total = ZERO
     powers: dict[tuple[int, int, int], arb] = {}
     by_class = problem.loss.taus is not None
-    for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
-        rows, samples, weight = problem.rows(count), share.samples, arb(share.weight)
+    for batch, count, composition in zip(problem.batches, problem.counts, problem.compositions, strict=True):
+        anchors, samples, weight = problem.anchor_by_class(count), composition.samples, arb(composition.weight)
         labels = [problem.classes[b] for b in batch]
         held = [samples[b] for b in batch]
         for position, (a, c, cosines) in enumerate(zip(batch, labels, products(batch), strict=True)):
-            if c not in rows:
+            if c not in anchors:
                 continue
-            row = rows[c]
-            s, temperature = row.s, c if by_class else 0
-            met, own_powers = [*held], []
+            anchor = anchors[c]
+            s, temperature = anchor.s, c if by_class else 0
+            met, anchor_powers = [*held], []
             met[position] -= 1
             for b, cosine in zip(batch, cosines, strict=True):
                 key = (a, b, temperature) if a < b else (b, a, temperature)
                 power = powers.get(key)
                 if power is None:
                     power = powers[key] = (s * cosine).exp()
-                own_powers.append(power)
-            value, slopes = row.pays(labels, met, cosines, own_powers)
+                anchor_powers.append(power)
+            value, slopes = anchor.pays(labels, met, cosines, anchor_powers)
             total += weight * samples[a] * value
             if towards is not None:
                 into = towards[a]
                 for b, others, slope in zip(batch, met, slopes, strict=True):
                     if others > 0:
-                        into[b] += slope if share.is_whole else share.met(a, b) * slope
+                        into[b] += slope if composition.is_whole else composition.met(a, b) * slope
     return total

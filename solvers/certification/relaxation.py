@@ -117,24 +117,26 @@ def _loss(problem: OrbitProblem, values: Any) -> Any:
     m, classes = len(problem), np.array(problem.classes)
     rows: dict[int, list[tuple[Int[np.ndarray, " s"], Float[np.ndarray, " s"], float, float]]] = {}
     linear, logistic = np.zeros(values.shape[0]), 0.0
-    for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
-        members, active = np.array(batch), problem.rows(count)
-        held = np.array([share.samples[a] for a in batch], dtype=float)
+    for batch, count, composition in zip(problem.batches, problem.counts, problem.compositions, strict=True):
+        members, active = np.array(batch), problem.anchor_by_class(count)
+        held = np.array([composition.samples[a] for a in batch], dtype=float)
         for a in (a for a in batch if classes[a] in active):
-            row = active[classes[a]]
-            s, shift = float(row.s), np.array(row.shifts(classes[members].tolist()))
+            anchor = active[classes[a]]
+            s, shift = float(anchor.s), np.array(anchor.shifts(classes[members].tolist()))
             others = held - (members == a)
-            anchors = share.weight * share.samples[a]
+            anchors = composition.weight * composition.samples[a]
             index, same = _pair_index(m, a, members), classes[members] == classes[a]
             if problem.loss.kind == "sigmoid":
                 sign = np.where(same, -1.0, 1.0)
                 paid = cp.logistic(cp.multiply(sign * s, values[index]) + sign * shift)
                 logistic = logistic + (anchors * others) @ paid
                 continue
-            weight = anchors * float(row.omega)
-            pulling, kept = same & (others > 0), (others > 0) & np.isfinite(shift)
-            np.add.at(linear, index[pulling], weight * s * others[pulling] / row.positives)
-            rows.setdefault(int(kept.sum()), []).append((index[kept], shift[kept] + np.log(others[kept]), weight, s))
+            weight = anchors * float(anchor.omega)
+            pulling, present = same & (others > 0), (others > 0) & np.isfinite(shift)
+            np.add.at(linear, index[pulling], weight * s * others[pulling] / anchor.positives)
+            rows.setdefault(int(present.sum()), []).append(
+                (index[present], shift[present] + np.log(others[present]), weight, s)
+            )
     loss = logistic - linear @ values
     for terms, group in rows.items():
         index = np.concatenate([entry[0] for entry in group])

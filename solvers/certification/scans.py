@@ -44,33 +44,33 @@ def worst_across(
     units = rows / np.where(norms > 0, norms, 1.0)[:, None]
     members = [np.flatnonzero(labels == c) for c in range(int(labels.max()) + 1)]
     best, worst = -1.0, (0, 0)
-    pairs = float(sum(len(own) * int((labels > c).sum()) for c, own in enumerate(members)))
+    pairs = float(sum(len(of_class) * int((labels > c).sum()) for c, of_class in enumerate(members)))
 
     def pieces() -> Iterator[tuple[tuple[np.ndarray, np.ndarray], float]]:
-        for c, own in enumerate(members):
-            theirs = units[own]
+        for c, of_class in enumerate(members):
+            theirs = units[of_class]
             mean = theirs.mean(axis=0)
             radius = float(np.sqrt(((theirs - mean) ** 2).sum(axis=1).max()))
             others = np.flatnonzero(labels > c)
             bound = np.minimum(np.abs(units[others] @ mean) + radius, 1.0) + SLACK
             order = np.argsort(-bound, kind="stable")
-            size = max(1, BLOCK_ENTRIES // len(own))
+            size = max(1, BLOCK_ENTRIES // len(of_class))
             for start in range(0, len(others), size):
                 block = order[start : start + size]
                 if best >= 0 and bound[block[0]] <= max(best, 2 * SLACK):
-                    yield (others[:0], own), float((len(others) - start) * len(own))
+                    yield (others[:0], of_class), float((len(others) - start) * len(of_class))
                     break
-                yield (others[block], own), float(len(block) * len(own))
+                yield (others[block], of_class), float(len(block) * len(of_class))
 
     def look(piece: tuple[np.ndarray, np.ndarray]) -> None:
         nonlocal best, worst
-        block, own = piece
+        block, of_class = piece
         if not len(block):
             return
-        cosines = units[block] @ units[own].T
+        cosines = units[block] @ units[of_class].T
         if max(float(cosines.max()), -float(cosines.min())) > best:
             i, j = np.unravel_index(int(np.argmax(np.abs(cosines))), cosines.shape)
-            best, worst = abs(float(cosines[i, j])), (int(own[j]), int(block[i]))
+            best, worst = abs(float(cosines[i, j])), (int(of_class[j]), int(block[i]))
 
     followed(look, pieces(), f"cosines of {pairs:.0e} pairs", pairs, progress)
     return pair(labels, *worst, float(units[worst[0]] @ units[worst[1]]))

@@ -170,9 +170,9 @@ def _bounded(loss: _Loss, least: np.ndarray, most: np.ndarray) -> _Box:
     diagonals = np.einsum("saa->as", outer)
 
     def value(t: np.ndarray) -> tuple[float, np.ndarray]:
-        found, C = loss.at(np.tensordot(t, outer, 1))
+        loss_at_t, C = loss.at(np.tensordot(t, outer, 1))
         scale = loss.sizes.sum()
-        return found / scale, np.einsum("sab,ab->s", outer, C) / scale
+        return loss_at_t / scale, np.einsum("sab,ab->s", outer, C) / scale
 
     constraints = [
         {"type": "ineq", "fun": lambda t: loss.d - t.sum(), "jac": lambda t: -np.ones(len(t))},
@@ -180,8 +180,8 @@ def _bounded(loss: _Loss, least: np.ndarray, most: np.ndarray) -> _Box:
         {"type": "ineq", "fun": lambda t: diagonals @ t - least**2, "jac": lambda t: diagonals},
     ]
     start = np.full(len(corners), loss.d / len(corners) / 2)
-    found = minimize(value, start, jac=True, bounds=[(0, None)] * len(start), constraints=constraints, method="SLSQP")
-    t = np.maximum(found.x, 0) if np.isfinite(found.x).all() else start
+    result = minimize(value, start, jac=True, bounds=[(0, None)] * len(start), constraints=constraints, method="SLSQP")
+    t = np.maximum(result.x, 0) if np.isfinite(result.x).all() else start
     G0 = np.tensordot(t, outer, 1)
     at, C = loss.at(G0)
     # Maximise d m - sum z over (v, m, z): z_c >= v_c least_c^2, v_c most_c^2; m <= corner forms and 0; v_c <= -C_cc.

@@ -192,17 +192,18 @@ class _Anchor:
     weight: Float[np.ndarray, " k"]
 
     @classmethod
-    def of(cls, row: Anchor, k: int) -> _Anchor:
+    def of(cls, active: Anchor, k: int) -> _Anchor:
         """Call within `flint.ctx.workprec`."""
-        decay = (-row.s).exp()
+        decay = (-active.s).exp()
         partition = (
-            row.positives * row.factor(row.c) + sum((n * row.factor(e) for e, n in row.negatives.items()), 0) * decay
+            active.positives * active.factor(active.c)
+            + sum((n * active.factor(e) for e, n in active.negatives.items()), 0) * decay
         )
         weight = np.zeros(k)
-        weight[row.c] = float((row.factor(row.c) / partition).mid())
-        for e in row.negatives:
-            weight[e] = float((row.factor(e) * decay / partition).mid())
-        return cls(float(row.positives), float(row.omega.mid()), float(row.s.mid()), weight)
+        weight[active.c] = float((active.factor(active.c) / partition).mid())
+        for e in active.negatives:
+            weight[e] = float((active.factor(e) * decay / partition).mid())
+        return cls(float(active.positives), float(active.omega.mid()), float(active.s.mid()), weight)
 
 
 class _Sweep:
@@ -227,12 +228,12 @@ class _Sweep:
         """Sweep everything. Call within `flint.ctx.workprec`."""
         for batch, count in zip(np.asarray(self.problem.batches), self.orbit_problem.counts, strict=True):
             members = batch[batch != PADDING]
-            for row in self.orbit_problem.rows(count).values():
-                anchor = _Anchor.of(row, self.problem.k)
-                own = members[self.labels[members] == row.c]
+            for active in self.orbit_problem.anchor_by_class(count).values():
+                anchor = _Anchor.of(active, self.problem.k)
+                anchors = members[self.labels[members] == active.c]
                 step = max(1, BLOCK_ENTRIES // len(members))
-                for first in range(0, len(own), step):
-                    self._block(own[first : first + step], members, row.c, anchor)
+                for first in range(0, len(anchors), step):
+                    self._block(anchors[first : first + step], members, active.c, anchor)
         total, error = math.fsum(self.values), math.fsum(self.errors)
         if not math.isfinite(total + error):
             return Interval(-math.inf, math.inf)
@@ -244,9 +245,9 @@ class _Sweep:
         pairs = None if self.pairs is None else self.pairs + self.pairs.T - np.diag(np.diagonal(self.pairs))
         return Attribution(self.samples, pairs, self.labels, self.unit)
 
-    def _block(self, own: Int[np.ndarray, " a"], members: Int[np.ndarray, " s"], c: int, anchor: _Anchor) -> None:
-        cosine = self.unit[own] @ self.unit[members].T
-        others = np.maximum(self.times[members][None, :] - (own[:, None] == members[None, :]), 0.0)
+    def _block(self, anchors: Int[np.ndarray, " a"], members: Int[np.ndarray, " s"], c: int, anchor: _Anchor) -> None:
+        cosine = self.unit[anchors] @ self.unit[members].T
+        others = np.maximum(self.times[members][None, :] - (anchors[:, None] == members[None, :]), 0.0)
         same = self.labels[members] == c
         mean = (others[:, same] * cosine[:, same]).sum(axis=1, keepdims=True) / anchor.positives
         x = anchor.s * np.where(same, cosine - mean, cosine + (1.0 - mean))
@@ -255,12 +256,12 @@ class _Sweep:
         above = np.expm1(x)
         relative = (weight * above).sum(axis=1)
         value = anchor.omega * np.log1p(relative)
-        times = self.times[own]
+        times = self.times[anchors]
         self.values += (times * value).tolist()
         self.errors += (times * self._rounding(anchor, weight, above, relative, value, len(members))).tolist()
         if self.problem.nonneg:
             self._share(
-                own, members, same, cosine, weight * (above + 1.0), others, anchor, np.maximum(times * value, 0.0)
+                anchors, members, same, cosine, weight * (above + 1.0), others, anchor, np.maximum(times * value, 0.0)
             )
 
     def _rounding(
@@ -283,7 +284,7 @@ class _Sweep:
 
     def _share(
         self,
-        own: Int[np.ndarray, " a"],
+        anchors: Int[np.ndarray, " a"],
         members: Int[np.ndarray, " s"],
         same: np.ndarray,
         cosine: Float[np.ndarray, "a s"],
@@ -298,10 +299,10 @@ class _Sweep:
         mismatch = np.where(same, pull, crowd * np.maximum(cosine, 0.0))
         total = mismatch.sum(axis=1, keepdims=True)
         share = mismatch * np.where(total > 0, value[:, None] / np.where(total > 0, total, 1.0), 0.0)
-        self.samples[own] += share.sum(axis=1) / 2
+        self.samples[anchors] += share.sum(axis=1) / 2
         self.samples[members] += share.sum(axis=0) / 2
         if self.pairs is not None:
-            self.pairs[own[:, None], members[None, :]] += share
+            self.pairs[anchors[:, None], members[None, :]] += share
 
 
 def _placed(H: Float[np.ndarray, "n d"], nonneg: bool) -> tuple[Float[np.ndarray, "n d"], float]:
