@@ -1,4 +1,4 @@
-"""Which samples miss an orthogonal frame by most: scans over all pairs, pruned by class means and radii."""
+"""Samples furthest from an orthogonal frame: scans over all pairs, pruned by class means and radii."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from jaxtyping import Float, Int
 
 from solvers.progress import ProgressCallback, followed
 
-# Entries of one block of the Gram matrix: few enough to stay in cache, so that its extremes cost no memory traffic.
+# Entries of one block of the Gram matrix, few enough to stay in cache.
 BLOCK_ENTRIES = 2**20
-# What rounding may add to a bound; cosines below twice as much are not told apart.
+# A margin for rounding, added to bounds; cosines below twice this are not compared.
 SLACK = 1e-12
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two samples by number and class, and what is measured between them; of one sample, named twice."""
+    """Two samples by number and class, and a value measured between them. For one sample both are the same."""
 
     samples: tuple[int, int]
     classes: tuple[int, int]
@@ -36,9 +36,10 @@ def worst_across(
 ) -> Pair:
     """The pair of samples of different classes with the largest |cosine|; a row of norm 0 has cosine 0 with all.
 
-    For u of norm at most 1 and a class within radius r of its mean mu, |u . v| <= |u . mu| + r for all its v. In
-    O(m k d) that rules out all but a few samples beside each class if classes have collapsed; the rest is computed in
-    blocks, the most promising first, until no bound is above what was found. O(m^2 d) at worst. tell: see `followed`.
+    For u of norm at most 1 and a class within radius r of its mean mu, |u . v| <= |u . mu| + r for all its v. If
+    classes have collapsed, this excludes all but a few pairs in O(m k d). The others are computed in blocks, those
+    with the largest bound first, until no bound exceeds the largest value so far; O(m^2 d) at worst. progress: see
+    `followed`.
     """
     norms = np.linalg.norm(rows, axis=1)
     units = rows / np.where(norms > 0, norms, 1.0)[:, None]
@@ -77,9 +78,10 @@ def worst_across(
 
 
 def worst_within(rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"]) -> Pair:
-    """The sample furthest from its class mean, and the sample of its class furthest from that.
+    """In each class: the sample furthest from the class mean, and the sample furthest from that one; the pair at the
+    largest distance.
 
-    If every class is one row, sample 0 twice, at distance 0.
+    If every class is one row: sample 0 twice, at distance 0.
     """
     worst = pair(labels, 0, 0, 0.0)
     for label in np.unique(labels):
@@ -94,12 +96,12 @@ def worst_within(rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"]) 
 
 
 def worst_norm(rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"]) -> Pair:
-    """The sample whose norm is furthest from 1, named twice."""
+    """The sample whose norm is furthest from 1, as both samples of the pair."""
     norms = np.linalg.norm(rows, axis=1)
     i = int(np.argmax(np.abs(norms - 1)))
     return pair(labels, i, i, float(norms[i]))
 
 
 def pair(labels: Int[np.ndarray, " m"], i: int, j: int, value: float) -> Pair:
-    """Samples i and j with their classes."""
+    """The pair of samples i and j with their classes."""
     return Pair((i, j), (int(labels[i]), int(labels[j])), value)
