@@ -1,4 +1,4 @@
-"""F14: steps until the frame emerges from random starts, against R, temperature and batch size; theory beside them."""
+"""F14: steps until the frame emerges from random starts, against R, temperature and batch size, with theory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from matplotlib.lines import Line2D
 from figures import style
 from figures.style import Figure
 
-# What a panel is over, its label, and what it is at.
+# The variable of each panel, and its label.
 PANELS = {"R": "imbalance ratio R", "tau": r"temperature $\tau$", "batch_size": "batch size"}
 
 
 def draw(data: Sequence[xr.Dataset]) -> Figure:
-    """A panel for R, temperature and batch size, of those that vary, the others as in the most cells of theirs.
+    """A panel for each of R, temperature and batch size that varies; the other two have the values of the most cells.
 
-    Markers: medians over starts whose frame emerged, bars the middle half, beside them the share of starts if it is
-    not all. Thin lines: theory, steps in which two of the smallest classes part, dotted: in which deviations within
-    the slowest class fall by a thousand.
+    Markers: medians over the starts whose frame emerged; bars: the middle half; percentages: the fraction of these
+    starts, unless it is all. Thin lines: theory for the number of steps until two of the smallest classes separate;
+    dotted: until deviations within the slowest class fall by a factor of 1000.
     """
     panels = {over: chosen for over in PANELS if (chosen := _cells(data, over))}
     panels = panels or {"R": list(data)}
@@ -61,7 +61,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         for axis in axes:
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
-        handles["theory: smallest classes part"] = Line2D([], [], color="0.4", lw=0.8)
+        handles["theory: smallest classes separate"] = Line2D([], [], color="0.4", lw=0.8)
         handles["theory: deviations fall"] = Line2D([], [], color="0.4", lw=0.8, linestyle=":")
         columns, length = (4, 2.8) if len(panels) > 1 else (2, 2.0)
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, handlelength=length)
@@ -69,7 +69,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
 
 
 def _cells(data: Sequence[xr.Dataset], over: str) -> list[xr.Dataset]:
-    """The cells that differ in one parameter alone, the others at the values that most of the data varies it at."""
+    """The most cells that differ in this parameter only."""
     fixed = [name for name in PANELS if name != over]
 
     def at(cell: xr.Dataset) -> tuple[float, ...]:
@@ -118,7 +118,7 @@ def _line(axis: Axes, cells: Sequence[xr.Dataset], over: str, look: dict, marker
 
 
 def _at(cells: Sequence[xr.Dataset], over: str) -> str:
-    """What a panel does not vary."""
+    """The parameters that do not vary in a panel, in words."""
     symbols = {"R": "R", "tau": r"$\tau$", "batch_size": "batches of"}
     said = []
     for name, symbol in symbols.items():

@@ -1,4 +1,4 @@
-"""F21: the geometry of trained features against the certified one of their model."""
+"""F21: the geometry of trained features and the certified geometry of their model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ GOALS = {"to_frame": "to the frame (UFM+)", "to_ufm": "to the certified minimise
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Left: cosines of class means after each final activation, all pairs of classes and seeds; bars: the certified
-    minimiser of the activation's model. Right: distances of Gram matrices from both certified geometries."""
+    """Left: cosines of class means for each final activation, over all pairs of classes and seeds; bars: the certified
+    minimiser of the activation's model. Right: distances of Gram matrices from both certified geometries, filled for
+    the model of the activation."""
     groups = settings(cells)
     with style.applied():
         figure, (left, right) = style.panels(2, 3.0, width_ratios=(1.5, 1))
@@ -50,7 +51,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         left.set_ylabel("cosine of two class means")
         right.set_ylabel("distance of Gram matrices")
         most = max(float(cell.attrs[name]) for cell in cells for name in GOALS)
-        right.set_ylim(-0.03 * most, 1.35 * most)  # room for the legend
+        right.set_ylim(-0.03 * most, 1.35 * most)  # for the legend
         handles, labels = left.get_legend_handles_labels()
         bar = left.plot([], [], color="black", lw=1.2)[0]
         left.legend([*handles, bar], [*labels, "certified"], markerscale=2)
@@ -65,7 +66,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 
 
 def _cosines(gram: np.ndarray) -> list[np.ndarray]:
-    """Of class means, by KINDS; majorities come first."""
+    """Cosines of class means, by KINDS; majorities come first."""
     norms = np.sqrt(np.diagonal(gram))
     cosine, many = gram / np.outer(norms, norms), (len(gram) + 1) // 2
     first, last = np.triu_indices(many, 1), np.triu_indices(len(gram) - many, 1)

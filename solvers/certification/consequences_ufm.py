@@ -22,7 +22,8 @@ mean of G over pairs of samples of a and b, and g_a the mean of G_ii, <mu_a, mu_
   q = e^D - 1, r(x) = (x + sqrt(x^2 + 8 x)) / 2 (`_reach`). Log-sum-exp: n_a omega_a D <= eps, z_b = s x_ab, so all
   x_ab - G0_ab in the logarithm agree up to r / s. If it contains positives, 1 - u_a <= x_aa <= 1 bounds them. Else
   (decoupled) the row of S H bounds them: ||n_a T_aa mu_a + sum_b n_b C_ab mu_b||^2 <= T_aa eps, with
-  T_aa = (v_a + (n_a - 1) C_aa) / n_a, and its product with mu_a. Sigmoid: each pair has a logarithm of two terms, one of which is 1.
+  T_aa = (v_a + (n_a - 1) C_aa) / n_a, and its product with mu_a. Sigmoid: each pair has a logarithm of two terms, one
+  of which is 1.
 - *Two classes a, b of one sample.* C_ab = 0, and ||(S H)_a||^2 <= S_aa <S, G> <= v_a eps, so by its inner product with
   h_b, |v_a x_ab + sum_l n_l C_al x_lb| <= sqrt(v_a eps), l over the active classes.
 - *Two merged classes.* With T_ab = C_ab off the diagonal, <S, G> >= sum_ab n_a n_b T_ab <mu_a, mu_b>, and T is

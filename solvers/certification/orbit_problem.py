@@ -75,7 +75,8 @@ class OrbitProblem:
     - batches: the orbits in each batch; all samples of an orbit are in the same batches.
     - tau, d, nonneg, loss: as `ufm.Problem`.
     - held, weights: for an expected loss, the number of samples of each orbit that a batch holds, and its weight in
-      the sum; all sets of that many samples of an orbit are equally likely (theory, 4.19). None: all samples, with weight 1.
+      the sum; all sets of that many samples of an orbit are equally likely (theory, 4.19). None: all samples, with
+      weight 1.
     - views: for an expected loss, the number of samples of an image; all sets of that many images are equally likely.
     """
 
