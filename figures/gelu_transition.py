@@ -17,8 +17,9 @@ LOWEST = 1e-6  # smaller differences of losses are drawn at this value
 def draw(data: Sequence[xr.Dataset]) -> Figure:
     """The best loss over points whose entries respect the bound, minus UFM's certified minimum, against d. Left:
     balanced classes, with the proved bound in closed form as lines. Right: imbalanced classes, with the relaxation that
-    depends on d as lines. Filled: certified global minimisers of UFM. Vertical lines: in fewer dimensions no minimiser of UFM
-    respects the bound, by theorem."""
+    depends on d as lines. Filled: certified global minimisers of UFM. Vertical lines: in fewer dimensions no minimiser
+    of UFM respects the bound, by theorem.
+    """
     with style.applied():
         shown = [
             ([cell for cell in data if cell.attrs["R"] == 1], "balanced classes; lines: theorem", "balanced"),

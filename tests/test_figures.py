@@ -607,7 +607,7 @@ def test_records_that_are_not_positive_repeat_the_last_one():
 
 
 def test_an_excess_that_ends_at_zero_is_drawn_at_the_floor():
-    assert convergence.draw([sweep_cell(10)]).axes[0].lines[0].get_ydata()[-1] == style.FLOOR
+    assert convergence.draw([sweep_cell(10)]).axes[0].lines[0].get_ydata()[-1] == style.SMALLEST_DRAWN
 
 
 def test_losses_of_ufm_are_shown_above_the_certified_lower_bound():

@@ -148,7 +148,7 @@ def render(root: Path, page: Page) -> str:
     recorded = json.loads((root / "config.json").read_text())
     rows = read_csv(root / "summary.csv")
     environment = Environment(
-        loader=PackageLoader("experiments"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("experiments.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["in_words"] = in_words
     return environment.get_template("report.html").render(
