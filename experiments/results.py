@@ -94,7 +94,7 @@ def _attributes(cells: Sequence[xr.Dataset]) -> tuple[dict[str, Any], dict[str, 
     """Attributes that all cells share, and the values of the others: numbers, or text where some are no numbers."""
     shared, differing = {}, {}
     for name in {name: None for cell in cells for name in cell.attrs}:
-        values = [cell.attrs.get(name) for cell in cells]
+        values: list[Any] = [cell.attrs.get(name) for cell in cells]
         if all(np.array_equal(value, values[0]) for value in values):
             shared[name] = values[0]
         elif all(np.ndim(value) == 0 for value in values) and name not in COORDINATES:

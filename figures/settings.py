@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-# The settings that the experiments on networks vary, one at a time.
+# The settings that questions about networks vary, one at a time.
 VARIED = ("width", "depth", "d", "batch_norm", "activation", "tau", "batching")
 _IN_WORDS = {"batch_norm": "batch norm {}", "activation": "{}", "batching": "{}", "tau": r"$\tau$ = {:g}"}
 
