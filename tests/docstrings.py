@@ -134,7 +134,13 @@ def public_modules():
 
 
 def public_names():
-    """Every public function, class and method: its name, its object, the class around it."""
+    """Every public function, class and method: its name, its object, the class around it; former names apart."""
+    for name, thing, owner in _listed():
+        if not (thing.__doc__ or "").startswith("The former name of"):
+            yield name, thing, owner
+
+
+def _listed():
     for module in (*PACKAGES, *public_modules()):
         package = importlib.import_module(module)
         listed = getattr(package, "__all__", None) or [

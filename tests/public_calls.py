@@ -179,11 +179,26 @@ def of_ufm():
         "step_imbalance": lambda w: ufm.step_imbalance(4, 5, 10 * TAU),
         "long_tail_imbalance": lambda w: ufm.long_tail_imbalance(4, 5, 10 * TAU),
     }
-    of_problem = ["rows", "is_expected", "num_points", "class_sizes", "num_samples", "is_full_batch", "coldest"]
+    of_problem = [
+        "all_batches",
+        "is_expected",
+        "num_points",
+        "class_sizes",
+        "num_samples",
+        "is_full_batch",
+        "smallest_temperature",
+    ]
     of_graph = ["is_unit", "components_of_class", "class_cross", "ties", "plain_claims_unique"]
     return (
         named("ufm", calls)
-        | fields("ufm.Problem", lambda w: w.problem, *of_problem, "is_crowded", "bound_is_attained", "summary")
+        | fields(
+            "ufm.Problem",
+            lambda w: w.problem,
+            *of_problem,
+            "fewer_dimensions_than_classes",
+            "bound_is_attained",
+            "summary",
+        )
         | fields("ufm.Interaction", lambda w: w.interaction, *of_graph)
         | fields("ufm.Uniqueness", lambda w: w.uniqueness, "summary")
     )
@@ -201,6 +216,7 @@ def of_solvers():
         "Certifier": lambda w: solvers.Certifier(w.ufm).lower_bound,
         "Certifier.consider": lambda w: considered(w),
         "Certifier.certify": lambda w: w.certifier.certify(w.signed),
+        "Certifier.states_of": lambda w: w.certifier.states_of(w.signed, w.certifier.certify(w.signed)),
         "Activated.transformation": lambda w: solvers.Activated().transformation(),
         "ProjectedGradient.transformation": lambda w: solvers.ProjectedGradient().transformation(),
         "Solution": lambda w: w.solution,
@@ -216,7 +232,7 @@ def of_solvers():
             w.problem, H0=w.H, seed=SEED, method=stochastic(transformation=ADAM), max_steps=4
         ),
         "StochasticProjectedGradient.solve": lambda w: stochastic().solve(w.problem, [w.H], SEED, Limits(4)),
-        "StochasticProjectedGradient.walk": lambda w: stochastic().run(w.problem, [w.H], SEED, Limits(4)),
+        "StochasticProjectedGradient.run": lambda w: stochastic().run(w.problem, [w.H], SEED, Limits(4)),
         "Suboptimality": lambda w: w.suboptimality,
         "Suboptimality.implied_cosine": lambda w: w.suboptimality.implied_cosine(0, 8),
         "Verification": lambda w: w.verification,
@@ -229,7 +245,7 @@ def of_solvers():
         named("solvers", calls)
         | descents("Accelerated", solvers.Accelerated)
         | descents("Activated", lambda: solvers.Activated("softplus"))
-        | fields("solvers.Activated", lambda w: solvers.Activated("gelu", normalised=False), "floor")
+        | fields("solvers.Activated", lambda w: solvers.Activated("gelu", normalised=False), "entry_bound")
         | descents("ProjectedGradient", solvers.ProjectedGradient)
         | descents("QuasiNewton", solvers.QuasiNewton)
         | fields("solvers.Certificate", lambda w: w.certificate, "summary", "relative_gap", "serialised")
@@ -271,9 +287,9 @@ def of_networks():
 
 
 def of_modules():
-    properties = ["is_plain", "structure", "has_margins", "is_convex", "is_own", "ties_alone", "glues_alone"]
+    properties = ["is_plain", "structure", "has_margins", "is_convex", "is_custom", "ties_alone", "merges_alone"]
     of_losses = {
-        "RowFunction": lambda w: ufm.scl_loss(
+        "AnchorLoss": lambda w: ufm.scl_loss(
             w.H, ufm.Problem(LABELS, 3, TAU, loss=losses.custom(row_function, name="own"))
         ),
         "Loss": lambda w: ufm.scl_loss(w.H, ufm.Problem(LABELS, 3, TAU, loss=w.loss)),
@@ -287,7 +303,7 @@ def of_modules():
         "class_temperatures": lambda w: losses.class_temperatures([0.7, 1.1, 1.3]),
         "sigmoid": lambda w: losses.sigmoid(0.7, 0.1),
         "supcon_in": lambda w: losses.supcon_in(),
-        "own": lambda w: losses.custom(row_function, name="own").name,
+        "custom": lambda w: losses.custom(row_function, name="own").name,
     }
     of_batching = {
         "partition": lambda w: batching.partition(9, 4, SEED),
@@ -297,7 +313,7 @@ def of_modules():
     }
     of_activations = {
         "Activation": lambda w: activations.activation("gelu").function(jnp.asarray(w.signed, jnp.float32)),
-        "Activation.floor": lambda w: activations.activation("gelu").entry_bound(normalised=False),
+        "Activation.entry_bound": lambda w: activations.activation("gelu").entry_bound(normalised=False),
         "Activation.embedding": lambda w: [
             activations.activation(name).embedding(doubles(w.signed), normalised=normalised)
             for name in activations.ACTIVATIONS
@@ -319,7 +335,7 @@ def of_modules():
     }
     return (
         named("ufm.losses", of_losses)
-        | fields("ufm.losses.Loss", lambda w: w.loss, *properties, "temperatures", "name", "described", "summary")
+        | fields("ufm.losses.Loss", lambda w: w.loss, *properties, "temperatures", "name", "to_dict", "summary")
         | named("ufm.batching", of_batching)
         | named("ufm.activations", of_activations)
         | draws("Sampler", lambda: samplers.class_balanced(4))

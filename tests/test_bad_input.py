@@ -72,7 +72,7 @@ BAD = [
         for bad in (-1.0, NAN, "1e-9", None, True, 1.0, float("inf"))
     ],
     *[("memory", partial(solvers.QuasiNewton, memory=bad)) for bad in (0, -3, 1.5, True, 10**9, None)],
-    *[("settled", partial(solvers.Accelerated, early_exit=bad)) for bad in (-1.0, NAN, "x", None)],
+    *[("early_exit", partial(solvers.Accelerated, early_exit=bad)) for bad in (-1.0, NAN, "x", None)],
     *[("longest", partial(solvers.Accelerated, longest=bad)) for bad in (-1.0, 0, NAN, float("inf"), "4")],
     ("transformation", partial(ProjectedGradient, lambda: 1 / 0)),
     ("progress", partial(solvers.solve, PROBLEM, progress=5)),

@@ -99,7 +99,7 @@ HOSTILE = {
 }
 MEASURED = """import resource, sys
 from ufm_check import bounds, reading
-from solvers import check
+from ufm_check import check
 path, room = sys.argv[1], float(sys.argv[2])
 try:
     print(*check.check(reading.read(path, room), room))

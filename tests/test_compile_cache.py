@@ -12,15 +12,15 @@ from damage import damages
 from experiments.harness import compile_cache
 
 PROGRAM = """
-from experiments import compile_cache
+from experiments.harness import compile_cache
 path = compile_cache.enable()
 from solvers.compilation.compiled import Compiled, compile_seconds
-from solvers.loop.method import begin_lanes
+from solvers.loop.method import begin_slots
 from solvers.methods.accelerated import Accelerated
 from ufm import Problem
 import numpy as np
 problem = Problem([0, 0, 1, 1], 2)
-Compiled(begin_lanes)(np.ones((2, 4, 2)) / 2, np.ones(2), np.ones(2, np.int32), problem, method=Accelerated())
+Compiled(begin_slots)(np.ones((2, 4, 2)) / 2, np.ones(2), np.ones(2, np.int32), problem, method=Accelerated())
 files = 0 if path is None else len(list(path.iterdir()))
 print(files, compile_seconds())
 """

@@ -71,3 +71,38 @@ def test_a_weak_pair_that_is_not_at_rest_is_no_convergence():
         solution = solvers.solve(problem, method=method, H0=merged)
         assert solution.status == (solvers.Status.HIDDEN,)
         assert solution.excess[0] > 0
+
+
+def _far_apart(kind, spread, rng, k, d, sizes, tau):
+    """UFM+ whose class weights, batch weights or margins are far apart."""
+    classes = np.arange(k)
+    if kind == "class weights":
+        loss = ufm.losses.class_weighted(10.0 ** rng.uniform(-spread, spread, k))
+        return ufm.Problem(classes, d, tau, multiplicity=sizes, loss=loss)
+    if kind == "margins":
+        loss = ufm.losses.log_sum_exp(margins=np.where(rng.random((k, k)) < 0.5, spread, 0.0))
+        return ufm.Problem(classes, d, tau, multiplicity=sizes, loss=loss)
+    batches = [[i, (i + 1) % k, (i + 2) % k] for i in range(k)]
+    counts = [[int(sizes[i]) for i in batch] for batch in batches]
+    weights = 10.0 ** rng.uniform(-spread, spread, k)
+    return ufm.Problem(classes, d, tau, batches, multiplicity=sizes, counts=counts, weights=weights)
+
+
+SPREADS = [("class weights", a) for a in (1, 3, 6, 9)] + [("margins", a) for a in (36.0, 40.0, 60.0, -40.0)]
+SPREADS += [("batch weights", a) for a in (3, 6, 9)]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("kind", "spread"), SPREADS)
+def test_every_start_is_certified_however_far_apart_weights_are(kind, spread):
+    """12 random problems, d at k and above it; small overlaps of 1e-17 are no obstacle either."""
+    rng, certified, steps = np.random.default_rng(5), [], []
+    for t in range(12):
+        k, R, tau = 4, (1, 100)[t % 2], (1.0, 0.1)[t // 2 % 2]
+        sizes = [5 * R, 5 * R, 5, 5]
+        problem = _far_apart(kind, spread, rng, k, k + (0, 3)[t // 4 % 2], sizes, tau)
+        solution, certifier = solvers.solve(problem, inits=4, seed=t), solvers.Certifier(problem, conic=False)
+        certified += [certifier.certify(solution.shared_rows(s)).status is solvers.Proof.CERTIFIED for s in range(4)]
+        steps += solution.iterations.tolist()
+    assert sum(certified) == len(certified) == 48
+    assert np.median(steps) <= 30

@@ -21,10 +21,10 @@ from ufm.model.evaluation import evaluate
 PROGRAM = """
 import sys, numpy as np
 from pathlib import Path
-from solvers.parallel import kept
+from solvers.compilation import disk_cache
 from solvers.compilation.compiled import Compiled
 from solvers.methods.quasi_newton import _direction
-kept.keep_in(Path(sys.argv[1]))
+disk_cache.keep_in(Path(sys.argv[1]))
 rows = np.abs(np.random.default_rng(0).standard_normal((4, 3)))
 moves = np.random.default_rng(1).standard_normal((2, 4, 3))
 past = np.stack([moves, moves])

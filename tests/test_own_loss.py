@@ -57,7 +57,7 @@ def test_scl_as_a_loss_of_ones_own_is_scl(batches):
     for seed in range(5):
         H = points(seed)
         ours, theirs = (ufm.model.evaluation.evaluate(jnp.asarray(H), problem) for problem in (own, plain))
-        for name in ("loss", "excess", "gradient", "conflict"):
+        for name in ("loss", "excess", "gradient", "gap_contribution"):
             np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-10, atol=1e-12)
 
 

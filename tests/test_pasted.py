@@ -139,7 +139,7 @@ def _page(out):
 
 def test_a_limit_of_memory_that_is_too_small_is_one_line():
     """XLA would end the process by an abort."""
-    code = "import sys; from experiments import command_line; command_line.run(lambda: 0)"
+    code = "import sys; from experiments.harness import command_line; command_line.run(lambda: 0)"
     done = subprocess.run(
         ["bash", "-c", f"ulimit -v 1500000; exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"],
         capture_output=True, text=True, check=False,

@@ -62,7 +62,7 @@ def test_messages_are_no_markup(capsys):
 PROGRAM = """
 import sys; from functools import partial
 from stub_sweep import stub
-from experiments import command_line, sweep_imbalance
+from experiments import sweep_imbalance; from experiments.harness import command_line
 sweep_imbalance.measure_problem = partial(stub, log=sys.argv[1], pause=0, failing=())
 command_line.run(partial(sweep_imbalance.main, sys.argv[2:]))
 """

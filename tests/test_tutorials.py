@@ -95,3 +95,14 @@ def test_the_animation_is_small_and_moves():
         assert "loop" in animation.info
     assert (DOCS / "images" / "octant.gif").stat().st_size < 1_500_000
     assert (DOCS / "images" / "octant.png").stat().st_size < 300_000
+
+
+CELL = re.compile(r"(?ms)^```(?:\{code-cell\}[^\n]*|python)\n(.*?)^```$")
+NARROW_PAGES = sorted([*DOCS.glob("tutorials/*.md"), *DOCS.glob("how_do_i/*.md"), DOCS / "start.md"])
+
+
+@pytest.mark.parametrize("path", NARROW_PAGES, ids=lambda path: path.stem)
+def test_code_fits_the_page(path):
+    """80 columns: the site shows them without scrolling at 1280 pixels."""
+    lines = [line for cell in CELL.findall(path.read_text()) for line in cell.splitlines()]
+    assert [line for line in lines if len(line) > 80] == []

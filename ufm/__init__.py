@@ -5,11 +5,14 @@ Pure mathematics: no solving and no input or output. float64 is the default of t
 JAX to 64 bits.
 """
 
+import sys
+
 import jax
 
 jax.config.update("jax_enable_x64", True)
 
 from ufm import activations, batching, losses, samplers  # noqa: E402
+from ufm.deprecated import FormerModules  # noqa: E402
 from ufm.errors import InvalidInput  # noqa: E402
 from ufm.model.evaluation import excess, loss_bound, scl_loss  # noqa: E402
 from ufm.model.geometry import GeometryMetrics, geometry_metrics  # noqa: E402
@@ -19,6 +22,8 @@ from ufm.model.problem import Problem  # noqa: E402
 from ufm.model.projections import project, project_ball, project_nonnegative_ball  # noqa: E402
 from ufm.theory.interaction import Interaction, interaction  # noqa: E402
 from ufm.theory.uniqueness import Uniqueness, uniqueness  # noqa: E402
+
+sys.meta_path.append(FormerModules())
 
 __version__ = "0.2.0"
 

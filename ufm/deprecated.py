@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import warnings
 from collections.abc import Callable
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
 from typing import Any, TypeVar
 
 Made = TypeVar("Made", bound=type)
@@ -54,3 +59,40 @@ def former_arguments(**renamed: str) -> Callable[[Made], Made]:
         return made
 
     return decorate
+
+
+# Modules that pages of the documentation imported from, and where they are now.
+FORMER_MODULES = {
+    "ufm.floors": "ufm.theory.entry_bounds",
+    "ufm.forcing": "ufm.theory.forcing",
+    "ufm.geometry": "ufm.model.geometry",
+    "ufm.local_rate": "ufm.theory.local_rate",
+    "ufm.loss": "ufm.model.evaluation",
+    "ufm.problem": "ufm.model.problem",
+    "ufm.reshuffling": "ufm.theory.reshuffling",
+    "ufm.separation": "ufm.theory.separation",
+    "ufm.stochastic_rate": "ufm.theory.stochastic_rate",
+    "experiments.compile_cache": "experiments.harness.compile_cache",
+    "experiments.problem_file": "experiments.harness.problem_file",
+    "experiments.thresholds": "experiments.measurements.thresholds",
+}
+
+
+class FormerModules(MetaPathFinder, Loader):
+    """An importer that gives the present module for a former name. Python asks it after all others."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        """The specification of a former module; None of any other."""
+        return spec_from_loader(fullname, self) if fullname in FORMER_MODULES else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The present module, with a warning."""
+        present = FORMER_MODULES[spec.name]
+        warnings.warn(f"{spec.name} is now {present}; the old name goes with the next release", DeprecationWarning, 2)
+        module = importlib.import_module(present)
+        self._specification = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """It has been executed already; importing it under the former name leaves its own specification."""
+        module.__spec__ = self._specification

@@ -30,7 +30,7 @@ def entry_bound_relaxation(problem: Problem, entry_bound: float, dimensions: Seq
         raise InvalidInput(
             "problem", problem.loss.name, "give plain SCL, the full batch, at least 2 samples of every class"
         )
-    c, k, inverse = -real_number("floor", entry_bound, -1.0, 0.0), problem.k, 1 / float(problem.tau)
+    c, k, inverse = -real_number("entry_bound", entry_bound, -1.0, 0.0), problem.k, 1 / float(problem.tau)
     bordered, d = cp.Variable((k + 1, k + 1), PSD=True), cp.Parameter(nonneg=True)
     G, s = bordered[1:, 1:], bordered[0, 1:]
     diagonal, total = cp.diag(G), sizes.sum()

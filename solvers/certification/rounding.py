@@ -13,6 +13,9 @@ from solvers.certification.orbit_problem import Point
 UNIT = 1e-9
 # Rows shorter than this are set to zero.
 NOTHING = 1e-100
+# Entries of UFM+ this small relative to the norm of their row are set to zero. A descent leaves entries of 1e-17 that
+# converge to 0; where margins are large they exceed the resolution of the problem.
+NEARLY_ZERO = 1e-15
 BLOCK_ENTRIES = 2**17
 
 
@@ -22,8 +25,9 @@ def snap(
     """The feasible point at the orbit means of H, and the largest distance of a row of H from the row of its orbit.
 
     index: orbit of each row. Means are computed from differences to one row of the orbit, so that the mean of
-    identical rows is exactly that row. Negative entries become 0 for UFM+. Rows outside the ball, or within UNIT of
-    the sphere, are moved onto the sphere. The distance is measured in floating point.
+    identical rows is exactly that row. For UFM+ negative entries, and entries below NEARLY_ZERO times the norm of
+    their row, become 0. Rows outside the ball, or within UNIT of the sphere, are moved onto the sphere. The distance is
+    measured in floating point.
     """
     n, d = H.shape
     m = int(index.max()) + 1
@@ -36,7 +40,9 @@ def snap(
         bins = (index[block, None] * d + np.arange(d)).reshape(-1)
         offset += np.bincount(bins, weights=weighted.reshape(-1), minlength=m * d)
     rows += offset.reshape(m, d) / total[:, None]
-    point = on_ball(np.maximum(rows, 0.0) if nonneg else rows)
+    if nonneg:
+        rows = np.where(rows > NEARLY_ZERO * np.linalg.norm(rows, axis=1, keepdims=True), rows, 0.0)
+    point = on_ball(rows)
 
     placed = point.placed()
     moved = 0.0

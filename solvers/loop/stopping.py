@@ -126,5 +126,5 @@ def _share(part: Float[Array, " *shape"], whole: Float[Array, "m ..."]) -> Float
 
 def check_tolerances(method: Any) -> None:
     """Raise InvalidInput, naming the field, unless `tolerance`, and `early_exit` if there is one, are small numbers."""
-    for name in ("tolerance", "settled"):
+    for name in ("tolerance", "early_exit"):
         real_number(name, getattr(method, name, 0.0), 0.0, LARGEST_TOLERANCE)

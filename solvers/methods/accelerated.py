@@ -125,7 +125,7 @@ class Accelerated:
         check_tolerances(self)
         real_number("longest", self.longest, SMALLEST_SCALE, LARGEST_SCALE)
         if self.entry_bound is not None:
-            real_number("floor", self.entry_bound, -1.0, 0.0)
+            real_number("entry_bound", self.entry_bound, -1.0, 0.0)
 
     @in_fixed_settings
     def init(self, H: Float[Array, "m d"], problem: Problem) -> _State:

@@ -96,4 +96,4 @@ def balanced_code(k: int, d: int, entry_bound: float) -> Float[np.ndarray, "k d"
 
 def _depth(entry_bound: float) -> float:
     """c of a floor -c."""
-    return -real_number("floor", entry_bound, -1.0, -1e-6, "give a floor from -1 to below 0")
+    return -real_number("entry_bound", entry_bound, -1.0, -1e-6, "give a floor from -1 to below 0")
