@@ -1,15 +1,15 @@
-"""One module a figure, each a pure function from stored cells to a Matplotlib figure; one style for all.
+"""One module for each figure: a pure function from stored cells to a Matplotlib figure, all in one style.
 
-`draw` draws those that one problem suffices for from a Solution or from H, and any from cells. Numbers of the gallery
-stand at the beginning of the module's first line: F8, say, is drawn by `figures.basins`; the page of the gallery names
-the module of every figure.
+`draw` draws any figure from cells, and the figures of a single problem also from a Solution or from H. Where a module
+draws a figure of the gallery, its first line begins with the figure's number: `figures.basins` draws F8. The page of
+the gallery names the module of every figure.
 """
 
 import contextlib
 import os
 import sys
 
-if "matplotlib" not in sys.modules:  # whose import ends where MPLBACKEND does not exist: figures need no window
+if "matplotlib" not in sys.modules:  # its import fails if MPLBACKEND names no backend; figures need no window
     _named = os.environ.pop("MPLBACKEND", None)
     import matplotlib as mpl
 

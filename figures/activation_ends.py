@@ -14,7 +14,7 @@ ARRIVED = 1e-3
 
 
 def draw(data: Sequence[xr.Dataset]) -> Figure:
-    """Distance from the minimisers' Gram matrix, a group of marks for each activation, a marker for each R."""
+    """Distance from the minimisers' Gram matrix: a group of markers for each activation, one symbol for each R."""
     names = list(dict.fromkeys(str(cell.attrs["activation"]) for cell in data))
     ratios = list(dict.fromkeys(float(cell.attrs["R"]) for cell in data))
     with style.applied():
@@ -36,7 +36,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
                 "color": style.line(index, len(ratios))["color"],
             }
             axis.plot([], [], ls="", ms=3, label=f"R = {ratio:g}", **look)
-        axis.plot([], [], ls="", marker="x", ms=3.5, color="0.3", label="stuck, freed by the staircase")
+        axis.plot([], [], ls="", marker="x", ms=3.5, color="0.3", label="spurious, then lifted by the staircase")
         axis.axhline(ARRIVED, color="0.4", lw=0.7, ls=":")
         axis.set_yscale("log")
         axis.set_xticks(range(len(names)), names, rotation=30 if figure.narrow else 0)

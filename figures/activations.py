@@ -1,4 +1,4 @@
-"""F16: near the frame and away again: descent through LeakyReLU, and when it leaves, against its slope."""
+"""F16: descent through LeakyReLU comes near the frame and leaves it again: how soon, against the slope."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from figures.style import Figure
 
 
 def draw(data: Sequence[xr.Dataset]) -> Figure:
-    """Left: distance from a frame against steps at every slope, of the first dataset. Right: steps from the right angle
-    to a cosine against the slope, for each R and two cosines: theory (lines, nothing fitted) over medians."""
+    """Left: distance from a frame against steps for every slope of the first dataset. Right: steps from a right angle
+    to a cosine, against the slope, for each R and two cosines: medians of starts, and lines of theory without a fit."""
     with style.applied():
         figure, (left, right) = style.panels(2, 2.9)
         _approach(left, data[0], "\n" if figure.narrow else " ")
@@ -37,7 +37,7 @@ def _approach(axis: Axes, cell: xr.Dataset, joint: str) -> None:
     axis.set_yscale("log")
     axis.set_xlabel(f"step of gradient descent ({cell.attrs['step']:g})")
     axis.set_ylabel(style.DELTA_GM)
-    axis.set_title(f"R = {cell.attrs['R']:g}, {cell.attrs['starts']} random starts,{joint}band of the middle half")
+    axis.set_title(f"R = {cell.attrs['R']:g}, median of {cell.attrs['starts']} random starts,{joint}band: middle half")
     axis.legend(loc="lower left")
 
 
@@ -48,7 +48,7 @@ def _leaving(axis: Axes, data: Sequence[xr.Dataset]) -> None:
         for place, level in enumerate(levels):
             filled = look["color"] if place else "white"
             middle = np.median(cell["left"].values[place], axis=1)
-            label = f"R = {cell.attrs['R']:g}, to {-level:g}"
+            label = f"R = {cell.attrs['R']:g}, to cosine {-level:g}"
             axis.plot(
                 cell["fine"].values, cell["predicted"].values[place], lw=0.8, color=look["color"], ls=look["linestyle"]
             )
@@ -62,5 +62,5 @@ def _leaving(axis: Axes, data: Sequence[xr.Dataset]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlabel("slope of LeakyReLU below 0")
     axis.set_ylabel("steps from a right angle to the cosine")
-    axis.set_title("marks: median of starts; lines: theory")
+    axis.set_title("markers: median of starts; lines: theory")
     axis.legend(loc="lower left")

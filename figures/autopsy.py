@@ -1,4 +1,4 @@
-"""F19: wrong labels, found by their shares in the excess and by their distance from the class mean."""
+"""F19: detection of wrong labels by their contribution to the excess, and by their distance from the class mean."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from figures import style
 from figures.settings import common, settings
 from figures.style import Figure
 
-JUDGES = {"found_by_blame": "share in the excess", "found_by_distance": "distance from the class mean"}
+JUDGES = {"found_by_blame": "contribution to the excess", "found_by_distance": "distance from the class mean"}
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Over epochs: how many of as many samples as have wrong labels, those with the largest score, do have one. A panel
-    a setting; median over seeds, band from the smallest to the largest."""
+    """Precision over epochs: of the samples with the largest scores, as many as have wrong labels, the fraction that do
+    have one. One panel for each setting; median over seeds, band from the smallest to the largest."""
     groups = settings(cells)
     wide = style.width(style.TWO_COLUMNS)
     columns = min(2 if wide < style.NARROW else 4, len(groups))
@@ -36,7 +36,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         for axis in list(axes.flat)[len(groups) :]:
             axis.set_visible(False)
         for axis in axes[:, 0]:
-            axis.set_ylabel("precision at the true number")
+            axis.set_ylabel("precision of the top scores")
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=3)
         noise = f"{100 * cells[0].attrs['label_noise']:g}% wrong labels"

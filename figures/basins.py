@@ -1,4 +1,4 @@
-"""F8: basins of plain projected gradient: the share of random starts that reach the optimum."""
+"""F8: basins of plain projected gradient: the fraction of random starts that reach the optimum."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ GLOBAL, UNFINISHED = "global minimiser", "not converged"
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Shares in percent over d/k and R, and over tau and R; in small print below each the staircase's share.
+    """Percentages over d/k and R, and over tau and R. In small print: the percentage of the staircase, and of plain
+    starts that the step limit stopped, where there are any.
 
-    And, where there are any, the share of plain starts that the step limit stopped.
-
-    The two maps meet in the cells of the first temperature and the dimension that the second map has.
+    The left map is at one temperature, the right one at one dimension: those with the most cells.
     """
     by_temperature = {float(cell.attrs["tau"]) for cell in cells}
     dimension = {d: sum(int(cell.attrs["d"]) == d for cell in cells) for d in {int(cell.attrs["d"]) for cell in cells}}
@@ -41,11 +40,11 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         for axis in (left, right):
             axis.set_xlabel("imbalance ratio R")
         bar = figure.colorbar(image, ax=(left, right), shrink=0.85, aspect=18, pad=0.015)
-        bar.set_label("starts at the optimum [%]")
+        bar.set_label("starts that reach the optimum [%]")
         bar.outline.set_visible(False)
         figure.suptitle(
-            f"UFM+, step imbalance, k = {first['k']}: plain projected gradient, {first['starts']} starts; "
-            f"below, the staircase, {first['inits']} starts"
+            f"UFM+, step imbalance, k = {first['k']}: large print: plain projected gradient, {first['starts']} starts; "
+            f"small print: staircase, {first['inits']} starts"
         )
     return figure
 

@@ -1,4 +1,4 @@
-"""Does the batch family decide what is learned: predicted uniqueness against where the starts end."""
+"""How the batch family determines the geometry: predicted uniqueness against the ends of the starts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from figures.style import Figure
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Left: delta_gm against iterations. Right: shares of frames reached and of families proved unique.
+    """Left: delta_gm against iterations. Right: fractions of starts that reach a frame and of families proved unique.
 
-    Left, at the smallest batch size, a line for each R (and temperature), families as drawn (dashed) and bound (solid):
-    median over all starts of all families, and the band of the middle half; values below style.FLOOR are drawn there.
-    Right, over the batch size, or over R if there is one size only. Without the ReLU, where no frame is a minimiser,
-    left is the loss minus the certified lower bound, relative to it, and right the median of delta_gm at the end.
+    The left panel is at the smallest batch size, with a line for each R (and temperature), families as drawn (dashed)
+    and bound (solid): the median over all starts of all families, with a band of the middle half. Values below 1e-17
+    are drawn at 1e-17. The right panel is over the batch size, or over R if there is only one size. Without the ReLU,
+    where no frame is a minimiser, the left panel shows the loss minus the certified lower bound, relative to it, and
+    the right one the median of delta_gm at the end.
     """
     nonneg, first, names = bool(cells[0].attrs["nonneg"]), cells[0].attrs, style.ratios(cells)
     sizes = sorted({int(cell.attrs["batch_size"]) for cell in cells})
@@ -36,7 +37,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         left.set_xscale("log")
         left.set_yscale("log")
         left.set_ylim(style.SMALLEST_DRAWN / 3, 3)
-        of_names = {name: [c for c, own in zip(cells, names, strict=True) if own == name] for name in looks}
+        of_names = {name: [c for c, other in zip(cells, names, strict=True) if other == name] for name in looks}
         of_taus = {tau: [c for c in cells if c.attrs["tau"] == tau] for tau in {c.attrs["tau"] for c in cells}}
         for name, of_line in of_names.items() if len(sizes) > 1 else of_taus.items():
             _ends(right, of_line, "batch_size" if len(sizes) > 1 else "R", looks.get(name, "black"))
@@ -44,7 +45,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         if nonneg:
             right.set_title(f"lines: proved unique;{chr(10) if figure.narrow else chr(32)}markers: frames reached")
             right.set_ylim(-0.05, 1.05)
-        right.set_ylabel("share" if nonneg else f"{style.DELTA_GM},\nat the end, median")
+        right.set_ylabel("fraction" if nonneg else f"{style.DELTA_GM},\nat the end, median")
         shown = {name: {"color": colour} for name, colour in looks.items()}
         shown["as drawn"] = {"color": "0.3", "linestyle": "--", "marker": "o", "mfc": "none"}
         if any(cell.attrs["bound"] for cell in cells):

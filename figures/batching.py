@@ -14,10 +14,10 @@ from figures.style import Figure
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Left: delta_gm against iterations at the second smallest batch size. Right: where every start ends.
+    """Left: delta_gm against iterations at the second smallest batch size. Right: delta_gm at the end of every start.
 
-    All starts reach the bound of Theorem 2; what differs is whether the bound forces a frame. Filled: the
-    orthogonal frame is proved the only minimiser (`ufm.uniqueness`); open: proved not to be, or undetermined.
+    All starts reach the bound of Theorem 2, but not every batch family forces a frame there. Filled markers: it is
+    proved that the orthogonal frame is the only minimiser (`ufm.uniqueness`); open: it is not, or undetermined.
     """
     families = list(dict.fromkeys(str(cell.attrs["family"]) for cell in cells))
     sizes = sorted({int(cell.attrs["batch_size"]) for cell in cells})
@@ -32,7 +32,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             _endpoints(right, of_family, index, len(families), sizes)
         first = cells[0].attrs
         left.set_title(f"batches of {shown}: median and range of {first['inits']} starts")
-        right.set_title("where each start ends; filled: proved unique")
+        right.set_title("end of each start; filled: frame proved unique")
         for axis in (left, right):
             axis.set_yscale("log")
             axis.set_ylim(style.SMALLEST_DRAWN / 3, 3)
@@ -50,7 +50,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 
 
 def _history(axis: Axes, cell: xr.Dataset, look: dict[str, Any], longest: int) -> None:
-    """From the first record on; a start that has ended stays where it is."""
+    """The history from the first record on; a start that has ended keeps its last value."""
     iterations = cell["history_iteration"].values
     grid = np.arange(max(1, iterations[:, 0].max()), longest + 1)
     values = np.clip(style.carried(iterations, cell["history_delta_gm"].values, grid), style.SMALLEST_DRAWN, None)

@@ -1,4 +1,4 @@
-"""F9: the benchmark against peers: time to the certified optimum, and growth with n."""
+"""F9: the benchmark against other solvers: time to the certified optimum, and growth with n."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from figures.style import Figure
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Left: seconds of every start of every peer (peer, R, reached, seconds over the dimension run of one dataset).
 
-    A cross is a start that had not arrived when it was stopped: its time is a lower bound. Beside each peer
-    how many of its starts arrived, over all R. Right: growth_n, growth_seconds_solve, growth_seconds_certify,
-    and if there growth_seconds_copy, the limit of memory, over the dimension size.
+    A cross is a start that was stopped before it reached the optimum: its time is a lower bound. The label of each peer
+    says how many of its starts reached the optimum, over all R. Right: growth_n, growth_seconds_solve and
+    growth_seconds_certify over the dimension size, and growth_seconds_copy, the memory limit, if it exists.
     """
     data = style.single(cells, "growth_n")
     with style.applied():
         figure, (left, right) = style.panels(2, 2.9, width_ratios=(1.35, 1))
         _peers(figure, left, data)
         _growth(right, data)
-        figure.suptitle("UFM+, step imbalance: time to the certified optimum, one start, compilation apart")
+        figure.suptitle("UFM+, step imbalance: time to the certified optimum for one start, without compilation")
     return figure
 
 
@@ -42,12 +42,12 @@ def _peers(figure: Figure, axis: Axes, runs: xr.Dataset) -> None:
         marker = style.MARKERS[index % len(style.MARKERS)]
         axis.plot(seconds[reached], height[reached], marker, color=colour, ms=4.5, mfc="none", mew=1, label=label)
         axis.plot(seconds[~reached], height[~reached], "x", color=colour, ms=4.5, mew=1)
-    axis.plot([], [], "x", color="0.4", ms=4.5, label="stopped before it arrived")
+    axis.plot([], [], "x", color="0.4", ms=4.5, label="stopped before the optimum")
     arrived = {name: runs["reached"].values[runs["peer"].values == name] for name in names}
     axis.set_yticks(range(len(names)), [f"{name} {hits.sum()}/{len(hits)}" for name, hits in arrived.items()])
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xscale("log")
-    axis.set_xlabel("seconds a start")
+    axis.set_xlabel("seconds per start")
     axis.grid(axis="x", lw=0.4, color="0.85")
     axis.set_axisbelow(True)
     if figure.narrow:

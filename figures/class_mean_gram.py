@@ -15,8 +15,8 @@ from figures.style import Figure
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """Each panel: M^T M of the start that ended furthest from an orthogonal frame (largest delta_gm).
 
-    The worst start, not a typical one: where it ended at a frame, every start did. Cells of UFM and UFM+ together
-    are drawn in rows of their own, UFM above; a row holds at most four panels, two where the figure is narrow.
+    This is the worst start: if it ended at a frame, every start did. Cells of UFM and of UFM+ are drawn in separate
+    rows, UFM above; a row holds at most four panels, two where the figure is narrow.
     """
     by_model = [[cell for cell in cells if cell.attrs["nonneg"] == nonneg] for nonneg in (0, 1)]
     models = [of_model for of_model in by_model if of_model]
@@ -43,7 +43,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         bar.outline.set_visible(False)
         said = style.problem(cells) if len(models) == 1 else style.parameters(cells)
         starts = style.span([cell.attrs["inits"] for cell in cells])
-        shown = "one start" if starts == "1" else f"worst of {starts} starts"
+        shown = "one start" if starts == "1" else f"the worst of {starts} starts"
         figure.suptitle(f"Class-mean Gram matrix, {shown}:{' ' if columns > 1 else chr(10)}{said}")
     return figure
 

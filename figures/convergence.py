@@ -20,12 +20,13 @@ PANELS = (
 def draw(cells: Sequence[xr.Dataset], width: float | None = None) -> Figure:
     """Median over starts and the band of their middle half, on logarithmic axes.
 
-    width: inches, 7 if not given; of less than 5 the panels stand one above the other, without a title.
+    width: inches, 7 by default; below 5 the panels stand one above the other, without a title.
 
-    The excess over the bound of Theorem 1 is divided by that bound, so that every R fits one axis; for UFM, where it
-    is none, the loss minus the certified lower bound (or the lowest loss found, if none is certified) by that, shown
-    down to the rounding of the loss (records below it repeat the last one above). Values below style.FLOOR, exact zeros
-    included, are drawn at style.FLOOR. The distance from a frame is not shown of UFM, which does not approach one.
+    The excess over the bound of Theorem 1 is divided by that bound, so that every R fits one axis. UFM has no such
+    bound: there it is the loss minus the certified lower bound (or the lowest loss of all starts, if none is
+    certified), relative to that, and shown down to the rounding of the loss (smaller records repeat the last larger
+    one). Values below 1e-17, exact zeros included, are drawn at 1e-17. The distance from a frame is left out for UFM,
+    which does not approach one.
     """
     nonneg, names = bool(cells[0].attrs["nonneg"]), style.ratios(cells)
     panels = [panel for panel in PANELS if nonneg or panel[0] != "delta_gm"]

@@ -1,4 +1,4 @@
-"""F4: the imbalanced geometry of UFM, exact by certificate, and the flat one of UFM+."""
+"""F4: class-mean cosines of certified minimisers of UFM against the imbalance, and those of UFM+, which are 0."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ KINDS = ("majority-majority", "majority-minority", "minority-minority")
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Class-mean cosines against R: curves of certified minimisers, points where the solver's starts end.
+    """Class-mean cosines against R: curves for certified minimisers, points for the ends of the solver's starts.
 
-    cells: the one dataset of the gallery; or cells of a sweep over R under STEP imbalance, of UFM, UFM+ or both, where
-    there are points and no curves. A certified interval is narrower than a line: where the certificate fails the curve
-    is interrupted.
-    Thin lines: simplex frames of all k classes (R = 1) and of the k/2 majorities alone (R to infinity).
+    cells: the one dataset of the gallery; or cells of a sweep over R under STEP imbalance, of UFM, UFM+ or both, which
+    give points and no curves. A certified interval is narrower than a line. The curve is interrupted where there is no
+    certificate. Thin lines: simplex frames of all k classes (R = 1) and of the k/2 majorities alone (R to infinity).
     """
     data = cells[0] if len(cells) == 1 and "curve" in cells[0] else of_sweep(cells)
     k = data.attrs["k"]
@@ -79,7 +78,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 
 
 def of_sweep(cells: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Cells of a sweep as the dataset of `draw`, without curves: cosines of every start by kind of pair, against R."""
+    """Cells of a sweep as the dataset for `draw`, without curves: cosines of every start by kind of pair, against R."""
     for cell in cells:
         if "gram" not in cell or cell.attrs["imbalance"] != "step" or cell.attrs["k"] < 4:
             raise InvalidInput("cells", cell.attrs.get("imbalance"), "give cells of STEP imbalance with k of 4 or more")
@@ -88,13 +87,13 @@ def of_sweep(cells: Sequence[xr.Dataset]) -> xr.Dataset:
             raise InvalidInput("cells", name, f"give cells of one {name}")
     ratios, first = sorted({float(cell.attrs["R"]) for cell in cells}), cells[0].attrs
     starts = max(cell.sizes["init"] for cell in cells)
-    found = {name: np.full((len(ratios), starts, len(KINDS)), np.nan) for name in ("ufm", "ufm_plus")}
+    cosines = {name: np.full((len(ratios), starts, len(KINDS)), np.nan) for name in ("ufm", "ufm_plus")}
     for cell in cells:
-        of_model = found["ufm_plus" if cell.attrs["nonneg"] else "ufm"][ratios.index(float(cell.attrs["R"]))]
+        of_model = cosines["ufm_plus" if cell.attrs["nonneg"] else "ufm"][ratios.index(float(cell.attrs["R"]))]
         of_model[: cell.sizes["init"]] = [_by_kind(gram) for gram in cell["gram"].values]
     return xr.Dataset(
         {"curve": (("fine_R", "kind"), np.empty((0, len(KINDS)))), "certified_gap": ("fine_R", np.empty(0))}
-        | {name: (("R", "init", "kind"), values) for name, values in found.items()},
+        | {name: (("R", "init", "kind"), values) for name, values in cosines.items()},
         coords={"fine_R": np.empty(0), "R": ratios, "kind": list(KINDS)},
         attrs={name: first[name] for name in ("k", "d", "tau")},
     )

@@ -1,4 +1,4 @@
-"""F14: steps until the frame emerges from random starts, against R, temperature and batch size; theory beside them."""
+"""F14: steps until the frame emerges from random starts, against R, temperature and batch size, with theory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from matplotlib.lines import Line2D
 from figures import style
 from figures.style import Figure
 
-# What a panel is over, its label, and what it is at.
+# The variable of each panel, and its label.
 PANELS = {"R": "imbalance ratio R", "tau": r"temperature $\tau$", "batch_size": "batch size"}
 
 
 def draw(data: Sequence[xr.Dataset]) -> Figure:
-    """A panel for R, temperature and batch size, of those that vary, the others as in the most cells of theirs.
+    """A panel for each of R, temperature and batch size that varies; the other two have the values of the most cells.
 
-    Markers: medians over starts whose frame emerged, bars the middle half, beside them the share of starts if it is
-    not all. Thin lines: theory, steps in which two of the smallest classes part, dotted: in which deviations within
-    the slowest class fall by a thousand.
+    Markers: medians over the starts whose frame emerged; bars: the middle half; percentages: the fraction of these
+    starts, unless it is all. Thin lines: theory for the number of steps until two of the smallest classes separate;
+    dotted: until deviations within the slowest class fall by a factor of 1000.
     """
     panels = {over: chosen for over in PANELS if (chosen := _cells(data, over))}
     panels = panels or {"R": list(data)}
@@ -33,9 +33,13 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         names = list(dict.fromkeys(str(cell.attrs["sampler"]) for cell in data))
         for axis, (over, cells) in zip(axes, panels.items(), strict=True):
             for index, name in enumerate(names):
-                own = sorted((cell for cell in cells if cell.attrs["sampler"] == name), key=lambda c: c.attrs[over])
-                if own:
-                    _line(axis, own, over, style.line(index, len(names)), style.MARKERS[index % len(style.MARKERS)])
+                of_sampler = sorted(
+                    (cell for cell in cells if cell.attrs["sampler"] == name), key=lambda c: c.attrs[over]
+                )
+                if of_sampler:
+                    _line(
+                        axis, of_sampler, over, style.line(index, len(names)), style.MARKERS[index % len(style.MARKERS)]
+                    )
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.set_xlabel(PANELS[over])
@@ -57,7 +61,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         for axis in axes:
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
-        handles["theory: smallest classes part"] = Line2D([], [], color="0.4", lw=0.8)
+        handles["theory: smallest classes separate"] = Line2D([], [], color="0.4", lw=0.8)
         handles["theory: deviations fall"] = Line2D([], [], color="0.4", lw=0.8, linestyle=":")
         columns, length = (4, 2.8) if len(panels) > 1 else (2, 2.0)
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, handlelength=length)
@@ -65,7 +69,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
 
 
 def _cells(data: Sequence[xr.Dataset], over: str) -> list[xr.Dataset]:
-    """The cells that differ in one parameter alone, the others at the values that most of the data varies it at."""
+    """The most cells that differ in this parameter only."""
     fixed = [name for name in PANELS if name != over]
 
     def at(cell: xr.Dataset) -> tuple[float, ...]:
@@ -90,15 +94,20 @@ def _line(axis: Axes, cells: Sequence[xr.Dataset], over: str, look: dict, marker
     x = np.array([float(cell.attrs[over]) for cell in cells])
     name = str(cells[0].attrs["sampler"])
     there = [cell["steps"].values[np.isfinite(cell["steps"].values)] for cell in cells]
-    middle = np.array([np.median(own) if len(own) else np.nan for own in there])
-    ends = np.array([np.quantile(own, [0.25, 0.75]) if len(own) else [np.nan, np.nan] for own in there]).T
+    middle = np.array([np.median(steps_of_cell) if len(steps_of_cell) else np.nan for steps_of_cell in there])
+    ends = np.array(
+        [
+            np.quantile(steps_of_cell, [0.25, 0.75]) if len(steps_of_cell) else [np.nan, np.nan]
+            for steps_of_cell in there
+        ]
+    ).T
     bars = np.abs(ends - middle)
     axis.errorbar(
         x, middle, yerr=bars, color=look["color"], marker=marker, ms=4, mfc="white", lw=0, elinewidth=0.8, label=name
     )
-    for at, steps, own, cell in zip(x, middle, there, cells, strict=True):
-        if 0 < len(own) < cell.sizes["init"]:
-            share = f"{100 * len(own) / cell.sizes['init']:.0f}%"
+    for at, steps, steps_of_cell, cell in zip(x, middle, there, cells, strict=True):
+        if 0 < len(steps_of_cell) < cell.sizes["init"]:
+            share = f"{100 * len(steps_of_cell) / cell.sizes['init']:.0f}%"
             axis.annotate(
                 share, (at, steps), (3, 3), textcoords="offset points", fontsize=style.points(6), color=look["color"]
             )
@@ -109,7 +118,7 @@ def _line(axis: Axes, cells: Sequence[xr.Dataset], over: str, look: dict, marker
 
 
 def _at(cells: Sequence[xr.Dataset], over: str) -> str:
-    """What a panel does not vary."""
+    """The parameters that do not vary in a panel, in words."""
     symbols = {"R": "R", "tau": r"$\tau$", "batch_size": "batches of"}
     said = []
     for name, symbol in symbols.items():

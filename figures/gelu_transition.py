@@ -1,4 +1,4 @@
-"""F17: GELU without normalisation: what its floor costs in d dimensions, and from which d on nothing."""
+"""F17: GELU without normalisation: by how much its entry lower bound raises the loss, against the dimension d."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from matplotlib.axes import Axes
 from figures import style
 from figures.style import Figure
 
-LOWEST = 1e-6  # below this a loss is drawn as one that costs nothing
+LOWEST = 1e-6  # smaller differences of losses are drawn at this value
 
 
 def draw(data: Sequence[xr.Dataset]) -> Figure:
-    """Loss of the best point in K over UFM's certified minimum, against d. Left: balanced classes, lines: the bound in
-    closed form, theorem. Right: imbalanced, lines: the relaxation that knows d. Filled: certified global minimisers of
-    UFM. Vertical: the dimension below which none is in K, by theorem."""
+    """The best loss over points whose entries respect the bound, minus UFM's certified minimum, against d. Left:
+    balanced classes, with the proved bound in closed form as lines. Right: imbalanced classes, with the relaxation that
+    depends on d as lines. Filled: certified global minimisers of UFM. Vertical lines: in fewer dimensions no minimiser
+    of UFM respects the bound, by theorem.
+    """
     with style.applied():
         shown = [
             ([cell for cell in data if cell.attrs["R"] == 1], "balanced classes; lines: theorem", "balanced"),
@@ -30,14 +32,14 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
             axis.set_title(name)
             axis.set_xlabel("dimension d")
         for axis in axes if figure.narrow else axes[:1]:
-            axis.set_ylabel("loss above UFM's minimum")
+            axis.set_ylabel("loss minus UFM's minimum")
         attrs = data[0].attrs
         axes[0].set_ylim(LOWEST / 3, 4 * max(float(cell["gap"].max()) for cell in data))
         starts = style.span([cell.attrs["inits"] for cell in data])
         figure.suptitle(
-            f"features at least {attrs['floor']:.3f} (GELU, not normalised), n$_{{min}}$ = {attrs['n_min']}, "
+            f"entries at least {attrs['floor']:.3f} (GELU, not normalised), n$_{{min}}$ = {attrs['n_min']}, "
             f"$\\tau$ = {attrs['tau']:g}, best of {starts} random starts\n"
-            "filled: certified minimiser of UFM; dotted: none above the floor in fewer dimensions, proved"
+            "filled: certified minimiser of UFM; vertical: proved necessary dimension"
         )
     return figure
 

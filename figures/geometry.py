@@ -17,9 +17,9 @@ NEGATIVE = "minus the mean cosine\nof class means"  # of UFM
 def draw(cells: Sequence[xr.Dataset], width: float | None = None) -> Figure:
     """A row for each imbalance profile, a column for each metric: median over starts, band of the middle half.
 
-    Logarithmic axes; values below style.FLOOR, exact zeros included, are drawn at style.FLOOR. The distance of UFM from
-    a frame, which does not fall to 0, has a linear axis.
-    width: inches, 7 if not given; of less than 5 all panels stand one above the other, without a title.
+    The axes are logarithmic; values below 1e-17, exact zeros included, are drawn at 1e-17. Under UFM the distance from
+    a frame does not fall to 0; its axis is linear.
+    width: inches, 7 by default; below 5 all panels stand one above the other, without a title.
     """
     profiles = list(dict.fromkeys(str(cell.attrs["imbalance"]) for cell in cells))
     with style.one_column(width), style.applied():

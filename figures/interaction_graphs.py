@@ -19,9 +19,10 @@ CROSS: dict[str, Any] = {"color": "0.55", "lw": 0.7, "ls": (0, (4, 2))}
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Rows: the family as drawn, and bound. Columns: who shares a batch, and whom the loss really constrains.
+    """Rows: the family as drawn, and bound. Columns: pairs of samples that share a batch, and pairs that the loss
+    constrains.
 
-    Samples on a circle, class after class. Solid: pairs of one class; dashed: pairs of two.
+    Samples are on a circle, class by class. Solid: pairs of one class; dashed: pairs of two classes.
     """
     data = style.single(cells, "plain")
     families = [str(family) for family in data["family"].values]
@@ -39,8 +40,10 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
             _graph(row[1], of_family["effective"].values, labels)
             claim = "claims unique" if bool(of_family["plain_claims_unique"]) else "claims not unique"
             row[0].set_title(f"{family}: plain graph\n{claim}")
-            truth = {"True": "unique", "False": "not unique", "None": "open"}[str(of_family["unique"].values)]
-            row[1].set_title(f"{family}: effective graph\nproved {truth}")
+            truth = {"True": "proved unique", "False": "proved not unique", "None": "undetermined"}[
+                str(of_family["unique"].values)
+            ]
+            row[1].set_title(f"{family}: effective graph\n{truth}")
         entries = [Line2D([], [], label="same class", **MERGED), Line2D([], [], label="two classes", **CROSS)]
         entries += [
             Line2D([], [], ls="", marker=MARKERS[c], color=_colour(c, k), ms=5, label=f"class {c}") for c in range(k)
@@ -49,7 +52,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         attrs = data.attrs
         figure.suptitle(
             f"n = {attrs['n']}, k = {k}, {attrs['batches']} batches of {attrs['batch_size']}, "
-            f"bound with m = {attrs['m']} a class"
+            f"bound with m = {attrs['m']} samples of every class"
         )
     return figure
 

@@ -17,8 +17,9 @@ MINIMISER = "global minimiser"
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Left: proved distance from the minimum over a frame's loss, of the network and of its released features, a row a
-    setting, a marker a seed; hollow: verified to be no global minimiser. Right: the way of plain projected gradient."""
+    """Left: proved suboptimality relative to a frame's loss, of the network and of its released features, with a row
+    for each setting and a marker for each seed; hollow: not verified as a global minimiser. Right: the
+    trajectory of plain projected gradient."""
     groups = settings(cells)
     with style.applied():
         figure, (left, right) = style.panels(2, max(2.5, 1.5 + 0.24 * len(groups)), width_ratios=(1.25, 1))
@@ -28,7 +29,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         left.set_ylim(len(groups) - 0.5, -0.5)
         left.set_xscale("log")
         joint = "\n" if figure.narrow else " "
-        left.set_xlabel(f"above the minimum, proved,{joint}relative to a frame's loss")
+        left.set_xlabel(f"proved suboptimality,{joint}relative to a frame's loss")
         left.grid(axis="y", lw=0.3, color="0.85")
         for index, (said, group) in enumerate(groups.items()):
             for place, cell in enumerate(group):
@@ -40,7 +41,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         right.set_xscale("log")
         right.set_yscale("log")
         right.set_xlabel("steps of projected gradient")
-        right.set_ylabel("above the minimum, relative")
+        right.set_ylabel("suboptimality, relative")
         right.legend(handlelength=2.2, fontsize=style.points(6), loc="lower left")
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)

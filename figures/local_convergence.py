@@ -13,11 +13,11 @@ from figures.style import Figure
 
 
 def draw(data: Sequence[xr.Dataset]) -> Figure:
-    """Left: every random start of the first dataset. Right: the others, starts near a frame, one for each R.
+    """Left: every random start of the first dataset. Right: starts near a frame, the other datasets, one for each R.
 
-    All relative to the bound. Thin theory over thick measurement: excess proportional to rho^{2t}
-    (`ufm.theory.local_rate`),
-    through the measured excess of step 20; in the legend rho predicted, and measured as the median over starts.
+    Excesses are relative to the bound. Thick: measured. Thin: theory, an excess proportional to rho^{2t}
+    (`ufm.theory.local_rate`) through the measured excess at step 20. The legend gives the predicted rho, and the
+    measured one as the median over starts.
     """
     random, near = data[0], data[1:]
     with style.applied():

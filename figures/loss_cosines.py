@@ -1,4 +1,4 @@
-"""F12: what each loss of the family does to the geometry without the ReLU, and that it does nothing with it."""
+"""F12: the geometry of each loss of the family without the ReLU; with the ReLU all have the same."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ TITLES = {"minority": "two minorities", "majority": "two majorities", "between":
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Class-mean cosines against R, a panel for each kind of pair: a line for each loss without the ReLU; with it,
-    grey, the cosine of largest size over all losses.
+    """Class-mean cosines against R, with a panel for each kind of pair and a line for each loss without the ReLU. Grey:
+    the largest |cosine| over all losses with the ReLU.
 
-    Certified minimisers only: where the certificate fails the curve is interrupted.
+    All minimisers are certified; a curve is interrupted where there is no certificate.
     """
     data = style.single(cells, "ufm_plus")
     losses = [str(name) for name in data["loss"].values]

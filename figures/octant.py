@@ -1,4 +1,4 @@
-"""The animation: embeddings in d = 3 collapse, are caught in a spurious point, and are lifted out of it."""
+"""The animation: embeddings in d = 3 collapse, stop at a spurious point, and are lifted out of it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from figures.path import draw_ball
 from figures.style import Figure
 from ufm import InvalidInput
 
-# What the lines of the path are, in this order.
+# The phases of the path, in this order.
 PHASES = ("descent", "columns merged", "lifted")
-MARKERS = (("o", 5.0), ("s", 5.5), ("D", 7.5))  # of three classes, the later the larger: one behind another is seen
-FASTEST = 0.03  # from one picture to the next no sample moves further, but for the jump of the lift
-TURN = 12  # pictures of the turn between the two points that merging columns connects
-TRAIL = 14  # pictures that a sample leaves a line of
+MARKERS = (("o", 5.0), ("s", 5.5), ("D", 7.5))  # larger for later classes, so that coinciding markers are visible
+FASTEST = 0.03  # no sample moves further from one picture to the next, except in the jump of the lift
+TURN = 12  # pictures of the rotation between the points before and after columns are merged
+TRAIL = 14  # pictures over which the line behind a sample extends
 MILLISECONDS, PAUSE, DPI, COLOURS = 60, 2000, 120, 64
 SMALLEST_DRAWN = 1e-15
 
 
 class Scene(NamedTuple):
-    """One picture: the samples, the step, and which line of the path it is (of a turn: the one that it ends at)."""
+    """One picture: the samples, the step, and the line of the path (for a rotation: the line at its end)."""
 
     H: Float[np.ndarray, "n 3"]
     step: int
@@ -39,7 +39,7 @@ class Scene(NamedTuple):
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """The still: the start, the spurious point, the lift and the end, of the one cell that `scenes` takes."""
+    """The still picture: the start, the spurious point, the lift and the end, of the one cell that `scenes` takes."""
     cell = style.single(cells, "phase")
     every, phase = scenes(cell), cell["phase"].values.tolist()
     turned = phase.index(PHASES[1])
@@ -56,7 +56,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 
 
 def animation(cell: xr.Dataset) -> bytes:
-    """All scenes as a GIF that begins again; it rests in the spurious point and at the end."""
+    """All scenes as a GIF that loops; it pauses at the spurious point and at the end."""
     every, turned = scenes(cell), cell["phase"].values.tolist().index(PHASES[1])
     rests = {max(i for i, scene in enumerate(every) if scene.line < turned), len(every) - 1}
     pictures = [_picture(cell, every, place) for place in range(len(every))]
@@ -77,28 +77,28 @@ def animation(cell: xr.Dataset) -> bytes:
 
 
 def scenes(cell: xr.Dataset) -> list[Scene]:
-    """Pictures of a path (line, sample, coordinate) in R^3, with step, excess and phase of each line; label.
+    """The pictures of a cell with path (line, sample, coordinate) in R^3, step, excess and phase of lines, and label.
 
-    Lines are left out as long as no sample moves further than FASTEST; the turn from the last line of the descent to
-    the line "columns merged", which keeps all inner products, is drawn along great circles, in TURN pictures.
+    Lines are left out as long as no sample moves further than FASTEST. The rotation from the last line of the descent
+    to the line "columns merged", which preserves all inner products, is drawn along great circles, in TURN pictures.
     """
     path, phase = cell["path"].values, cell["phase"].values.tolist()
     if path.shape[2] != 3 or sorted(set(phase), key=PHASES.index) != list(PHASES) or phase.count(PHASES[1]) != 1:
         raise InvalidInput("cell", path.shape, f"give a path in R^3 with the phases {', '.join(PHASES)}")
     turned, steps = phase.index(PHASES[1]), cell["step"].values
     words = {PHASES[0]: "projected gradient", PHASES[2]: "lifted, descending again"}
-    kept = [*_spread(path[:turned], 0), *_spread(path[turned + 1 :], turned + 1)]
-    shown = [Scene(path[i], int(steps[i]), i, words[phase[i]]) for i in kept if i < turned]
-    shown[-1] = shown[-1]._replace(words="stuck in a spurious point")
+    retained = [*_spread(path[:turned], 0), *_spread(path[turned + 1 :], turned + 1)]
+    shown = [Scene(path[i], int(steps[i]), i, words[phase[i]]) for i in retained if i < turned]
+    shown[-1] = shown[-1]._replace(words="stopped at a spurious point")
     for share in np.linspace(0, 1, TURN + 1)[1:]:
         H = _between(path[turned - 1], path[turned], share)
-        shown.append(Scene(H, int(steps[turned]), turned, "turned onto an axis"))
-    shown += [Scene(path[i], int(steps[i]), i, words[phase[i]]) for i in kept if i > turned]
+        shown.append(Scene(H, int(steps[turned]), turned, "rotated onto an axis"))
+    shown += [Scene(path[i], int(steps[i]), i, words[phase[i]]) for i in retained if i > turned]
     return [*shown[:-1], shown[-1]._replace(words="orthogonal frame")]
 
 
 def _spread(path: Float[np.ndarray, "t n 3"], first: int) -> list[int]:
-    """Lines no further than FASTEST apart, the first and the last among them, counted from `first`."""
+    """Numbers of lines at most FASTEST apart, with the first and the last, counted from `first`."""
     chosen = [0]
     for i in range(1, len(path)):
         if i + 1 == len(path) or np.linalg.norm(path[i + 1] - path[chosen[-1]], axis=1).max() > FASTEST:
@@ -107,7 +107,7 @@ def _spread(path: Float[np.ndarray, "t n 3"], first: int) -> list[int]:
 
 
 def _between(start: Float[np.ndarray, "n 3"], end: Float[np.ndarray, "n 3"], share: float) -> Float[np.ndarray, "n 3"]:
-    """Unit rows on their way along great circles; rows that stay stay."""
+    """Unit rows along great circles from start to end, at this fraction of the chord."""
     chord = (1 - share) * start + share * end
     return chord / np.linalg.norm(chord, axis=1, keepdims=True)
 
@@ -127,14 +127,14 @@ def _legend(cell: xr.Dataset) -> list[Line2D]:
 
 
 def _samples(axis: Axes, past: Sequence[Scene], cell: xr.Dataset, trail: int) -> None:
-    """The samples of the last scene, with where they come from."""
+    """The samples of the last scene, with lines behind them."""
     view, labels = draw_ball(axis, True), cell["label"].values
     path = np.stack([scene.H for scene in past[-trail:]]) @ view[:2].T
     jump = np.linalg.norm(np.diff(path, axis=0), axis=2) > 3 * FASTEST
     for i in np.argsort(labels, kind="stable")[::-1]:
         look = {"color": style.line(int(labels[i]), int(labels.max()) + 1)["color"]}
-        own = np.insert(path[:, i], np.flatnonzero(jump[:, i]) + 1, np.nan, axis=0)
-        axis.plot(*own.T, lw=0.7, alpha=0.45, **look)
+        trail_of_sample = np.insert(path[:, i], np.flatnonzero(jump[:, i]) + 1, np.nan, axis=0)
+        axis.plot(*trail_of_sample.T, lw=0.7, alpha=0.45, **look)
         marker, size = MARKERS[labels[i]]
         axis.plot(*path[-1, i], marker=marker, ms=size, mec="white", mew=0.6, **look)
 

@@ -1,4 +1,4 @@
-"""Figures in one call: of what was solved, of a point of your own, or of the cells of a sweep."""
+"""Figures in one call: of a solution, of your own embedding, or of the cells of a sweep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ufm.model.geometry import class_means
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# What a cell must hold for the figure, beside the geometry of its end points, and where that comes from.
+# The variables that each figure needs beside the geometry of end points, and where they come from.
 FIGURES = {
     "class_mean_gram": (),
     "convergence": ("history_excess",),
@@ -34,19 +34,19 @@ _COMES_FROM = {
 
 @runtime_checkable
 class Solved(Protocol):
-    """What is drawn of a `solvers.Solution`."""
+    """The part of a `solvers.Solution` that figures use."""
 
     @property
     def problem(self) -> Problem:
-        """What was solved."""
+        """The problem that was solved."""
         ...
 
     def embedding(self, start: int) -> np.ndarray:
-        """(n, d), where the start ended."""
+        """The embedding (n, d) at which a start ended."""
         ...
 
     def to_xarray(self) -> xr.Dataset:
-        """Dimensions init and record: excess, and the history."""
+        """A dataset with dimensions init and record: excess, and the history."""
         ...
 
 
@@ -59,21 +59,21 @@ def draw(
     title: bool | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Figure:
-    """The figure `figures.NAME`, in a width and with fonts of your own, with a title or without.
+    """The figure `figures.NAME`, in any width and font, with or without a title.
 
     Of one problem there are "class_mean_gram", "convergence", "geometry" and "path", which show every start. Every
     other figure compares several problems and is drawn from their cells; `ufm-gallery` computes and draws those.
 
-    - solution: what `solvers.solve` returned; or a point H (n, d), or several (inits, n, d), of the problem given:
-      enough for "class_mean_gram". "path" takes a solution with `record_H=True`, and d = 2 or 3. Or a sequence of
-      cells, datasets of a sweep or of the gallery, for any figure.
-    - width: inches, 2.5 to 20; the figure's own if not given (`figures.style.ONE_COLUMN`, 3.4, or `TWO_COLUMNS`, 7).
-      Of less than 5 panels stand one above the other.
-    - title: whether the figure has a title; if not given it has one unless a width of less than 5 is asked for.
-    - settings: of Matplotlib, as {"font.size": 9}; `figures.style.fonts("DejaVu Serif", 9)` gives those of a font.
+    - solution: the result of `solvers.solve`; or, for "class_mean_gram", one H (n, d) or several (inits, n, d), with
+      `problem`. "path" needs a solution with `record_H=True`, and d = 2 or 3. Or, for any figure, a sequence of cells:
+      datasets of a sweep or of the gallery.
+    - width: inches, 2.5 to 20; by default that of the figure (`figures.style.ONE_COLUMN`, 3.4, or `TWO_COLUMNS`, 7).
+      Below 5 the panels stand one above the other.
+    - title: whether the figure has a title; by default it has one unless `width` is below 5.
+    - settings: Matplotlib's, such as {"font.size": 9}; `figures.style.fonts("DejaVu Serif", 9)` gives those of a font.
 
-    Save it with `.savefig("NAME.pdf")`. Raises InvalidInput for an unknown figure, for cells that lack what the figure
-    shows, naming it, and for a width or a font that cannot be.
+    Save it with `.savefig("NAME.pdf")`. Raises InvalidInput for an unknown figure, for cells without a variable that
+    the figure needs, for a width out of range and for a font that is not installed.
     """
     here = importlib.import_module("figures.style")
     several = _cells(solution)
@@ -97,7 +97,7 @@ def draw(
 
 
 def _cells(solution: Any) -> list[xr.Dataset] | None:
-    """The cells, if that is what was given."""
+    """The cells, if `solution` is a sequence of them; else None."""
     if isinstance(solution, xr.Dataset):
         return [solution]
     if isinstance(solution, (list, tuple)) and solution and all(isinstance(cell, xr.Dataset) for cell in solution):
@@ -108,18 +108,18 @@ def _cells(solution: Any) -> list[xr.Dataset] | None:
 def cell_of(solution: Solved | Embedding | Stack, problem: Problem | None = None) -> xr.Dataset:
     """A solution, or points H of a problem, as the dataset that the figures of a sweep take.
 
-    `Solution.to_xarray`, or the excess of each point; with the geometry of where each start ended: gram (init, class,
-    class_), class_means, delta_gm, beta_nc. attrs as of a sweep. Of UFM, where the frame's loss is no bound and nothing
-    is certified, lower_bound is the smallest loss that a start ended at, and lower_bound_is says so.
+    It holds `Solution.to_xarray`, or the excess of each point, and the geometry of each end point: gram (init, class,
+    class_), class_means, delta_gm, beta_nc. Its attrs are those of a sweep. For UFM the frame's loss is no bound and
+    nothing is certified here, so lower_bound is the smallest loss of all end points, and lower_bound_is says so.
     """
     if isinstance(solution, Solved):
         if problem is not None:
-            raise InvalidInput("problem", type(problem).__name__, "a solution knows its own; leave it out")
-        problem, found = solution.problem, solution.to_xarray()
-        points = [solution.embedding(start) for start in range(found.sizes["init"])]
+            raise InvalidInput("problem", type(problem).__name__, "leave it out: a solution holds its problem")
+        problem, result = solution.problem, solution.to_xarray()
+        points = [solution.embedding(start) for start in range(result.sizes["init"])]
     else:
         points, problem = _checked_points(solution, problem)
-        found = xr.Dataset({"excess": ("init", [float(excess(H, problem)) for H in points])})
+        result = xr.Dataset({"excess": ("init", [float(excess(H, problem)) for H in points])})
     sizes = np.asarray(problem.class_sizes)
     samples = np.asarray(problem.labels), np.asarray(problem.multiplicity)
     metrics = [geometry_metrics(H, problem.labels, k=problem.k, multiplicity=problem.multiplicity) for H in points]
@@ -137,13 +137,13 @@ def cell_of(solution: Solved | Embedding | Stack, problem: Problem | None = None
         **{"loss_bound": bound, "lower_bound": bound},
     }
     if not problem.nonneg:
-        # Of end points: a record may underestimate (`figures.style.positive`).
-        attrs |= {"lower_bound": bound + float(found["excess"].min()), "lower_bound_is": "lowest loss found"}
-    return found.assign(data).assign_attrs(attrs)
+        # The excess of end points: one of the history may be an underestimate (`figures.style.positive`).
+        attrs |= {"lower_bound": bound + float(result["excess"].min()), "lower_bound_is": "lowest loss found"}
+    return result.assign(data).assign_attrs(attrs)
 
 
 def _profile(sizes: np.ndarray) -> str:
-    """What titles call the class sizes, in whatever order: "equal", "step", "long-tail", or "own" for any others."""
+    """The name of the profile of class sizes, in any order: "equal", "step", "long-tail", or "own" for any other."""
     falling, k, n_min = np.sort(sizes)[::-1], len(sizes), int(sizes.min())
     if k < 2 or n_min < 1:
         return "own"
@@ -156,7 +156,7 @@ def _profile(sizes: np.ndarray) -> str:
 
 def _checked_points(H: Any, problem: Problem | None) -> tuple[list[Float[np.ndarray, "n d"]], Problem]:
     if not isinstance(problem, Problem):
-        raise InvalidInput("problem", type(problem).__name__, "give the ufm.Problem of H, or a Solution in its place")
+        raise InvalidInput("problem", type(problem).__name__, "give the ufm.Problem of H, or a Solution instead of H")
     points, shape = real_array("H", H, "give a Solution, or a real array (n, d)"), (problem.num_points, problem.d)
     points = points[None] if points.ndim == 2 else points
     if points.ndim != 3 or points.shape[1:] != shape or not len(points):

@@ -1,4 +1,4 @@
-"""The path of H from its start to its end: in d = 2 in the disc, in d = 3 in the ball, a line a sample."""
+"""The path of H from its start to its end, in the disc for d = 2 and in the ball for d = 3: one line per sample."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ufm import InvalidInput
 
 MOST_PANELS = 4
 MOST_NAMED = 10
-# Where the sphere is seen from: the middle of the octant of UFM+; a little beside it for the whole sphere.
+# The direction of view: the middle of the octant of UFM+; a little beside it for the whole sphere.
 OCTANT, SPHERE = (1.0, 1.0, 1.0), (1.0, 0.55, 0.6)
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
     """A panel for each of the first starts of one cell, with history_H (init, record, sample, coordinate).
 
-    Grey: the feasible set, disc or ball, for UFM+ its nonnegative part. d = 2: below, the angle against the step, where
-    paths along the circle come apart. d = 3: seen from far away; what is on the far side is pale.
+    Grey: the feasible set, disc or ball, for UFM+ its nonnegative part. d = 2: a second panel shows the angle against
+    the step, which separates paths along the circle. d = 3: a parallel projection; the far side is pale.
     """
     cell = style.single(cells, "history_H")
     d = cell.sizes["coordinate"]
@@ -63,7 +63,7 @@ END: dict[str, Any] = {"marker": "o", "ms": 5, "mec": "white", "mew": 0.6}
 
 
 def _legend(k: int) -> list[Line2D]:
-    """Classes, all or some from the first to the last; and the two markers."""
+    """The classes, or some of them from the first to the last, and the two markers."""
     classes = sorted(set(np.linspace(0, k - 1, min(k, MOST_NAMED)).astype(int).tolist()))
     lines = [Line2D([], [], color=_colour(c, k), lw=2, label=f"class {c}") for c in classes]
     ends = {"start": START, "end": END}
@@ -75,7 +75,7 @@ def _colour(c: int, k: int) -> Any:
 
 
 def _draw_path(axis: Axes, path: Float[np.ndarray, "t 2"], colour: Any, near: np.ndarray | None = None) -> None:
-    """Step by step; pale where it is not near."""
+    """The path step by step; pale where it is not near."""
     near = np.ones(len(path), bool) if near is None else near
     joined = np.abs(np.diff(path[:, 1])) < 180  # an angle that passes 180 degrees goes on at -180
     steps = np.stack([path[:-1], path[1:], np.full_like(path[1:], np.nan)], axis=1)
@@ -100,7 +100,7 @@ def _draw_disc(axis: Axes, path: Float[np.ndarray, "t n 2"], labels: np.ndarray,
 def _draw_angles(
     axis: Axes, steps: np.ndarray, path: Float[np.ndarray, "t n 2"], labels: np.ndarray, k: int, nonneg: bool
 ) -> None:
-    """From -180 to 180; a point at the origin has the angle 0."""
+    """Angles from -180 to 180; a point at the origin has the angle 0."""
     angles = np.rad2deg(np.arctan2(path[:, :, 1], path[:, :, 0]))
     for i in range(len(labels)):
         _draw_path(axis, np.stack([steps.astype(float), angles[:, i]], axis=1), _colour(labels[i], k))
@@ -120,7 +120,8 @@ def _draw_sphere(axis: Axes, path: Float[np.ndarray, "t n 3"], labels: np.ndarra
 
 
 def draw_ball(axis: Axes, nonneg: bool) -> Float[np.ndarray, "3 3"]:
-    """The edges of the octant, or the outline of the ball and the three great circles; rows: right, up, to the eye."""
+    """Draw the edges of the octant, or the outline of the ball and three great circles. Returns the directions
+    right, up and to the eye, as rows."""
     view, angle = _view(nonneg), np.linspace(0, np.pi / 2 if nonneg else 2 * np.pi, 200)
     if not nonneg:
         axis.plot(np.cos(angle), np.sin(angle), color="0.6", lw=0.8, zorder=0)

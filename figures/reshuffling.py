@@ -12,9 +12,9 @@ from figures.style import Figure
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Share of random families whose only minimiser is the frame, over batch size and number of reshuffles.
+    """Percentage of random families whose only minimiser is the frame, over batch size and number of reshuffles.
 
-    Line: where the first-moment prediction (`ufm.theory.reshuffling`) is one half, between the rows by interpolation.
+    Line: where the first-moment prediction (`ufm.theory.reshuffling`) is one half, interpolated between rows.
     """
     data = style.single(cells, "unique")
     sizes, epochs = data["batch_size"].values, data["epochs"].values
@@ -30,11 +30,11 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         axis.set_yticks(range(len(epochs)), [str(count) for count in epochs])
         style.strip(axis)
         axis.set_xlabel("batch size")
-        axis.set_ylabel("epochs, reshuffled each")
+        axis.set_ylabel("epochs, each reshuffled")
         bar = figure.colorbar(image, ax=axis, aspect=22, pad=0.02)
         bar.set_label("families with one minimiser [%]")
         bar.outline.set_visible(False)
         counts = " ".join(str(int(size)) for size in np.atleast_1d(data.attrs["sizes"]))
-        figure.suptitle(f"UFM+, class sizes {counts}, d = {data.attrs['d']}\n{data.sizes['family']} families a cell")
+        figure.suptitle(f"UFM+, class sizes {counts}, d = {data.attrs['d']}\n{data.sizes['family']} families per cell")
         figure.legend(loc="outside lower center", handlelength=2.6)
     return figure

@@ -1,4 +1,4 @@
-"""What tells trained networks apart, in the words of a legend."""
+"""The settings that distinguish trained networks, in the words of a legend."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-# What questions to networks vary, one at a time.
+# The settings that questions about networks vary, one at a time.
 VARIED = ("width", "depth", "d", "batch_norm", "activation", "tau", "batching")
 _IN_WORDS = {"batch_norm": "batch norm {}", "activation": "{}", "batching": "{}", "tau": r"$\tau$ = {:g}"}
 
@@ -15,20 +15,21 @@ _IN_WORDS = {"batch_norm": "batch norm {}", "activation": "{}", "batching": "{}"
 def settings(cells: Sequence[xr.Dataset]) -> dict[str, list[xr.Dataset]]:
     """The cells by setting, seeds together, in their order; the first setting is the base.
 
-    A setting is called after its values that are not the base's; the base after the axis that varies, if one does.
+    The name of a setting lists its values that differ from the base. If only one setting varies, the base is named by
+    its value too.
     """
     base = _values(cells[0])
     differ = [name for name in VARIED if len({_values(cell)[name] for cell in cells}) > 1]
-    found: dict[str, list[xr.Dataset]] = {}
+    groups: dict[str, list[xr.Dataset]] = {}
     for cell in cells:
-        own = _values(cell)
-        named = [name for name in differ if own[name] != base[name] or len(differ) == 1]
-        found.setdefault(", ".join(_said(name, own[name]) for name in named) or "base", []).append(cell)
-    return found
+        values = _values(cell)
+        named = [name for name in differ if values[name] != base[name] or len(differ) == 1]
+        groups.setdefault(", ".join(_said(name, values[name]) for name in named) or "base", []).append(cell)
+    return groups
 
 
 def common(cells: Sequence[xr.Dataset]) -> str:
-    """What all cells share."""
+    """The settings that all cells share, in words."""
     attrs, base = cells[0].attrs, _values(cells[0])
     differ = [name for name in VARIED if len({_values(cell)[name] for cell in cells}) > 1]
     shown = [name for name in ("activation", "tau") if name not in differ]

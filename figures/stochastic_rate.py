@@ -1,4 +1,4 @@
-"""F15: the rate in mean square under random batches: predicted and measured, against the temperature and the step."""
+"""F15: the predicted and measured mean-square rate under random batches, against the temperature and the step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from figures.style import Figure
 
 
 def draw(data: Sequence[xr.Dataset]) -> Figure:
-    """Steps in which squares of within-class deviations fall by a factor e, of the slowest class.
+    """Steps until the mean squared within-class deviation of the slowest class falls by a factor e.
 
-    Left against the temperature at one step, right against the step at one temperature. Lines predicted
-    (`ufm.theory.stochastic_rate`), open markers measured, stars the best step, grey the rate that no step beats.
+    Left: against the temperature at one step. Right: against the step at one temperature. Lines: predicted
+    (`ufm.theory.stochastic_rate`); open markers: measured; stars: the best step; thin horizontal lines: a rate that no
+    step improves on.
     """
     with style.applied():
         figure, (left, right) = style.panels(2, 2.9, sharey=True)
@@ -35,7 +36,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         _finish(left, r"temperature $\tau$", rf"step $\eta$ = {first['step']:g}", data[0]["tau"].values)
         _finish(right, r"step $\eta$", rf"$\tau$ = {first['fixed']:g}", data[0]["eta"].values)
         for axis in (left, right) if figure.narrow else (left,):
-            axis.set_ylabel("steps for a factor e\nof the mean squares")
+            axis.set_ylabel("steps until mean squares\nfall by a factor e")
         figure.suptitle(f"UFM+, step imbalance, R = {first['R']:g}, k = {first['k']}, batches of {first['batch_size']}")
         figure.legend(loc="outside lower center", ncols=min(len(data), 4), handlelength=2.8)
     return figure

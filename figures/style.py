@@ -27,13 +27,12 @@ from ufm.errors import real_number
 
 ONE_COLUMN = 3.4  # inches
 TWO_COLUMNS = 7.0
-NARROW = 5.0  # of less, panels stand one above the other
+NARROW = 5.0  # below this width panels stand one above the other
 SEQUENTIAL = "cividis"
-DIVERGING = "RdBu_r"  # of what has a sign, centred on 0
+DIVERGING = "RdBu_r"  # for signed values, centred on 0
 MARKERS = ("o", "s", "^", "D")
-SMALLEST_DRAWN = (
-    1e-17  # smaller values, exact zeros included, are shown at this value: float64 resolves no smaller ones
-)
+# Smaller values, exact zeros included, are drawn at this value.
+SMALLEST_DRAWN = 1e-17
 
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8,
@@ -57,32 +56,32 @@ _SETTINGS: dict[Any, Any] = {
 # Axis labels of the paper's two metrics, in words (`ufm.geometry_metrics`).
 DELTA_GM = "distance from an orthogonal\nframe, $\\Delta_{G_M}$"
 BETA_NC = "spread within classes over\nspread between, $\\beta_{NC}$"
-# Profiles of class sizes, as titles name them.
+# Names of profiles of class sizes in titles.
 PROFILES = {"own": "own class sizes", "equal": "equal class sizes"}
 
-# Distinct in lightness as well, so that a grey print keeps them apart; with the dashes beside them.
+# With the dashes and in lightness, lines differ in a grey print as well.
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
 
 class _Look(NamedTuple):
-    """What is asked of figures by `custom`."""
+    """The settings of `custom`."""
 
     settings: Mapping[Any, Any]
     width: float | None
     title: bool
 
 
-_own: ContextVar[_Look] = ContextVar("own")
+_look: ContextVar[_Look] = ContextVar("look")
 
 
-def _asked() -> _Look:
-    return _own.get(_Look({}, None, True))
+def _current() -> _Look:
+    return _look.get(_Look({}, None, True))
 
 
 @contextmanager
 def applied() -> Iterator[None]:
-    """Draw inside this."""
-    with mpl.rc_context({**_SETTINGS, **_asked().settings}):
+    """The context in which figures are drawn."""
+    with mpl.rc_context({**_SETTINGS, **_current().settings}):
         yield
 
 
@@ -90,36 +89,36 @@ def applied() -> Iterator[None]:
 def custom(
     settings: Mapping[str, Any] | None = None, *, width: float | None = None, title: bool | None = None
 ) -> Iterator[None]:
-    """How figures look that are drawn inside this context.
+    """A context that sets the look of figures drawn inside it.
 
-    - settings: of Matplotlib (`rcParams`, as {"font.size": 9}); they take precedence. `fonts` gives those of a font.
-    - width: of the figure in inches; below 5 panels stand one above the other.
-    - title: False leaves the figure's title out. What names one panel among several stays.
+    - settings: Matplotlib's (`rcParams`, such as {"font.size": 9}), which take precedence. `fonts` gives a font's.
+    - width: the width of the figure in inches; below 5 panels stand one above the other.
+    - title: False leaves the figure's title out. Titles of panels stay.
 
-    What is None stays as it is. Raises InvalidInput for a width below 2.5 or above 20.
+    Settings that are None do not change. Raises InvalidInput for a width below 2.5 or above 20.
     """
-    before = _asked()
-    asked = _Look(
+    before = _current()
+    look = _Look(
         {**before.settings, **(settings or {})},
         before.width if width is None else real_number("width", width, 2.5, 20.0, "give 2.5 to 20 inches"),
         before.title if title is None else title,
     )
-    token = _own.set(asked)
+    token = _look.set(look)
     try:
         yield
     finally:
-        _own.reset(token)
+        _look.reset(token)
 
 
 @contextmanager
 def one_column(width: float | None) -> Iterator[None]:
-    """`custom(width=...)`; of less than 5 inches without a title, which is the caption's."""
+    """`custom(width=...)`; below 5 inches without a title, whose content belongs in the caption."""
     with custom(width=width, title=False if width is not None and width < NARROW else None):
         yield
 
 
 def fonts(family: str | None = None, size: float | None = None) -> dict[str, Any]:
-    """Settings for `custom`: a font family, and the size in points of labels (8); ticks and legends keep in proportion.
+    """Settings for `custom`: a font family, and the size of labels in points (8); ticks and legends scale with it.
 
     Raises InvalidInput for a family that is not installed, and for sizes below 4 or above 24.
     """
@@ -137,18 +136,18 @@ def fonts(family: str | None = None, size: float | None = None) -> dict[str, Any
 
 
 def points(size: float) -> float:
-    """A font size for what is written into a figure, given for the labels' own 8 points."""
+    """A font size for text inside a figure, scaled with the labels' size; `size` is relative to labels of 8 points."""
     return size * float(mpl.rcParams["font.size"]) / float(_SETTINGS["font.size"])
 
 
 def width(default: float) -> float:
-    """Inches: what `custom` asks for, else the figure's own."""
-    asked = _asked().width
-    return default if asked is None else asked
+    """The width in inches that `custom` sets, else the default."""
+    custom_width = _current().width
+    return default if custom_width is None else custom_width
 
 
 class Figure(MatplotlibFigure):
-    """Matplotlib's, saved in the style in which it was drawn: fonts in a PDF are TrueType.
+    """Matplotlib's figure, saved in the style in which it was drawn: fonts in a PDF are TrueType.
 
     Its legend takes as many columns as fit its width; its title is wrapped to the width, or left out if
     `custom` says so.
@@ -160,15 +159,15 @@ class Figure(MatplotlibFigure):
         return self.get_figwidth() < NARROW
 
     def suptitle(self, t: str, **options: Any) -> Text | None:
-        """As Matplotlib's; None if titles are left out."""
-        if not _asked().title:
+        """As in Matplotlib; None if titles are left out."""
+        if not _current().title:
             return None
         text = super().suptitle(t, **{**options, "fontsize": mpl.rcParams["axes.titlesize"]})
         text.set_text("\n".join(self._wrapped(line, text) for line in t.split("\n")))
         return text
 
     def _wrapped(self, words: str, text: Text) -> str:
-        """The words with line breaks after commas, semicolons and colons where a line would be too wide."""
+        """The text with line breaks after commas, semicolons and colons where a line would be too wide."""
         renderer, lines = FigureCanvasAgg(self).get_renderer(), [""]
         for part in re.split(r"(?<=[,;:]) ", words):
             joined = f"{lines[-1]} {part}".strip()
@@ -180,7 +179,7 @@ class Figure(MatplotlibFigure):
         return "\n".join(lines)
 
     def legend(self, *args: Any, ncols: int = 1, **options: Any) -> Legend:
-        """As Matplotlib's, in at most `ncols` columns."""
+        """As in Matplotlib, with at most `ncols` columns."""
         renderer = FigureCanvasAgg(self).get_renderer()
         while True:
             made = super().legend(*args, ncols=ncols, **options)
@@ -190,16 +189,16 @@ class Figure(MatplotlibFigure):
             ncols -= 1
 
     def savefig(self, fname: Any, **options: Any) -> None:
-        """As Matplotlib's."""
-        logging.getLogger("fontTools").setLevel(logging.ERROR)  # it remarks on dates of fonts
+        """As in Matplotlib."""
+        logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns about dates of fonts
         with applied():
             super().savefig(fname, **options)
 
 
 def panels(count: int, height: float, **options: Any) -> tuple[Figure, list[Any]]:
-    """A figure of two columns with panels side by side; where it is narrow they stand one above the other.
+    """A two-column figure with panels side by side; in a narrow figure they stand one above the other.
 
-    height: inches, of the figure whose panels stand side by side. options: of Matplotlib's `subplots`.
+    height: inches, of the figure with panels side by side. options: those of Matplotlib's `subplots`.
     """
     narrow = width(TWO_COLUMNS) < NARROW
     tall = height if not narrow else 0.5 + 0.85 * count * height
@@ -211,14 +210,14 @@ def panels(count: int, height: float, **options: Any) -> tuple[Figure, list[Any]
 
 
 def single(cells: Sequence[xr.Dataset], needed: str) -> xr.Dataset:
-    """The one dataset that a figure is drawn from; InvalidInput if there are others, or if `needed` is not in it."""
+    """The only dataset of the cells. Raises InvalidInput if there are more, or if `needed` is not in it."""
     if len(cells) != 1 or needed not in cells[0]:
         raise InvalidInput("cells", f"{len(cells)} datasets", f"give one dataset, with {needed!r} in it")
     return cells[0]
 
 
 def steps_axis(axis: Axes, last: float) -> None:
-    """A logarithmic axis of steps from 1 on; of less than two decades it is labelled at 1, 2, 5, 10, ..."""
+    """A logarithmic axis of steps from 1 on; if it spans less than two decades its labels are 1, 2, 5, 10, ..."""
     axis.set_xscale("log")
     if last < 100:
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -235,20 +234,20 @@ def line(index: int, count: int) -> dict[str, Any]:
 def draw_band(
     axis: Axes, grid: np.ndarray, values: np.ndarray, look: Mapping[str, Any], label: str = "", outside: float = 0.25
 ) -> None:
-    """The median over starts (starts, grid) as a line, and a band without the share `outside` on either side."""
+    """The median over starts (starts, grid) as a line, and a band without the fraction `outside` on either side."""
     lower, middle, upper = np.quantile(values, (outside, 0.5, 1 - outside), axis=0)
     axis.fill_between(grid, lower, upper, color=look["color"], alpha=0.13, lw=0)
     axis.plot(grid, middle, label=label or None, **look)
 
 
 def strip(axis: Axes) -> None:
-    """No frame and no ticks: for heat maps."""
+    """Remove frame and ticks, for heat maps."""
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
 
 
 def problem(cells: Sequence[xr.Dataset]) -> str:
-    """The model and its parameters, R aside, as every figure states them."""
+    """The model and its parameters except R, as every figure states them."""
     attrs = cells[0].attrs
     model = "UFM+" if attrs["nonneg"] else "UFM"
     return (
@@ -258,12 +257,12 @@ def problem(cells: Sequence[xr.Dataset]) -> str:
 
 
 def profile(imbalance: str) -> str:
-    """A profile of class sizes as titles name it."""
+    """The name of a profile of class sizes in titles."""
     return PROFILES.get(imbalance, f"{imbalance} imbalance")
 
 
 def ratios(cells: Sequence[xr.Dataset]) -> list[str]:
-    """What tells the cells of a sweep apart: R, and the temperature if there are several."""
+    """The names of the cells of a sweep: R, and the temperature if there are several."""
     several = len({float(cell.attrs["tau"]) for cell in cells}) > 1
     return [f"R = {cell.attrs['R']:g}" + (f", $\\tau$ = {cell.attrs['tau']:g}" if several else "") for cell in cells]
 
@@ -274,23 +273,23 @@ def temperatures(cells: Sequence[xr.Dataset]) -> str:
 
 
 def parameters(cells: Sequence[xr.Dataset]) -> str:
-    """The parameters alone, where a figure compares models or profiles."""
+    """The parameters without the model, for figures that compare models or profiles."""
     attrs = cells[0].attrs
     sizes = f"{profile(str(attrs['imbalance']))}, " if "imbalance" in attrs else ""
     return f"{sizes}k = {attrs['k']}, d = {attrs['d']}, $\\tau$ = {temperatures(cells)}"
 
 
 def run(cells: Sequence[xr.Dataset]) -> str:
-    """What solved the problem, if the cells know, and what a median with a band is of."""
+    """The method, if the cells state it, and the meaning of lines and bands."""
     attrs = cells[0].attrs
     method = f", {attrs['method']}" if "method" in attrs else ""
-    random = "random " if "seed" in attrs else ""  # else they may be of one's own
+    random = "random " if "seed" in attrs else ""  # else they may be custom starts
     band = f"median of {attrs['inits']} {random}starts, band of the middle half"
     return f"{method}: {band if attrs['inits'] > 1 else f'one {random}start'}"
 
 
 def above_bound(cell: xr.Dataset) -> str:
-    """What is shown of UFM, whose loss the frame's does not bound: the loss minus what, relative to that."""
+    """The axis label for UFM, where the frame's loss is no bound: the loss minus a lower bound, relative to it."""
     first, *rest = str(cell.attrs.get("lower_bound_is", "certified lower bound")).split()
     return f"loss minus the {first}\n{' '.join(rest)}, relative to it"
 
@@ -304,7 +303,7 @@ def scientific(value: float) -> str:
 
 
 def span(counts: Sequence[int]) -> str:
-    """The counts, once if they agree: "32", "8 or 32"."""
+    """The different counts in words: "32", "8 or 32"."""
     return " or ".join(str(count) for count in sorted(set(counts)))
 
 
@@ -317,12 +316,12 @@ def rendered(figure: MatplotlibFigure) -> dict[str, bytes]:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=suffix, metadata=metadata)
             content[suffix] = buffer.getvalue()
-            figure.set_layout_engine("none")  # what is laid out once stays: that takes longer than the drawing
+            figure.set_layout_engine("none")  # the layout takes longer than the drawing, so it is computed once
     return content
 
 
 def carried(iterations: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """(starts, grid) value of each start at the last record not after each grid point, its first one before that."""
+    """(starts, grid): the value of each start at its last record up to each grid point, or at its first record."""
     rows = []
     for steps, row in zip(iterations, values, strict=True):
         position = np.searchsorted(steps, grid, side="right") - 1
@@ -333,28 +332,29 @@ def carried(iterations: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np.
 def history(cell: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
     """A grid of iterations, even on a logarithmic axis, and the values of each start there (starts, grid).
 
-    The "excess" of a cell of UFM is its loss minus the certified lower bound.
+    For a cell of UFM, "excess" means its loss minus the certified lower bound.
     """
     iterations = cell["history_iteration"].values
     grid = np.unique(np.geomspace(1, max(2, iterations.max()), 200).astype(int))
     values = cell[f"history_{name}"].values
     if name == "excess":
-        if not cell.attrs["nonneg"]:  # the frame's loss is no bound of UFM: above the certified one instead
+        if not cell.attrs["nonneg"]:  # the frame's loss does not bound UFM: use the certified bound
             values = values + (bound(cell, "loss_bound") - bound(cell, "lower_bound"))
         values = positive(values, exact=bool(cell.attrs["nonneg"]))
     return grid, carried(iterations, values, grid)
 
 
 def bound(cell: xr.Dataset, name: str) -> np.ndarray:
-    """A bound of the loss of every start, to go with (starts, records): its own, or the one of all."""
+    """A bound on the loss of every start, to broadcast with (starts, records): one for each start, or one for all."""
     return cell[name].values[:, None] if name in cell else np.array(cell.attrs[name])
 
 
 def positive(excess: np.ndarray, *, exact: bool = True) -> np.ndarray:
-    """(starts, records) with values < 0 replaced by the last other one before them, if there is one.
+    """(starts, records) with negative values replaced by the last nonnegative one before them, if there is one.
 
-    No loss is below its bound: while classes collapse it is recorded by moments, an underestimate. Unless `exact`,
-    zeros are replaced too: a difference of two losses within their rounding has no sign, an excess of 0 is a frame.
+    No loss is below its bound, but while classes collapse the record is an estimate by moments, which may be too low.
+    Unless `exact`, zeros are replaced too: a difference of two losses within their rounding has no sign, whereas an
+    exact excess of 0 means a frame.
     """
     known = np.where((excess >= 0) if exact else (excess > 0), np.arange(excess.shape[1]), 0)
     return np.take_along_axis(excess, np.maximum.accumulate(known, axis=1), axis=1)

@@ -14,7 +14,7 @@ from figures.style import Figure
 def draw(data: Sequence[xr.Dataset]) -> Figure:
     """Steps to gain a decimal digit in the within-class deviations, 1 / -log10(rho), against tau, for each R.
 
-    Lines predicted, open markers measured, stars the best temperature in closed form (`ufm.theory.local_rate`).
+    Lines: predicted; open markers: measured; stars: the best temperature in closed form (`ufm.theory.local_rate`).
     """
     with style.applied():
         figure = Figure(figsize=(style.width(style.ONE_COLUMN), 3.0), layout="constrained")

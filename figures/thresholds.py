@@ -1,4 +1,4 @@
-"""F13: the imbalance at which minorities become one vector without the ReLU, against the temperature."""
+"""F13: the imbalance at which minority classes merge into one vector without the ReLU, against the temperature."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ RATIOS = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
 
 
 def draw(data: Sequence[xr.Dataset]) -> Figure:
-    """R* against tau, a line for each loss; bars are the brackets, each end a certificate. Arrows: apart up to there.
+    """R* against tau, with a line for each loss. The bars are brackets whose two ends are certified. Triangles: not
+    merged up to this ratio.
 
-    Losses that never merge up to the largest ratio, at any temperature, are named in the legend alone.
+    Losses under which minorities do not merge up to the largest ratio, at any temperature, appear in the legend only.
     """
     losses = list(dict.fromkeys(str(cell.attrs["loss"]) for cell in data))
     with style.applied():
@@ -24,13 +25,13 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         axis = figure.subplots()
         for index, loss in enumerate(losses):
             look = style.line(index, len(losses))
-            own = sorted(
+            of_loss = sorted(
                 (cell.attrs for cell in data if str(cell.attrs["loss"]) == loss), key=lambda attrs: attrs["tau"]
             )
-            tau, low, high = (np.array([attrs[name] for attrs in own]) for name in ("tau", "R_apart", "R_merged"))
+            tau, low, high = (np.array([attrs[name] for attrs in of_loss]) for name in ("tau", "R_apart", "R_merged"))
             merges, beyond = np.isfinite(low) & np.isfinite(high), np.isfinite(low) & ~np.isfinite(high)
             middle = np.where(merges, np.sqrt(low * high), np.nan)
-            label = loss if merges.any() else f"{loss}: never up to R = {own[0]['most_R']:g}"
+            label = loss if merges.any() else f"{loss}: no merging up to R = {of_loss[0]['most_R']:g}"
             axis.errorbar(
                 tau,
                 middle,
@@ -55,7 +56,7 @@ def draw(data: Sequence[xr.Dataset]) -> Figure:
         axis.set_yticks(ratios, [f"{ratio:g}" for ratio in ratios])
         axis.minorticks_off()
         axis.set_xlabel(r"temperature $\tau$")
-        axis.set_ylabel(r"R$^*$, where minorities merge")
+        axis.set_ylabel(r"R$^*$, at which minorities merge")
         attrs = data[0].attrs
         figure.suptitle(f"UFM (no ReLU), step imbalance, k = {attrs['k']}\ncertified on both sides")
         figure.legend(loc="outside lower center", ncols=2, handlelength=3, columnspacing=1.0)

@@ -1,4 +1,4 @@
-"""The paper's panels of a trained network: geometry of its features and accuracy, over epochs."""
+"""The paper's panels for a trained network: geometry of its features and accuracy, over epochs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PANELS = (
     ("delta_gm", style.DELTA_GM),
     ("beta_nc", style.BETA_NC),
     ("max_cosine", "largest cosine of class means"),
-    ("excess", "excess over a frame,\nrelative to its loss"),
+    ("excess", "excess over a frame's loss,\nrelative to it"),
     ("accuracy_balanced", "accuracy, mean over classes"),
     ("accuracy_minority", "accuracy, minorities"),
 )
@@ -23,17 +23,17 @@ SETTING = ("net", "activation", "R", "tau", "batching", "loss")
 
 
 def settings(cells: Sequence[xr.Dataset]) -> dict[str, list[xr.Dataset]]:
-    """The cells by what tells them apart, seeds aside."""
+    """The cells grouped by the settings that differ; the seeds of a setting are together."""
     differ = [name for name in SETTING if len({str(cell.attrs[name]) for cell in cells}) > 1]
-    found: dict[str, list[xr.Dataset]] = {}
+    groups: dict[str, list[xr.Dataset]] = {}
     for cell in cells:
         parts = [f"{name} = {cell.attrs[name]:g}" if name in ("R", "tau") else str(cell.attrs[name]) for name in differ]
-        found.setdefault(", ".join(parts), []).append(cell)
-    return found
+        groups.setdefault(", ".join(parts), []).append(cell)
+    return groups
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Median over seeds, band from the smallest to the largest; an excess below 0, as UFM may have, is left out."""
+    """Median over seeds, band from the smallest to the largest. Negative excesses, possible under UFM, are left out."""
     groups = settings(cells)
     with style.applied():
         width = style.width(style.TWO_COLUMNS)
@@ -60,7 +60,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
 
 
 def title(cells: Sequence[xr.Dataset]) -> str:
-    """What all cells share."""
+    """The settings that all cells share, in words."""
     attrs = cells[0].attrs
     shared = [str(attrs[name]) for name in ("net", "activation") if len({c.attrs[name] for c in cells}) == 1]
     sizes = style.span([cell.attrs["n"] for cell in cells])

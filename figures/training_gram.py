@@ -13,7 +13,7 @@ from figures.training import settings, title
 
 
 def draw(cells: Sequence[xr.Dataset]) -> Figure:
-    """Each panel: M^T M of the seed that ended furthest from an orthogonal frame, over its largest entry."""
+    """Each panel: M^T M of the seed that ended furthest from an orthogonal frame, divided by its largest |entry|."""
     groups = settings(cells)
     columns = min(2 if style.width(style.TWO_COLUMNS) < style.NARROW else 4, len(groups))
     rows = -(-len(groups) // columns)
@@ -35,7 +35,7 @@ def draw(cells: Sequence[xr.Dataset]) -> Figure:
         for axis in list(axes):
             axis.set_visible(False)
         bar = figure.colorbar(drawn, ax=figure.axes, shrink=0.75, aspect=18, pad=0.015)
-        bar.set_label(r"$\langle \mu_c, \mu_{c'} \rangle$ over the largest")
+        bar.set_label(r"$\langle \mu_c, \mu_{c'} \rangle$ / largest entry")
         bar.outline.set_visible(False)
         figure.suptitle(f"Class-mean Gram matrix after training:\n{title(cells)}")
     return figure

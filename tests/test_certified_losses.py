@@ -227,7 +227,7 @@ def originals():
         for which, batches in BATCHES.items():
             for nonneg in (True, False):
                 certifier = Certifier(posed(name, batches, nonneg), conic=False)
-                H = frame(certifier.given) if nonneg else certifier.better.placed()[certifier.orbits.index]
+                H = frame(certifier.samples_problem) if nonneg else certifier.better.placed()[certifier.orbits.index]
                 contents[name, which, nonneg] = content_of(certifier.certify(H))
     return contents
 

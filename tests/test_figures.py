@@ -594,7 +594,7 @@ def test_ufm_has_no_panel_that_shows_nothing():
 def test_a_problem_is_given_with_h_alone():
     with pytest.raises(ufm.InvalidInput, match=r"^problem = 'NoneType': give the ufm.Problem of H"):
         figures.draw("class_mean_gram", np.eye(3))
-    with pytest.raises(ufm.InvalidInput, match=r"^problem = 'Problem': a solution knows its own"):
+    with pytest.raises(ufm.InvalidInput, match=r"^problem = 'Problem': leave it out: a solution holds"):
         figures.draw("class_mean_gram", solved(), solved().problem)
     with pytest.raises(ufm.InvalidInput, match=r"^d = 4: the path of H can be drawn for d = 2 and d = 3"):
         path.draw([path_data(4)])

@@ -64,7 +64,7 @@ def test_intervals_hold_the_optimum_and_shrink_with_the_root_of_the_gap(sizes, t
     certifier, H = solved(sizes, tau, name=name)
     certificate = certifier.certify(H)
     assert certificate.status is Proof.CERTIFIED
-    cosines, _, _ = geometry(H, certifier.given)
+    cosines, _, _ = geometry(H, certifier.samples_problem)
     widths = []
     dual = certificate.lower_bound.dual
     least_gap = max(1e-10 * float(np.min(dual.v)), certificate.gap)
@@ -83,7 +83,7 @@ def one_point(sizes, tau, exponent, seed, name):
     """Points of loss just below that of a spoilt optimum, found by random steps, keep what its certificate implies."""
     rng = np.random.default_rng(seed)
     certifier, best = solved(sizes, tau, len(sizes) + 1, name)
-    problem = certifier.given
+    problem = certifier.samples_problem
     spoilt = feasible(best + 10.0**exponent * rng.standard_normal((problem.k, problem.d))[np.asarray(problem.labels)])
     certificate = certifier.certify(spoilt)
     says = certificate.implied

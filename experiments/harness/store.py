@@ -13,14 +13,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from experiments.harness.lock import locked
 from solvers.files import write_atomically
 from ufm.errors import InvalidInput
 
-# Attributes of a stored cell: its own name, and the digests of the files that belong to it.
-NAME, FILES = "stored_as", "stored_with"
+# An attribute of a stored cell: its own name. A variable: the digests of the files that belong to it, by file name;
+# cells of earlier versions have them as an attribute.
+NAME, DIGESTS, FORMER_DIGESTS = "stored_as", "file_sha256", "stored_with"
+# Attributes that a stored cell has as scalar coordinates too.
+COORDINATES = ("R", "tau")
 
 
 class Store:
@@ -94,12 +98,14 @@ class Store:
         """A dataset as netCDF, after the files that belong to it; its sha256 is written last and stands for "complete".
 
         The cell holds its own name and the digests of its files: a cell moved to another's name is no cell of that
-        name, and one whose files were lost or changed is not complete.
+        name, and one whose files were lost or changed is not complete. It gets coordinates (`with_coordinates`).
         """
         for file, content in (files or {}).items():
             self.write_bytes(file, content)
-        digests = {file: _sha256(content) for file, content in (files or {}).items()}
-        named = cell.assign_attrs({NAME: name, FILES: json.dumps(digests)})
+        digests = [_sha256(content) for content in (files or {}).values()]
+        named = with_coordinates(cell).assign_attrs({NAME: name})
+        if files:
+            named = named.assign({DIGESTS: ("file", digests)}).assign_coords(file=list(files))
         content = bytes(named.to_netcdf(engine="h5netcdf"))
         path = self.write_bytes(name, content)
         self.write_bytes(f"{name}.sha256", _seal(content))
@@ -111,8 +117,8 @@ class Store:
         if not path.exists():
             return None
         try:
-            cell = _opened(path, seal, name)
-            for file, stated in json.loads(cell.attrs.pop(FILES)).items():
+            cell, digests = opened(path, seal, name)
+            for file, stated in digests.items():
                 if _sha256((self.root / file).read_bytes()) != stated:
                     raise _UnusableError(f"{file} is not the one written with it")
         except Exception as error:  # whatever a damaged file raises
@@ -126,8 +132,19 @@ class _UnusableError(Exception):
     """Why a file is no stored cell."""
 
 
-def _opened(path: Path, seal: Path, name: str) -> xr.Dataset:
-    """The dataset, sealed and of this name; nothing is parsed before the seal has been checked."""
+def with_coordinates(cell: xr.Dataset) -> xr.Dataset:
+    """The cell with scalar coordinates R and tau, where its attributes have them, and a coordinate init of starts."""
+    numbers = {name: cell.attrs.get(name) for name in COORDINATES if name not in {*cell.variables, *cell.dims}}
+    known = {name: float(value) for name, value in numbers.items() if isinstance(value, (int, float, np.number))}
+    starts = {"init": range(cell.sizes["init"])} if "init" in cell.dims and "init" not in cell.coords else {}
+    return cell.assign_coords({**known, **starts})
+
+
+def opened(path: Path, seal: Path, name: str) -> tuple[xr.Dataset, dict[str, str]]:
+    """A dataset, sealed and of this name, and the digests of its files; nothing is parsed before the seal is checked.
+
+    Raises an exception, which says what is wrong with the file.
+    """
     content = path.read_bytes()
     if not seal.is_file():
         raise _UnusableError("no checksum is beside it")
@@ -141,7 +158,11 @@ def _opened(path: Path, seal: Path, name: str) -> xr.Dataset:
     if cell.attrs.get(NAME) != name:
         raise _UnusableError(f"it was stored as {cell.attrs.get(NAME, 'something else')}")
     del cell.attrs[NAME]
-    return cell
+    digests = json.loads(cell.attrs.pop(FORMER_DIGESTS, "{}"))
+    if DIGESTS in cell:
+        digests = dict(zip(cell["file"].values.tolist(), cell[DIGESTS].values.tolist(), strict=True))
+        cell = cell.drop_vars([DIGESTS, "file"])
+    return with_coordinates(cell), digests
 
 
 def _seal(content: bytes) -> bytes:

@@ -1,7 +1,7 @@
-r"""What one active anchor pays, in balls: a loss of the family with the numbers of its batch and class (theory, 1.5).
+r"""The loss of one active anchor in balls: a loss of the family, with the numbers of its batch and class (theory, 1.5).
 
-At a frame (G = 1 within the class, 0 across) an anchor pays its bound (theory, 2.14), and its derivatives there are
--attraction in a positive and +repulsion in a negative (theory, 2.15; of SupCon-in what bounds it takes their place).
+At a frame (G = 1 within the class, 0 across) the anchor loss equals its bound (theory, 2.14). Its derivative there is
+-attraction in a positive and +repulsion in a negative (theory, 2.15; for SupCon-in these are those of a lower bound).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ONE = arb(1)
 class Anchor:
     """An active anchor of class c in one batch.
 
-    - positives, total: how many it meets, and how many negatives. count: samples of each class in the batch, its own
-      with it; the anchors of a batch share it.
-    - omega, s: its weight and inverse temperature; of the sigmoid s is the slope t, and bias is b.
-    - held: whether positives stand in the denominator.
-    - margins: a(c, e) by class, 0 where there are none.
+    - positives, total: the numbers of its positives and of its negatives. count: samples of each class in the batch,
+      the anchor among them; the anchors of a batch share it.
+    - omega, s: its weight and inverse temperature; for the sigmoid s is the slope t, and bias is b.
+    - held: whether the denominator contains the positives.
+    - margins: a(c, e) by class e; a class that is missing has margin 0.
     """
 
     kind: str
@@ -50,31 +50,31 @@ class Anchor:
 
     @cached_property
     def factors(self) -> dict[int, arb]:
-        """`factor` of each class where that is not 1."""
+        """`factor` of each class for which it is not 1."""
         factors = {e: a.exp() for e, a in self.margins.items()}
         return factors if self.held else factors | {self.c: ZERO}
 
     def factor(self, e: int) -> arb:
-        """What stands before e^{s G} of a sample of class e: e^{a(c, e)}, or 0 of positives that do not stand there."""
+        """The factor of e^{s G} for a sample of class e: e^{a(c, e)}, or 0 for positives outside the denominator."""
         return self.factors.get(e, ONE)
 
     def shifts(self, classes: Sequence[int]) -> list[float]:
-        """What is added to s G of a sample of each class, as doubles: the margin, -inf for none, the sigmoid's bias."""
+        """The number added to s G for a sample of each class, in doubles: margin, -inf for factor 0, sigmoid bias."""
         if self.kind == "sigmoid":
             return [float(self.bias)] * len(classes)
-        own = {e: float(a) for e, a in self.margins.items()}
-        return [own.get(e, 0.0) if self.held or e != self.c else -np.inf for e in classes]
+        margins = {e: float(a) for e, a in self.margins.items()}
+        return [margins.get(e, 0.0) if self.held or e != self.c else -np.inf for e in classes]
 
     @cached_property
     def _weighed_negatives(self) -> arb:
-        """Negatives, each by its factor."""
+        """The sum of the factors of all negatives."""
         if not self.margins:
             return arb(self.total)
         return sum((n * self.factor(e) for e, n in self.negatives.items()), ZERO)
 
     @cached_property
     def _at_frame(self) -> tuple[arb, arb]:
-        """At a frame: what the negatives put into the denominator, and the denominator."""
+        """At a frame: the part of the negatives in the denominator, and the denominator."""
         crowd = self._weighed_negatives * (-self.s).exp()
         return crowd, self.positives * self.factor(self.c) + crowd
 
@@ -88,7 +88,7 @@ class Anchor:
 
     @property
     def attraction(self) -> arb:
-        """kappa: what the anchor pays at least for 1 - G of one positive, to first order; 0 if for none."""
+        """kappa: the least rise of the loss per 1 - G of one positive, to first order; 0 if it does not rise."""
         if self.kind == "sigmoid":
             return self.s / (1 + (self.s + self.bias).exp())
         if not self.total:
@@ -100,23 +100,26 @@ class Anchor:
 
     @cached_property
     def _push(self) -> arb:
-        """rho of a class of factor 1."""
+        """rho for a class of factor 1."""
         if self.kind == "sigmoid":
             return self.s / (1 + (-self.bias).exp())
         return self.omega * self.s * (-self.s).exp() / self._at_frame[1]
 
     def repulsion(self, e: int) -> arb:
-        """rho: what it pays at least for G of one negative of class e, to first order."""
+        """rho: the least rise of the loss per G of one negative of class e, to first order."""
         return self._push * self.factors[e] if e in self.factors else self._push
 
     def pays(
         self, classes: Sequence[int], met: Sequence[int], G: Sequence[arb], powers: Sequence[arb]
     ) -> tuple[arb, list[arb]]:
-        """f and its derivatives in one pair with each group of samples: its class, how many are met, G and e^{s G}."""
+        """The loss f, and its derivative in one pair with each group of samples.
+
+        classes, met, G, powers: of each group the class, the number of samples, G and e^{s G}.
+        """
         c, s = self.c, self.s
-        own = [i for i, e in enumerate(classes) if e == c]
+        of_class = [i for i, e in enumerate(classes) if e == c]
         if self.kind == "sigmoid":
-            tilt, inside = self.bias.exp(), set(own)
+            tilt, inside = self.bias.exp(), set(of_class)
             odds = [1 / (x * tilt) if i in inside else x * tilt for i, x in enumerate(powers)]
             value = sum((n * x.log1p() for n, x in zip(met, odds, strict=True)), ZERO)
             slopes = [s * x / (1 + x) for x in odds]
@@ -127,42 +130,42 @@ class Anchor:
             weighed = [factors[e] * x if e in factors else x for e, x in zip(classes, powers, strict=True)]
         partition = sum(map(mul, met, weighed), ZERO)
         if self.kind == "supcon-in":
-            within = sum((met[i] * powers[i] for i in own), ZERO)
+            within = sum((met[i] * powers[i] for i in of_class), ZERO)
             push, pull = s / partition, s * (1 / partition - 1 / within)
             slopes = [x * push for x in powers]
-            for i in own:
+            for i in of_class:
                 slopes[i] = powers[i] * pull
             return (self.positives * partition / within).log(), slopes
-        mean = sum((met[i] * G[i] for i in own), ZERO) / self.positives
+        mean = sum((met[i] * G[i] for i in of_class), ZERO) / self.positives
         push, pull = self.omega * s / partition, self.omega * s / self.positives
         slopes = [x * push for x in weighed]
-        for i in own:
+        for i in of_class:
             slopes[i] -= pull
         return self.omega * (partition.log() - s * mean), slopes
 
 
-def active_rows(loss: Loss, tau: float, count: Counter[int], totals: Sequence[int]) -> Iterator[Anchor]:
-    """The rows of the active classes of a batch with so many samples of each class; totals: of the problem."""
+def active_anchors(loss: Loss, tau: float, count: Counter[int], totals: Sequence[int]) -> Iterator[Anchor]:
+    """The anchors of the active classes of a batch. count, totals: samples of each class in the batch and in all."""
     kind, held, n = loss.kind, loss.positives_in_denominator, sum(count.values())
     taus, weights, fixed = (None if x is None else np.asarray(x) for x in (loss.taus, loss.weights, loss.margins))
     scale = ONE if loss.scale is None else arb(float(loss.scale))
     bias = ZERO if loss.bias is None else arb(float(loss.bias))
     shared = _shared_margins(loss, count, totals)
-    for c, own in count.items():
-        if own < 2 or not (n > own or held):
+    for c, samples in count.items():
+        if samples < 2 or not (n > samples or held):
             continue
         s = scale / (arb(tau) if taus is None else arb(tau) * arb(float(taus[c])))
         omega = ONE if weights is None else arb(float(weights[c]))
         margins = shared
         if fixed is not None:
             margins = {e: a + arb(float(fixed[c, e])) for e, a in shared.items()}
-        if loss.averaged:  # of its own class an anchor meets one sample less
-            margins = margins | {c: margins[c] + arb(own).log() - arb(own - 1).log()}
-        yield Anchor(kind, c, own - 1, n - own, count, omega, s, bias, held, margins)
+        if loss.averaged:  # the anchor itself is not among the samples of its class
+            margins = margins | {c: margins[c] + arb(samples).log() - arb(samples - 1).log()}
+        yield Anchor(kind, c, samples - 1, n - samples, count, omega, s, bias, held, margins)
 
 
 def _shared_margins(loss: Loss, count: Counter[int], totals: Sequence[int]) -> dict[int, arb]:
-    """What the margins of all anchors of a batch have in common, by class; empty if there are no margins."""
+    """The part of the margins that all anchors of a batch share, by class; empty if there are no margins."""
     if not loss.has_margins:
         return {}
     strength = ZERO if loss.strength is None else arb(float(loss.strength))
@@ -171,7 +174,7 @@ def _shared_margins(loss: Loss, count: Counter[int], totals: Sequence[int]) -> d
 
 
 def spread(loss: Loss, samples: int) -> float:
-    """At most the largest size of a margin (or of the sigmoid's bias) among so many samples: what precision covers."""
+    """An upper bound on the size of a margin (or of the sigmoid's bias) among so many samples, for the precision."""
     fixed = [0.0 if x is None else float(np.abs(np.asarray(x)).max()) for x in (loss.margins, loss.bias)]
     counted = (0.0 if loss.strength is None else abs(float(loss.strength))) + loss.averaged
     return sum(fixed) + counted * float(np.log(samples))

@@ -1,4 +1,4 @@
-"""Who is to blame for an excess: the share of every sample and of every pair, by name (theory, 2.18)."""
+"""Attribution of an excess: the contribution of every sample and of every pair, by name (theory, 2.18)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 from ufm.display import Readable, Summary
 
 NAMED = 5
-# Cosines this close to 0 within a class, to 1 across, are called by what they are.
+# Cosines this close to 0 within a class are printed as orthogonal, those this close to 1 across as coinciding.
 NEARLY = 0.01
 
 
 class AttributedPair(NamedTuple):
-    """Two samples with their classes, their cosine, and their share in the excess."""
+    """Two samples with their classes, their cosine, and their contribution to the excess (`share`)."""
 
     samples: tuple[int, int]
     classes: tuple[int, int]
@@ -33,8 +33,8 @@ class AttributedPair(NamedTuple):
         return f"{named} have cosine {self.cosine:.4g}"
 
 
-class BlamedSample(NamedTuple):
-    """A sample with its class, its mean cosine with the others of its class, and its share in the excess."""
+class AttributedSample(NamedTuple):
+    """A sample, its class, its mean cosine with the rest of its class, and its contribution to the excess (`share`)."""
 
     sample: int
     label: int
@@ -47,12 +47,13 @@ class BlamedSample(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Attribution(Readable):
-    """Shares in the excess of one H under UFM+ (theory, 2.18): every share is >= 0, and they sum to the excess.
+    """Contributions to the excess of one H under UFM+ (theory, 2.18): each is >= 0, and they sum to the excess.
 
-    - samples: (n,) half of what the pairs of a sample share.
-    - pairs: (n, n) symmetric: the share of both samples of a pair as anchors; None beyond 8192 points. Summed over
-      unordered pairs it is the excess. Of points that stand for several samples the diagonal is theirs.
-    - labels, rows: the classes, and the unit rows that were judged.
+    - samples: (n,) the contribution of each sample, half of the sum over its pairs.
+    - pairs: (n, n) symmetric: the contribution of each pair, with either sample as the anchor; None beyond 8192
+      points. The sum over unordered pairs is the excess. The diagonal is nonzero only for points that stand for several
+      samples: it is the contribution of the pairs among these.
+    - labels, rows: the classes, and the rows of the point that was judged.
     """
 
     samples: Float[np.ndarray, " n"]
@@ -60,34 +61,36 @@ class Attribution(Readable):
     labels: Int[np.ndarray, " n"]
     rows: Float[np.ndarray, "n d"]
 
-    def worst_samples(self, count: int = NAMED) -> list[BlamedSample]:
-        """Those with the largest shares, the largest first."""
+    def worst_samples(self, count: int = NAMED) -> list[AttributedSample]:
+        """The samples with the largest contributions, in falling order."""
         chosen = np.argsort(-self.samples, kind="stable")[:count]
-        return [BlamedSample(int(i), int(self.labels[i]), self._within(int(i)), float(self.samples[i])) for i in chosen]
+        return [
+            AttributedSample(int(i), int(self.labels[i]), self._within(int(i)), float(self.samples[i])) for i in chosen
+        ]
 
     def worst_pairs(self, count: int = NAMED) -> list[AttributedPair]:
-        """Those with the largest shares, the largest first; none if pairs are not kept."""
+        """The pairs with the largest contributions, in falling order; an empty list if `pairs` is None."""
         if self.pairs is None:
             return []
         first, second = np.triu_indices(len(self.labels), 1)
-        share = self.pairs[first, second]
-        count = min(count, len(share))
-        chosen = np.argpartition(-share, count - 1)[:count] if count else np.arange(0)
-        chosen = chosen[np.argsort(-share[chosen], kind="stable")]
-        return [self._pair(int(first[p]), int(second[p]), float(share[p])) for p in chosen]
+        contribution = self.pairs[first, second]
+        count = min(count, len(contribution))
+        chosen = np.argpartition(-contribution, count - 1)[:count] if count else np.arange(0)
+        chosen = chosen[np.argsort(-contribution[chosen], kind="stable")]
+        return [self._pair(int(first[p]), int(second[p]), float(contribution[p])) for p in chosen]
 
     def summary(self) -> Summary:
-        """The largest shares in words."""
+        """The largest contributions in words."""
         total = float(self.samples.sum())
         if not total > 0:
-            return Summary("Blame: nothing to share", {})
-        shared = {"samples to blame": self.worst_samples(), "pairs to blame": self.worst_pairs()}
+            return Summary("Attribution: the excess is 0", {})
+        largest = {"largest samples": self.worst_samples(), "largest pairs": self.worst_pairs()}
         lines = {
             name: "; ".join(f"{one} {one.share / total:.2%}" for one in worst if one.share > 0)
-            for name, worst in shared.items()
+            for name, worst in largest.items()
             if worst
         }
-        return Summary(f"Blame: shares of an excess of {total:.6g}", lines)
+        return Summary(f"Attribution of an excess of {total:.6g}", lines)
 
     def _pair(self, i: int, j: int, share: float) -> AttributedPair:
         return AttributedPair(

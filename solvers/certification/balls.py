@@ -1,4 +1,4 @@
-"""Ball arithmetic: how many bits, from doubles and back to them in the safe direction, and what a matrix proves."""
+"""Ball arithmetic: its precision, conversion from doubles and safe rounding to them, and positive definiteness."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ZERO = arb(0)
 
 
 def precision(tau: float, margins: float = 0.0) -> int:
-    """Working precision in bits: e^{-1/tau}, and e^{2 margins} times that, must stay far above the last one."""
+    """Working precision in bits: e^{-1/tau}, also times e^{-2 margins}, must stay far above the last bit."""
     return 256 + math.ceil(6 / tau + 6 * margins)
 
 

@@ -2,14 +2,13 @@ r"""Stationary points of UFM over orbits to full double accuracy, by Newton's me
 
     minimise L(U U^T)  over U (m, r), one row an orbit, ||u_a|| <= 1
 
-and, where samples of an orbit want to part, over U and spreads s (m,) as well (theory, 4.22): every sample of orbit a
-lies s_a from u_a, in directions of its own that sum to 0, so that G_aa = ||u_a||^2 - s_a^2 / (n_a - 1) and
-||u_a||^2 + s_a^2 <= 1. The spread is the last column of the rows then.
+and, where a split of an orbit lowers the loss, over U and spreads s (m,) (theory, 4.22): every sample of orbit a lies
+at distance s_a from u_a, in directions that are orthogonal to U and sum to 0, so that
+G_aa = ||u_a||^2 - s_a^2 / (n_a - 1) and ||u_a||^2 + s_a^2 <= 1. Then the last column of the rows holds the spreads.
 
-A dual read off a point is as good as the point is stationary, so a point that is to prove the optimum
-to 1e-12 needs more than a first-order method gives. Second-order stationary points of rank below r are
-global minimisers among collapsed points (theory, 4.10); `solvers.certification.dual_bounds` decides whether that is
-so, nothing here does.
+A dual read off a point is as good as the point is stationary. A point that is to prove the optimum to 1e-12 therefore
+needs more than a first-order method gives. Second-order stationary points of rank below r are global minimisers among
+collapsed points (theory, 4.10). Nothing here relies on that: `solvers.certification.dual_bounds` proves each bound.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ from solvers.certification.relaxation import ConicSolution
 from solvers.certification.rounding import on_ball
 
 MOST_POLISHED_ENTRIES = 800
-# Rows this close to norm 1 that want to leave the ball move on the sphere.
+# Rows this close to norm 1 whose gradient step leaves the ball move on the sphere.
 ON_SPHERE = 1e-9
-# A principal axis along which rows extend by less than this share of the largest may be on its way to zero.
+# A principal axis whose extent is below this fraction of the largest may be converging to zero.
 NO_EXTENT = 1e-3
 # The source of a bound at whose point samples of an orbit differ.
-SPREAD = "stationarity conditions where samples of an orbit part"
-# Spread that orbits begin with where they are to part: at 0 nothing pulls.
+SPREAD = "stationarity conditions at a point where samples of an orbit differ"
+# Initial spread of orbits that may split: at 0 the gradient in the spread vanishes.
 PERTURBATION = 1e-2
-# What `_within` returns where the last column of the rows holds spreads; None where it is one like the others.
+# The result of `_within` where the last column of the rows holds spreads; None where it is an ordinary column.
 Within = Float[np.ndarray, " m"] | None
 
 
@@ -51,10 +50,10 @@ Within = Float[np.ndarray, " m"] | None
 class _Anchors:
     """The active anchors of one batch, in floating point.
 
-    - members: orbits of the batch. active: which of them are anchors, as positions in members.
-    - others: samples of each member other than the anchor. pull: weight of each positive in the mean.
-    - shift: log of what stands before each exponential, -inf for none; of the sigmoid its bias.
-    - weight: samples the anchor stands for, times omega. slope: s.
+    - members: orbits of the batch. active: positions in members of the orbits that are anchors.
+    - others: samples of each member without the anchor. pull: weight of each positive in the mean.
+    - shift: logarithm of the factor of each exponential, -inf for factor 0; for the sigmoid its bias.
+    - weight: number of samples the anchor stands for, times omega. slope: s.
     """
 
     members: np.ndarray
@@ -70,30 +69,35 @@ class OrbitLoss:
     """L as a function of an orbit-constant Gram matrix, its gradient and second derivative, in numpy.
 
     The gradient K is over orbits: dL = sum_ab K_ab dG_ab, not symmetrised; K_ab = n_a n_b C_ab off the
-    diagonal and n_a (n_a - 1) c_aa on it, up to symmetrisation. Of SupCon-in, which is not convex, Newton's method has
-    nothing to expect: its anchors stand in as those of SCL, whose minimisers are candidates all the same.
+    diagonal and n_a (n_a - 1) C_aa on it, up to symmetrisation. SupCon-in is not convex, so Newton's method is not
+    suited to it. It is replaced by SCL here, whose minimisers serve as candidates.
     """
 
     def __init__(self, problem: OrbitProblem) -> None:
         self.m, self.is_sigmoid = len(problem), problem.loss.kind == "sigmoid"
         classes = np.array(problem.classes, dtype=int)
         self.batches: list[_Anchors] = []
-        for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
-            members, rows = np.array(batch), problem.rows(count)
-            held = np.array([share.samples[a] for a in batch], dtype=float)
-            active = np.array([position for position, a in enumerate(batch) if classes[a] in rows], dtype=int)
+        for batch, count, composition in zip(problem.batches, problem.counts, problem.compositions, strict=True):
+            members, anchor_by_class = np.array(batch), problem.anchor_by_class(count)
+            held = np.array([composition.samples[a] for a in batch], dtype=float)
+            active = np.array(
+                [position for position, a in enumerate(batch) if classes[a] in anchor_by_class], dtype=int
+            )
             anchors = np.take(members, active)
-            own = [rows[c] for c in classes[anchors].tolist()]
+            anchor_losses = [anchor_by_class[c] for c in classes[anchors].tolist()]
             others = held[None, :] - (members[None, :] == anchors[:, None])
-            positives = np.array([row.positives for row in own], dtype=float)
+            positives = np.array([anchor.positives for anchor in anchor_losses], dtype=float)
             same = np.equal.outer(classes[anchors], classes[members])
             pull = others * same / positives[:, None]
-            shift = np.array([row.shifts(classes[members].tolist()) for row in own]).reshape(others.shape)
-            numbers = (
-                np.array([[float(x)] for x in of]) for of in zip(*((row.omega, row.s) for row in own), strict=True)
+            shift = np.array([anchor.shifts(classes[members].tolist()) for anchor in anchor_losses]).reshape(
+                others.shape
             )
-            omega, slope = numbers if own else (np.ones((0, 1)), np.ones((0, 1)))
-            weight = share.weight * held[active][:, None] * omega
+            numbers = (
+                np.array([[float(x)] for x in of])
+                for of in zip(*((anchor.omega, anchor.s) for anchor in anchor_losses), strict=True)
+            )
+            omega, slope = numbers if anchor_losses else (np.ones((0, 1)), np.ones((0, 1)))
+            weight = composition.weight * held[active][:, None] * omega
             self.batches.append(_Anchors(members, active, others, pull, shift, weight, slope))
 
     def value_and_gradient(self, G: Float[np.ndarray, "m m"]) -> tuple[float, Float[np.ndarray, "m m"]]:
@@ -113,15 +117,15 @@ class OrbitLoss:
         return total, K
 
     def curvature(self, G: Float[np.ndarray, "m m"], dG: Float[np.ndarray, "q m m"]) -> Float[np.ndarray, "q m m"]:
-        """dK along each of q directions."""
+        """The derivative of K along each of q directions dG."""
         dK = np.zeros_like(dG)
         for batch in self.batches:
             anchors = batch.members[batch.active]
             at = np.ix_(anchors, batch.members)
             along = dG[:, anchors[:, None], batch.members[None, :]]
             if self.is_sigmoid:
-                share = expit(self._odds(batch, G[at]))
-                change = batch.others * share * (1 - share) * along
+                probability = expit(self._odds(batch, G[at]))
+                change = batch.others * probability * (1 - probability) * along
             else:
                 p, _ = self._softmax(batch, G[at])
                 change = p * (along - (p * along).sum(axis=2, keepdims=True))
@@ -130,7 +134,7 @@ class OrbitLoss:
 
     @staticmethod
     def _softmax(batch: _Anchors, G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Softmax weights of each anchor, and the logarithm of the sum that they share."""
+        """Softmax weights of each anchor, and the logarithm of their denominator."""
         x = batch.slope * G + batch.shift
         top = x.max(axis=1, keepdims=True, initial=-np.inf)
         e = batch.others * np.exp(x - top)
@@ -146,10 +150,10 @@ class OrbitLoss:
 
 
 def factor(problem: OrbitProblem, gram: Float[np.ndarray, "m m"], r: int) -> Float[np.ndarray, "m r"]:
-    """Rows (m, r) whose Gram matrix is near `gram` on pairs that meet in some batch, with norms kept.
+    """Rows (m, r) with the norms of `gram`, whose Gram matrix is near it on pairs that meet in some batch.
 
-    Orbits that no chain of batches connects do not see each other, so each component is factored alone,
-    by its r leading eigenvectors.
+    Orbits that no chain of batches connects do not affect each other. So each component is factored alone, by its r
+    leading eigenvectors.
     """
     meets = np.eye(len(problem), dtype=bool)
     for batch in problem.batches:
@@ -167,14 +171,14 @@ def factor(problem: OrbitProblem, gram: Float[np.ndarray, "m m"], r: int) -> Flo
 
 
 def of_numerical_rank(U: Float[np.ndarray, "m r"]) -> Float[np.ndarray, "m s"]:
-    """The rows in the coordinates of their principal axes, those of next to no extent left out but for the first.
+    """The rows in coordinates of their principal axes, without axes of negligible extent (the first always stays).
 
-    A column on its way to zero goes there slowly: the loss has no curvature in it at zero.
+    A column that converges to zero does so slowly, because the loss has no curvature in it at zero.
     """
     left, extent, _ = np.linalg.svd(U, full_matrices=False)
-    kept = extent > NO_EXTENT * extent.max()
-    kept[0] = True  # rows that are all 0 are rows too
-    return (left * extent)[:, kept]
+    retained = extent > NO_EXTENT * extent.max()
+    retained[0] = True  # for rows that are all 0
+    return (left * extent)[:, retained]
 
 
 def polish(
@@ -182,9 +186,9 @@ def polish(
 ) -> Float[np.ndarray, "m r"]:
     """A stationary point near U of L over ||u_a|| <= 1, by Newton steps that never go uphill.
 
-    Each step solves in the tangent space of the spheres that bind, with negative curvature turned
-    positive and the rotations (curvature 0) left out; O((m r)^3). Stops when neither the loss nor the
-    residual improves. spread: the last column holds spreads; else all rows of an orbit are one.
+    Each step solves the Newton system in the tangent space of the binding spheres, with the absolute values of negative
+    curvatures and without the rotations (curvature 0); this takes O((m r)^3). It stops when neither the loss nor the
+    residual improves. spread: the last column holds spreads; else all samples of an orbit share a row.
     """
     orbit_loss = OrbitLoss(problem)
     within = _within(problem) if spread else None
@@ -193,7 +197,7 @@ def polish(
     for _ in range(steps):
         step = _newton_step(orbit_loss, problem, U, state, within)
         noise = 1e-13 * abs(state.value)
-        # Below the noise of the loss only the residual can tell, and only of a full step.
+        # Below the noise of the loss only the residual shows progress, and only after a full step.
         seen = state.size**2 > noise
         for exponent in range(30 if seen else 1):
             trial = _into_ball(U + 0.5**exponent * step)
@@ -209,13 +213,13 @@ def polish(
 
 
 def _within(problem: OrbitProblem) -> Float[np.ndarray, " m"]:
-    """1 / (n_a - 1), what a squared spread takes from the inner product of two samples; 0 for a lone one."""
+    """1 / (n_a - 1), by which a squared spread lowers the inner product of two samples; 0 for a single sample."""
     sizes = np.array(problem.sizes, dtype=float)
     return np.where(sizes > 1, 1.0 / np.maximum(sizes - 1.0, 1.0), 0.0)
 
 
 def _products(V: Float[np.ndarray, "*q m r"], U: Float[np.ndarray, "m r"], within: Within) -> np.ndarray:
-    """Inner products of samples of V with those of U; on the diagonal, of two different ones."""
+    """Inner products of samples of V with those of U; on the diagonal, of two different samples of an orbit."""
     if within is None:
         return V @ U.T
     products = V[..., :-1] @ U[:, :-1].T
@@ -225,7 +229,7 @@ def _products(V: Float[np.ndarray, "*q m r"], U: Float[np.ndarray, "m r"], withi
 
 
 def _pulled(K: Float[np.ndarray, "*q m m"], U: Float[np.ndarray, "*p m r"], within: Within) -> np.ndarray:
-    """The force of K on the rows: half the gradient, in U, of <K, products of U and U>."""
+    """Half the gradient, in U, of <K, products of U and U>."""
     gradient_scale = K @ U
     if within is not None:
         gradient_scale[..., -1] = -np.diagonal(K, axis1=-2, axis2=-1) * within * U[..., -1]
@@ -277,18 +281,18 @@ def _newton_step(
     hessian = basis.reshape(m * r, -1) @ change.reshape(m * r, -1).T
     eigenvalues, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
     magnitude = np.abs(eigenvalues)
-    kept = magnitude > 1e-12 * magnitude.max(initial=1e-300)
+    retained = magnitude > 1e-12 * magnitude.max(initial=1e-300)
     along = vectors.T @ state.residual.reshape(-1)
-    direction = -vectors[:, kept] @ (along[kept] / magnitude[kept])
+    direction = -vectors[:, retained] @ (along[retained] / magnitude[retained])
     return np.tensordot(direction, basis, axes=1)
 
 
 def polished_points(problem: OrbitProblem, solution: ConicSolution | None) -> tuple[list[Point], list[LowerBound]]:
     """Feasible points of UFM, polished from a simplex and from the conic solution, and the bounds read off them.
 
-    The relaxation knows no d: it is solved with at least k coordinates, where fewer than d suffice as well, and its
-    dual bounds the loss for every d. With d < k what d coordinates keep of that is polished again for a point.
-    Where every mixed batch holds all classes equally often the simplex solves it and `elementary_bound` is its value.
+    The relaxation does not depend on d: it is solved with at least k coordinates, and its dual bounds the loss for
+    every d. With d < k its projection to d coordinates is polished again to get a feasible point. Where every mixed
+    batch holds all classes equally often, the simplex solves the relaxation and `elementary_bound` is its value.
     """
     balanced = problem.loss.is_plain and all(
         len(count) in (1, problem.k) and len(set(count.values())) == 1 for count in problem.counts
@@ -316,20 +320,20 @@ def polished_points(problem: OrbitProblem, solution: ConicSolution | None) -> tu
             points.append(on_ball(np.pad(rows, ((0, 0), (0, problem.d - rows.shape[1])))))
     of_gram = OrbitLoss(problem).value_and_gradient
     lowest = min(stationary, key=lambda rows: of_gram(rows @ rows.T)[0])
-    if of_numerical_rank(lowest).shape[1] < r:  # else more columns come before spreads
+    if of_numerical_rank(lowest).shape[1] < r:  # else more columns are tried before spreads
         bounds.append(spread_bound(problem, lowest))
     return points, [bound for bound in bounds if bound is not None]
 
 
 def split_orbits(problem: OrbitProblem, U: Float[np.ndarray, "m r"]) -> Float[np.ndarray, "m r+1"] | None:
-    """Rows and spreads (`polish`) where a stationary point U goes on to; None if no orbit wants to part (4.15)."""
+    """The rows and spreads that `polish` reaches from a stationary point U; None if no split lowers the loss (4.15)."""
     K = OrbitLoss(problem).value_and_gradient(U @ U.T)[1]
-    parts = (_within(problem) > 0) & (np.diagonal(K) > 0)
-    return polish(problem, np.column_stack([U, PERTURBATION * parts]), spread=True) if parts.any() else None
+    splits = (_within(problem) > 0) & (np.diagonal(K) > 0)
+    return polish(problem, np.column_stack([U, PERTURBATION * splits]), spread=True) if splits.any() else None
 
 
 def spread_bound(problem: OrbitProblem, U: Float[np.ndarray, "m r"]) -> LowerBound | None:
-    """The lower bound read off where the stationary point U goes on to (theory, 4.22); None if nothing is proved."""
+    """The lower bound read off the result of `split_orbits` (theory, 4.22); None if nothing is proved."""
     rows = split_orbits(problem, U)
     if rows is None:
         return None

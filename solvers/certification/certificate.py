@@ -1,4 +1,4 @@
-"""A certificate: what it states, and its file, which `python -m solvers.check` proves again without this package."""
+"""What a certificate states, and its file, which `python -m solvers.check` proves again without this package."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from flint import arb
+from jaxtyping import Float
 
 from solvers.certification.balls import upwards
 from solvers.certification.consequences import Implied
@@ -25,20 +26,27 @@ from ufm.display import Readable, Summary, cosines_of_class_means, count
 from ufm.losses import Loss
 
 FORMAT = "ufm-scl certificate 3"
+_MINIMISERS = {
+    True: "all have the same Gram matrix",
+    False: "have several Gram matrices",
+    None: "whether their Gram matrix is unique is not decided",
+}
 
 
 class Proof(enum.StrEnum):
-    """What a certificate proves of the certified point (the given H with every orbit at its mean).
+    """What a certificate proves of the certified point, which is H with every orbit moved to its mean.
 
-    - CERTIFIED: upper - lower <= tolerance times the least that breaking one pair or tie costs
-      (`solvers.certification.constraints`) in balls; UFM+: no value that batches fix or tie, directly or in chains
-      (theory, 3.17), between any two samples that they reach, is missed by more than the root of tolerance; and H lies
-      within 1e-6 of the certified point: a global minimiser to that accuracy.
-    - NOT_CERTIFIED: not a global minimiser. The certificate holds another feasible point whose loss is
-      lower, in ball arithmetic, by more than that margin; by less where only a chain is not proved kept.
-    - INCONCLUSIVE: neither was proved; of the point itself this says nothing. Typical reasons: d < k, where
-      the relaxation need not be tight; H not collapsed, hence far from its orbit means; H not yet converged
-      in a model without a better point at hand.
+    - CERTIFIED: the point is a global minimiser to the accuracy of three conditions. (1) In ball arithmetic
+      upper - lower <= tolerance times the smallest constraint weight, the least that breaking one pair or tie costs
+      (`solvers.certification.constraints`). (2) UFM+: every value that batches fix or tie, directly or in chains
+      (theory, 3.17), between any two samples that they reach, is met up to the square root of the tolerance.
+      (3) H lies within 1e-6 of the certified point.
+    - NOT_CERTIFIED: the point is not a global minimiser. The certificate holds another feasible point whose loss is
+      lower, in ball arithmetic, by more than the margin of (1), or by less where (1) holds and only a chain of (2)
+      is not proved.
+    - INCONCLUSIVE: neither was proved. This says nothing about the point itself. Typical reasons: d < k, where the
+      relaxation need not be tight; H has not collapsed and is therefore far from its orbit means; H has not converged
+      and the model offers no better point.
     """
 
     CERTIFIED = "certified"
@@ -48,10 +56,10 @@ class Proof(enum.StrEnum):
 
 @dataclass(frozen=True)
 class SecondOpinion:
-    """What a conic solver says of the same relaxation. Informs; proves nothing.
+    """What a conic solver reports for the same relaxation. It informs and proves nothing.
 
-    - solver, status, value: its name, its own word, the optimal loss it reports (not a bound).
-    - repaired: the rigorous lower bound got from its dual (-inf if none).
+    - solver, status, value: the solver's name, its status, and the optimal loss it reports (not a bound).
+    - repaired: the rigorous lower bound obtained from its dual (-inf if there is none).
     - seconds: wall time.
     """
 
@@ -64,27 +72,28 @@ class SecondOpinion:
 
 @dataclass(frozen=True, repr=False)
 class Certificate(Readable):
-    """A certified statement about one H (n, d), which the checker can redo from the file alone.
+    """A certified statement about one H (n, d). The checker can prove it again from the file alone.
 
     Losses are sums over batches and active anchors at the problem's tau (theory, 1.1), never means.
 
     - status, reason: see `Proof`; the reason is a sentence.
-    - upper: the loss at the certified point is at most this. lower: no feasible point has less.
-    - gap: at least upper - lower, taken in ball arithmetic before rounding.
+    - upper: the loss at the certified point is at most this. lower: the loss of every feasible point is at least this.
+    - gap: an upper bound on upper - lower, computed in ball arithmetic before rounding.
     - theoretical: the loss of an orthogonal frame, the optimum of UFM+ for d >= k; None for UFM.
     - tolerance: see `Proof`.
-    - implied: what the gap before rounding implies of every point of no larger loss than the certified one; for UFM in
-      the full batch only (`solvers.certification.consequences_ufm`).
-    - unique: True if it is proved that all minimisers have the same Gram matrix, False if that they have not
-      (`other_minimiser` is one beside the orthogonal frame); None if neither is claimed.
-    - moved: largest distance of a row of H from the certified point. Measured, not proved.
-    - samples_digest: sha256 of the problem over its samples (`solvers.certification.certifier.serialised_samples`):
-      the file's only link to the user's data. embedding_digest: sha256 of H, of the rows of its orbits if the
-      samples of every orbit share a row, else of all rows.
+    - implied: see `Implied`: what the gap implies of every point of no larger loss than the certified one; None where
+      nothing is derived (UFM: other batches than the full one; UFM+: too many pairs). See `cosine_bounds`.
+    - unique: True if it is proved that all minimisers have the same Gram matrix. False if it is proved that they do
+      not: `other_minimiser` is a minimiser with another Gram matrix than the orthogonal frame. None if neither is
+      claimed.
+    - moved: the largest distance of a row of H from the certified point. It is measured, not proved.
+    - samples_digest: sha256 of the problem over its samples (`solvers.certification.certifier.serialised_samples`),
+      the file's only link to the user's data. embedding_digest: sha256 of H: of one row for each orbit if the samples
+      of every orbit share a row, else of all rows.
     - problem, point, lower_bound, witness: what the inequalities are about; witness is the better point
       of NOT_CERTIFIED.
-    - second_opinion: see `SecondOpinion`; None if no conic solver was asked.
-    - margin: the largest gap that certifies, where it was just computed; not kept in files.
+    - second_opinion: see `SecondOpinion`; None if no conic solver was called.
+    - margin: the largest gap that certifies. It is known only right after `certify`; files do not hold it.
     """
 
     status: Proof
@@ -108,21 +117,20 @@ class Certificate(Readable):
     margin: float = field(default=math.nan, compare=False)
 
     def summary(self) -> Summary:
-        """What is stated, in the checker's words, and what it implies of all minimisers."""
+        """The statements in words, and the class-mean cosines of the certified point."""
         problem = self.problem
         name = "" if problem.loss.is_plain else f", {problem.loss.name}"
         model = f"{problem.model}{name}, k = {problem.k}, d = {problem.d}"
         batches = count("batch", len(problem.batches))
-        several = {True: "one Gram matrix", False: "several Gram matrices", None: "not decided"}[self.unique]
         lines = {
             "reason": self.reason,
             "problem": f"{model}, tau = {problem.tau!r}, n = {sum(problem.sizes)}, {batches}",
             "loss": f"at most {self.upper!r} at the certified point, at least {self.lower!r} everywhere",
-            "gap": f"at most {self.gap:.3g}; {self.tolerance:g} of {self._scale} is allowed",
-            "bound": f"{self.lower_bound.kind}, {self.lower_bound.source}",
-            "minimisers": several,
-            "moved": f"{self.moved:.3g} from H to the certified point",
-            "check": "certificate.save(path), then: ufm-check path",
+            "gap": f"at most {self.gap:.3g} (tolerance: {self.tolerance:g} of {self._scale})",
+            "lower bound": self._bound_in_words(),
+            "minimisers": _MINIMISERS[self.unique],
+            "moved": f"H is {self.moved:.3g} away from the certified point",
+            "check": "call certificate.save(path), then run: ufm-check path",
         }
         rows, sizes = self.point.placed(), np.array(problem.sizes, float)
         gram = cosines_of_class_means(rows, np.array(problem.classes), sizes)
@@ -130,28 +138,66 @@ class Certificate(Readable):
 
     @property
     def _scale(self) -> str:
-        """What the tolerance is a share of, in words."""
-        priced = is_constrained(self.problem)
-        return "what a broken constraint costs" if priced else "1e-8 (1 + a frame's loss), as nothing is constrained,"
+        """What the tolerance is relative to, in words."""
+        if is_constrained(self.problem):
+            return "the smallest constraint weight"
+        return "1e-8 (1 + the loss of an orthogonal frame), as nothing is constrained"
+
+    def _bound_in_words(self) -> str:
+        """Where the lower bound comes from."""
+        if self.lower_bound.kind == "laplacian":
+            return "the loss of an orthogonal frame, by a graph-Laplacian dual"
+        if self.lower_bound.kind == "matrix":
+            return f"by a matrix dual, from the {self.lower_bound.source}"
+        if self.lower_bound.kind == "elementary":
+            return "elementary: every cosine is at least -1"
+        return "none: a loss of your own has no proved bound"
+
+    def cosine_bounds(
+        self, *, no_larger_loss: bool = False
+    ) -> tuple[Float[np.ndarray, "k k"], Float[np.ndarray, "k k"]]:
+        """Proved least and largest cosines of every two class means: two arrays (k, k), with 1 on the diagonals.
+
+        They hold for all global minimisers of the problem, also where the certified point is not one of them. Under
+        UFM+ with `unique` True every minimiser has the Gram matrix of an orthogonal frame, so both arrays are exactly
+        0 off the diagonal.
+
+        no_larger_loss: bounds for every feasible point whose loss is at most that of the certified point, global
+        minimisers among them. These are `implied` (UFM+: theory, 2.10; UFM: 4.14 and 4.17); the least cosine is 0
+        under UFM+, whose entries are nonnegative.
+
+        Where `implied` is None only the trivial bounds hold: -1 (UFM+: 0) and 1.
+        """
+        k, nonneg, implied = self.problem.k, self.problem.nonneg, self.implied
+        least, largest = np.full((k, k), 0.0 if nonneg else -1.0), np.ones((k, k))
+        if nonneg and self.unique is True and not no_larger_loss:
+            largest = np.zeros((k, k))
+        elif implied is not None:
+            largest = np.array(implied.cosine)
+            if implied.least_cosine is not None:
+                least = np.array(implied.least_cosine)
+        np.fill_diagonal(least, 1.0)
+        np.fill_diagonal(largest, 1.0)
+        return np.maximum(least, least.T), np.minimum(largest, largest.T)
 
     @property
     def relative_gap(self) -> float:
-        """At least gap / lower, a share of the whole loss; inf if lower is not above 0."""
+        """An upper bound on gap / lower, the gap relative to the loss; inf if lower is not positive."""
         return upwards(arb(self.gap) / arb(self.lower)) if self.lower > 0 else math.inf
 
     def serialised(self) -> bytes:
-        """The content of its file: JSON, doubles as hexadecimal strings so that they are read back exactly."""
+        """The content of its file: JSON with doubles as hexadecimal strings, so that they are read back exactly."""
         content = _content(self)
         content["checksum"] = _checksum(content)
         return (json.dumps(content, separators=(",", ":")) + "\n").encode()
 
     def save(self, path: str | Path) -> None:
-        """Write `serialised` in one atomic step: readers see the old file or the new one, never half of one."""
+        """Write `serialised` in one atomic step: readers see the old file or the new one, never a part of it."""
         write_atomically(Path(path), self.serialised())
 
     @classmethod
     def load(cls, path: str | Path) -> Certificate:
-        """Read what `save` wrote, without proving it again. Raises InvalidInput if it is not a certificate."""
+        """Read what `save` wrote, without proving it again. Raises InvalidInput if the file is not a certificate."""
         try:
             content = json.loads(Path(path).read_bytes())
             stated = content.pop("checksum")
@@ -167,13 +213,13 @@ class Certificate(Readable):
 def unproved(
     problem: OrbitProblem, point: Point, moved: float, lower_bound: LowerBound, tolerance: float
 ) -> Certificate:
-    """Of a loss of one's own: no bound, from either side, and why; without digests."""
+    """The certificate for a custom loss: no bound from either side, and the reason. It has no digests."""
     loss = problem.loss
-    trusted = ", and its bound, what frames pay, is taken on trust" if loss.minimal_at_frames else ""
+    trusted = "; its bound, the loss of an orthogonal frame, is taken on trust" if loss.minimal_at_frames else ""
     return Certificate(
         status=Proof.INCONCLUSIVE,
-        reason=f"{loss.name} is a loss of your own: code, of which ball arithmetic knows neither its values nor "
-        f"whether it is convex in the Gram matrix{trusted}",
+        reason=f"{loss.name} is a loss of your own: it is code, so ball arithmetic cannot bound its values, and "
+        f"whether it is convex in the Gram matrix is not known{trusted}",
         upper=math.inf,
         lower=-math.inf,
         gap=math.inf,
@@ -313,7 +359,7 @@ def _point_content(point: Point) -> dict[str, Any]:
 
 
 def _dual_content(dual: MatrixDual) -> dict[str, Any]:
-    """Symmetric matrices by their lower triangles, row after row."""
+    """Symmetric matrices as their lower triangles, row by row."""
     lower = {
         name: [_hexes(row[: a + 1]) for a, row in enumerate(matrix.tolist())]
         for name, matrix in (("gram", dual.gram), ("N", dual.N))

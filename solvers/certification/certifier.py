@@ -1,8 +1,8 @@
-"""The certifier: what is proved of an embedding, and of every other embedding that does no worse.
+"""The certifier: what is proved of an embedding, and of every other embedding of no larger loss.
 
-`certify` bounds the loss at a point from above and the loss of every feasible point from below, both in
-ball arithmetic, and says what follows. The certifier failing is not the solution failing: see `Proof`.
-The file that `Certificate.save` writes holds all that is needed to redo every inequality without this
+`certify` bounds the loss at a point from above and the loss of every feasible point from below, both in ball
+arithmetic, and states what follows. Where no certificate is found, the solution may still be a global minimiser: see
+`Proof`. The file that `Certificate.save` writes holds everything needed to prove each inequality again without this
 package; `python -m solvers.check` does so.
 """
 
@@ -38,37 +38,37 @@ from ufm.settings import in_fixed_settings
 
 TOLERANCE = 1e-4
 COARSEST_TOLERANCE = 1e-2
-FINEST_TOLERANCE = 1e-30  # the precision of the balls carries no finer one
+FINEST_TOLERANCE = 1e-30  # the precision of the balls supports no finer one
 SNAP_TOLERANCE = 1e-6
-# A conic solver takes a second at 30 orbits and a minute at 60. UFM+ asks it for an opinion only.
+# A conic solver takes a second at 30 orbits and a minute at 60. Under UFM+ it gives a second opinion only.
 MOST_ORBITS_FOR_AN_OPINION = 32
 MOST_ORBITS_FOR_A_SOLVER = 64
 
-# What a lower bound says, and what not, where frames do not fit (theory, 4.21).
+# What a lower bound proves where an orthogonal frame does not fit (theory, 4.21).
 FEW_COORDINATES = (
-    "proved is that no point, in any dimension, has a loss below the lower bound; not, that it is attained in d = {d} "
-    "dimensions, nor whether this point is a minimiser there"
+    "the lower bound is proved for every dimension, but it is not known whether any point in d = {d} dimensions "
+    "attains it, nor whether this point is a minimiser there"
 )
 
-# What bounds that do not meet say where the best was read off a point whose orbits part (theory, 4.22).
+# Said where the bounds do not meet and the best bound was read off a point whose orbits split (theory, 4.22).
 SPREADS = (
-    "a lower bound was read off a point at which samples of an orbit differ, and which may take more coordinates than "
-    "d; no point with one row an orbit need attain it, and the gap bounds how far this one is from the best in any "
-    "dimension"
+    "the lower bound was read off a point at which samples of an orbit differ and which may need more than d "
+    "dimensions; a point with one row for each orbit need not attain it, and the gap bounds how far this point is from "
+    "the best one in any dimension"
 )
 
 
 class Certifier:
-    """All of a certificate that depends on the problem only, to be shared by many starts.
+    """The part of a certificate that depends on the problem only, so that many starts can share it.
 
-    - lower_bound: the best rigorous lower bound found. better: the best feasible point known, the witness against
-      others (the orthogonal frame for UFM+ with d >= k; the best polished point for UFM; see `consider`), or None.
+    - lower_bound: the best rigorous lower bound. better: the best feasible point known, or None; it is the witness
+      against worse points (UFM+ with d >= k: the orthogonal frame; UFM: the best polished point; see `consider`).
     - second_opinion: see `SecondOpinion`.
     """
 
     @in_fixed_settings
     def __init__(self, problem: Problem, *, conic: bool = True, tolerance: float = TOLERANCE) -> None:
-        """conic: ask Clarabel too, up to 32 orbits for UFM+ and 64 for UFM (None beyond that).
+        """conic: call Clarabel too, up to 32 orbits for UFM+ and 64 for UFM.
 
         Raises InvalidInput for a tolerance outside [1e-30, 1e-2].
         """
@@ -76,7 +76,7 @@ class Certifier:
             fix = f"give a number from {FINEST_TOLERANCE} to {COARSEST_TOLERANCE}"
             raise InvalidInput("tolerance", tolerance, fix)
         self.tolerance = float(tolerance)
-        self.given = problem
+        self.samples_problem = problem
         self.orbits = orbits(problem)
         self.problem = OrbitProblem.of(self.orbits.quotient)
         self.samples_digest = hashlib.sha256(serialised_samples(problem)).hexdigest()
@@ -111,13 +111,13 @@ class Certifier:
 
     @in_fixed_settings
     def consider(self, embeddings: Iterable[Embedding | SharedRows]) -> None:
-        """Take up other points of the problem, such as all starts of a solution: the best becomes the witness `better`
-        if it is, and for UFM a lower bound is read off it. Changes nothing where frames attain the bound."""
-        if self.given.bound_is_attained or self.given.loss.is_custom:
+        """Compare other points of the problem with `better`, such as all starts of a solution: the best of all becomes
+        `better`, and for UFM a lower bound is read off it. Changes nothing where an orthogonal frame is a minimiser."""
+        if self.samples_problem.bound_is_attained or self.samples_problem.loss.is_custom:
             return
         points = []
         for H in embeddings:
-            with suppress(InvalidInput):  # not finite: no witness
+            with suppress(InvalidInput):  # a point that is not finite is no witness
                 points.append(snap(*self._rows(H), self.problem.nonneg)[0])
         known = self.better
         self._take_up(points)
@@ -132,12 +132,12 @@ class Certifier:
 
     @cached_property
     def _pair_weights(self) -> tuple[Edges, Edges] | None:
-        """Once for all starts; None where nothing is implied by them."""
+        """Computed once for all starts; None where no consequences are derived from them."""
         with ctx.workprec(self.problem.bits):
             return pair_weights(self.problem) if may_imply(self.problem) else None
 
     def _take_up(self, points: Sequence[Point]) -> None:
-        """The best of these points and of `better` is now `better`."""
+        """Set `better` to the best of these points and of itself."""
         with ctx.workprec(self.problem.bits):
             known = [*([] if self.better is None else [self.better]), *points]
             if points:
@@ -145,23 +145,24 @@ class Certifier:
 
     @in_fixed_settings
     def certify(self, H: Embedding | SharedRows, progress: ProgressCallback | None = None) -> Certificate:
-        """The certificate of one H (n, d), a row a sample. Raises InvalidInput if it is not finite or misshapen.
+        """The certificate of one H (n, d), one row for each sample. Raises InvalidInput unless H is finite and of
+        that shape.
 
-        Rows outside the feasible set are moved into it; that, too, counts in `moved`. Takes time independent
-        of n if H comes as the rows its orbits share (`Solution.shared_rows`).
-        progress: called after each of five parts; without it a bar is shown on a terminal after a moment. Ctrl-C raises
-        `solvers.progress.Stopped`, which says what is proved so far.
+        Rows outside the feasible set are moved into it; `moved` includes that. The time does not depend on n if H is
+        given as the rows that orbits share (`Solution.shared_rows`).
+        progress: a callback for each of five parts; without one a terminal shows a bar after a moment. Ctrl-C raises
+        `solvers.progress.Stopped`, which states what is proved so far.
         """
         rows, index, multiplicity = self._rows(H)
         point, moved = snap(rows, index, multiplicity, self.problem.nonneg)
         if self.problem.loss.is_custom:
-            own = unproved(self.problem, point, moved, self.lower_bound, self.tolerance)
-            return replace(own, samples_digest=self.samples_digest, embedding_digest=_embedding_digest(rows))
+            certificate = unproved(self.problem, point, moved, self.lower_bound, self.tolerance)
+            return replace(certificate, samples_digest=self.samples_digest, embedding_digest=_embedding_digest(rows))
         known = {"lower": self.lower_bound.value}
         made: list[Certificate] = []
 
         def proved() -> str:
-            upper = f", and the point's is at most {known['upper']!r}" if "upper" in known else ""
+            upper = f", and the loss of this point is at most {known['upper']!r}" if "upper" in known else ""
             return f"proved so far: no feasible point has a loss below {known['lower']!r}{upper}"
 
         def parts() -> Iterator[tuple[None, float]]:
@@ -174,19 +175,19 @@ class Certifier:
     def _parts(
         self, rows: np.ndarray, point: Point, moved: float, known: dict[str, float], made: list[Certificate]
     ) -> Iterator[tuple[None, float]]:
-        """Make a certificate of a point, one part after the other, and note on the way what is known of the losses."""
+        """Make the certificate of a point part by part; `known` receives the bounds on the losses meanwhile."""
         value, margin = self._at(point)
-        # So far below the last bit of a double that it costs nothing, and far above the rounding of balls:
-        # whoever redoes the sums in another order still finds every claim true.
+        # This is far below the last bit of a double and far above the rounding of balls:
+        # every claim survives sums in another order.
         upper = value + (1 + abs(value)) * arb(2) ** (64 - ctx.prec)
         known["upper"] = upwards(upper)
         yield None, 1
         bound = self.lower_bound
         lower = self._rigorous(bound)
         if not upper - lower <= margin and not self.problem.nonneg:
-            own = stationarity_bound(self.problem, point)
-            if own is not None and own.value > bound.value:
-                bound, lower = own, self._rigorous(own)
+            at_point = stationarity_bound(self.problem, point)
+            if at_point is not None and at_point.value > bound.value:
+                bound, lower = at_point, self._rigorous(at_point)
         bound = self._implying(bound, upper, margin)
         lower = self._rigorous(bound)
         known["lower"] = downwards(lower)
@@ -227,7 +228,7 @@ class Certifier:
         yield None, 1
 
     def states_of(self, H: Embedding | SharedRows, certificate: Certificate) -> bool:
-        """Whether a certificate, just made, is of this H (n, d) and this problem: compared by their digests.
+        """Whether a certificate that `certify` returned is for this H (n, d) and this problem, by their digests.
 
         Raises InvalidInput for an H that `certify` refuses.
         """
@@ -237,27 +238,28 @@ class Certifier:
     @cached_property
     @in_fixed_settings
     def other_minimiser(self) -> Point | None:
-        """A minimiser whose Gram matrix is not the frame's, if `ufm.uniqueness` names one with one row an orbit."""
-        several = self.given.is_expected or (np.asarray(self.given.multiplicity) != 1).any()
-        if not self.given.bound_is_attained or several:
+        """A minimiser whose Gram matrix is not the orthogonal frame's, if `ufm.uniqueness` gives one with one row for
+        each orbit; else None."""
+        several = self.samples_problem.is_expected or (np.asarray(self.samples_problem.multiplicity) != 1).any()
+        if not self.samples_problem.bound_is_attained or several:
             return None
-        H = uniqueness(self.given).counterexample
+        H = uniqueness(self.samples_problem).counterexample
         rows = None if H is None else self.orbits.shared(np.asarray(H))
         return None if rows is None else on_ball(rows)
 
     def _rows(
         self, H: Embedding | SharedRows
     ) -> tuple[Float[np.ndarray, "r d"], Int[np.ndarray, " r"], Float[np.ndarray, " r"]]:
-        """The rows of H, the orbit of each and how many samples it stands for: one row an orbit if its samples
-        share one, else all n."""
+        """The rows of H, the orbit of each row and how many samples it stands for: one row for each orbit if its
+        samples share one, else all n."""
         if isinstance(H, SharedRows):
-            given = (*H.index.shape, *H.rows.shape[1:])
+            shape_of_H = (*H.index.shape, *H.rows.shape[1:])
         else:
             H = real_array("H", H, "give a real array (n, d)")
-            given = H.shape
-        shape = (self.given.num_points, self.given.d)
-        if given != shape:
-            raise InvalidInput("H", f"array of shape {given}", f"give one row a sample, shape {shape}")
+            shape_of_H = H.shape
+        shape = (self.samples_problem.num_points, self.samples_problem.d)
+        if shape_of_H != shape:
+            raise InvalidInput("H", f"array of shape {shape_of_H}", f"give one row for each sample, shape {shape}")
         shared = self.orbits.shared(H)
         rows = real_array("H", H if shared is None else shared, "give a real array (n, d)")
         if not np.isfinite(rows).all():
@@ -265,7 +267,7 @@ class Certifier:
         if np.abs(rows).max() > 1e100:
             raise InvalidInput("H", float(np.abs(rows).max()), "give rows of norm at most 1")
         if shared is None:
-            return rows, self.orbits.index, np.asarray(self.given.multiplicity)
+            return rows, self.orbits.index, np.asarray(self.samples_problem.multiplicity)
         return rows, np.arange(len(rows)), np.asarray(self.orbits.quotient.multiplicity)
 
     def _at(self, point: Point) -> tuple[arb, arb]:
@@ -279,7 +281,7 @@ class Certifier:
         return value, self.tolerance * (1e-8 * (1 + abs(self._frame_loss)) if least is None else least)
 
     def _implying(self, bound: LowerBound, upper: arb, margin: arb) -> LowerBound:
-        """A matrix in the place of a bound without one, which implies nothing, if that changes no judgement."""
+        """In place of a bound without a matrix, which has no consequences, one with a matrix, if the verdict stays."""
         if bound.dual is not None or self._matrix is None:
             return bound
         lower, below = self._rigorous(bound), self._rigorous(self._matrix)
@@ -288,14 +290,14 @@ class Certifier:
 
     @staticmethod
     def _rigorous(bound: LowerBound) -> arb:
-        """The ball of a bound, so that a gap is taken before rounding."""
+        """The ball of a bound, so that a gap is computed before rounding."""
         return arb(bound.value) if bound.ball is None else bound.ball
 
     def _judge(self, value: arb, gap: arb, margin: arb, moved: float, point: Point) -> tuple[Proof, str, Point | None]:
         if moved > SNAP_TOLERANCE:
             return (
                 Proof.INCONCLUSIVE,
-                f"H is {moved:.1e} away from the nearest feasible point at its orbit means, which alone is judged",
+                f"H is {moved:.1e} away from the feasible point at its orbit means, and only that point is judged",
                 None,
             )
         meet = bool(gap <= margin)
@@ -304,7 +306,7 @@ class Certifier:
         if meet:
             if arb(broken) ** 2 <= self.tolerance:
                 return Proof.CERTIFIED, "the upper and the lower bound meet", None
-            meet_but = f"the bounds meet, but a value that batches fix or tie in a chain may be {broken:.1e} off"
+            meet_but = f"the bounds meet, but a value that batches fix or tie in a chain may be missed by {broken:.1e}"
         if self.better is not None:
             below = value - loss_at(self.problem, self.better)
             if below > (0 if meet else margin):
@@ -312,13 +314,13 @@ class Certifier:
         if not (self.problem.nonneg or self.problem.loss.is_convex):
             return (
                 Proof.INCONCLUSIVE,
-                f"{meet_but}: the loss is not convex in the Gram matrix, so no dual bounds it",
+                f"{meet_but}: the loss is not convex in the Gram matrix, so no dual gives a lower bound",
                 None,
             )
         if self.problem.d < self.problem.k:
             return (
                 Proof.INCONCLUSIVE,
-                f"{meet_but}, and with d < k they need not: {FEW_COORDINATES.format(d=self.problem.d)}",
+                f"{meet_but}, and with d < k they need not meet: {FEW_COORDINATES.format(d=self.problem.d)}",
                 None,
             )
         if self.lower_bound.source == SPREAD:
@@ -337,13 +339,13 @@ def certify(
 ) -> Certificate:
     """Certify one H (n, d), as an array or as `ufm.SharedRows`. For many H of one problem make one `Certifier`.
 
-    Time grows with the pairs of orbits that meet in a batch, k^2 in the full batch. tell, Ctrl-C: see
-    `Certifier.certify`. Raises InvalidInput.
+    The time grows with the number of pairs of orbits that meet in a batch, k^2 in the full batch. For progress and
+    Ctrl-C see `Certifier.certify`. Raises InvalidInput.
     """
     try:
         certifier = Certifier(problem, conic=conic, tolerance=tolerance)
     except KeyboardInterrupt:
-        raise Stopped("certifying: stopped before a lower bound was proved; nothing was decided") from None
+        raise Stopped("certifying: stopped before a lower bound was proved; nothing is decided") from None
     return certifier.certify(H, progress)
 
 
@@ -359,20 +361,20 @@ def _opinion(solution: ConicSolution | None, bounds: list[LowerBound]) -> Second
 
 
 def serialised_samples(problem: Problem) -> bytes:
-    """The problem over its samples as bytes, of which no two problems share any: `samples_digest` is their sha256.
+    """The problem over its samples as bytes, different for different problems; `samples_digest` is their sha256.
 
     A line "MODEL d TAU LOSS m batches", tau as an exact hexadecimal double, the loss as compact JSON without spaces;
-    then, as little-endian 64-bit whole numbers, m labels, m multiplicities, and of every batch its size and its members
-    in increasing order. Of an expected loss LOSS is followed by " expected", and every batch by the number of samples
-    that it holds of each member, and by its weight, a little-endian double; with two views LOSS is followed by
-    " expected of two views". Read from the front, every length is known before what it counts, so that the problem can
-    be read back: the map is injective. A batch is a set: padding and the order of its members do not matter; the order
-    of the batches does.
+    then, as little-endian 64-bit whole numbers, m labels, m multiplicities, and for every batch its size and its
+    members in increasing order. For an expected loss, " expected" follows LOSS, and every batch is followed by the
+    number of samples that it holds of each member and by its weight, a little-endian double; with two views
+    " expected of two views" follows LOSS. Read from the front, every length comes before what it counts, so the
+    problem can be read back and the map is injective. A batch is a set: padding and the order of its members do not
+    matter; the order of the batches does.
     """
     batches = [np.sort(row[row != PADDING]) for row in np.asarray(problem.batches)]
     batches = [np.concatenate([[len(batch)], batch]) for batch in batches if len(batch)]
     if problem.is_expected:
-        batches = [np.concatenate(both) for both in zip(batches, _shares(problem), strict=True)]
+        batches = [np.concatenate(both) for both in zip(batches, _composition(problem), strict=True)]
     model, tau = "UFM+" if problem.nonneg else "UFM", float(problem.tau).hex()
     loss = json.dumps(problem.loss.to_dict(), sort_keys=True, separators=(",", ":"))
     if problem.is_expected:
@@ -382,8 +384,8 @@ def serialised_samples(problem: Problem) -> bytes:
     return head + b"".join(np.asarray(column).astype("<i8").tobytes() for column in columns)
 
 
-def _shares(problem: Problem) -> list[Int[np.ndarray, " _"]]:
-    """Samples of each member of a batch, the members in increasing order, and the bits of its weight."""
+def _composition(problem: Problem) -> list[Int[np.ndarray, " _"]]:
+    """For each batch: its samples of each member, in increasing order of the members, and the bits of its weight."""
     rows = zip(*(np.asarray(of) for of in problem.all_batches), strict=True)
     return [
         np.concatenate(

@@ -1,4 +1,4 @@
-r"""Lower bounds of the loss of every feasible point, in ball arithmetic, and where their duals come from.
+r"""Lower bounds on the loss of every feasible point, in ball arithmetic, and the sources of their duals.
 
 **Lower bound.** L is convex in G, so for every G0, feasible or not, with C the gradient at G0,
 
@@ -10,11 +10,11 @@ PSD, v >= 0, and N >= 0 (N = 0 for UFM) (theory, 4.5). S is PSD over the samples
     v_a - s_aa >= 0 for every orbit with n_a >= 2   (differences within an orbit), and
     T is PSD, T_ab = s_ab for a != b, T_aa = (v_a + (n_a - 1) s_aa) / n_a   (sums over orbits).
 
-**Laplacian dual.** At the orthogonal-frame Gram C = -A + N, A >= 0 within classes and N >= 0 across;
+**Laplacian dual.** At the Gram matrix of an orthogonal frame C = -A + N, A >= 0 within classes and N >= 0 across;
 v = A 1 makes S = Diag(A 1) - A a graph Laplacian, PSD whatever the batch family, and the bound is the
 loss of the frame itself (theory, 4.4). It needs no matrix, so it serves any number of orbits.
 
-Doubles enter exactly. Nothing is decided in floating point.
+Doubles are converted exactly. No decision is made in floating point.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ MOST_ORBITS_IN_A_MATRIX = 256
 
 @dataclass(frozen=True)
 class LowerBound:
-    """A rigorous lower bound of the loss of every feasible point of a problem.
+    """A rigorous lower bound on the loss of every feasible point of a problem.
 
     - value: the bound, rounded down.
-    - kind: "laplacian" (UFM+), "matrix" (any model; `dual` holds it), or "elementary" (UFM: G >= -1).
+    - kind: "laplacian" (UFM+), "matrix" (any model; `dual` holds it), "elementary" (UFM: G >= -1), or "none" (a custom
+      loss).
     - source: where the dual comes from, in words.
-    - ball: the bound before rounding, where it was just computed; not kept in files, nor in copies.
+    - ball: the bound before rounding. It is known only right after the computation; files and copies do not hold it.
     """
 
     value: float
@@ -50,7 +51,7 @@ class LowerBound:
     ball: arb | None = field(default=None, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, object]:
-        # As in files: balls cannot be pickled, and the value is a bound without them.
+        # As in files: balls cannot be pickled, and the value alone is a bound.
         return {**self.__dict__, "ball": None}
 
 
@@ -63,11 +64,11 @@ def frame_loss(problem: OrbitProblem) -> arb:
 def elementary_bound(problem: OrbitProblem) -> arb:
     """sum_B sum_{c: n_{B,c} >= 2} n_{B,c} log(n_{B,c} - 1 + (n_B - n_{B,c}) e^{-x/tau}), valid for UFM and UFM+.
 
-    By Jensen's inequality over the positives, with g_i their mean, an anchor pays at least log(p + q e^{x_i/tau}),
-    x_i the mean of G_il - g_i over its q negatives; x_i >= -2. Where the k_B >= 2 classes of a batch are equally
-    many (p + 1 samples each), Jensen over the anchors leaves the mean of x_i, and since all entries of G sum to at
-    least 0, sum_across >= -sum_within - tr G, it is at least -1 - (p + 1)/q = -k_B/(k_B - 1): the simplex. Of the other
-    losses of the family an anchor pays at least what it does at G_ij = 1 and G_il = -1 (theory, 4.16).
+    By Jensen's inequality over the positives, with g_i their mean, an anchor loss is at least log(p + q e^{x_i/tau}),
+    where x_i is the mean of G_il - g_i over the q negatives; x_i >= -2. Where the k_B >= 2 classes of a batch have
+    equally many samples (p + 1 each), Jensen over the anchors leaves the mean of x_i. Since all entries of G sum to at
+    least 0, sum_across >= -sum_within - tr G, and the mean is at least -1 - (p + 1)/q = -k_B/(k_B - 1): the simplex.
+    For the other losses of the family, an anchor loss is at least its value at G_ij = 1 and G_il = -1 (theory, 4.16).
     """
 
     def drop(count: Counter[int]) -> arb:
@@ -79,15 +80,15 @@ def elementary_bound(problem: OrbitProblem) -> arb:
 
 def _counted(problem: OrbitProblem, drop: Callable[[Counter[int]], arb]) -> arb:
     total = ZERO
-    for count, share in zip(problem.counts, problem.compositions, strict=True):
-        for c, row in problem.rows(count).items():
-            total += arb(share.weight) * count[c] * row.least(drop(count))
+    for count, composition in zip(problem.counts, problem.compositions, strict=True):
+        for c, anchor in problem.anchor_by_class(count).items():
+            total += arb(composition.weight) * count[c] * anchor.least(drop(count))
     return total
 
 
 @dataclass(frozen=True)
 class MatrixDual:
-    """A dual point (G0, v, N) in doubles; see the head of this module.
+    """A dual point (G0, v, N) in doubles; see the module docstring.
 
     - source: where it comes from, in words.
     - gram: G0 (m, m), symmetric. v: (m,). N: (m, m) symmetric, zero for UFM.
@@ -127,7 +128,7 @@ def slack(C: Table, N: Float[np.ndarray, "m m"]) -> Table:
 
 
 def sums_over_orbits(problem: OrbitProblem, S: Table, v: Sequence[arb]) -> Table:
-    """T of the head of this module: S on vectors constant on orbits, in the basis of orbit indicators over sizes."""
+    """T of the module docstring: S on vectors constant on orbits, in the basis of orbit indicators over sizes."""
     T = [list(row) for row in S]
     for a, size in enumerate(problem.sizes):
         T[a][a] = (v[a] + (size - 1) * S[a][a]) / size
@@ -135,10 +136,10 @@ def sums_over_orbits(problem: OrbitProblem, S: Table, v: Sequence[arb]) -> Table
 
 
 def repaired(problem: OrbitProblem, dual: MatrixDual) -> MatrixDual | None:
-    """The smallest raise of v that makes an approximate dual provably feasible, or None if none was found.
+    """An approximate dual with v raised a little, so that it is provably feasible; None if no such dual was found.
 
-    Clips v and N at 0, measures how far S is from PSD in floating point, raises v in proportion to
-    its own scale (so that a small class pays little), and accepts only what `matrix_bound` proves.
+    Clips v and N at 0, measures in floating point how far S is from PSD, raises every v_a in proportion to its scale
+    (so that the bound loses little at a small class), and accepts only a dual that `matrix_bound` proves.
     """
     N = np.maximum(dual.N, 0.0) if problem.nonneg else np.zeros_like(dual.N)
     N = (N + N.T) / 2
@@ -172,10 +173,10 @@ def kkt_dual(
 ) -> MatrixDual:
     """The multipliers read off a stationary point: v_a = -(C G)_aa / G_aa, N = max(C, 0) where G <= touching.
 
-    Orbits with G_aa <= touching get v_a = 0. No conic solver and no theorem (theory, 4.7). The result
-    is approximate; see `repaired`.
-    means: the inner products of the means of orbits where their samples differ (theory, 4.22): the diagonal of `gram`
-    is that of two different samples then, and the conditions on sums over orbits are those of the means.
+    Orbits with G_aa <= touching get v_a = 0. This needs no conic solver (theory, 4.7). The result is approximate; see
+    `repaired`.
+    means: where samples of an orbit differ, the inner products of the means of orbits (theory, 4.22). The diagonal of
+    `gram` then belongs to two different samples, and the conditions on sums over orbits are those of the means.
     """
     gram = (gram + gram.T) / 2
     means = gram if means is None else means
@@ -199,7 +200,7 @@ def laplacian(problem: OrbitProblem) -> LowerBound:
 
 
 def elementary(problem: OrbitProblem) -> LowerBound:
-    """`elementary_bound`, rounded down: needs no matrix, for any number of orbits."""
+    """`elementary_bound`, rounded down; it needs no matrix and serves any number of orbits."""
     with ctx.workprec(problem.bits):
         bound = elementary_bound(problem)
         return LowerBound(downwards(bound), "elementary", "every cosine is at least -1", ball=bound)
@@ -215,7 +216,7 @@ def stationarity_bound(problem: OrbitProblem, point: Point) -> LowerBound | None
 
 
 def evaluated(problem: OrbitProblem, dual: MatrixDual | None) -> LowerBound | None:
-    """What a dual proves (`matrix_bound`), rounded down; None if that is nothing."""
+    """The bound that a dual proves (`matrix_bound`), rounded down; None if it proves nothing."""
     if dual is None:
         return None
     with ctx.workprec(problem.bits):

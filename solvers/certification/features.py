@@ -1,18 +1,18 @@
-"""Features as they come: those of a network are float32, and of norm 1 only as far as that goes."""
+"""Features of networks: they are float32, and have norm 1 only within float32 rounding."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-# Rows of float32 numbers whose norm is this close to 1 were normalised in float32: 16 units in its last place.
+# Float32 rows whose norm is this close to 1 were normalised in float32: 16 units in the last place.
 UNIT_IN_FLOAT32 = 2.0**-20
 
 
 def unit_rows(H: Float[np.ndarray, "n d"], norms: Float[np.ndarray, " n"], tolerance: float) -> Bool[np.ndarray, " n"]:
-    """Which rows stand for unit vectors: by the tolerance, or UNIT_IN_FLOAT32 if every entry is a float32 number.
+    """Which rows stand for unit vectors: within the tolerance, or UNIT_IN_FLOAT32 if every entry is a float32 number.
 
-    norms: of the rows. Doubles mean what they say.
+    norms: those of the rows.
     """
     with np.errstate(over="ignore"):
         is_float32 = np.array_equal(H, H.astype(np.float32))
@@ -20,7 +20,7 @@ def unit_rows(H: Float[np.ndarray, "n d"], norms: Float[np.ndarray, " n"], toler
 
 
 def renormalised(H: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, "n d"], float]:
-    """H with rows that are unit to float32 scaled to norm 1, and the largest change of a norm; 0 if none is changed."""
+    """H with rows of norm 1 within float32 rounding scaled to norm 1, and the largest change of a norm (or 0)."""
     norms = np.linalg.norm(H, axis=1)
     unit = unit_rows(H, norms, 0.0)
     changed = float(np.abs(norms[unit] - 1.0).max(initial=0.0))

@@ -1,10 +1,10 @@
-r"""The problem, a point and the loss in ball arithmetic, over orbits: every feasible point is an upper bound.
+r"""The problem, a point and the loss in ball arithmetic, over orbits. The loss of a feasible point is an upper bound.
 
-Samples of one orbit are exchangeable (theory, 3.1), so everything here lives on orbits
-a = 0..m-1 of class c_a with n_a samples. A point is one row an orbit; a Gram matrix has one number
-G_ab for all pairs of samples of two orbits, and G_aa for the pairs within an orbit.
+Samples of one orbit are exchangeable (theory, 3.1), so everything here is over orbits a = 0..m-1 of class c_a with n_a
+samples. A point has one row for each orbit; a Gram matrix has one number G_ab for all pairs of samples of two orbits,
+and G_aa for the pairs within an orbit.
 
-Doubles enter exactly. Nothing is decided in floating point.
+Doubles are converted exactly. No decision is made in floating point.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from flint import arb, arb_mat
 from jaxtyping import Float
 
-from solvers.certification.anchors import ONE, Anchor, active_rows, spread
+from solvers.certification.anchors import ONE, Anchor, active_anchors, spread
 from solvers.certification.balls import ZERO, Table, precision
 from ufm import InvalidInput, Problem
 from ufm.losses import Loss
@@ -29,7 +29,10 @@ from ufm.model.problem import PADDING
 
 @dataclass(frozen=True)
 class Composition:
-    """What a batch holds of its orbits, any so many samples of each equally likely, and its weight in the sum."""
+    """How many samples of each orbit a batch holds, and its weight in the sum.
+
+    All sets of that many samples of an orbit are equally likely.
+    """
 
     sizes: tuple[int, ...]
     samples: dict[int, int]
@@ -38,26 +41,26 @@ class Composition:
 
     @cached_property
     def is_whole(self) -> bool:
-        """Whether it holds all samples of its orbits, at weight 1: every pair is met for sure."""
+        """Whether it holds all samples of its orbits, with weight 1, so that every pair meets for sure."""
         return self.weight == 1 and all(n == self.sizes[a] for a, n in self.samples.items())
 
     def others(self, a: int, b: int) -> int:
-        """Samples of orbit b that an anchor of orbit a meets in the batch."""
+        """The number of samples of orbit b that an anchor of orbit a meets in the batch."""
         return self.samples[b] - (a == b)
 
     def pairs(self, a: int, b: int) -> int:
-        """Ordered pairs of samples, the first of orbit a, the second of orbit b, in the batch."""
+        """The number of ordered pairs of samples in the batch, the first of orbit a, the second of orbit b."""
         return self.samples[a] * self.others(a, b)
 
     def met(self, a: int, b: int) -> arb:
-        """Weight times the probability that a given such pair is in the batch; there is one."""
+        """Weight times the probability that one such pair of samples is in the batch. Such a pair must exist."""
         if self.is_whole:
             return ONE
         return arb(self.weight) * self.pairs(a, b) / (self.sizes[a] * (self.sizes[b] - (a == b)))
 
     def sure(self, a: int, b: int) -> arb:
-        """Weight times the probability that is had by every two given samples: of an orbit of several images with two
-        views that of two images, which is less than that of two views of one (theory, 4.19 (e))."""
+        """Weight times the least probability that a pair of samples is in the batch. For an orbit of several images
+        with two views it is that of two images, less than that of two views of one image (theory, 4.19 (e))."""
         n, held = self.sizes[a], self.samples[a]
         if a != b or self.views == 1 or n == self.views:
             return self.met(a, b)
@@ -71,9 +74,10 @@ class OrbitProblem:
     - classes, sizes: class and number of samples of each orbit.
     - batches: the orbits in each batch; all samples of an orbit are in the same batches.
     - tau, d, nonneg, loss: as `ufm.Problem`.
-    - held, weights: of an expected loss, samples of each orbit of a batch that are in it, and its weight in the sum;
-      any so many samples of an orbit are equally likely (theory, 4.19). None: all of them, with weight 1.
-    - views: of an expected loss, samples of an image; any so many images are equally likely then.
+    - held, weights: for an expected loss, the number of samples of each orbit that a batch holds, and its weight in
+      the sum; all sets of that many samples of an orbit are equally likely (theory, 4.19). None: all samples, with
+      weight 1.
+    - views: for an expected loss, the number of samples of an image; all sets of that many images are equally likely.
     """
 
     classes: tuple[int, ...]
@@ -128,16 +132,16 @@ class OrbitProblem:
     def counts(self) -> tuple[Counter[int], ...]:
         """Samples of each class in each batch (the paper's n_{B,c})."""
         counted = []
-        for share in self.compositions:
+        for composition in self.compositions:
             count: Counter[int] = Counter()
-            for a, samples in share.samples.items():
+            for a, samples in composition.samples.items():
                 count[self.classes[a]] += samples
             counted.append(count)
         return tuple(counted)
 
     @cached_property
     def compositions(self) -> tuple[Composition, ...]:
-        """How much of its orbits each batch holds, and its weight."""
+        """The composition of each batch, with its weight."""
         if self.held is None or self.weights is None:
             return tuple(Composition(self.sizes, {a: self.sizes[a] for a in batch}, 1.0) for batch in self.batches)
         together = zip(self.batches, self.held, self.weights, strict=True)
@@ -155,22 +159,28 @@ class OrbitProblem:
 
     @property
     def bits(self) -> int:
-        """Working precision of balls: `solvers.certification.balls.precision` of the coldest anchor and its margins."""
+        """Working precision: `solvers.certification.balls.precision` at the smallest temperature and largest margin."""
         return precision(self.tau * min(self.loss.temperatures), spread(self.loss, sum(self.sizes)))
 
-    def rows(self, count: Counter[int]) -> dict[int, Anchor]:
-        """The rows of the classes that are active in a batch with these counts, in balls."""
+    def anchor_by_class(self, count: Counter[int]) -> dict[int, Anchor]:
+        """The anchors, by class, of the classes that are active in a batch with these counts, in balls."""
         if self.loss.is_custom:
-            raise InvalidInput("loss", self.loss.name, "nothing is known in balls of a loss of your own")
-        return {row.c: row for row in active_rows(self.loss, self.tau, count, self.totals)}
+            raise InvalidInput("loss", self.loss.name, "ball arithmetic cannot bound a loss of your own")
+        return {anchor.c: anchor for anchor in active_anchors(self.loss, self.tau, count, self.totals)}
 
     @property
     def anchors(self) -> float:
-        """Active anchors by their weights; of the sigmoid, a sum over pairs, by their terms."""
+        """The sum of the weights of active anchors; for the sigmoid, a sum over pairs, times their terms."""
         together = zip(self.counts, self.compositions, strict=True)
-        rows = ((share.weight * count[c], row) for count, share in together for c, row in self.rows(count).items())
+        weighed = (
+            (composition.weight * count[c], anchor)
+            for count, composition in together
+            for c, anchor in self.anchor_by_class(count).items()
+        )
         by_term = self.loss.kind == "sigmoid"
-        return sum(n * float(row.omega) * (row.positives + row.total if by_term else 1) for n, row in rows)
+        return sum(
+            n * float(anchor.omega) * (anchor.positives + anchor.total if by_term else 1) for n, anchor in weighed
+        )
 
     def describe(self) -> dict[str, object]:
         """The content of a certificate's "problem", without digests."""
@@ -198,8 +208,8 @@ class OrbitProblem:
 class Point:
     """A point that is feasible by construction: h_a = norms[a] rows[a] / ||rows[a]||, norms in [0, 1].
 
-    The division is meant exactly, so that a row of norm 1 - 1e-16 stands for one of norm 1. A row of
-    zeros has norm 0. For UFM+ rows >= 0 as well.
+    The division is exact, so that a row of norm 1 - 1e-16 stands for one of norm 1. A row of zeros has norm 0.
+    For UFM+ rows >= 0 as well.
     """
 
     rows: Float[np.ndarray, "m d"]
@@ -251,13 +261,13 @@ def loss(problem: OrbitProblem, gram: Table) -> arb:
 
 
 def loss_at(problem: OrbitProblem, point: Point) -> arb:
-    """`loss` at a point: where batches are small against the problem, without the pairs that meet in none of them."""
+    """`loss` at a point; where batches are small relative to the problem, pairs that never meet are not computed."""
     pairs = sum(len(batch) ** 2 for batch in problem.batches)
     return _sweep(problem, point.products if pairs < len(problem) ** 2 else _part_of(point.gram()), None)
 
 
 def loss_and_gradient(problem: OrbitProblem, gram: Table) -> tuple[arb, Table]:
-    """L and C, the symmetric gradient in the entries of the sample Gram matrix, one number a pair of orbits."""
+    """L and C, the symmetric gradient in the entries of the sample Gram matrix, one number for each pair of orbits."""
     m = len(problem)
     towards = [[ZERO] * m for _ in range(m)]
     value = _sweep(problem, _part_of(gram), towards)
@@ -266,38 +276,38 @@ def loss_and_gradient(problem: OrbitProblem, gram: Table) -> tuple[arb, Table]:
 
 
 def _part_of(gram: Table) -> Callable[[Sequence[int]], Table]:
-    """What `Point.products` is, of a whole table."""
+    """The counterpart of `Point.products` for a whole table."""
     return lambda orbits: [[row[b] for b in orbits] for row in map(gram.__getitem__, orbits)]
 
 
 def _sweep(problem: OrbitProblem, products: Callable[[Sequence[int]], Table], towards: Table | None) -> arb:
-    """L where orbits have these products; adds to towards[a][b], unless that is None, the derivative of what anchor i
-    of a pays in G_ij, j of b."""
+    """L where orbits have these products. Adds to towards[a][b], unless that is None, the derivative of the loss of
+    anchor i of a in G_ij, j of b."""
     total = ZERO
     powers: dict[tuple[int, int, int], arb] = {}
     by_class = problem.loss.taus is not None
-    for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
-        rows, samples, weight = problem.rows(count), share.samples, arb(share.weight)
+    for batch, count, composition in zip(problem.batches, problem.counts, problem.compositions, strict=True):
+        anchors, samples, weight = problem.anchor_by_class(count), composition.samples, arb(composition.weight)
         labels = [problem.classes[b] for b in batch]
         held = [samples[b] for b in batch]
         for position, (a, c, cosines) in enumerate(zip(batch, labels, products(batch), strict=True)):
-            if c not in rows:
+            if c not in anchors:
                 continue
-            row = rows[c]
-            s, temperature = row.s, c if by_class else 0
-            met, own_powers = [*held], []
+            anchor = anchors[c]
+            s, temperature = anchor.s, c if by_class else 0
+            met, anchor_powers = [*held], []
             met[position] -= 1
             for b, cosine in zip(batch, cosines, strict=True):
                 key = (a, b, temperature) if a < b else (b, a, temperature)
                 power = powers.get(key)
                 if power is None:
                     power = powers[key] = (s * cosine).exp()
-                own_powers.append(power)
-            value, slopes = row.pays(labels, met, cosines, own_powers)
+                anchor_powers.append(power)
+            value, slopes = anchor.pays(labels, met, cosines, anchor_powers)
             total += weight * samples[a] * value
             if towards is not None:
                 into = towards[a]
                 for b, others, slope in zip(batch, met, slopes, strict=True):
                     if others > 0:
-                        into[b] += slope if share.is_whole else share.met(a, b) * slope
+                        into[b] += slope if composition.is_whole else composition.met(a, b) * slope
     return total

@@ -5,8 +5,8 @@ r"""The convex relaxation of UFM+ and UFM over orbits, for a conic solver (theor
 By symmetry G may be taken constant on orbits: t_a on the diagonal, w_a between different samples of
 orbit a (n_a of them), G_ab across. With X_ab = G_ab and X_aa = (t_a + (n_a - 1) w_a) / n_a the
 constraint G PSD reads X PSD and X_aa <= t_a (equal if n_a = 1), so the size is the number of orbits,
-whatever n is. A conic solver's value is an opinion and no bound (theory, 4.11): the dual it
-returns becomes one only through `solvers.certification.dual_bounds`.
+whatever n is. A conic solver's value is not a bound (theory, 4.11). The dual it returns yields a bound only through
+`solvers.certification.dual_bounds`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ OPTIONS: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class ConicSolution:
-    """What a conic solver says of the relaxation.
+    """What a conic solver returns for the relaxation.
 
-    - solver, status: its name and its own word. value: the loss it reports; not a bound.
+    - solver, status: its name and the status it reports. value: the loss it reports; not a bound.
     - gram: G over orbits, w_a on the diagonal (t_a for an orbit of one sample). Not exactly feasible.
     - dual: multipliers as an approximate dual point at `gram`.
     - seconds: wall time, modelling included.
@@ -56,7 +56,7 @@ def solve_relaxation(problem: OrbitProblem, solver: str = "CLARABEL") -> ConicSo
     """
     if solver not in OPTIONS:
         raise InvalidInput("solver", solver, f"give one of {', '.join(OPTIONS)}")
-    import_whole("cvxpy")  # takes most of a second: only who asks a conic solver waits for it
+    import_whole("cvxpy")  # takes most of a second, so it is imported only here
     import cvxpy as cp
 
     start = perf_counter()
@@ -111,30 +111,32 @@ def solve_relaxation(problem: OrbitProblem, solver: str = "CLARABEL") -> ConicSo
 
 
 def _loss(problem: OrbitProblem, values: Any) -> Any:
-    """The loss in the vector of pair values, a cvxpy expression: log-sum-exp rows, grouped by their number of terms."""
+    """The loss as a cvxpy expression in the vector of pair values: log-sum-exp terms, grouped by their length."""
     import cvxpy as cp
 
     m, classes = len(problem), np.array(problem.classes)
     rows: dict[int, list[tuple[Int[np.ndarray, " s"], Float[np.ndarray, " s"], float, float]]] = {}
     linear, logistic = np.zeros(values.shape[0]), 0.0
-    for batch, count, share in zip(problem.batches, problem.counts, problem.compositions, strict=True):
-        members, active = np.array(batch), problem.rows(count)
-        held = np.array([share.samples[a] for a in batch], dtype=float)
+    for batch, count, composition in zip(problem.batches, problem.counts, problem.compositions, strict=True):
+        members, active = np.array(batch), problem.anchor_by_class(count)
+        held = np.array([composition.samples[a] for a in batch], dtype=float)
         for a in (a for a in batch if classes[a] in active):
-            row = active[classes[a]]
-            s, shift = float(row.s), np.array(row.shifts(classes[members].tolist()))
+            anchor = active[classes[a]]
+            s, shift = float(anchor.s), np.array(anchor.shifts(classes[members].tolist()))
             others = held - (members == a)
-            anchors = share.weight * share.samples[a]
+            anchors = composition.weight * composition.samples[a]
             index, same = _pair_index(m, a, members), classes[members] == classes[a]
             if problem.loss.kind == "sigmoid":
                 sign = np.where(same, -1.0, 1.0)
                 paid = cp.logistic(cp.multiply(sign * s, values[index]) + sign * shift)
                 logistic = logistic + (anchors * others) @ paid
                 continue
-            weight = anchors * float(row.omega)
-            pulling, kept = same & (others > 0), (others > 0) & np.isfinite(shift)
-            np.add.at(linear, index[pulling], weight * s * others[pulling] / row.positives)
-            rows.setdefault(int(kept.sum()), []).append((index[kept], shift[kept] + np.log(others[kept]), weight, s))
+            weight = anchors * float(anchor.omega)
+            pulling, present = same & (others > 0), (others > 0) & np.isfinite(shift)
+            np.add.at(linear, index[pulling], weight * s * others[pulling] / anchor.positives)
+            rows.setdefault(int(present.sum()), []).append(
+                (index[present], shift[present] + np.log(others[present]), weight, s)
+            )
     loss = logistic - linear @ values
     for terms, group in rows.items():
         index = np.concatenate([entry[0] for entry in group])
@@ -146,13 +148,13 @@ def _loss(problem: OrbitProblem, values: Any) -> Any:
 
 
 def _pair_index(m: int, a: int, b: Int[np.ndarray, " s"]) -> Int[np.ndarray, " s"]:
-    """Where the value of the pair (a, b) stands in the vector of pair values."""
+    """The position of the pair (a, b) in the vector of pair values."""
     high, low = np.maximum(a, b), np.minimum(a, b)
     return np.where(high == low, high, m + high * (high - 1) // 2 + low)
 
 
 def conic_bounds(problem: OrbitProblem, solution: ConicSolution) -> list[LowerBound]:
-    """The bounds that a conic solution yields: from the dual it returns, and read off its primal point."""
+    """The bounds that a conic solution yields: from its dual, and read off its primal point."""
     duals = [solution.dual]
     for touching in (1e-7, 1e-5):
         read = kkt_dual(problem, solution.gram, touching=touching)

@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 
 from solvers.certification.orbit_problem import Point
 
-# Rows this close to the unit sphere are taken to be on it; the move is reported.
+# Rows this close to the unit sphere are moved onto it; the move is reported.
 UNIT = 1e-9
-# Rows shorter than this are taken to be zero.
+# Rows shorter than this are set to zero.
 NOTHING = 1e-100
-# Entries of UFM+ this small against their row are taken to be zero. A descent leaves 1e-17 where it means 0, and where
-# margins are large that is more than the resolution of the problem.
+# Entries of UFM+ this small relative to the norm of their row are set to zero. A descent leaves entries of 1e-17 that
+# converge to 0; where margins are large they exceed the resolution of the problem.
 NEARLY_ZERO = 1e-15
 BLOCK_ENTRIES = 2**17
 
@@ -22,11 +22,12 @@ BLOCK_ENTRIES = 2**17
 def snap(
     H: Float[np.ndarray, "n d"], index: Int[np.ndarray, " n"], multiplicity: Float[np.ndarray, " n"], nonneg: bool
 ) -> tuple[Point, float]:
-    """The feasible point at the orbit means of H, and the largest distance of a row of H from its row.
+    """The feasible point at the orbit means of H, and the largest distance of a row of H from the row of its orbit.
 
-    index: orbit of each row. Means are taken of differences from one row of the orbit, so that identical rows
-    have exactly themselves as their mean. For UFM+ negative entries, and those below NEARLY_ZERO times the norm of their
-    row, become 0. Rows outside the ball, or within UNIT of the sphere, go to the sphere. The distance is measured in floating point.
+    index: orbit of each row. Means are computed from differences to one row of the orbit, so that the mean of
+    identical rows is exactly that row. For UFM+ negative entries, and entries below NEARLY_ZERO times the norm of
+    their row, become 0. Rows outside the ball, or within UNIT of the sphere, are moved onto the sphere. The distance is
+    measured in floating point.
     """
     n, d = H.shape
     m = int(index.max()) + 1
@@ -52,7 +53,7 @@ def snap(
 
 
 def on_ball(rows: Float[np.ndarray, "m d"]) -> Point:
-    """The point of the unit ball at rows, those beyond 1 - UNIT on the sphere, those below NOTHING at 0."""
+    """The point of the unit ball at rows: rows of norm above 1 - UNIT on the sphere, those below NOTHING at 0."""
     norms = np.linalg.norm(rows, axis=1)
     dead = norms < NOTHING
     norms = np.where(dead, 0.0, np.where(norms > 1 - UNIT, 1.0, norms))

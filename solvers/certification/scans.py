@@ -1,4 +1,4 @@
-"""Which samples miss an orthogonal frame by most: scans over all pairs, pruned by class means and radii."""
+"""Samples furthest from an orthogonal frame: scans over all pairs, pruned by class means and radii."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from jaxtyping import Float, Int
 
 from solvers.progress import ProgressCallback, followed
 
-# Entries of one block of the Gram matrix: few enough to stay in cache, so that its extremes cost no memory traffic.
+# Entries of one block of the Gram matrix, few enough to stay in cache.
 BLOCK_ENTRIES = 2**20
-# What rounding may add to a bound; cosines below twice as much are not told apart.
+# A margin for rounding, added to bounds; cosines below twice this are not compared.
 SLACK = 1e-12
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two samples by number and class, and what is measured between them; of one sample, named twice."""
+    """Two samples by number and class, and a value measured between them. For one sample both are the same."""
 
     samples: tuple[int, int]
     classes: tuple[int, int]
@@ -36,50 +36,52 @@ def worst_across(
 ) -> Pair:
     """The pair of samples of different classes with the largest |cosine|; a row of norm 0 has cosine 0 with all.
 
-    For u of norm at most 1 and a class within radius r of its mean mu, |u . v| <= |u . mu| + r for all its v. In
-    O(m k d) that rules out all but a few samples beside each class if classes have collapsed; the rest is computed in
-    blocks, the most promising first, until no bound is above what was found. O(m^2 d) at worst. tell: see `followed`.
+    For u of norm at most 1 and a class within radius r of its mean mu, |u . v| <= |u . mu| + r for all its v. If
+    classes have collapsed, this excludes all but a few pairs in O(m k d). The others are computed in blocks, those
+    with the largest bound first, until no bound exceeds the largest value so far; O(m^2 d) at worst. progress: see
+    `followed`.
     """
     norms = np.linalg.norm(rows, axis=1)
     units = rows / np.where(norms > 0, norms, 1.0)[:, None]
     members = [np.flatnonzero(labels == c) for c in range(int(labels.max()) + 1)]
     best, worst = -1.0, (0, 0)
-    pairs = float(sum(len(own) * int((labels > c).sum()) for c, own in enumerate(members)))
+    pairs = float(sum(len(of_class) * int((labels > c).sum()) for c, of_class in enumerate(members)))
 
     def pieces() -> Iterator[tuple[tuple[np.ndarray, np.ndarray], float]]:
-        for c, own in enumerate(members):
-            theirs = units[own]
+        for c, of_class in enumerate(members):
+            theirs = units[of_class]
             mean = theirs.mean(axis=0)
             radius = float(np.sqrt(((theirs - mean) ** 2).sum(axis=1).max()))
             others = np.flatnonzero(labels > c)
             bound = np.minimum(np.abs(units[others] @ mean) + radius, 1.0) + SLACK
             order = np.argsort(-bound, kind="stable")
-            size = max(1, BLOCK_ENTRIES // len(own))
+            size = max(1, BLOCK_ENTRIES // len(of_class))
             for start in range(0, len(others), size):
                 block = order[start : start + size]
                 if best >= 0 and bound[block[0]] <= max(best, 2 * SLACK):
-                    yield (others[:0], own), float((len(others) - start) * len(own))
+                    yield (others[:0], of_class), float((len(others) - start) * len(of_class))
                     break
-                yield (others[block], own), float(len(block) * len(own))
+                yield (others[block], of_class), float(len(block) * len(of_class))
 
     def look(piece: tuple[np.ndarray, np.ndarray]) -> None:
         nonlocal best, worst
-        block, own = piece
+        block, of_class = piece
         if not len(block):
             return
-        cosines = units[block] @ units[own].T
+        cosines = units[block] @ units[of_class].T
         if max(float(cosines.max()), -float(cosines.min())) > best:
             i, j = np.unravel_index(int(np.argmax(np.abs(cosines))), cosines.shape)
-            best, worst = abs(float(cosines[i, j])), (int(own[j]), int(block[i]))
+            best, worst = abs(float(cosines[i, j])), (int(of_class[j]), int(block[i]))
 
     followed(look, pieces(), f"cosines of {pairs:.0e} pairs", pairs, progress)
     return pair(labels, *worst, float(units[worst[0]] @ units[worst[1]]))
 
 
 def worst_within(rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"]) -> Pair:
-    """The sample furthest from its class mean, and the sample of its class furthest from that.
+    """In each class: the sample furthest from the class mean, and the sample furthest from that one; the pair at the
+    largest distance.
 
-    If every class is one row, sample 0 twice, at distance 0.
+    If every class is one row: sample 0 twice, at distance 0.
     """
     worst = pair(labels, 0, 0, 0.0)
     for label in np.unique(labels):
@@ -94,12 +96,12 @@ def worst_within(rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"]) 
 
 
 def worst_norm(rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"]) -> Pair:
-    """The sample whose norm is furthest from 1, named twice."""
+    """The sample whose norm is furthest from 1, as both samples of the pair."""
     norms = np.linalg.norm(rows, axis=1)
     i = int(np.argmax(np.abs(norms - 1)))
     return pair(labels, i, i, float(norms[i]))
 
 
 def pair(labels: Int[np.ndarray, " m"], i: int, j: int, value: float) -> Pair:
-    """Samples i and j with their classes."""
+    """The pair of samples i and j with their classes."""
     return Pair((i, j), (int(labels[i]), int(labels[j])), value)

@@ -1,14 +1,14 @@
-r"""Fewer coordinates than classes under the ReLU: a rigorous lower bound that knows d (theory, 4.21).
+r"""Fewer dimensions than classes under the ReLU: a rigorous lower bound that depends on d (theory, 4.21).
 
-The relaxation of theory, 4.2 knows no d. For d < k its value, the loss of a frame, is not attained in the full batch if
-all classes have two samples or more, as here (theory, 4.21 c). But the Gram matrix of class means is
+The relaxation of theory, 4.2 does not depend on d. For d < k its value, the loss of a frame, is not attained in the
+full batch if all classes have two samples or more, as here (theory, 4.21 c). But the Gram matrix of class means is
 G = sum_{j <= d} x_j x_j^T with x_j in [0, 1]^k, one for each coordinate: for a convex F,
 
     F(G) >= F(G0) + <C, G - G0>,    <C, G> >= d min_x x^T (C + Diag v) x - sum_c v_c G_cc,
 
-and where C_cc + v_c <= 0 for all c the form is concave in each entry of x alone, so that its least value is at one of
-2^k corners. `bracket` splits the norms of the class means into boxes and bounds each so; what is left between that and
-the best point found is said. All bounds are proved in ball arithmetic.
+and where C_cc + v_c <= 0 for all c the form is concave in each entry of x alone, so that it is least at one of 2^k
+corners. `bracket` splits the norms of the class means into boxes and bounds the loss in each of them. It returns this
+bound and the best point. All bounds are proved in ball arithmetic.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from ufm.settings import in_fixed_settings
 
 MOST_CLASSES = 6  # 2^k corners, and boxes in k norms
 BITS = 128
-# Taken off the largest v that concavity allows, so that it is true of balls.
+# Subtracted from the largest v that concavity allows, so that balls prove concavity.
 SLACK = 1e-9
 
 
 @dataclass(frozen=True)
 class Bracket:
-    """What is known of the minimum of UFM+ in d < k dimensions, all classes of two samples or more, full batch.
+    """Bounds on the minimum of UFM+ in d < k dimensions, for the full batch with two samples or more in every class.
 
-    - lower: a rigorous lower bound of the loss. upper: the loss of `point` (k, d), rows of the class means, rounded up.
-    - frame: the bound of Theorem 1, which knows no d. boxes: of norms, that cover all.
+    - lower: a rigorous lower bound on the loss. upper: the loss, rounded up, of `point` (k, d), the class means.
+    - frame: the bound of Theorem 1, which does not depend on d. boxes: the number of boxes that cover all norms.
     """
 
     lower: float
@@ -50,12 +50,12 @@ class Bracket:
 
     @property
     def gap(self) -> float:
-        """upper - lower: what is not known."""
+        """upper - lower."""
         return self.upper - self.lower
 
     @property
     def closed(self) -> float:
-        """The share of the way from the frame's bound to the best point that is proved."""
+        """The fraction of the distance from the frame's bound to the best point that the lower bound closes."""
         return (self.lower - self.frame) / (self.upper - self.frame)
 
 
@@ -71,7 +71,7 @@ class _Box:
 
 
 class _Loss:
-    """F(G) = sum_c n_c log[(n_c - 1) + sum_b n_b e^{(G_cb - G_cc)/tau}], of class means (theory, 4.21 a)."""
+    """F(G) = sum_c n_c log[(n_c - 1) + sum_b n_b e^{(G_cb - G_cc)/tau}] for class means (theory, 4.21 a)."""
 
     def __init__(self, problem: Problem) -> None:
         self.sizes, self.s, self.d = np.asarray(problem.class_sizes), 1 / float(problem.tau), problem.d
@@ -103,12 +103,12 @@ class _Loss:
 
 @in_fixed_settings
 def bracket(problem: Problem, *, inits: int = 32, boxes: int = 400, tolerance: float = 1e-3, seed: int = 0) -> Bracket:
-    """The minimum of UFM+ with d < k between a rigorous lower bound and the best of `inits` starts of `solvers.solve`
-    and of all points with every class on an axis or at 0.
+    """A rigorous lower and an upper bound on the minimum of UFM+ with d < k. The upper bound is the best of `inits`
+    starts of `solvers.solve` and of all points with every class on an axis or at 0.
 
-    boxes: at most so many are split. tolerance: relative to the distance from the frame's bound to the best point; no
-    box within it is split. Raises InvalidInput unless it is plain SCL under the ReLU in the full batch, two samples of
-    every class or more, 2 <= d < k <= 6.
+    boxes: at most so many boxes are split. tolerance: relative to the distance from the frame's bound to the best
+    point; no box within it is split. Raises InvalidInput unless the problem is plain SCL under the ReLU in the full
+    batch, with at least two samples of every class and 2 <= d < k <= 6.
     """
     _check(problem)
     whole_number("boxes", boxes, 1, "give at least 1")
@@ -124,19 +124,19 @@ def bracket(problem: Problem, *, inits: int = 32, boxes: int = 400, tolerance: f
         enough = upper - tolerance * (upper - frame)
         covering = _covered(loss, boxes, enough)
         lower = min(downwards(_proved(loss, box)) for box in covering)
-    # The frame's bound holds in every dimension; a box whose own is worse says nothing.
+    # The frame's bound holds in every dimension; a box with a worse bound adds nothing.
     return Bracket(max(lower, frame), upper, frame, point, len(covering))
 
 
 def _on_axes(loss: _Loss) -> Float[np.ndarray, "k d"]:
-    """The best point whose classes each lie on an axis or at 0, of all (d + 1)^k: a solver lets no class die."""
+    """The best of all (d + 1)^k points with every class on an axis or at 0; solvers rarely end with a class at 0."""
     places = np.concatenate([np.eye(loss.d), np.zeros((1, loss.d))])
     points = (places[list(chosen)] for chosen in product(range(loss.d + 1), repeat=loss.k))
     return min(points, key=lambda rows: loss.at(rows @ rows.T)[0])
 
 
 def _covered(loss: _Loss, boxes: int, enough: float) -> list[_Box]:
-    """Boxes that cover all norms, those with the lowest bound split until none is below `enough`."""
+    """Boxes that cover all norms. The box of the lowest bound is split until no bound is below `enough`."""
     waiting: list[tuple[float, int, _Box]] = []
     done: list[_Box] = []
     made = 0
@@ -164,15 +164,15 @@ def _covered(loss: _Loss, boxes: int, enough: float) -> list[_Box]:
 
 
 def _bounded(loss: _Loss, least: np.ndarray, most: np.ndarray) -> _Box:
-    """G0 near the minimum of F over the hull of the box, and the best v there: guesses, whose bound is proved later."""
+    """G0 near the minimum of F over the hull of the box, and the best v there. Their bound is proved later."""
     corners = np.array(list(product((0.0, 1.0), repeat=loss.k)))[1:] * most
     outer = np.einsum("sa,sb->sab", corners, corners)
     diagonals = np.einsum("saa->as", outer)
 
     def value(t: np.ndarray) -> tuple[float, np.ndarray]:
-        found, C = loss.at(np.tensordot(t, outer, 1))
+        loss_at_t, C = loss.at(np.tensordot(t, outer, 1))
         scale = loss.sizes.sum()
-        return found / scale, np.einsum("sab,ab->s", outer, C) / scale
+        return loss_at_t / scale, np.einsum("sab,ab->s", outer, C) / scale
 
     constraints = [
         {"type": "ineq", "fun": lambda t: loss.d - t.sum(), "jac": lambda t: -np.ones(len(t))},
@@ -180,8 +180,8 @@ def _bounded(loss: _Loss, least: np.ndarray, most: np.ndarray) -> _Box:
         {"type": "ineq", "fun": lambda t: diagonals @ t - least**2, "jac": lambda t: diagonals},
     ]
     start = np.full(len(corners), loss.d / len(corners) / 2)
-    found = minimize(value, start, jac=True, bounds=[(0, None)] * len(start), constraints=constraints, method="SLSQP")
-    t = np.maximum(found.x, 0) if np.isfinite(found.x).all() else start
+    result = minimize(value, start, jac=True, bounds=[(0, None)] * len(start), constraints=constraints, method="SLSQP")
+    t = np.maximum(result.x, 0) if np.isfinite(result.x).all() else start
     G0 = np.tensordot(t, outer, 1)
     at, C = loss.at(G0)
     # Maximise d m - sum z over (v, m, z): z_c >= v_c least_c^2, v_c most_c^2; m <= corner forms and 0; v_c <= -C_cc.
@@ -205,7 +205,7 @@ def _bounded(loss: _Loss, least: np.ndarray, most: np.ndarray) -> _Box:
 
 
 def _proved(loss: _Loss, box: _Box) -> arb:
-    """The bound of a box in ball arithmetic, from its G0 and v alone (theory, 4.21 b); -infinity if concavity fails."""
+    """The bound of a box in ball arithmetic, from its G0 and v (theory, 4.21 b); -infinity without concavity."""
     k = loss.k
     value, C = loss.in_balls(box.G0)
     v, most, least = ([arb(x) for x in row] for row in (box.v, box.most, box.least))
@@ -227,11 +227,11 @@ def _proved(loss: _Loss, box: _Box) -> arb:
 
 
 def _upper(loss: _Loss, point: Float[np.ndarray, "k d"]) -> float:
-    """The loss at class means, rounded up; their norms are checked in balls."""
+    """The loss at class means, rounded up. Norms are checked in balls."""
     rows = [[arb(x) for x in row] for row in point]
     gram = [[sum((x * y for x, y in zip(a, b, strict=True)), arb(0)) for b in rows] for a in rows]
     if not all(gram[c][c] <= 1 for c in range(loss.k)):
-        raise ArithmeticError("a row is outside the unit ball")
+        raise ArithmeticError("a row lies outside the unit ball")
     n, s, value = [arb(x) for x in loss.sizes], 1 / arb(loss.tau), arb(0)
     for c in range(loss.k):
         terms = [n[b] * (s * (gram[c][b] - gram[c][c])).exp() for b in range(loss.k) if b != c]

@@ -1,13 +1,14 @@
-r"""How far a raw embedding is from the optimum, rigorously, and which samples and pairs are to blame.
+r"""A rigorous bound on the suboptimality of a raw embedding, and the samples and pairs that contribute to it.
 
 `certify` judges orbit means, on which balls are cheap. Features of a network never collapse, and n^2 pairs are too many
-for balls: here the pairs are swept in float64, and a bound on the rounding of every anchor is proved (theory, 5.19).
-With weights w of sum 1 over the samples met (`_Anchor`), delta = 1 - mean of G over positives, s = 1 / tau,
+for balls. So the pairs are swept in float64 here, and a bound on the rounding of every anchor loss is proved (theory,
+5.19). With weights w of sum 1 over the positives and negatives (`_Anchor`), delta = 1 - mean of G over positives, and
+s = 1 / tau,
 
     excess of anchor i = omega log1p( sum_l w_l expm1(x_l) ),   x_l = s (G_il - 1 + delta) for positives,
                                                                       s (G_il + delta) for negatives,
 
-which is the uncancelled form of theory, 2.4 and 2.16. The constants of the losses and their bounds are balls.
+the form of theory, 2.4 and 2.16, without cancellation. The constants of the losses and their bounds are balls.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ from ufm.model.problem import PADDING, Problem
 from ufm.settings import in_fixed_settings
 
 ROUNDOFF = 2.0**-53
-# The proof of theory, 5.19, asks for no more coordinates, nor samples in a batch.
+# The proof of theory, 5.19, covers at most so many coordinates, and samples in a batch.
 LARGEST = 2**22
 # Anchors x others of one block.
 BLOCK_ENTRIES = 2**20
-# Shares of pairs are kept for so many points: a matrix of 512 MiB.
+# Contributions of pairs are stored up to so many points: a matrix of 512 MiB.
 MOST_POINTS_OF_PAIRS = 2**13
-# By how much a row may leave the feasible set, and is moved back.
+# A row that leaves the feasible set by at most this is moved back.
 OUTSIDE = 1e-9
 
 
@@ -70,15 +71,19 @@ class Interval:
 
 @dataclass(frozen=True, repr=False)
 class Suboptimality(Readable):
-    """What is proved of one raw H (n, d): it is the feasible point whose rows on the sphere (to 1e-9, float32 features
-    to 2^-20) are exactly of norm 1, and whose other rows are the doubles given.
+    """What is proved of one raw H (n, d).
 
-    - loss, excess: rigorous intervals (theory, 5.19); excess over the loss of an orthogonal frame, which under UFM+ is
-      a lower bound, and for d >= k the minimum. Sums over batches and active anchors at the problem's tau, not means.
-    - gap: the loss is at most this above the minimum. UFM+: the excess. UFM: above a certified lower bound.
-    - implied: what the gap implies of every point of no larger loss (`solvers.certification.consequences`), or None.
-    - attribution: the share of every sample and pair in the excess; None for UFM, where the excess has either sign.
-    - moved: largest change of a row on its way to the feasible set. Measured, not proved.
+    The point judged is feasible: rows within 1e-9 of the sphere (float32 features: 2^-20) have norm exactly 1, and all
+    other rows are the doubles of H.
+
+    - loss, excess: rigorous intervals (theory, 5.19). The excess is over the loss of an orthogonal frame, which under
+      UFM+ is a lower bound, and for d >= k the minimum. Both are sums over batches and active anchors at the problem's
+      tau, not means.
+    - gap: an upper bound on the suboptimality. UFM+: the largest possible excess. UFM: above a certified lower bound.
+    - implied: what the gap implies of every point of no larger loss (`Implied`), or None.
+    - attribution: the contribution of every sample and pair to the excess; None for UFM, where the excess has either
+      sign.
+    - moved: the largest change of a row when H is moved into the feasible set. It is measured, not proved.
     """
 
     problem: Problem
@@ -97,11 +102,11 @@ class Suboptimality(Readable):
     def implied_cosine(self, i: int, j: int) -> Interval:
         """What the gap implies for G_ij = <h_i, h_j> of two samples, at every point of no larger loss (theory, 2.7).
 
-        Without the ReLU, or beyond `MOST_PAIRS`, [-1, 1], which says nothing. Raises InvalidInput.
+        For UFM, and beyond `MOST_PAIRS`, this is the trivial interval [-1, 1]. Raises InvalidInput.
         """
         n = self.problem.num_points
         if not (0 <= i < n and 0 <= j < n and i != j):
-            raise InvalidInput("i, j", (i, j), f"name two samples from 0 to {n - 1}")
+            raise InvalidInput("i, j", (i, j), f"give two different samples from 0 to {n - 1}")
         if self._weights is None:
             return Interval(-1.0, 1.0)
         a, b = sorted(int(self._orbits.index[sample]) for sample in (i, j))
@@ -115,22 +120,22 @@ class Suboptimality(Readable):
         return Interval(0.0, min(upwards(off), 1.0))
 
     def summary(self) -> Summary:
-        """The intervals, what they imply, and who is to blame."""
+        """The intervals, what they imply, and the attribution."""
         problem = self.problem
         above = "the minimum" if problem.bound_is_attained else "a proved lower bound"
         lines = {
             "loss": f"{self.loss}, proved",
             "excess": f"{self.excess} over an orthogonal frame, proved",
-            "gap": f"at most {self.gap:.6g} above {above}",
-            "moved": f"{self.moved:.1g} from H to the point judged",
+            "gap": f"the loss is at most {self.gap:.6g} above {above}",
+            "moved": f"H is {self.moved:.1g} away from the point judged",
         }
         if self.implied is not None:
             spread = max(self.implied.spread)
             cosine = max(x for a, row in enumerate(self.implied.cosine) for b, x in enumerate(row) if a != b)
             lines["implied"] = (
-                f"distances within a class at most {spread:.3g}, cosines of class means at most {cosine:.3g}"
+                f"distances within a class are at most {spread:.3g}, cosines of class means at most {cosine:.3g}"
                 if spread < 2.0 or cosine < 1.0
-                else "nothing for class means: the gap is too large"
+                else "nothing about class means, because the gap is too large"
             )
         if self.attribution is not None:
             lines |= self.attribution.summary().lines
@@ -142,18 +147,20 @@ class Suboptimality(Readable):
 
 @in_fixed_settings
 def suboptimality(H: Embedding, problem: Problem, *, certifier: Certifier | None = None) -> Suboptimality:
-    """Rigorous loss and excess of one raw H (n, d), float32 too, and who is to blame. See `Suboptimality`.
+    """Rigorous loss and excess of one raw H (n, d), which may be float32, and their attribution. See `Suboptimality`.
 
     Loss and excess are sums over batches and active anchors at the problem's tau.
 
-    O(sum_B n_B^2 d) in float64. certifier: of the problem, if there is one already; only UFM asks it, for a lower
-    bound. Raises InvalidInput for rows that are not finite, or further than 1e-9 (features in float32: 2^-20) outside
+    Takes O(sum_B n_B^2 d) in float64. certifier: one of this problem, to reuse its lower bound; only UFM needs it.
+    Raises InvalidInput for rows that are not finite or that lie more than 1e-9 (features in float32: 2^-20) outside
     the feasible set, and for losses other than log-sum-exp.
     """
     if not isinstance(problem, Problem):
         raise InvalidInput("problem", type(problem).__name__, "give a ufm.Problem")
     if problem.is_expected:
-        raise InvalidInput("problem", "an expected loss", "give the batches themselves: the embedding is of samples")
+        raise InvalidInput(
+            "problem", "an expected loss", "give the batches themselves, as H is an embedding of samples"
+        )
     if problem.loss.kind != "log-sum-exp":
         raise InvalidInput("problem.loss", problem.loss.name, "rounding is proved for log-sum-exp losses only")
     if max(problem.d, problem.batches.shape[1]) > LARGEST:
@@ -181,9 +188,10 @@ def suboptimality(H: Embedding, problem: Problem, *, certifier: Certifier | None
 
 @dataclass(frozen=True)
 class _Anchor:
-    """The numbers of an active anchor of one class in one batch, nearest doubles of balls.
+    """The numbers of an active anchor of one class in one batch, as the nearest doubles of balls.
 
-    weight: (k,) of a sample of each class, of sum 1 over all met: e^{a(c, e) - s} over Z', of its own e^{a(c, c)}.
+    weight: (k,) the weight of one sample of each class: e^{a(c, e) - s} / Z', for the anchor's class e^{a(c, c)} / Z'.
+    Over all positives and negatives these weights sum to 1.
     """
 
     positives: float
@@ -192,21 +200,22 @@ class _Anchor:
     weight: Float[np.ndarray, " k"]
 
     @classmethod
-    def of(cls, row: Anchor, k: int) -> _Anchor:
+    def of(cls, active: Anchor, k: int) -> _Anchor:
         """Call within `flint.ctx.workprec`."""
-        decay = (-row.s).exp()
+        decay = (-active.s).exp()
         partition = (
-            row.positives * row.factor(row.c) + sum((n * row.factor(e) for e, n in row.negatives.items()), 0) * decay
+            active.positives * active.factor(active.c)
+            + sum((n * active.factor(e) for e, n in active.negatives.items()), 0) * decay
         )
         weight = np.zeros(k)
-        weight[row.c] = float((row.factor(row.c) / partition).mid())
-        for e in row.negatives:
-            weight[e] = float((row.factor(e) * decay / partition).mid())
-        return cls(float(row.positives), float(row.omega.mid()), float(row.s.mid()), weight)
+        weight[active.c] = float((active.factor(active.c) / partition).mid())
+        for e in active.negatives:
+            weight[e] = float((active.factor(e) * decay / partition).mid())
+        return cls(float(active.positives), float(active.omega.mid()), float(active.s.mid()), weight)
 
 
 class _Sweep:
-    """One pass over all pairs of all batches: excesses of anchors, their rounding, and shares."""
+    """One pass over all pairs of all batches: excess of each anchor, a bound on its rounding, and contributions."""
 
     def __init__(self, H: Float[np.ndarray, "n d"], problem: Problem) -> None:
         self.problem = problem
@@ -215,7 +224,7 @@ class _Sweep:
         self.labels = np.asarray(problem.labels)
         self.times = np.asarray(problem.multiplicity)
         self.unit, self.moved = _placed(H, problem.nonneg)
-        # Of every entry of the Gram matrix (theory, 5.19).
+        # A bound for every entry of the Gram matrix (theory, 5.19).
         self.rounding = (2 * problem.d + 20) * ROUNDOFF
         self.values: list[float] = []
         self.errors: list[float] = []
@@ -224,15 +233,15 @@ class _Sweep:
         self.pairs = np.zeros((m, m)) if problem.nonneg and m <= MOST_POINTS_OF_PAIRS else None
 
     def excess(self) -> Interval:
-        """Sweep everything. Call within `flint.ctx.workprec`."""
+        """The excess, from one sweep over all pairs. Call within `flint.ctx.workprec`."""
         for batch, count in zip(np.asarray(self.problem.batches), self.orbit_problem.counts, strict=True):
             members = batch[batch != PADDING]
-            for row in self.orbit_problem.rows(count).values():
-                anchor = _Anchor.of(row, self.problem.k)
-                own = members[self.labels[members] == row.c]
+            for active in self.orbit_problem.anchor_by_class(count).values():
+                anchor = _Anchor.of(active, self.problem.k)
+                anchors = members[self.labels[members] == active.c]
                 step = max(1, BLOCK_ENTRIES // len(members))
-                for first in range(0, len(own), step):
-                    self._block(own[first : first + step], members, row.c, anchor)
+                for first in range(0, len(anchors), step):
+                    self._block(anchors[first : first + step], members, active.c, anchor)
         total, error = math.fsum(self.values), math.fsum(self.errors)
         if not math.isfinite(total + error):
             return Interval(-math.inf, math.inf)
@@ -240,13 +249,13 @@ class _Sweep:
         return Interval(math.nextafter(total - error, -math.inf), math.nextafter(total + error, math.inf))
 
     def attribution(self) -> Attribution:
-        """Shares in the excess; after `excess`."""
+        """Contributions to the excess. Call `excess` first."""
         pairs = None if self.pairs is None else self.pairs + self.pairs.T - np.diag(np.diagonal(self.pairs))
         return Attribution(self.samples, pairs, self.labels, self.unit)
 
-    def _block(self, own: Int[np.ndarray, " a"], members: Int[np.ndarray, " s"], c: int, anchor: _Anchor) -> None:
-        cosine = self.unit[own] @ self.unit[members].T
-        others = np.maximum(self.times[members][None, :] - (own[:, None] == members[None, :]), 0.0)
+    def _block(self, anchors: Int[np.ndarray, " a"], members: Int[np.ndarray, " s"], c: int, anchor: _Anchor) -> None:
+        cosine = self.unit[anchors] @ self.unit[members].T
+        others = np.maximum(self.times[members][None, :] - (anchors[:, None] == members[None, :]), 0.0)
         same = self.labels[members] == c
         mean = (others[:, same] * cosine[:, same]).sum(axis=1, keepdims=True) / anchor.positives
         x = anchor.s * np.where(same, cosine - mean, cosine + (1.0 - mean))
@@ -255,12 +264,12 @@ class _Sweep:
         above = np.expm1(x)
         relative = (weight * above).sum(axis=1)
         value = anchor.omega * np.log1p(relative)
-        times = self.times[own]
+        times = self.times[anchors]
         self.values += (times * value).tolist()
         self.errors += (times * self._rounding(anchor, weight, above, relative, value, len(members))).tolist()
         if self.problem.nonneg:
-            self._share(
-                own, members, same, cosine, weight * (above + 1.0), others, anchor, np.maximum(times * value, 0.0)
+            self._attribute(
+                anchors, members, same, cosine, weight * (above + 1.0), others, anchor, np.maximum(times * value, 0.0)
             )
 
     def _rounding(
@@ -281,9 +290,9 @@ class _Sweep:
             of_sum = np.where(D > 0, kappa * A / D, np.inf)
         return anchor.omega * (2 * anchor.s * self.rounding + of_sum) + 24 * ROUNDOFF * np.abs(value)
 
-    def _share(
+    def _attribute(
         self,
-        own: Int[np.ndarray, " a"],
+        anchors: Int[np.ndarray, " a"],
         members: Int[np.ndarray, " s"],
         same: np.ndarray,
         cosine: Float[np.ndarray, "a s"],
@@ -292,24 +301,24 @@ class _Sweep:
         anchor: _Anchor,
         value: Float[np.ndarray, " a"],
     ) -> None:
-        """What each anchor pays, divided among its pairs as in theory, 2.18."""
+        """Divide the excess of each anchor among its pairs as in theory, 2.18."""
         crowd = crowd / crowd.sum(axis=1, keepdims=True)
         pull = np.maximum(others / anchor.positives - crowd, 0.0) * np.maximum(1.0 - cosine, 0.0)
         mismatch = np.where(same, pull, crowd * np.maximum(cosine, 0.0))
         total = mismatch.sum(axis=1, keepdims=True)
-        share = mismatch * np.where(total > 0, value[:, None] / np.where(total > 0, total, 1.0), 0.0)
-        self.samples[own] += share.sum(axis=1) / 2
-        self.samples[members] += share.sum(axis=0) / 2
+        contribution = mismatch * np.where(total > 0, value[:, None] / np.where(total > 0, total, 1.0), 0.0)
+        self.samples[anchors] += contribution.sum(axis=1) / 2
+        self.samples[members] += contribution.sum(axis=0) / 2
         if self.pairs is not None:
-            self.pairs[own[:, None], members[None, :]] += share
+            self.pairs[anchors[:, None], members[None, :]] += contribution
 
 
 def _placed(H: Float[np.ndarray, "n d"], nonneg: bool) -> tuple[Float[np.ndarray, "n d"], float]:
-    """The rows as computed of the point judged, and the largest change."""
+    """The rows of the point judged, as computed, and the largest change of a row."""
     if not np.isfinite(H).all():
         raise InvalidInput("H", "array with NaN or infinite entries", "give finite numbers")
     if nonneg and H.min(initial=0.0) < -OUTSIDE:
-        raise InvalidInput("H", float(H.min()), "UFM+ asks for entries >= 0; nonneg=False judges by UFM")
+        raise InvalidInput("H", float(H.min()), "UFM+ needs entries >= 0; nonneg=False judges by UFM")
     rows = np.maximum(H, 0.0) if nonneg else H
     norms = np.linalg.norm(rows, axis=1)
     unit = unit_rows(rows, norms, UNIT)

@@ -1,4 +1,4 @@
-"""`verify`: what one embedding is, recomputed from its raw numbers, with the evidence by name."""
+"""`verify`: a verdict on one embedding, recomputed from its raw numbers, with the evidence by name."""
 
 from __future__ import annotations
 
@@ -34,17 +34,19 @@ SUMMATION = 1e-9  # relative, of a sum of terms >= 0 in float64, whatever their 
 
 
 class Verdict(enum.StrEnum):
-    """What a point is. Judged as `solvers.certify` judges it, which see: what certifies is a global minimiser
-    whatever its residual, and nothing else is one, but for the points that a certificate does not judge.
+    """The verdict on a point. Where `solvers.certify` judges a point, a certified point is a global minimiser whatever
+    its residual, and no other point is called one.
 
-    - GLOBAL_MINIMISER: certified: in ball arithmetic the loss is within a small share of the least that breaking
-      one constraint of a minimiser costs. Of a point that is not collapsed onto its orbit means (UFM+ with d >= k):
-      stationary, and its excess is, with all the rounding of float64, against what one sample pays.
+    - GLOBAL_MINIMISER: certified: in ball arithmetic the gap to a lower bound is at most a small fraction of the
+      smallest constraint weight. For a point that has not collapsed onto its orbit means (UFM+ with d >= k): it is
+      stationary, and its excess, enlarged by all rounding of float64, is at most that fraction of the smallest
+      constraint weight of one sample.
     - SPURIOUS: feasible and stationary, and another point is better by more than that.
-    - STATIONARY: feasible and stationary; whether it is global is not known (d < k; UFM; rounding decides).
+    - STATIONARY: feasible and stationary; whether it is a global minimiser is not known (d < k; UFM; the excess is
+      within rounding of the limit).
     - NOT_CONVERGED: feasible, not certified, and the projected gradient does not vanish.
-    - INFEASIBLE: a row is outside the unit ball, or negative under UFM+.
-    - NOT_FINITE: a NaN or an infinity, in the point, its excess or its residual.
+    - INFEASIBLE: a row is outside the unit ball, or has a negative entry under UFM+.
+    - NOT_FINITE: the point, its excess or its residual has a NaN or an infinity.
     """
 
     GLOBAL_MINIMISER = "global minimiser"
@@ -57,23 +59,23 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True, repr=False)
 class Verification(Readable):
-    """Verdict and evidence. Everything is recomputed from H; nothing is taken from a solver.
+    """Verdict and evidence. Everything is recomputed from H; no result of a solver is used.
 
     - verdict, reason: see `Verdict`; the reason is a sentence.
     - feasible, collapsed, orthogonal, unit_norms: each within the tolerance of `verify`.
-    - violation: distance outside the feasible set, largest over rows.
-    - residual: largest `solvers.loop.stopping.stationarity`, and the sample where it is.
+    - violation: the largest distance of a row from the feasible set.
+    - residual, worst_residual: the largest `solvers.loop.stopping.stationarity`, and the sample that has it.
     - excess: loss minus the bound of Theorems 1 and 2, a sum over batches and active anchors at the problem's tau
-      (may be negative for UFM). Excess, residual and metrics are of H moved into the feasible set, if it was outside
-      by rounding only (`FEASIBLE`).
-    - allowed: the largest gap to a lower bound that passes for a global minimiser.
+      (may be negative for UFM). Excess, residual and metrics are those of H moved into the feasible set, if only
+      rounding took it outside (`FEASIBLE`).
+    - allowed: the tolerance: the largest gap to a lower bound at which the verdict is a global minimiser.
     - across: the pair of samples of different classes with the largest |cosine|.
     - within: the pair of samples of one class that are furthest apart, up to a factor of 2 (value: distance); sample 0
       twice if every class is one row.
     - norm: the sample whose norm is furthest from 1 (value: its norm), named twice.
     - metrics: see `ufm.geometry_metrics`.
-    - renormalised: rows of float32 numbers and of norm 1 as far as those go were scaled to norm 1 first, by at most
-      this (`solvers.certification.features`); 0 if there were none.
+    - renormalised: the largest change of a norm when float32 rows, of norm 1 within float32 rounding, were scaled to
+      norm 1 first (`solvers.certification.features`); 0 if there were none.
     """
 
     verdict: Verdict
@@ -100,37 +102,44 @@ class Verification(Readable):
 
     @property
     def worst_pair(self) -> Pair:
-        """Of `across` and `within`, the one that misses an orthogonal frame by more."""
+        """`across` or `within`, whichever is further from its value in an orthogonal frame."""
         return self.across if abs(self.across.value) >= self.within.value else self.within
 
     def summary(self) -> Summary:
-        """Verdict and reason, and the evidence with the samples that it names."""
+        """Verdict, reason, and the evidence with the numbers of its samples."""
         frame = "yes" if self.is_orthogonal_frame else "no"
-        delta_gm, forces = float(self.metrics.delta_gm), f"of the forces on sample {self.worst_residual}, the largest"
+        delta_gm, scale = (
+            float(self.metrics.delta_gm),
+            f"relative to the gradient scale of sample {self.worst_residual}",
+        )
+        norm_of = f"sample {self.norm.samples[0]} of class {self.norm.classes[0]}"
         lines = {
             "reason": self.reason,
             "orthogonal frame": f"{frame} (delta_gm {delta_gm:.3g}; cosines, distances and norms to {FRAME:g})",
-            "excess": f"{self.excess:.3g} (loss minus an orthogonal frame's); {self.allowed:.3g} over a bound may pass",
-            "residual": f"{self.residual:.3g} {forces} (stationary: {STATIONARY:g})",
+            "excess": f"{self.excess:.3g} over the loss of an orthogonal frame",
+            "tolerance": f"a global minimiser is at most {self.allowed:.3g} above a proved lower bound",
+            "largest residual": f"{self.residual:.3g} {scale} (stationary: at most {STATIONARY:g})",
             "cosine furthest from 0": str(self.across),
             "largest distance within a class": str(self.within) if self.within.value else "0: every class is one row",
-            "norm": f"sample {self.norm.samples[0]} (class {self.norm.classes[0]}): {self.norm.value:.6g}",
+            "norm furthest from 1": f"{self.norm.value:.6g} ({norm_of})",
         }
         if self.renormalised > 0:
-            lines["renormalised"] = f"float32 features, scaled to norm 1 by at most {self.renormalised:.1g}"
+            lines["renormalised"] = (
+                f"float32 features were scaled to norm 1, which changed norms by at most {self.renormalised:.1g}"
+            )
         return Summary(f"Verification: {self.verdict}", lines, np.asarray(self.metrics.gram))
 
 
 class Verifier:
-    """All of a verification that depends on the problem only, to be shared by many starts.
+    """The part of a verification that depends on the problem only, so that many starts can share it.
 
-    - certifier: what it judges by; it may have been told of other points (`Certifier.consider`).
+    - certifier: the certifier that judges; it may know other points (`Certifier.consider`).
     """
 
     @in_fixed_settings
     def __init__(self, problem: Problem, shape: Shape | None = None, *, certifier: Certifier | None = None) -> None:
-        """shape: pad the orbit problem to this (`solvers.parallel.padding`), to share what is compiled with others.
-        certifier: of the same problem; by default one of its own that asks no conic solver."""
+        """shape: pad the orbit problem to this (`solvers.parallel.padding`), so that compiled code is shared.
+        certifier: one of the same problem; by default a new one that calls no conic solver."""
         self.problem = problem
         self.certifier = Certifier(problem, conic=False) if certifier is None else certifier
         self.orbits: Orbits = self.certifier.orbits
@@ -139,7 +148,7 @@ class Verifier:
 
     @cached_property
     def smallest_weight(self) -> float:
-        """The least that breaking one pair or tie of orbits costs under UFM+; 0 if none can."""
+        """UFM+: the least increase of the loss when one pair or tie of orbits is broken; 0 if there is none."""
         with ctx.workprec(self.certifier.problem.bits):
             least = smallest_weight(self.certifier.problem)
         return 0.0 if least is None else float(least)
@@ -154,16 +163,15 @@ class Verifier:
     def verify(
         self, H: Embedding, certificate: Certificate | None = None, progress: ProgressCallback | None = None
     ) -> Verification:
-        """Verdict and evidence for one H (n, d). certificate: of this H by `certifier`, if it was already made.
+        """Verdict and evidence for one H (n, d). certificate: the one of this H by `certifier`, if it exists already.
 
-        progress: called with what is scanned, how many pairs are done and how many there are; without it a bar is
-        shown on
-        a terminal after a moment. Raises InvalidInput for a wrong shape; `solvers.progress.Stopped` for Ctrl-C.
+        progress: called with the name of the scan, the number of pairs done and their total; without it a terminal
+        shows a bar after a moment. Raises InvalidInput for a wrong shape; `solvers.progress.Stopped` for Ctrl-C.
         """
         H = real_array("H", H, "give a real array (n, d)")
         shape = (self.problem.num_points, self.problem.d)
         if H.shape != shape:
-            raise InvalidInput("H", f"array of shape {H.shape}", f"give one row a sample, shape {shape}")
+            raise InvalidInput("H", f"array of shape {H.shape}", f"give one row for each sample, shape {shape}")
         if not np.isfinite(H).all():
             sample = int(np.flatnonzero(~np.isfinite(H).all(axis=1))[0])
             return self._unmeasured(sample, Verdict.NOT_FINITE, f"Row {sample} is not finite.")
@@ -173,7 +181,7 @@ class Verifier:
         H, scaled = renormalised(H)
         rows, problem, sample = self._distinct(H)
         violation = _violation(rows, problem.nonneg)
-        # A norm of 1 + 1e-10 would gain more than two merged minorities cost: what is judged is feasible.
+        # A norm of 1 + 1e-10 lowers the loss by more than two merged minorities raise it: a feasible point is judged.
         judged = _inside(rows, problem.nonneg) if violation <= FEASIBLE else rows
         at = measure(judged, problem, self._shape if problem is self.orbits.quotient else None, progress)
         worst = int(np.argmax(at.residuals))
@@ -183,10 +191,10 @@ class Verifier:
             worst_within(rows, labels),
             worst_norm(rows, labels),
         )
-        # Of rows outside the ball the loss may overflow: then nothing is known, and no NaN is passed on.
+        # For rows outside the ball the loss may overflow: then nothing is known, and no NaN is passed on.
         residual, over = (float(np.nan_to_num(x, nan=np.inf)) for x in (at.residuals[worst], at.excess))
         if scaled > 0:
-            certificate = None  # it is of the rows as they were
+            certificate = None  # it is one of the rows before scaling
         if violation <= FEASIBLE and certificate is None and (self._in_balls or self.problem.loss.is_custom):
             certificate = self.certifier.certify(H, progress)
         verdict, reason, allowed = self._judge(violation, residual, at, len(rows) == len(self.orbits), certificate)
@@ -216,9 +224,9 @@ class Verifier:
         return float(measure(_inside(rows, problem.nonneg), problem).excess)
 
     def _distinct(self, H: Float[np.ndarray, "n d"]) -> tuple[np.ndarray, Problem, np.ndarray]:
-        """Rows, their problem and the sample each stands for: one an orbit if the orbits have identical rows.
+        """Rows, their problem and the sample each stands for: one row for each orbit if the orbits have identical rows.
 
-        The loss of identical rows is the loss of the quotient exactly, so nothing is approximated.
+        The loss of identical rows is exactly the loss of the quotient, so nothing is approximated.
         """
         rows = self.orbits.shared(H)
         if rows is not None:
@@ -228,9 +236,9 @@ class Verifier:
     def _judge(
         self, violation: float, residual: float, at: Measurement, collapsed: bool, certificate: Certificate | None
     ) -> tuple[Verdict, str, float]:
-        """Verdict, reason and what is allowed. Every comparison with NaN counts against the point."""
+        """Verdict, reason and tolerance. Every comparison with NaN counts against the point."""
         if not violation <= FEASIBLE:
-            return Verdict.INFEASIBLE, f"A row is {violation:.1e} outside the feasible set.", 0.0
+            return Verdict.INFEASIBLE, f"A row lies {violation:.1e} outside the feasible set.", 0.0
         if not np.isfinite([residual, float(at.excess)]).all():
             return Verdict.NOT_FINITE, "The loss or its gradient is not finite.", 0.0
         if certificate is None or (certificate.moved > SNAP_TOLERANCE and not self.problem.loss.is_custom):
@@ -248,10 +256,10 @@ class Verifier:
     def _judge_in_float64(
         self, residual: float, excess: float, collapsed: bool, certificate: Certificate | None
     ) -> tuple[Verdict, str, float]:
-        """Of points that no certificate judges: not collapsed, or too many pairs for balls.
+        """The verdict on points that no certificate judges: not collapsed, or with too many pairs for balls.
 
-        For rows in the ball an anchor's excess is off by at most d + 8 roundings of its cosines over tau, and by
-        SUMMATION of itself (`ufm.model.evaluation`: every term is >= 0 and none cancels).
+        For rows in the ball the error of an anchor's excess is at most d + 8 roundings of its cosines over tau, plus
+        SUMMATION times the excess (`ufm.model.evaluation`: every term is >= 0 and none cancels).
         """
         allowed = TOLERANCE * (self.smallest_weight if collapsed else self._smallest_weight_of_samples)
         anchors = self.certifier.problem.anchors
@@ -259,23 +267,23 @@ class Verifier:
             excess
         )
         by_theorem = self.problem.bound_is_attained
-        # One sample of many may be far off at little cost; a collapsed point certifies whatever its residual.
-        early_exit = collapsed or residual <= STATIONARY
-        if by_theorem and early_exit and excess + rounding <= allowed:
-            return Verdict.GLOBAL_MINIMISER, f"At the bound: an excess of {excess:.1e} is rounding.", allowed
+        # One sample of many may be far off at little cost; a collapsed point passes whatever its residual.
+        residual_passes = collapsed or residual <= STATIONARY
+        if by_theorem and residual_passes and excess + rounding <= allowed:
+            return Verdict.GLOBAL_MINIMISER, f"At the bound: the excess is {excess:.1e}, within the tolerance.", allowed
         if not residual <= STATIONARY:
             return Verdict.NOT_CONVERGED, _moving(residual), allowed
         if by_theorem and excess - rounding > allowed:
-            reason = f"Stationary, {excess:.1e} above the bound, where {allowed:.1e} would be rounding."
+            reason = f"Stationary, but {excess:.1e} above the bound, more than the tolerance of {allowed:.1e}."
             return Verdict.SPURIOUS, reason, allowed
         if by_theorem:
-            reason = f"Stationary, {excess:.1e} above the bound; rounding of {rounding:.0e} hides whether that is much."
+            reason = f"Stationary, {excess:.1e} above the bound, which rounding of up to {rounding:.0e} hides."
             return Verdict.STATIONARY, reason, allowed
         why = "too many pairs for ball arithmetic" if certificate is None else certificate.reason
         return Verdict.STATIONARY, f"Stationary; {why}.", allowed
 
     def _unmeasured(self, sample: int, verdict: Verdict, reason: str) -> Verification:
-        """Of a point whose numbers doubles cannot hold; the sample where that is seen stands for all evidence."""
+        """The verification of a point whose numbers exceed doubles; the sample that shows this is all its evidence."""
         label = int(np.asarray(self.problem.labels)[sample])
         nowhere = Pair((sample, sample), (label, label), float("inf"))
         k = self.problem.k
@@ -305,28 +313,29 @@ def verify(
 ) -> Verification:
     """Verdict and evidence for one H (n, d): is it a global minimiser, and is it an orthogonal frame?
 
-    The judge is `solvers.certify`, in ball arithmetic and against the weakest constraint of the problem: a merged
-    minority cannot hide in a relative tolerance, and rounding cannot accuse a frame. Features that are unit only to
-    float32 are scaled to norm 1 first. For many H of one problem make one
-    `solvers.certification.verification.Verifier`. Raises
-    InvalidInput for a wrong shape; a NaN is a verdict.
+    `solvers.certify` judges, in ball arithmetic and relative to the smallest constraint weight of the problem. So a
+    merged minority cannot hide in a relative tolerance, and rounding cannot fail a frame. Features of norm 1 within
+    float32 rounding are scaled to norm 1 first. For many H of one problem make one
+    `solvers.certification.verification.Verifier`. Raises InvalidInput for a wrong shape; a NaN in H leads to a verdict.
 
-    certificate: what `solvers.certify` returned of this H and this problem, so that balls are not computed twice;
-    both are compared by their digests. The verdict is at the certificate's tolerance. Raises InvalidInput for another.
+    certificate: the one that `solvers.certify` returned for this H and this problem, so that balls are not computed
+    twice. Digests of both are compared; InvalidInput is raised for another. The verdict uses its tolerance.
 
-    Where the samples of an orbit share a row, time does not grow with n; else all n^2 pairs are swept, twice (the loss
-    and its gradient; the cosines, as far as bounds do not rule them out). That is shown on a terminal, or to `progress`
-    (see `Verifier.verify`), and Ctrl-C ends it at once with a KeyboardInterrupt that says so.
+    Where the samples of an orbit share a row, the time does not grow with n. Otherwise all n^2 pairs are swept twice:
+    for the loss and its gradient, and for the cosines that bounds do not rule out. A terminal shows the progress, or
+    `progress` receives it (see `Verifier.verify`). Ctrl-C stops at once with a KeyboardInterrupt that says so.
     """
     verifier = Verifier(problem)
     if certificate is not None and not verifier.certifier.states_of(H, certificate):
-        fix = "give one that certify returned of this H and this problem, not one read from a file, or none"
+        fix = (
+            "give the one that certify returned for this H and this problem, not one read from a file, or leave it out"
+        )
         raise InvalidInput("certificate", str(certificate.status), fix)
     return verifier.verify(H, certificate, progress)
 
 
 def _moving(residual: float) -> str:
-    return f"The projected gradient is {residual:.1e} of the forces on a sample."
+    return f"The projected gradient is {residual:.1e} relative to the gradient scale of a sample."
 
 
 def _inside(rows: Float[np.ndarray, "m d"], nonneg: bool) -> Float[np.ndarray, "m d"]:
