@@ -185,8 +185,8 @@ def asked_of(
     """The cells of a training of one setting, a seed each, and the question asked at their end."""
     one, cells = varied(training), []
     for cell in train_network.cells_of(training, data, store):
-        told = (f"width{one['width']}", f"depth{one['depth']}", f"d{one['d']}", f"norm{one['batch_norm']}")
-        name = "-".join((*told, cell.name.removeprefix("mlp-")))
+        labels = (f"width{one['width']}", f"depth{one['depth']}", f"d{one['d']}", f"norm{one['batch_norm']}")
+        name = "-".join((*labels, cell.name.removeprefix("mlp-")))
         cells.append(
             dataclasses.replace(
                 cell,

@@ -213,8 +213,8 @@ def cells_of(config: Config, data: Images, store: Store | None) -> list[Cell]:
     for net, activation, R, tau, batching in itertools.product(*(getattr(config, name) for name in AXES)):
         for seed in range(config.seed, config.seed + config.seeds):
             recipe = Recipe(net=net, activation=activation, tau=tau, batching=batching, seed=seed, **own)
-            told = (cell_name(sweep.number(R), sweep.number(tau)), batching.replace(":", ""), f"seed{seed}")
-            name = "-".join((net, activation, *told))
+            labels = (cell_name(sweep.number(R), sweep.number(tau)), batching.replace(":", ""), f"seed{seed}")
+            name = "-".join((net, activation, *labels))
             given = recipe._asdict().items() - Recipe._field_defaults.items()
             key = {**dict(given), "schedule": dataclasses.asdict(schedule), "images": contents[R, seed]}
             key |= {"label_noise": config.label_noise} if config.label_noise else {}

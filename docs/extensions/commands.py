@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-WIDTH = 92
+WIDTH = 80
 
 
 class CommandHelp(SphinxDirective):

@@ -97,7 +97,7 @@ def judged(
 
 
 def unattained(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """What is proved of cells with d < k in which no start attains the bound; empty without such cells."""
+    """What is proved, and what is not, of cells with d < k in which no start attains the bound; empty without any."""
     if "d" not in config or config["d"] >= config["k"]:
         return ""
     above = [float(row["best_excess"]) for row in rows if int(row["certified"]) == 0]

@@ -69,6 +69,8 @@ RESULTS = {
     "counterexamples": "other minimisers certified",
     "certified": "starts certified",
     "orthogonal_frames": "orthogonal frames",
+    "max_cosine": "largest cosine of two classes",
+    "iterations_median": "median steps",
     "minority_cosine": "cosine of two minorities",
     "majority_cosine": "cosine of two majorities",
     "between_cosine": "cosine of one of each",
@@ -82,7 +84,6 @@ RESULTS = {
     "delta_gm": "distance from a frame",
     "beta_nc": "beta_NC",
     "mean_cosine": "mean cosine of two classes",
-    "max_cosine": "largest cosine of two classes",
     "distance_max": "largest distance from the minimisers' Gram matrix",
     "steps_left": "further steps, extrapolated",
     "excess_upper": "proved upper bound of the excess",
@@ -104,7 +105,6 @@ RESULTS = {
     "pool_excess": "excess over the bound of the batches",
     "to_frame": "distance to the frame",
     "to_ufm": "distance to UFM's minimiser",
-    "iterations_median": "median steps",
     "emerged": "frames emerged",
     "stuck": "stuck",
     "not_yet": "not there yet",
@@ -221,8 +221,11 @@ def in_words(value: Any) -> str:
 def read_as(relu: bool) -> str:
     """How columns of summary.csv are to be read that could be misread."""
     bound = (
-        "The proved gap of a start is its upper minus its lower bound; beta_NC sees the spread of a class in the span "
-        "of the class means only, the scatter within classes all of it."
+        "Excess and proved gap belong to different points. The excess is measured in double precision where the solver "
+        "stopped. The proved gap, an upper minus a lower bound of the loss, belongs to the certified point: the means "
+        "of equivalent samples (orbits), made feasible, with norms within 1e-9 of 1 set to 1. It can therefore be far "
+        "smaller than the excess. beta_NC measures only the spread of a class within the span of the class means; the "
+        "scatter measures all of it."
     )
     if relu:
         return f"Excesses are losses minus that of an orthogonal frame; no point has a smaller loss. {bound}"
