@@ -31,8 +31,8 @@ def rendered(root: Path) -> str:
     """The page of the batching sweep in a directory."""
     recorded = json.loads((root / "config.json").read_text())
     config, starts = recorded["config"], read_csv(root / "inits.csv")
-    asked_for = recorded["cells"]
-    good, verdict = judged(starts, config["relu"], asked_for - len(read_csv(root / "summary.csv")), asked_for)
+    n_cells = recorded["cells"]
+    good, verdict = judged(starts, config["relu"], n_cells - len(read_csv(root / "summary.csv")), n_cells)
     certificates: dict[str, list[str]] = {}
     for start in starts:
         bound = ", bound" if start["bound"] == "True" else ""
@@ -43,7 +43,7 @@ def rendered(root: Path) -> str:
         Page(
             title=f"{'UFM+' if config['relu'] else 'UFM'} over {config['family']} batches, {config['imbalance']} "
             f"imbalance: k = {config['k']}, d = {config['d']}, tau = {in_words(config['tau'])}",
-            question=asked(config),
+            question=question(config),
             good=good,
             verdict=verdict,
             note=read_as(config["relu"]),
@@ -53,7 +53,7 @@ def rendered(root: Path) -> str:
     )
 
 
-def asked(config: Mapping[str, Any]) -> str:
+def question(config: Mapping[str, Any]) -> str:
     """The question of the sweep, in words."""
     bound = ", as drawn and with one sample of each class bound to every batch" if config["bind"] else ""
     families = f"{config['partitions']} for each R, tau and batch size{bound}"

@@ -46,7 +46,7 @@ def rendered(root: Path) -> str:
         Page(
             title=f"{model} under {' '.join((*named, config['imbalance']))} imbalance: k = {config['k']}, "
             f"d = {config['d']}, tau = {in_words(config['tau'])}",
-            question=asked(config, batched),
+            question=question(config, batched),
             good=good,
             verdict=verdict,
             note=read_as(config["relu"]),
@@ -56,7 +56,7 @@ def rendered(root: Path) -> str:
     )
 
 
-def asked(config: Mapping[str, Any], batched: bool = False) -> str:
+def question(config: Mapping[str, Any], batched: bool = False) -> str:
     """The question of the sweep, in words."""
     starts = f"{config['inits']} random starts at each imbalance ratio R"
     if not config["relu"]:

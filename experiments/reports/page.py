@@ -61,14 +61,16 @@ RESULTS = {
     "minimiser": "minimisers",
     "reached": "starts that descent led there",
     "lifted": "freed by the staircase",
+    "certified": "starts certified",
+    "max_cosine": "largest cosine of two classes",
+    "orthogonal_frames": "orthogonal frames",
+    "iterations_median": "median steps",
     "pool": "partitions",
     "unique": "frame unique",
     "not_unique": "frame not unique",
     "undetermined": "undetermined",
     "plain_claims": "claimed by the plain graph",
     "counterexamples": "other minimisers certified",
-    "certified": "starts certified",
-    "orthogonal_frames": "orthogonal frames",
     "minority_cosine": "cosine of two minorities",
     "majority_cosine": "cosine of two majorities",
     "between_cosine": "cosine of one of each",
@@ -82,7 +84,6 @@ RESULTS = {
     "delta_gm": "distance from a frame",
     "beta_nc": "beta_NC",
     "mean_cosine": "mean cosine of two classes",
-    "max_cosine": "largest cosine of two classes",
     "distance_max": "largest distance from the minimisers' Gram matrix",
     "steps_left": "steps more, extrapolated",
     "excess_upper": "excess, proved at most",
@@ -104,7 +105,6 @@ RESULTS = {
     "pool_excess": "excess over the bound of the batches",
     "to_frame": "distance to the frame",
     "to_ufm": "distance to UFM's minimiser",
-    "iterations_median": "median steps",
     "emerged": "frames emerged",
     "stuck": "stuck",
     "not_yet": "not there yet",
@@ -221,14 +221,18 @@ def in_words(value: Any) -> str:
 def read_as(relu: bool) -> str:
     """What the columns of summary.csv hold that a reader may take for something else."""
     bound = (
-        "The proved gap of a start is its upper minus its lower bound; beta_NC sees the spread of a class in the span "
-        "of the class means only, the scatter within classes all of it."
+        "The proved gap of a start is its upper minus its lower bound. beta_NC measures the spread of a class within "
+        "the span of the class means; the scatter within classes measures all of it. An excess and a gap belong to "
+        "different points, so the excess may be the larger: the excess is measured in floating point, with its "
+        "rounding, at the end point as computed; the gap is proved for the certified point, in which the rows of "
+        "an orbit have been replaced by their mean, and tiny negative or nearly zero entries and norms nearly 1 have "
+        "been made exact."
     )
     if relu:
-        return f"Excesses are losses minus that of an orthogonal frame, which no point is below. {bound}"
+        return f"An excess is a loss minus that of an orthogonal frame, which no point is below. {bound}"
     return (
-        "Without the ReLU the loss of an orthogonal frame is no bound: excesses, losses minus it, may be negative. The "
-        f"lower bound is certified. {bound}"
+        "Without the ReLU the loss of an orthogonal frame is no lower bound, so an excess (a loss minus it) may be "
+        f"negative. The lower bound is certified. {bound}"
     )
 
 
