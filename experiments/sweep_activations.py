@@ -39,7 +39,7 @@ class Config:
     Exit status: 0 if all starts end where theory says, nonnegative ones in certified frames, after the staircase has
     freed those that descent left in spurious points, the others within 1e-3 of UFM's Gram matrix; 1 if some are not yet
     there (it is said how many steps more, extrapolated) or a cell failed; 2 for bad input or a disk that cannot be
-    written, 130 or 143 if stopped. Finished cells are kept: the same command goes on from them.
+    written, 130 or 143 if stopped. Finished cells are stored: the same command continues from them.
     """
 
     activation: tuple[str, ...] = ("relu", "abs", "softplus", "leaky-relu:0.1", "gelu", "silu", "elu")

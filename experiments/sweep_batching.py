@@ -55,7 +55,7 @@ class Config:
     Exit status: 0 if in every cell every start is a certified global minimiser, an orthogonal frame wherever the
     frame is predicted to be the only one, and every other predicted minimiser is certified as well (Theorem 2 and
     Corollary 2.1 of arXiv 2306.07960, sharpened); 1 if not or if a cell failed; 2 for bad input or a disk that
-    cannot be written, 130 or 143 if stopped. Finished cells are kept: the same command goes on from them.
+    cannot be written, 130 or 143 if stopped. Finished cells are stored: the same command continues from them.
     """
 
     family: str = "partition"

@@ -44,7 +44,7 @@ class Config:
     start take time that does not grow with R, but every sample must be drawn to move at all.
 
     Exit status: 0 if every cell was computed, 1 if one failed, 2 for bad input or a disk that cannot be written, 130 or
-    143 if stopped. Finished cells are kept: the same command goes on from them.
+    143 if stopped. Finished cells are stored: the same command continues from them.
     """
 
     R: tuple[float, ...] = (1.0, 10.0, 100.0)

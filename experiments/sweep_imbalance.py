@@ -39,7 +39,7 @@ class Config:
 
     Exit status: 0 if every start of every cell is a certified global minimiser and, under UFM+, an orthogonal frame
     (Theorem 1 of arXiv 2306.07960), 1 if not or if a cell failed, 2 for bad input or a disk that cannot be written,
-    130 or 143 if stopped. Whatever stopped it, finished cells are kept: the same command goes on from them.
+    130 or 143 if stopped. Finished cells are stored: the same command continues from them.
     """
 
     R: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)

@@ -1,4 +1,4 @@
-"""Cells: the results that a sweep or the gallery is made of, each computed anywhere and kept in one store."""
+"""Cells: the results that a sweep or the gallery is made of, each computed on any machine and written to one store."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Cell:
 
     @functools.cached_property
     def file(self) -> str:
-        """Where a store keeps the dataset."""
+        """The file of the dataset in a store."""
         key = dict(self.arguments) if self.key is None else self.key
         return f"cells/{self.name}-{digest([self.name, key, SCHEMA, versions()])}.nc"
 
@@ -89,7 +89,7 @@ def certificate_file(cell: str, which: int | str, family: int | None = None) -> 
 
 
 class CellResults(NamedTuple):
-    """Datasets by `Cell.file`, in the order asked, and how many of them were not in the store."""
+    """Datasets by `Cell.file`, in the order of the request, and how many of them were computed now."""
 
     datasets: dict[str, xr.Dataset]
     computed: int
@@ -98,7 +98,7 @@ class CellResults(NamedTuple):
 def run_cells(
     cells: Iterable[Cell], store: Store, console: Console, what: str, *, fresh: bool, dask: str | None
 ) -> CellResults:
-    """Every cell, from the store where it is there, else computed and stored; those that fail are said and left out.
+    """Read every cell from the store, or compute and store it; a cell that fails is reported and left out.
 
     what: the parts of the cells, as the progress bar names them. dask: where they run, see
     `experiments.harness.engine`.

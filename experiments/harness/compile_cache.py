@@ -1,4 +1,4 @@
-"""Lowered and compiled functions kept from one start of a command to the next, in a directory of the user's."""
+"""A cache of lowered and compiled functions, in a directory of the user, from one start of a command to the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every sweep shares: what it may be asked, what it writes, and what it says at the end."""
+"""What every sweep shares: its limits, the files it writes, and its closing lines."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def keyed(config: Any) -> dict[str, Any]:
-    """What of a configuration tells its cells from others'; plain SCL as before there were other losses."""
+    """The fields of a configuration that identify its cells; `loss` is left out for plain SCL."""
     apart = ("out", "fresh", "dask", *(["loss"] if config.loss == PLAIN else []))
     return {field: value for field, value in plain(config).items() if field not in apart}
 

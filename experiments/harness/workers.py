@@ -42,7 +42,7 @@ def is_worker() -> bool:
 
 
 def serve() -> None:
-    """What a worker does before it computes: compiled functions are kept there as well."""
+    """What a worker does before it computes: compiled functions are cached there as well."""
     global _serving
     if not _serving:
         _serving = True
@@ -144,12 +144,12 @@ def _check(engine: str, worker: str, setup: Mapping[str, str], expected: Mapping
         if setup.get(name) != expected[name]
     ]
     if differ:
-        fix = "install the same there and start it again; finished cells are kept"
+        fix = "install the same there and start it again; finished cells are stored"
         raise InvalidInput("dask", engine, f"worker {worker} computes with {', '.join(differ)}; {fix}")
 
 
 def _each_ready(ended: Any, client: Client, engine: str) -> Iterator[None]:
-    """Whenever a task has ended. Without a worker that is said, and raised after PATIENCE."""
+    """Yields whenever a task has ended. Warns while there is no worker, and raises OSError after PATIENCE."""
     looked = seen = time.monotonic()
     said = False
     while ended.count():
@@ -178,7 +178,7 @@ def _lost(engine: str, reason: str) -> OSError:
 def _connected(engine: str) -> Iterator[Client]:
     from distributed import Client
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what ends a run is said in one line
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # one line says what ended a run
     local = LOCAL.fullmatch(engine)
     try:
         # Not the default client: xarray would send its own locks through it.

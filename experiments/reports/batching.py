@@ -15,11 +15,12 @@ from experiments.reports.page import Page, in_words, read_as, read_csv, render
 
 DRAWINGS = {
     "batching": Drawing(
-        "Distance from an orthogonal frame against iterations, and shares of unique families and of frames reached",
+        "Distance from an orthogonal frame against iterations, and fractions of unique families and of frames reached",
         "Left: distance of the class means from an orthogonal frame against iterations at the smallest batch size, "
-        "median over all starts of all families and band of the middle half; values below 1e-17, exact zeros included, "
-        "are drawn there. Right: share of families whose only minimiser is proved to be the frame (lines), and share "
-        "of starts that end in one (markers), over the batch size before binding, or over R if there is one size. "
+        "median over all starts of all families and band of the middle half; smaller values, exact zeros included, are "
+        "drawn at 1e-17. Right: the fraction of families whose only minimiser is proved to be the frame (lines), "
+        "and the fraction of starts that end in one (markers), over the batch size before binding, or over R if there "
+        "is one size. "
         "Without the ReLU, left: the loss minus the certified lower bound; right: the distance that starts end at.",
         drawn_by("batch_sweep"),
     ),
@@ -73,7 +74,7 @@ def question(config: Mapping[str, Any]) -> str:
 def judged(starts: Sequence[Mapping[str, Any]], relu: bool = True, failed: int = 0, cells: int = 0) -> tuple[bool, str]:
     """Whether theory is confirmed by every start, and the verdict in a sentence.
 
-    starts: lines of inits.csv. failed: how many of the `cells` asked have none.
+    starts: lines of inits.csv. failed: how many of the `cells` have no such lines.
     """
     said = [{name: str(value) for name, value in start.items()} for start in starts]
     certified = sum(start["certified"] == "True" for start in said)

@@ -16,15 +16,15 @@ from experiments.reports.page import Page, in_words, read_as, read_csv, render
 DRAWINGS = {
     "class_mean_gram": Drawing(
         "Heat maps of the class-mean Gram matrix, one for each R",
-        "Gram matrix of the class means for each R, the start with the largest distance delta_gm from an orthogonal "
-        "frame: if it is the identity, all are.",
+        "Gram matrix of the class means for each R, at the start with the largest distance delta_gm from an "
+        "orthogonal frame. No other start is further from one.",
         drawn_by("class_mean_gram"),
     ),
     "convergence": Drawing(
         "Excess, delta_gm and beta_nc against iterations, one line for each R",
         "Excess over the bound (without the ReLU: loss minus the certified lower bound), distance from an orthogonal "
         "frame and neural collapse against iterations: median over starts, band of the middle half. Values below "
-        "1e-17, exact zeros included, are drawn there.",
+        "1e-17, exact zeros included, are drawn at 1e-17.",
         drawn_by("convergence"),
     ),
 }

@@ -59,7 +59,7 @@ DRAWINGS = {
         "The ratio R* at which minorities become one vector, against the temperature",
         "Without the ReLU: below R* every minimiser keeps all minorities apart, above it has them within a hundredth "
         "of a radian, both by certificate; the two ends of each bracket are closer than the marker is large. Arrows: "
-        "still apart at the largest ratio asked.",
+        "still apart at the largest ratio tested.",
         drawn_by("thresholds"),
     ),
 }
@@ -113,7 +113,7 @@ def question(config: Mapping[str, Any]) -> str:
 def judged(
     config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], brackets: Sequence[Mapping[str, Any]], failed: int
 ) -> tuple[bool, str]:
-    """Whether everything asked is certified, and the verdict in a sentence; rows: of summary.csv and thresholds.csv."""
+    """Whether everything requested is certified, and the verdict; rows: of summary.csv and thresholds.csv."""
     certified, starts = (sum(int(row[name]) for row in rows) for name in ("certified", "inits"))
     plus = [row for row in rows if str(row["relu"]) == "True"]
     frames, of_plus = (sum(int(row[name]) for row in plus) for name in ("orthogonal_frames", "inits"))
@@ -138,7 +138,7 @@ def judged(
     if never:
         said.append(f"Certified apart up to R = {float(config['most_R']):g}: {', '.join(never)}.")
     if open_:
-        said.append(f"R* is not bracketed as closely as asked: {', '.join(open_)}.")
+        said.append(f"R* is not bracketed to the requested precision: {', '.join(open_)}.")
     return certified == starts and frames == of_plus and measured and not failed and not open_, " ".join(said)
 
 

@@ -119,7 +119,7 @@ _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 class Page:
     """What a page says beyond the files of its sweep.
 
-    - good, verdict: whether the answer is what was hoped for, and the answer in a sentence.
+    - good, verdict: whether theory is confirmed, and the answer in a sentence.
     - note: how the table is to be read, below it.
     - drawings: of figures/NAME.png, by name; those that were not drawn are left out.
     - certificates: files by group.
@@ -138,7 +138,7 @@ def write_report(store: Store, page_of: Callable[[Path], str]) -> Path:
     """Write report.html of a sweep from the files it left.
 
     Those are config.json, summary.csv, inits.csv, figures/*.png and certificates/*.json. A certificate that cannot
-    be read is said so, never left out. page_of: makes the page of this kind of sweep.
+    be read is listed with the reason, never left out. page_of: makes the page of this kind of sweep.
     """
     return store.write_bytes(NAME, page_of(store.root).encode(errors="backslashreplace"))
 

@@ -1,4 +1,4 @@
-"""The pages of the questions to trained networks: what was asked, the figure, and the answer in a sentence."""
+"""The pages of the questions to trained networks: the question, the figure, and the answer in a sentence."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def shown(cell: xr.Dataset, name: str) -> str:
 
 
 def judged(question: str, rows: TableRows, failed: int = 0) -> tuple[bool, str]:
-    """Whether every network was asked, with a finite answer, and the answer in a sentence."""
+    """Whether every network gave a finite answer, and the answer in a sentence."""
     said = [f"{failed} of {failed + len(rows)} networks failed."] if failed else []
     finite = all(math.isfinite(float(row["gap"])) for row in rows)
     return not failed and finite, " ".join([*said, QUESTIONS[question].said(rows)])
