@@ -46,7 +46,8 @@ class Config:
     Exit status: 0 if every start is a certified global minimiser, with the ReLU an orthogonal frame, and every R* is
     bracketed to the requested precision, or proved to be above most-R; 1 if not or if a cell failed; 2 for bad
     input or a disk that cannot be written, 130 or 143 if stopped. SupCon-in without the ReLU is not convex and cannot
-    be certified: leave it out, or use --relu with, for status 0. Finished cells are stored: the same command continues from them.
+    be certified: leave it out, or use --relu with, for status 0. Finished cells are stored: the same command
+    continues from them.
     """
 
     loss: tuple[str, ...] = tuple(name for name in NAMES if name != "supcon-in")

@@ -224,9 +224,8 @@ def read_as(relu: bool) -> str:
         "The proved gap of a start is its upper minus its lower bound. beta_NC measures the spread of a class within "
         "the span of the class means; the scatter within classes measures all of it. An excess and a gap belong to "
         "different points, so the excess may be the larger: the excess is measured in floating point, with its "
-        "rounding, at the end point as computed; the gap is proved for the certified point, in which the rows of "
-        "an orbit have been replaced by their mean, and tiny negative or nearly zero entries and norms nearly 1 have "
-        "been made exact."
+        "rounding, at the end point as computed; the gap is proved for the certified point, in which each orbit "
+        f"has one row, its mean, {'without negative or tiny entries and ' if relu else ''}with norms near 1 made exact."
     )
     if relu:
         return f"An excess is a loss minus that of an orthogonal frame, which no point is below. {bound}"
