@@ -60,9 +60,9 @@ def rendered(root: Path) -> str:
             f"ratio R, {config['steps']:,} steps of Adam.",
             good=good,
             verdict=verdict,
-            note="Reached: the starts that descent alone led there. Distances are between Gram matrices of class means, "
-            "each over its norm; the largest cosine is that after the staircase where it was needed. Steps more: an estimate "
-            "extrapolated from the speed at which the loss fell, not a bound.",
+            note="Reached: the starts that descent alone led there. Distances are between Gram matrices of class "
+            "means, each over its norm; the largest cosine is that after the staircase where it was needed. Steps "
+            "more: an estimate extrapolated from the speed at which the loss fell, not a bound.",
             drawings=DRAWINGS,
             certificates=certificates,
         ),
