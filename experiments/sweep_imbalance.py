@@ -39,7 +39,7 @@ class Config:
 
     Exit status: 0 if every start of every cell is a certified global minimiser and, under UFM+, an orthogonal frame
     (Theorem 1 of arXiv 2306.07960), 1 if not or if a cell failed, 2 for bad input or a disk that cannot be written,
-    130 or 143 if stopped. Whatever stopped it, finished cells are stored: the same command resumes from them.
+    130 or 143 if stopped. Finished cells are stored: the same command continues from them.
     """
 
     R: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)
@@ -101,12 +101,12 @@ def run_sweep(config: Config, problems: Problems, store: Store) -> int:
         console.print(Text.assemble(("note", "yellow"), f"  {warning}"))
     batched = not all(problem.is_full_batch for problem in problems.values())
     cells = [cell_of(config, R, tau, problem) for (R, tau), problem in problems.items()]
-    found = sweep.run_and_write(KIND, config, cells, store, console, batched=batched)
-    if not found:
+    datasets = sweep.run_and_write(KIND, config, cells, store, console, batched=batched)
+    if not datasets:
         return NOT_REPRODUCED
-    failed = len(cells) - len(found)
-    print_summary(config, found, failed, console, batched=batched)
-    return REPRODUCED if not failed and all(reproduced(cell) for cell in found) else NOT_REPRODUCED
+    failed = len(cells) - len(datasets)
+    print_summary(config, datasets, failed, console, batched=batched)
+    return REPRODUCED if not failed and all(reproduced(cell) for cell in datasets) else NOT_REPRODUCED
 
 
 def checked_problems(config: Config) -> Problems:
@@ -120,7 +120,7 @@ def checked_problems(config: Config) -> Problems:
         raise InvalidInput("method", config.method, f"choose one of {', '.join(METHODS)}")
     engine.check(config.dask)
     if config.problem is not None:
-        return sweep.given_problems(config)
+        return sweep.problems_from_file(config)
     profile = sweep.profile(config.imbalance, config.k, config.n_min, config.d)
     return {
         (R, tau): Problem.from_class_sizes(

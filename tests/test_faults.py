@@ -91,7 +91,7 @@ def test_stopped(sweeps, tmp_path, number, status):
     os.kill(process, number)
     assert sweeps.end() == status
     last = sweeps.said.read_text().splitlines()[-1]
-    assert last.startswith("stopped; finished cells are kept, the same command goes on from them: ")
+    assert last.startswith("stopped; finished cells are stored, and the same command continues from them: ")
     assert last.endswith(f"--inits 2 --out {tmp_path}")  # without --fresh
     assert not (tmp_path / ".lock").exists()
     done = stored(tmp_path)

@@ -12,7 +12,7 @@ from page import Page
 from experiments import sweep_imbalance
 from experiments.harness import command_line
 from experiments.harness.store import Store
-from experiments.reports.imbalance import judged, question_of, rendered
+from experiments.reports.imbalance import judged, question, rendered
 from experiments.reports.page import in_words, write_report
 from solvers.certification.certifier import certify
 from ufm import Problem
@@ -153,7 +153,7 @@ def test_the_verdict(relu, certified, frames, good, says):
     judgement, sentence = judged({"relu": relu}, rows)
     assert judgement is good
     assert says in sentence
-    assert ("Theorem 1" in question_of({"relu": relu, "inits": 4})) is relu
+    assert ("Theorem 1" in question({"relu": relu, "inits": 4})) is relu
 
 
 def test_the_verdict_where_the_theorem_does_not_apply():

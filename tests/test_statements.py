@@ -62,7 +62,7 @@ def test_the_verdict_of_the_imbalance_sweep(case):
     assert said.startswith(sentence)
     assert good is (not failed and certified == 4 and (frames == 4 or not config["relu"]))
     assert ("reproduced" in said) is (config is FRAME and not failed and not batched)
-    requested = imbalance_report.question_of(config, batched)
+    requested = imbalance_report.question(config, batched)
     assert ("Theorem 1" in requested) is config["relu"]
     assert ("not about this problem" in requested) is ("not about this problem" in said)
 

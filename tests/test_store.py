@@ -251,7 +251,7 @@ def test_a_full_disk_is_said_and_the_sweep_goes_on_when_there_is_room(small_disk
     assert run() == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
-    assert "No space left on device; finished cells are kept" in error
+    assert "No space left on device; finished cells are stored" in error
     assert not list(root.rglob("*.part"))
     seals = list(root.rglob("*.sha256"))
     assert 1 <= len(seals) < 12

@@ -114,7 +114,7 @@ def test_no_worker_is_said_and_given_up(capfd, monkeypatch):
     assert stopped.value.code == 2
     first, second = capfd.readouterr().err.splitlines()
     assert first == f"{address}: no worker there yet; start one, gives up after 5 s"
-    end = f"finished cells are kept, the same command goes on from them: {command_line.invocation()}"
+    end = f"finished cells are stored, and the same command continues from them: {command_line.invocation()}"
     assert end.endswith(" --R 1")
     assert second == f"sweep: {address}: no worker for 5 s; {end}"
 
@@ -128,7 +128,7 @@ def test_a_scheduler_that_is_killed_is_one_line(tmp_path, capfd, monkeypatch):
             command_line.run(lambda: len(list(engine.run(jobs(400, pause=0.5), address))))
     assert stopped.value.code == 2
     (line,) = capfd.readouterr().err.splitlines()
-    end = f"finished cells are kept, the same command goes on from them: {command_line.invocation()}"
+    end = f"finished cells are stored, and the same command continues from them: {command_line.invocation()}"
     assert end.endswith(" --R 1")
     assert line == f"sweep: {address}: the scheduler is lost; {end}"
 

@@ -1,4 +1,4 @@
-"""Cells: the results that a sweep or the gallery is made of, each computed anywhere and written to one store."""
+"""Cells: the results that a sweep or the gallery is made of, each computed on any machine and written to one store."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Cell:
 
     @functools.cached_property
     def file(self) -> str:
-        """Where a store keeps the dataset."""
+        """The file of the dataset in a store."""
         key = dict(self.arguments) if self.key is None else self.key
         return f"cells/{self.name}-{digest([self.name, key, SCHEMA, versions()])}.nc"
 
@@ -88,8 +88,8 @@ def certificate_file(cell: str, which: int | str, family: int | None = None) -> 
     return f"certificates/{cell}{'' if family is None else f'-family{family:03d}'}-{start}.json"
 
 
-class Found(NamedTuple):
-    """Datasets by `Cell.file`, in the order asked, and how many of them were not in the store."""
+class CellResults(NamedTuple):
+    """Datasets by `Cell.file`, in the order of the request, and how many of them were computed now."""
 
     datasets: dict[str, xr.Dataset]
     computed: int
@@ -97,24 +97,24 @@ class Found(NamedTuple):
 
 def run_cells(
     cells: Iterable[Cell], store: Store, console: Console, what: str, *, fresh: bool, dask: str | None
-) -> Found:
-    """Every cell, from the store where it is there, else computed and stored; those that fail are said and left out.
+) -> CellResults:
+    """Read every cell from the store, or compute and store it; a cell that fails is reported and left out.
 
     what: the parts of the cells, as the progress bar names them. dask: where they run, see
     `experiments.harness.engine`.
     """
-    asked = {cell.file: cell for cell in cells}
-    stored = {file: None if fresh else store.read_cell(file) for file in asked}
-    found = {file: dataset for file, dataset in stored.items() if dataset is not None}
-    waiting = {file: cell for file, cell in asked.items() if file not in found}
-    if found:
-        say(console, f"{len(found)} of {len(asked)} cells found, {len(waiting)} to run")
-    done = {file: asked[file].parts for file in found}
+    requested = {cell.file: cell for cell in cells}
+    stored = {file: None if fresh else store.read_cell(file) for file in requested}
+    datasets = {file: dataset for file, dataset in stored.items() if dataset is not None}
+    waiting = {file: cell for file, cell in requested.items() if file not in datasets}
+    if datasets:
+        say(console, f"{len(datasets)} of {len(requested)} cells found, {len(waiting)} to run")
+    done = {file: requested[file].parts for file in datasets}
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(what))
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=not console.is_terminal
     ) as bar:
-        total = sum(cell.parts for cell in asked.values())
+        total = sum(cell.parts for cell in requested.values())
         task = bar.add_task("", total=total, completed=sum(done.values()))
         log = _Progress(console, total, what)
 
@@ -137,10 +137,12 @@ def run_cells(
                     print_failure(cell, ended.error, console)
                     continue
                 dataset, files = ended.value
-                found[file] = dataset.assign_attrs(cell.attrs)
-                store.write_cell(file, found[file], files)
+                datasets[file] = dataset.assign_attrs(cell.attrs)
+                store.write_cell(file, datasets[file], files)
                 ended.job.progress(cell.parts - done.get(file, 0))
-    return Found({file: found[file] for file in asked if file in found}, sum(file in found for file in waiting))
+    return CellResults(
+        {file: datasets[file] for file in requested if file in datasets}, sum(file in datasets for file in waiting)
+    )
 
 
 class _Progress:

@@ -26,7 +26,7 @@ from ufm.errors import InvalidInput
 BAD_INPUT = 2
 # Bytes of addresses that the smallest sweep takes, rounded up; most of them are reserved and never used.
 LEAST_MEMORY = 3_072_000_000
-_GO_ON = "finished cells are kept, the same command goes on from them"
+_GO_ON = "finished cells are stored, and the same command continues from them"
 
 Config = TypeVar("Config")
 
@@ -67,8 +67,8 @@ def run(main: Callable[[], int]) -> NoReturn:
     """Exit with main's status.
 
     A bad input anywhere becomes one line and status 2, and so does a file that cannot be written. Ctrl-C and
-    SIGTERM stop cleanly, with status 130 and 143. What to do next is said. What cannot be encoded where it is said, as
-    in a path, is said with a backslash.
+    SIGTERM stop cleanly, with status 130 and 143. The last line says what to do next. Characters that the
+    output cannot encode, as in a path, are printed with a backslash.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -101,14 +101,14 @@ def _check_memory() -> None:
 
 
 def _is_read() -> bool:
-    """Whether what is printed is still read; if not, as after `| head`, nothing more is printed."""
+    """Whether anyone still reads the output; if not, as after `| head`, nothing more is printed."""
     try:
         place = sys.stdout.fileno()
     except OSError:
         return True
-    asked = select.poll()
-    asked.register(place, select.POLLOUT)
-    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0)):
+    poll = select.poll()
+    poll.register(place, select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
         return True
     os.dup2(os.open(os.devnull, os.O_WRONLY), place)  # the buffer is written once more at the end
     return False
@@ -118,8 +118,8 @@ def program(module: str) -> list[str]:
     """The first words of a command that runs a module, as any shell in this directory can run it.
 
     That is its console command, with its directory where a shell does not find it, as in an environment that is not
-    activated; `python -m` where it is not installed. A directory `experiments` of the user's own does not stand in
-    the way of a console command.
+    activated; `python -m` where it is not installed. A console command works even where the user has another
+    directory named `experiments`.
     """
     name = f"ufm-{module.rpartition('.')[2].replace('_', '-')}"
     script = Path(sys.executable).with_name(name)
@@ -130,7 +130,7 @@ def program(module: str) -> list[str]:
 
 
 def invocation() -> str:
-    """The command that runs now, to be gone on with: without --fresh."""
+    """The command that continues this run: the present one without --fresh."""
     specification = getattr(sys.modules["__main__"], "__spec__", None)
     if specification:
         words = program(specification.name)
@@ -179,12 +179,12 @@ def _first_paragraph(boxed: str) -> str:
 
 
 class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, which takes the same way out as Ctrl-C."""
+    """SIGTERM, which is handled as Ctrl-C is."""
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM raises in the main thread, where alone that can be arranged."""
+    """SIGTERM raises in the main thread; no other thread can set a handler."""
 
     def stop(number: int, frame: object) -> None:
         raise _TerminatedError

@@ -112,7 +112,7 @@ class Store:
         return path
 
     def read_cell(self, name: str) -> xr.Dataset | None:
-        """A dataset written by `write_cell`, or None if it is missing or unusable; the latter is said."""
+        """A dataset written by `write_cell`, or None if it is missing or unusable; an unusable one is reported."""
         path, seal = self.root / name, self.root / f"{name}.sha256"
         if not path.exists():
             return None

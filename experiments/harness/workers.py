@@ -72,8 +72,8 @@ def run(tasks: Sequence[Task], engine: str) -> Generator[tuple[Task, Any, Except
                 raise _lost(engine, "the scheduler is lost")
             error = future.exception()
             if error is None:
-                worker, found, value = future.result()
-                _check(engine, worker, found, expected)
+                worker, setup, value = future.result()
+                _check(engine, worker, setup, expected)
             else:
                 value = None
             yield futures[future], value, error
@@ -99,36 +99,36 @@ def _by_value() -> tuple[Callable[..., dict[str, str]], Callable[..., tuple[str,
         import pathlib
         import platform
 
-        found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+        setup = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
         for name in libraries:
             try:
-                found[name] = importlib.metadata.version(name)
+                setup[name] = importlib.metadata.version(name)
             except importlib.metadata.PackageNotFoundError:
-                found[name] = "not installed"
+                setup[name] = "not installed"
         sources = hashlib.sha256()
         for name in packages:
             spec = importlib.util.find_spec(name)
             for folder in spec.submodule_search_locations or () if spec else ():
                 for path in sorted(pathlib.Path(folder).rglob("*.py")):
                     sources.update(f"{name}/{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
-        return {**found, "sources": sources.hexdigest()}
+        return {**setup, "sources": sources.hexdigest()}
 
     def compute(expected: dict[str, str], packed: bytes) -> tuple[str, dict[str, str], Any]:
         import pickle
 
         from distributed import get_worker
 
-        worker, found = get_worker(), progress(PACKAGES, LIBRARIES)
+        worker, setup = get_worker(), progress(PACKAGES, LIBRARIES)
         # Sources may have changed since this process read them.
-        first = vars(worker).setdefault("ufm_scl", found)
-        for now in (first, found):
+        first = vars(worker).setdefault("ufm_scl", setup)
+        for now in (first, setup):
             if now != expected:
                 return worker.address, now, None
         from experiments.harness import workers
 
         workers.serve()
         function, arguments = pickle.loads(packed)
-        return worker.address, found, function(**arguments, progress=workers.untold)
+        return worker.address, setup, function(**arguments, progress=workers.untold)
 
     return progress, compute
 
@@ -137,19 +137,19 @@ def untold(ended: int) -> None:
     """Progress within a task stays on its worker."""
 
 
-def _check(engine: str, worker: str, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+def _check(engine: str, worker: str, setup: Mapping[str, str], expected: Mapping[str, str]) -> None:
     differ = [
-        f"other {name}" if name == "sources" else f"{name} {found.get(name)} instead of {expected[name]}"
+        f"other {name}" if name == "sources" else f"{name} {setup.get(name)} instead of {expected[name]}"
         for name in expected
-        if found.get(name) != expected[name]
+        if setup.get(name) != expected[name]
     ]
     if differ:
-        fix = "install the same there and start it again; finished cells are kept"
+        fix = "install the same there and start it again; finished cells are stored"
         raise InvalidInput("dask", engine, f"worker {worker} computes with {', '.join(differ)}; {fix}")
 
 
 def _each_ready(ended: Any, client: Client, engine: str) -> Iterator[None]:
-    """Whenever a task has ended. Without a worker that is said, and raised after PATIENCE."""
+    """Yields whenever a task has ended. Warns while there is no worker, and raises OSError after PATIENCE."""
     looked = seen = time.monotonic()
     said = False
     while ended.count():
@@ -178,7 +178,7 @@ def _lost(engine: str, reason: str) -> OSError:
 def _connected(engine: str) -> Iterator[Client]:
     from distributed import Client
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what ends a run is said in one line
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # one line says what ended a run
     local = LOCAL.fullmatch(engine)
     try:
         # Not the default client: xarray would send its own locks through it.

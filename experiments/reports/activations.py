@@ -21,8 +21,9 @@ DRAWINGS = {
         "How far every start ends from the geometry of its constraint set",
         "Distance of the class means' Gram matrix from that of the minimisers, for every start and R: an orthogonal "
         "frame for activations that are never negative, UFM's certified geometry for the others. Crosses: starts "
-        "that descent left in a spurious point, from where the staircase went on. Dotted: what counts as arrived. "
-        "Values below 1e-17 are drawn there.",
+        "that descent left in a spurious point; the staircase continued from there. Dotted: below it a "
+        "start counts as arrived. "
+        "Values below 1e-17 are drawn at 1e-17.",
         drawn_by("activation_ends"),
     )
 }
@@ -59,9 +60,9 @@ def rendered(root: Path) -> str:
             f"ratio R, {config['steps']:,} steps of Adam.",
             good=good,
             verdict=verdict,
-            note="Reached: by descent alone. Distances are between Gram matrices of class means, each over its norm; "
-            "the largest cosine is that after the staircase where it was needed. Steps more: extrapolated from the "
-            "speed at which the loss fell, no bound.",
+            note="Reached: the starts that descent alone led there. Distances are between Gram matrices of class "
+            "means, each over its norm; the largest cosine is that after the staircase where it was needed. Steps "
+            "more: an estimate extrapolated from the speed at which the loss fell, not a bound.",
             drawings=DRAWINGS,
             certificates=certificates,
         ),

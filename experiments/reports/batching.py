@@ -15,11 +15,12 @@ from experiments.reports.page import Page, in_words, read_as, read_csv, render
 
 DRAWINGS = {
     "batching": Drawing(
-        "Distance from an orthogonal frame against iterations, and shares of unique families and of frames reached",
+        "Distance from an orthogonal frame against iterations, and fractions of unique families and of frames reached",
         "Left: distance of the class means from an orthogonal frame against iterations at the smallest batch size, "
-        "median over all starts of all families and band of the middle half; values below 1e-17, exact zeros included, "
-        "are drawn there. Right: share of families whose only minimiser is proved to be the frame (lines), and share "
-        "of starts that end in one (markers), over the batch size before binding, or over R if there is one size. "
+        "median over all starts of all families and band of the middle half; smaller values, exact zeros included, are "
+        "drawn at 1e-17. Right: the fraction of families whose only minimiser is proved to be the frame (lines), "
+        "and the fraction of starts that end in one (markers), over the batch size before binding, or over R if there "
+        "is one size. "
         "Without the ReLU, left: the loss minus the certified lower bound; right: the distance that starts end at.",
         drawn_by("batch_sweep"),
     ),
@@ -31,8 +32,8 @@ def rendered(root: Path) -> str:
     """The page of the batching sweep in a directory."""
     recorded = json.loads((root / "config.json").read_text())
     config, starts = recorded["config"], read_csv(root / "inits.csv")
-    asked_for = recorded["cells"]
-    good, verdict = judged(starts, config["relu"], asked_for - len(read_csv(root / "summary.csv")), asked_for)
+    n_cells = recorded["cells"]
+    good, verdict = judged(starts, config["relu"], n_cells - len(read_csv(root / "summary.csv")), n_cells)
     certificates: dict[str, list[str]] = {}
     for start in starts:
         bound = ", bound" if start["bound"] == "True" else ""
@@ -43,7 +44,7 @@ def rendered(root: Path) -> str:
         Page(
             title=f"{'UFM+' if config['relu'] else 'UFM'} over {config['family']} batches, {config['imbalance']} "
             f"imbalance: k = {config['k']}, d = {config['d']}, tau = {in_words(config['tau'])}",
-            question=question_of(config),
+            question=question(config),
             good=good,
             verdict=verdict,
             note=read_as(config["relu"]),
@@ -53,7 +54,7 @@ def rendered(root: Path) -> str:
     )
 
 
-def question_of(config: Mapping[str, Any]) -> str:
+def question(config: Mapping[str, Any]) -> str:
     """The question of the sweep, in words."""
     bound = ", as drawn and with one sample of each class bound to every batch" if config["bind"] else ""
     families = f"{config['partitions']} for each R, tau and batch size{bound}"
@@ -73,7 +74,7 @@ def question_of(config: Mapping[str, Any]) -> str:
 def judged(starts: Sequence[Mapping[str, Any]], relu: bool = True, failed: int = 0, cells: int = 0) -> tuple[bool, str]:
     """Whether theory is confirmed by every start, and the verdict in a sentence.
 
-    starts: lines of inits.csv. failed: how many of the `cells` asked have none.
+    starts: lines of inits.csv. failed: how many of the `cells` have no such lines.
     """
     said = [{name: str(value) for name, value in start.items()} for start in starts]
     certified = sum(start["certified"] == "True" for start in said)

@@ -16,8 +16,8 @@ from experiments.reports.page import Page, in_words, read_as, read_csv, render
 DRAWINGS = {
     "class_mean_gram": Drawing(
         "Heat maps of the class-mean Gram matrix, one for each R",
-        "Gram matrix of the class means for each R, the start with the largest distance delta_gm from an orthogonal "
-        "frame. If that matrix is the identity, so are those of all other starts.",
+        "Gram matrix of the class means for each R, at the start with the largest distance delta_gm from an "
+        "orthogonal frame. No other start is further from one.",
         drawn_by("class_mean_gram"),
     ),
     "convergence": Drawing(
@@ -46,7 +46,7 @@ def rendered(root: Path) -> str:
         Page(
             title=f"{model} under {' '.join((*named, config['imbalance']))} imbalance: k = {config['k']}, "
             f"d = {config['d']}, tau = {in_words(config['tau'])}",
-            question=question_of(config, batched),
+            question=question(config, batched),
             good=good,
             verdict=verdict,
             note=read_as(config["relu"]),
@@ -56,7 +56,7 @@ def rendered(root: Path) -> str:
     )
 
 
-def question_of(config: Mapping[str, Any], batched: bool = False) -> str:
+def question(config: Mapping[str, Any], batched: bool = False) -> str:
     """The question of the sweep, in words."""
     starts = f"{config['inits']} random starts at each imbalance ratio R"
     if not config["relu"]:

@@ -59,7 +59,7 @@ DRAWINGS = {
         "The ratio R* at which minorities become one vector, against the temperature",
         "Without the ReLU: below R* every minimiser keeps all minorities apart, above it has them within a hundredth "
         "of a radian, both by certificate; the two ends of each bracket are closer than the marker is large. Arrows: "
-        "still apart at the largest ratio asked.",
+        "still apart at the largest ratio tested.",
         drawn_by("thresholds"),
     ),
 }
@@ -86,7 +86,7 @@ def rendered(root: Path) -> str:
         Page(
             title=f"Every loss of the family, {config['relu']} the ReLU: k = {config['k']}, d = {config['d']}, "
             f"tau = {in_words(config['tau'])}",
-            question=question_of(config),
+            question=question(config),
             good=good,
             verdict=verdict,
             note=read_as(config["relu"] == "with"),
@@ -96,7 +96,7 @@ def rendered(root: Path) -> str:
     )
 
 
-def question_of(config: Mapping[str, Any]) -> str:
+def question(config: Mapping[str, Any]) -> str:
     """The question of the sweep, in words."""
     starts = f"{config['inits']} random starts at each imbalance ratio R, each verified and certified."
     with_it = (
@@ -113,7 +113,7 @@ def question_of(config: Mapping[str, Any]) -> str:
 def judged(
     config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], brackets: Sequence[Mapping[str, Any]], failed: int
 ) -> tuple[bool, str]:
-    """Whether everything asked is certified, and the verdict in a sentence; rows: of summary.csv and thresholds.csv."""
+    """Whether everything requested is certified, and the verdict; rows: of summary.csv and thresholds.csv."""
     certified, starts = (sum(int(row[name]) for row in rows) for name in ("certified", "inits"))
     plus = [row for row in rows if str(row["relu"]) == "True"]
     frames, of_plus = (sum(int(row[name]) for row in plus) for name in ("orthogonal_frames", "inits"))
@@ -123,22 +123,22 @@ def judged(
     if plus:
         said.append(f"With the ReLU {frames} of {of_plus} are orthogonal frames, whatever the loss.")
     several = len(config["tau"]) > 1
-    found, never, open_ = [], [], []
+    bracketed, never, open_ = [], [], []
     for row in brackets:
         name = str(row["loss"]) + (f" (tau = {float(row['tau']):g})" if several else "")
         low, high = float(row[f"R_{APART}"]), float(row[f"R_{MERGED}"])
         if high - low <= max(1 / float(row["n_min"]), float(row["precision"]) * low) * (1 + 1e-9):
-            found.append(f"{name} between {low:.5g} and {high:.5g}")
+            bracketed.append(f"{name} between {low:.5g} and {high:.5g}")
         elif low == float(row["most_R"]):
             never.append(name)
         else:
             open_.append(name)
-    if found:
-        said.append(f"Without it minorities become one vector at R*, certified on both sides: {'; '.join(found)}.")
+    if bracketed:
+        said.append(f"Without it minorities become one vector at R*, certified on both sides: {'; '.join(bracketed)}.")
     if never:
         said.append(f"Certified apart up to R = {float(config['most_R']):g}: {', '.join(never)}.")
     if open_:
-        said.append(f"R* is not bracketed as closely as asked: {', '.join(open_)}.")
+        said.append(f"R* is not bracketed to the requested precision: {', '.join(open_)}.")
     return certified == starts and frames == of_plus and measured and not failed and not open_, " ".join(said)
 
 

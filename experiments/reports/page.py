@@ -61,16 +61,16 @@ RESULTS = {
     "minimiser": "minimisers",
     "reached": "starts that descent led there",
     "lifted": "freed by the staircase",
+    "certified": "starts certified",
+    "max_cosine": "largest cosine of two classes",
+    "orthogonal_frames": "orthogonal frames",
+    "iterations_median": "median steps",
     "pool": "partitions",
     "unique": "frame unique",
     "not_unique": "frame not unique",
     "undetermined": "undetermined",
     "plain_claims": "claimed by the plain graph",
     "counterexamples": "other minimisers certified",
-    "certified": "starts certified",
-    "orthogonal_frames": "orthogonal frames",
-    "max_cosine": "largest cosine of two classes",
-    "iterations_median": "median steps",
     "minority_cosine": "cosine of two minorities",
     "majority_cosine": "cosine of two majorities",
     "between_cosine": "cosine of one of each",
@@ -119,7 +119,7 @@ _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 class Page:
     """What a page says beyond the files of its sweep.
 
-    - good, verdict: whether the answer is what was hoped for, and the answer in a sentence.
+    - good, verdict: whether theory is confirmed, and the answer in a sentence.
     - note: how the table is to be read, below it.
     - drawings: of figures/NAME.png, by name; those that were not drawn are left out.
     - certificates: files by group.
@@ -138,7 +138,7 @@ def write_report(store: Store, page_of: Callable[[Path], str]) -> Path:
     """Write report.html of a sweep from the files it left.
 
     Those are config.json, summary.csv, inits.csv, figures/*.png and certificates/*.json. A certificate that cannot
-    be read is said so, never left out. page_of: makes the page of this kind of sweep.
+    be read is listed with the reason, never left out. page_of: makes the page of this kind of sweep.
     """
     return store.write_bytes(NAME, page_of(store.root).encode(errors="backslashreplace"))
 
@@ -221,17 +221,17 @@ def in_words(value: Any) -> str:
 def read_as(relu: bool) -> str:
     """How columns of summary.csv are to be read that could be misread."""
     bound = (
-        "Excess and proved gap belong to different points. The excess is measured in double precision where the solver "
-        "stopped. The proved gap, an upper minus a lower bound of the loss, belongs to the certified point: the means "
-        "of equivalent samples (orbits), made feasible, with norms within 1e-9 of 1 set to 1. It can therefore be far "
-        "smaller than the excess. beta_NC measures only the spread of a class within the span of the class means; the "
-        "scatter measures all of it."
+        "The proved gap of a start is its upper minus its lower bound. beta_NC measures the spread of a class within "
+        "the span of the class means; the scatter within classes measures all of it. An excess and a gap belong to "
+        "different points, so the excess may be the larger: the excess is measured in floating point, with its "
+        "rounding, at the end point as computed; the gap is proved for the certified point, in which each orbit "
+        f"has one row, its mean, {'without negative or tiny entries and ' if relu else ''}with norms near 1 made exact."
     )
     if relu:
-        return f"Excesses are losses minus that of an orthogonal frame; no point has a smaller loss. {bound}"
+        return f"An excess is a loss minus that of an orthogonal frame, which no point is below. {bound}"
     return (
-        "Without the ReLU the loss of an orthogonal frame is no bound: excesses, losses minus it, may be negative. The "
-        f"lower bound is certified. {bound}"
+        "Without the ReLU the loss of an orthogonal frame is no lower bound, so an excess (a loss minus it) may be "
+        f"negative. The lower bound is certified. {bound}"
     )
 
 
