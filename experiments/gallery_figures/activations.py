@@ -122,7 +122,7 @@ def _time_to_leave(cosine: Float[np.ndarray, "steps pairs"], level: float) -> fl
 
 def transition_cell(k: int, R: float, most: int, inits: int = 32) -> Cell:
     """The best point above GELU's floor in each dimension up to `most`, against UFM's certified minimum."""
-    parameters = {"k": k, "R": R, "most": most, "n_min": 5, "tau": 1.0, "inits": inits, "floor": GELU_INFIMUM}
+    parameters = {"k": k, "R": R, "most": most, "n_min": 5, "tau": 1.0, "inits": inits, "entry_bound": GELU_INFIMUM}
     return Cell(f"transition-k{k}-R{R:g}", _transition, {**parameters, "max_steps": 3000})
 
 
@@ -158,8 +158,8 @@ def _transition(
     ]
     return xr.Dataset(
         {
-            "gap": ("d", [found.gap for found in best]),
-            "certified": ("d", [found.status is Proof.CERTIFIED for found in best]),
+            "gap": ("d", [certificate.gap for certificate in best]),
+            "certified": ("d", [certificate.status is Proof.CERTIFIED for certificate in best]),
             "relaxed": ("d", relaxed),
             "balanced": ("d", np.array(balanced)),
         },

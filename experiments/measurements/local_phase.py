@@ -52,9 +52,9 @@ def near_frame(problem: Problem, within: float, across: float, seed: int) -> np.
     Class c holds the coordinates congruent to c modulo k, in equal parts, with noise in [0, within]: the
     within-class deviations. Noise in [0, across] in coordinates of other classes ends after finitely many steps.
     """
-    own = np.asarray(problem.labels)[:, None] == np.arange(problem.d) % problem.k
-    noise = np.random.default_rng(seed).uniform(size=own.shape) * np.where(own, within, across)
-    H = own / np.sqrt(own.sum(axis=1, keepdims=True)) + noise
+    in_class = np.asarray(problem.labels)[:, None] == np.arange(problem.d) % problem.k
+    noise = np.random.default_rng(seed).uniform(size=in_class.shape) * np.where(in_class, within, across)
+    H = in_class / np.sqrt(in_class.sum(axis=1, keepdims=True)) + noise
     return H / np.linalg.norm(H, axis=1, keepdims=True)
 
 
@@ -64,7 +64,7 @@ def local_phase(
     """Excess after every step from starts near a frame (start, step), relative to the bound; both rates.
 
     The measured rate is the square root of the factor a step of the excess, over the last FITTED steps
-    before it falls below FLOOR.
+    before it falls below SMALLEST_EXCESS.
     """
     method = ProjectedGradient(PerSample(eta, tuple(np.asarray(problem.multiplicity).tolist())), tolerance=0.0)
     histories: dict[int, np.ndarray] = {}

@@ -71,7 +71,7 @@ def train_cell(
     recipe: Recipe,
     data: Dataset,
     name: str,
-    kept: str | None,
+    checkpoint: str | None,
     progress: ProgressCallback,
     planted: Int[np.ndarray, " p"] | None = None,
 ) -> Computed:
@@ -81,13 +81,13 @@ def train_cell(
     kept: where the state is kept while it trains, if the machine that trains has such a directory; the same call goes
     on from there, with the same result to the last bit. It is left there: who has stored the result removes it.
     """
-    own = {"depth": recipe.depth, "d": recipe.d, "batch_norm": recipe.batch_norm}
-    network, running = build(recipe.net, data.train.shape, recipe.activation, recipe.width, recipe.seed, **own)
+    architecture = {"depth": recipe.depth, "d": recipe.d, "batch_norm": recipe.batch_norm}
+    network, running = build(recipe.net, data.train.shape, recipe.activation, recipe.width, recipe.seed, **architecture)
     options = {"tau": recipe.tau, "schedule": recipe.schedule, "seed": recipe.seed, "loss": recipe.loss}
     training = Training(network, running, data.train, **options, augment=recipe.augment, views=recipe.views)
     problem = ufm.Problem(data.train.labels, training.d, recipe.tau, nonneg=recipe.activation in NONNEGATIVE)
-    path = None if kept is None else Path(kept)
-    first, state, history = _taken_up(path, training.start)
+    path = None if checkpoint is None else Path(checkpoint)
+    first, state, history = _read_checkpoint(path, training.start)
     progress(first)
     began = time.perf_counter()
     for epoch in range(first, recipe.schedule.epochs):
@@ -97,7 +97,11 @@ def train_cell(
         if last or ended % recipe.record == 0 or ended == 1:
             for column, value in _measured(training, state, data, problem, ended, loss, planted).items():
                 history.setdefault(column, []).append(value)
-        if path is not None and (last or ended % recipe.checkpoint == 0) and not _keep(path, ended, state, history):
+        if (
+            path is not None
+            and (last or ended % recipe.checkpoint == 0)
+            and not _write_checkpoint(path, ended, state, history)
+        ):
             path = None
         progress(1)
     trained = time.perf_counter() - began
@@ -175,7 +179,7 @@ def _dataset(
 ) -> xr.Dataset:
     began = time.perf_counter()
     H = training.features(state, data.train.images)
-    found = suboptimality(H, problem)
+    result = suboptimality(H, problem)
     sizes, labels = np.bincount(data.train.labels), data.train.labels
     variables: dict[str, Any] = {f"{_HISTORY}{name}": ("record", np.array(values)) for name, values in history.items()}
     variables["gram"] = (
@@ -183,8 +187,8 @@ def _dataset(
         np.asarray(ufm.geometry_metrics(renormalised(H.astype(float))[0], labels).gram),
     )
     variables["class_sizes"] = ("class", sizes)
-    if found.attribution is not None:
-        samples, pairs = found.attribution.worst_samples(BLAMED), found.attribution.worst_pairs(BLAMED)
+    if result.attribution is not None:
+        samples, pairs = result.attribution.worst_samples(BLAMED), result.attribution.worst_pairs(BLAMED)
         variables["blamed_sample"] = ("blamed", np.array([one.sample for one in samples]))
         variables["blamed_sample_share"] = ("blamed", np.array([one.share for one in samples]))
         variables["blamed_pair"] = ("blamed_pair_", np.array([str(one) for one in pairs], dtype=str))
@@ -198,8 +202,8 @@ def _dataset(
         "k": training.k, "d": training.d, "n": len(labels), "nonneg": int(problem.nonneg),
         "parameters": _parameters(state),
         "loss_bound": float(ufm.loss_bound(problem)),
-        "excess_lower": found.excess.lower, "excess_upper": found.excess.upper, "gap": found.gap,
-        "moved": found.moved,
+        "excess_lower": result.excess.lower, "excess_upper": result.excess.upper, "gap": result.gap,
+        "moved": result.moved,
         "seconds_train": seconds, "seconds_certify": time.perf_counter() - began,
     }  # fmt: skip
     return xr.Dataset(variables, attrs=attrs)
@@ -209,7 +213,7 @@ def _parameters(state: State) -> int:
     return sum(int(leaf.size) for leaf in jax.tree.leaves(eqx.filter((state.network, state.head), eqx.is_array)))
 
 
-def _keep(path: Path, epoch: int, state: State, history: Mapping[str, list[float]]) -> bool:
+def _write_checkpoint(path: Path, epoch: int, state: State, history: Mapping[str, list[float]]) -> bool:
     """Whether it could be kept. A worker elsewhere may have no such directory, or may not write there: it trains on.
 
     Raises OSError if the disk of the command itself is full.
@@ -230,7 +234,7 @@ def _keep(path: Path, epoch: int, state: State, history: Mapping[str, list[float
     return True
 
 
-def _taken_up(path: Path | None, like: State) -> tuple[int, State, History]:
+def _read_checkpoint(path: Path | None, like: State) -> tuple[int, State, History]:
     """Epochs that have ended, the state after them, and what was recorded; the beginning if none was kept.
 
     Whatever a kept file raises, it is damaged: that is said, and training begins anew.
@@ -241,11 +245,13 @@ def _taken_up(path: Path | None, like: State) -> tuple[int, State, History]:
         content = unsealed(path.read_bytes())
         if content is None:
             raise ValueError("its checksum does not hold")
-        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
-            if str(kept["of"]) != path.name:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            if str(stored["of"]) != path.name:
                 raise ValueError("it was kept of another network")
-            history = {name.removeprefix(_HISTORY): kept[name].tolist() for name in kept if name.startswith(_HISTORY)}
-            return int(kept["epoch"]), restored(kept["state"].tobytes(), like), history
+            history = {
+                name.removeprefix(_HISTORY): stored[name].tolist() for name in stored if name.startswith(_HISTORY)
+            }
+            return int(stored["epoch"]), restored(stored["state"].tobytes(), like), history
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         print(f"{path} is not used and training begins anew: {reason}", file=sys.stderr)
