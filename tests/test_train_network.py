@@ -175,7 +175,7 @@ def test_every_damage_of_a_checkpoint_is_said_and_training_begins_anew(tmp_path,
         assert network_cells._read_checkpoint(path, start) == (0, start, {}) or damaged == content
     said = capsys.readouterr().err.splitlines()
     assert len(said) == times + 1
-    assert all(line.endswith((": its checksum does not hold", ": it was kept of another network")) for line in said)
+    assert all(line.endswith((": its checksum does not hold", ": it belongs to another network")) for line in said)
 
 
 @pytest.mark.parametrize("content", ["of another network", "no archive", "a directory"])
@@ -207,7 +207,7 @@ def test_a_network_is_trained_where_nothing_can_be_kept(tmp_path, monkeypatch, n
         monkeypatch.setattr(workers, "_serving", True)
     capsys.readouterr()
     assert same(run(str(tmp_path / "state.npz"))[0], whole)
-    assert capsys.readouterr().err == f"{tmp_path / 'state.npz'}: cannot; training goes on and is not kept\n"
+    assert capsys.readouterr().err == f"{tmp_path / 'state.npz'}: cannot; training continues without checkpoints\n"
 
 
 @pytest.mark.slow

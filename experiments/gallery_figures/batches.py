@@ -1,4 +1,4 @@
-"""What the figures of batch families are drawn from: cells, as in `experiments.gallery_figures.cells`."""
+"""Cells of the figures on batch families."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ufm.theory.reshuffling import epochs_until_unique
 
 
 def graphs_cell(k: int = 3) -> Cell:
-    """A small batch family before and after binding: who shares a batch, who acts on whom."""
+    """A small batch family before and after binding: the pairs that share a batch, and the pairs that interact."""
     return Cell("graphs", _graphs, {"sizes": [6] + [3] * (k - 1), "batch_size": 4, "seed": 10, "m": 1, "d": 2 * k})
 
 
@@ -124,7 +124,7 @@ def _batching(
 
 
 def reshuffling_cell(k: int = 5, R: float = 4) -> Cell:
-    """Which random reshuffled families have the frame as their only minimiser."""
+    """The random reshuffled batch families whose only minimiser is the frame."""
     parameters = {
         "sizes": step_imbalance(k, 4, R).tolist(),
         "d": 2 * k,

@@ -1,4 +1,4 @@
-"""What the figures of trained networks are drawn from: `experiments.network_questions` on images that need no file."""
+"""Cells of the figures on trained networks: `experiments.network_questions` on synthetic images."""
 
 from __future__ import annotations
 

@@ -273,7 +273,7 @@ FIGURE_ROWS = {
         "(ufm.theory.separation). Dotted: until deviations within the slowest class have fallen by a thousand "
         "(ufm.theory.local_rate, ufm.theory.stochastic_rate). The steps until minorities separate grow like R^3 "
         "with uniform batches and like R with the full batch. With balanced batches they do not depend on R, and "
-        "the remaining time is that until every sample has been drawn.",
+        "only the time until every sample has been drawn still grows.",
         emergence.draw,
         emergence_cells,
     ),

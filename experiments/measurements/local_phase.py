@@ -1,4 +1,4 @@
-"""The last phase of plain projected gradient: how fast it ends near an orthogonal frame, measured."""
+"""Measured rate of plain projected gradient near an orthogonal frame."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ufm import Problem, loss_bound
 from ufm.theory.local_rate import slowest_contraction
 
 FITTED = 20  # steps over which a rate is measured
-SMALLEST_EXCESS = 1e-12  # excess over the bound below which norms of 1 - 2^-50 begin to show
+SMALLEST_EXCESS = 1e-12  # relative excess below which the rounding of norms is visible
 
 
 @dataclass(frozen=True)
 class PerSample:
-    """The optax transformation -eta gradient / multiplicity: a step eta for each sample a point stands for.
+    """The optax transformation -eta gradient / multiplicity: with step eta for each sample that a point stands for.
 
-    With it projected gradient on points of multiplicity m is projected gradient on all samples, from a
+    Under it projected gradient on points of multiplicity m is projected gradient on all samples, from a
     start where the m samples coincide: identical samples have identical gradients.
     """
 
@@ -61,9 +61,9 @@ def near_frame(problem: Problem, within: float, across: float, seed: int) -> np.
 def local_phase(
     problem: Problem, eta: float, *, starts: int, steps: int, within: float, across: float, seed: int
 ) -> xr.Dataset:
-    """Excess after every step from starts near a frame (start, step), relative to the bound; both rates.
+    """Excess relative to the bound after every step from starts near a frame (start, step), and both rates.
 
-    The measured rate is the square root of the factor a step of the excess, over the last FITTED steps
+    The measured rate is the square root of the factor per step of the excess, over the last FITTED steps
     before it falls below SMALLEST_EXCESS.
     """
     method = ProjectedGradient(PerSample(eta, tuple(np.asarray(problem.multiplicity).tolist())), tolerance=0.0)
@@ -88,7 +88,7 @@ def local_phase(
 
 
 def measured_rate(excess: np.ndarray) -> float:
-    """Factor a step of the deviations, from a history of the excess; NaN if it is too short."""
+    """Factor per step of the deviations, from a history of the excess; NaN if it is too short."""
     last = int(np.sum(excess > SMALLEST_EXCESS)) - 1
     if last < FITTED:
         return float("nan")
