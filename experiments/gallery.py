@@ -38,7 +38,7 @@ class Config:
     gallery. The command names the options that do not change a figure. With --width, --font, --font-size and --no-title
     the figures fit your paper:
 
-        python -m experiments.gallery --only F1 --k 6 --R 1 10 --tau 0.5 --width 3.25 --no-title --out my-figures
+        python -m experiments.gallery --only F1 --k 6 --R 1 10 --width 3.25 --out my-figures
 
     In Python the call is experiments.gallery.draw("F1", k=6, R=(1, 10), tau=0.5, width=3.25, title=False). For longer
     limits and more peers in the benchmark's figure run python -m experiments.benchmark --out <results> first.
