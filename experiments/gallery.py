@@ -1,4 +1,4 @@
-"""`python -m experiments.gallery`: every figure of the gallery from stored results, computing what is missing."""
+"""`python -m experiments.gallery` draws the figures of the gallery from stored results, and computes missing ones."""
 
 from __future__ import annotations
 
@@ -29,54 +29,55 @@ MODULE = "experiments.gallery"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Draw the gallery: all its figures, as PNG and PDF, and the page that shows them with their captions, from stored
-    results; what is missing is computed first.
+    """Draw all figures of the gallery as PNG and PDF, and write the page that shows them with their captions. Stored
+    results are used; missing results are computed first.
 
-    From nothing this takes ten to twenty-five minutes on two cores; with stored results, seconds. The same results
-    give the same bytes. With --k, --R or --tau every figure is computed for classes, imbalance ratios and a temperature
-    of your own, in d in proportion to k; the page then leaves out the captions, which describe the gallery's own. What
-    an option does not change is said. With --width, --font, --font-size and --no-title figures fit your paper:
+    Without stored results this takes ten to twenty-five minutes on two cores, with them seconds. The same results give
+    the same bytes. With --k, --R or --tau every figure is computed for your number of classes, imbalance ratios or
+    temperature, with d in proportion to k. The page then has no captions, since these describe the figures of the
+    gallery. The command names the options that do not change a figure. With --width, --font, --font-size and --no-title
+    the figures fit your paper:
 
-        python -m experiments.gallery --only F1 --k 6 --R 1 10 --tau 0.5 --width 3.25 --no-title --out my-figures
+        python -m experiments.gallery --only F1 --k 6 --R 1 10 --width 3.25 --out my-figures
 
-    From Python: experiments.gallery.draw("F1", k=6, R=(1, 10), tau=0.5, width=3.25, title=False). For longer
+    In Python the call is experiments.gallery.draw("F1", k=6, R=(1, 10), tau=0.5, width=3.25, title=False). For longer
     limits and more peers in the benchmark's figure run python -m experiments.benchmark --out <results> first.
 
-    Exit status: 0 if all was drawn, 1 if not, 2 for bad input or a disk that cannot be written, 130 or 143 if stopped.
-    Finished results are stored: the same command resumes from them.
+    Exit status: 0 if all figures were drawn, 1 if not, 2 for invalid input or a disk that cannot be written, 130 or 143
+    if stopped. Finished results are stored: after any stop the same command resumes from them.
     """
 
     only: tuple[str, ...] = ()
-    """Draw only these, by number or name, for example --only F3 cosines. All if not given."""
+    """Draw only these figures, by number or name, for example --only F3 cosines. Default: all."""
     k: int | None = None
-    """Number of classes, 4 to 100; 10 in most figures of the gallery, 2 to 5 in some."""
+    """Number of classes, 4 to 100. Default: 10 in most figures, 2 to 5 in some."""
     R: tuple[float, ...] | None = None
-    """Imbalance ratios, for example --R 1 10 100; a figure of one ratio takes the largest."""
+    """Imbalance ratios, for example --R 1 10 100. A figure of one ratio takes the largest."""
     tau: float | None = None
-    """Temperature of the loss; 1 in most figures of the gallery, 0.2 in networks."""
+    """Temperature of the loss. Default: 1 in most figures, 0.2 for networks."""
     quick: bool = False
-    """Compute with few starts, steps and points: a first look, in a small part of the time."""
+    """Compute with few starts, steps and points, for a first look in a small part of the time."""
     width: float | None = None
-    """Width of the figures in inches, 2.5 to 20: 3.25 for one column, 6.75 for two. Of less than 5, panels stand one
-    above the other. Each figure's own width if not given."""
+    """Width of the figures in inches, 2.5 to 20: 3.25 for one column, 6.75 for two. Below 5 inches the panels stand one
+    above the other. Default: each figure has its own width."""
     font: str | None = None
-    """Font family, one that is installed, for example "DejaVu Serif"."""
+    """An installed font family, for example "DejaVu Serif"."""
     font_size: float | None = None
-    """Size of labels in points, 4 to 24; ticks and legends are in proportion. 8 if not given."""
+    """Size of labels in points, 4 to 24; ticks and legends are in proportion. Default: 8."""
     title: bool = True
-    """Whether figures have a title; what names one panel among several stays."""
+    """Whether figures have a title. Titles of single panels stay."""
     out: Path = Path("figures/gallery")
-    """Where the figures go, and the page, README.md."""
+    """Directory of the figures and of the page, README.md."""
     results: Path = Path("runs/gallery")
-    """Where results are stored. Complete ones of the same parameters are not computed again."""
+    """Directory of the results. Complete results of the same parameters are not computed again."""
     fresh: bool = False
-    """Compute every result again, that of the benchmark in small."""
+    """Compute every result again; for the benchmark a small one."""
     dask: str | None = None
     """Compute on dask.distributed: local:4 for 4 worker processes here, or a scheduler's address, HOST:PORT."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw the gallery; the exit status of `Config`."""
+    """Draw the gallery; returns the exit status that `Config` states."""
     config = command_line.parse(Config, arguments)
     engine.check(config.dask)
     setting = Setting(config.k, config.R, config.tau, config.quick).checked()
@@ -96,7 +97,7 @@ def draw_all(
     drawn: Store,
     store: Store,
 ) -> int:
-    """Compute, draw, write and say; the exit status."""
+    """Compute the results, draw the figures and write the page; returns the exit status."""
     from figures import style
 
     console, began = log_console(), time.perf_counter()
@@ -119,7 +120,7 @@ def draw_all(
             with style.custom(**look):
                 size = f"{write_drawing(drawn, name, drawing, [data[file] for file in files]) / 1000:.0f}"
         table.add_row(_number(name), drawing.title, str(len(files) - lacking), size)
-    page = gallery_page(FIGURES) if setting == Setting() else own_page(chosen, setting)
+    page = gallery_page(FIGURES) if setting == Setting() else custom_page(chosen, setting)
     drawn.write_bytes("README.md", page.encode())
     console.print(table)
     say(
@@ -143,10 +144,10 @@ def draw(
     title: bool = True,
     results: Path | str = Path("runs/gallery"),
 ) -> Figure:
-    """A figure of the gallery, as `Config` says it: by number or name, "F4" or "cosines".
+    """A figure of the gallery by number or name, as "F4" or "cosines"; the arguments are those of `Config`.
 
-    Results are stored in the directory `results`; what is missing is computed first, and progress is shown. Raises
-    InvalidInput for what cannot be drawn, RuntimeError if a result could not be computed.
+    Results are stored in the directory `results`. Missing results are computed first, and progress is shown. Raises
+    InvalidInput for invalid arguments, and RuntimeError if a result could not be computed.
     """
     from figures import style
 
@@ -165,18 +166,18 @@ def draw(
         return drawing.draw([data[cell.file] for cell in drawing.cells])
 
 
-def _chosen(asked: Sequence[str]) -> list[str]:
-    """File names of the figures asked for by number, name or both, in the gallery's order; all if none is."""
+def _chosen(requested: Sequence[str]) -> list[str]:
+    """File names of the figures requested by number, name or both, in the gallery's order; all if none is requested."""
     known = {word: name for name in FIGURES for word in (_number(name), name.partition("_")[2], name)}
-    for word in asked:
+    for word in requested:
         if word not in known:
-            raise InvalidInput("only", word, f"choose from {', '.join(map(_number, FIGURES))}, or a name as cosines")
-    wanted = {known[word] for word in asked}
-    return [name for name in FIGURES if not asked or name in wanted]
+            raise InvalidInput("only", word, f"choose from {', '.join(map(_number, FIGURES))}, or a name, as cosines")
+    wanted = {known[word] for word in requested}
+    return [name for name in FIGURES if not requested or name in wanted]
 
 
 def _look(width: float | None, font: str | None, size: float | None, *, title: bool) -> dict[str, Any]:
-    """Arguments of `figures.style.custom`; InvalidInput for what cannot be."""
+    """Arguments of `figures.style.custom`. Raises InvalidInput for invalid values."""
     from figures import style
 
     look = {"settings": style.fonts(font, size), "width": width, "title": title}
@@ -185,13 +186,13 @@ def _look(width: float | None, font: str | None, size: float | None, *, title: b
 
 
 def _unmoved(name: str, setting: Setting) -> list[str]:
-    """A line for each option that was given and does not change the figure."""
+    """A line for each option that is set and does not change the figure."""
     lines = FIGURE_ROWS[name].unmoved.items() if name in FIGURE_ROWS else ()
     return [f"{_number(name)}: {said}" for option, said in lines if getattr(setting, option) is not None]
 
 
-def own_page(figures: Mapping[str, Drawing], setting: Setting) -> str:
-    """The page of figures for one's own k, R or tau: without captions, which tell what the gallery's own show."""
+def custom_page(figures: Mapping[str, Drawing], setting: Setting) -> str:
+    """The page of figures for another k, R or tau, without the captions, which describe the figures of the gallery."""
     lines = ["# Figures", "", f"Drawn by `python -m {MODULE}` for {setting.said()}.", ""]
     for name, drawing in figures.items():
         lines += [f"## {_number(name)} {drawing.title}", "", f"![{drawing.title}]({name}.png)", ""]
@@ -199,13 +200,13 @@ def own_page(figures: Mapping[str, Drawing], setting: Setting) -> str:
 
 
 def gallery_page(figures: Mapping[str, Drawing]) -> str:
-    """The page of the gallery in Markdown, to lie beside the figures."""
+    """The page of the gallery in Markdown, which links to figures in its own directory."""
     lines = [
         "# Gallery",
         "",
-        f"Drawn by `python -m {MODULE}` from stored results; results that are missing are computed first.",
-        "Each is drawn by the module of its name: F8 by `figures.basins`, as the end of each caption says.",
-        f"`python -m {MODULE} --help` says how to draw one for k, R, tau, a width and fonts of your own.",
+        f"Drawn by `python -m {MODULE}` from stored results; missing results are computed first.",
+        "The end of each caption names the module that draws the figure.",
+        f"`python -m {MODULE} --help` says how to draw a figure for another k, R, tau, width or font.",
         "",
     ]
     for name, drawing in figures.items():

@@ -1,4 +1,4 @@
-"""Four questions to trained networks that need a certified optimum to be answered."""
+"""Four questions about trained networks whose answers need a certified optimum."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from experiments import train_network
 from experiments.harness import command_line, sweep
 from experiments.harness.cells import Cell, log_console
 from experiments.harness.store import Store
-from experiments.measurements.questions import MOST_RELEASED, asked_cell
+from experiments.measurements.questions import MOST_RELEASED, question_cell
 from experiments.reports import questions as questions_report
 from figures.settings import VARIED, settings
 from networks.data import CLASSES
@@ -23,7 +23,7 @@ from ufm import InvalidInput
 from ufm.errors import whole_number
 
 MODULE = "experiments.network_questions"
-# The defaults of each question; the first value of an axis belongs to the base.
+# Each question's default options; the first value of an axis belongs to the base setting.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "landscape": {
         "width": (512, 32), "depth": (2, 0, 4), "d": (128, 16), "batch_norm": ("off", "on"),
@@ -44,67 +44,74 @@ COMMON = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Train MLPs on imbalanced images, and ask of their features what only a certified optimum can answer:
+    """Train MLPs on imbalanced images, and answer one of four questions about their features. Each answer needs a
+    certified optimum.
 
-    landscape: is it the loss or the network that keeps features from the frame? Released as free embeddings they
-    descend by plain projected gradient (does the landscape stop them?) and by the staircase (is the optimum there?),
-    over width, depth, d, batch norm and final activation.
+    landscape: does the loss or the network keep the features from the frame? The features become the start of a free
+    problem, which descends by plain projected gradient (does the landscape stop it?) and by the staircase (is the
+    optimum there?), for several widths, depths, d, batch norm and final activations.
 
-    autopsy: are wrong labels, planted, found by their shares in the excess, and better than by their distance from the
-    class mean?
+    autopsy: do contributions to the excess find samples with planted wrong labels, and better than distances from the
+    class mean do?
 
-    batches: if the epochs take turns among E partitions, do features become a frame where theory says that E force it?
+    batches: if the epochs take turns among E partitions, do the features become a frame where theory says that E
+    partitions force it?
 
-    activations: is the geometry after each final activation the certified one of its model, the frame for ReLU, that
-    of UFM for activations that reach all directions?
+    activations: do the features after each final activation have the certified geometry of their model, which is the
+    frame for ReLU, and that of UFM for activations that reach all directions?
 
-    Of the options with several values the first one of each makes the base, and every other value is tried alone. What
-    is not given is chosen for the question (config.json says it). Without --dataset and --data no file is needed.
+    The first value of every option makes the base setting, and every other value is tried alone. The question chooses
+    the options that are not set; config.json records them. Without --dataset and --data no file is needed. No run of
+    the paper's size (--n-maj 5000, 350 epochs) has been made here, so that its hours and its memory are not known.
 
-    Exit status: 0 if every network was trained and asked, 1 if one failed, 2 for bad input or a disk that cannot be
-    written, 130 or 143 if stopped. Whatever stopped it, the same command goes on from the last checkpoint.
+    Exit status: 0 if every network was trained and measured, 1 if a network failed, 2 for invalid input or a disk that
+    cannot be written, 130 or 143 if stopped. After any stop the same command resumes from the last checkpoint.
     """
 
     question: Literal["landscape", "autopsy", "batches", "activations"] = "landscape"
-    """What is asked."""
+    """The question."""
     width: tuple[int, ...] | None = None
-    """Hidden units of a layer; 512, landscape also 32, batches 256."""
+    """Hidden units of a layer. Default: 512; for landscape also 32; for batches 256."""
     depth: tuple[int, ...] | None = None
-    """Hidden layers; 2, landscape also 0 and 4."""
+    """Hidden layers. Default: 2; for landscape also 0 and 4."""
     d: tuple[int, ...] | None = None
-    """Features; 128, landscape also 16. At least k + 1 leave room for the frame."""
+    """Features, at least k. Default: 128; for landscape also 16."""
     batch_norm: tuple[Literal["off", "on"], ...] | None = None
-    """Batch norm before every activation; off, landscape also on."""
+    """Batch norm before every activation. Default: off; for landscape also on."""
     activation: tuple[str, ...] | None = None
-    """Last activations, see train_network; relu, landscape also none, activations none, leaky-relu and gelu."""
+    """Final activations, see train_network. Default: relu; for landscape also none; for activations also none,
+    leaky-relu and gelu."""
     tau: tuple[float, ...] | None = None
-    """Temperatures; 0.2, autopsy also 0.1 and 0.5."""
+    """Temperatures. Default: 0.2; for autopsy also 0.1 and 0.5."""
     batching: tuple[str, ...] | None = None
-    """How batches are drawn, see train_network; reshuffled, batches recycled:1, :2, :5, :10, :20 and :40."""
+    """How batches are drawn, see train_network. Default: reshuffled; for batches recycled:E with E = 1, 2, 5, 10, 20
+    and 40."""
     R: float | None = None
-    """Imbalance ratio; 10, batches 20."""
+    """Imbalance ratio. Default: 10; for batches 20."""
     label_noise: float | None = None
-    """Share of wrong labels planted; 0, autopsy 0.02."""
+    """Fraction of planted wrong labels. Default: 0; for autopsy 0.02."""
     batch_size: int | None = None
-    """Images of a batch; 250, batches 50."""
+    """Images in a batch. Default: 250; for batches 50."""
     record: int | None = None
-    """Epochs from one measurement of the geometry to the next; 10, autopsy 2."""
+    """Epochs between two measurements of the geometry. Default: 10; for autopsy 2."""
     n_maj: int = 200
-    """Images of the largest class; half of the classes have so many, the others n-maj / R."""
+    """Images of each class of the first half; the other classes have n-maj / R."""
     k: int = CLASSES
     """Number of classes: the first k of the data set."""
     epochs: int = 100
     """Passes over the images."""
     seeds: int = 3
-    """Runs of every setting: images, initial weights and batches are drawn anew."""
+    """Runs of every setting, each with its own images, initial weights and batches."""
     seed: int = 0
     """The first seed."""
     dataset: Literal["synthetic", "mnist", "fashion-mnist", "cifar10"] = train_network.SYNTHETIC
-    """What to train on. All but synthetic are read from --data; nothing is downloaded."""
+    """The images to train on. All but synthetic are read from --data; nothing is downloaded."""
     data: Path | None = None
-    """Directory of the files, see train_network; Debian's dataset-fashion-mnist puts some into /usr/share/datasets."""
+    """Directory of the files, see train_network. Debian's package dataset-fashion-mnist installs some in
+    /usr/share/datasets."""
     out: Path = Path("runs/questions")
-    """The results go into a directory of the question's name in it; cells found there are not run again."""
+    """Directory of the results, which lie in its subdirectory of the question's name. Complete cells in it are not run
+    again."""
     fresh: bool = False
     """Train every network again."""
     dask: str | None = None
@@ -112,7 +119,7 @@ class Config:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, ask, write and say; the exit status of `Config`."""
+    """Train the networks and write the answers; returns the exit status that `Config` states."""
     config = completed(command_line.parse(Config, arguments))
     trainings = checked_trainings(config)
     data = train_network.images_of(trainings[0])
@@ -120,21 +127,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with store.alone():
         cells = cells_of(config, trainings, data, store)
         console = log_console()
-        found = sweep.run_and_write(kind_of(config.question), config, cells, store, console)
+        datasets = sweep.run_and_write(kind_of(config.question), config, cells, store, console)
         train_network.forget_checkpoints(cells, store)
-        if found:
-            print_summary(config, found, len(cells) - len(found), store, console)
-        return 0 if len(found) == len(cells) else 1
+        if datasets:
+            print_summary(config, datasets, len(cells) - len(datasets), store, console)
+        return 0 if len(datasets) == len(cells) else 1
 
 
 def completed(config: Config) -> Config:
-    """With the question's own value of whatever is not given."""
-    own = {**COMMON, **DEFAULTS[config.question]}
-    return dataclasses.replace(config, **{name: value for name, value in own.items() if getattr(config, name) is None})
+    """The configuration, with the question's default for every option that is not given."""
+    defaults = {**COMMON, **DEFAULTS[config.question]}
+    return dataclasses.replace(
+        config, **{name: value for name, value in defaults.items() if getattr(config, name) is None}
+    )
 
 
 def trainings_of(config: Config) -> list[train_network.Config]:
-    """The base, and every other value of an axis alone, as configurations of one network each."""
+    """The base setting, and every other value of an axis alone: one configuration for each network."""
     base = {name: getattr(config, name)[0] for name in VARIED}
     chosen = [base] + [{**base, name: value} for name in VARIED for value in dict.fromkeys(getattr(config, name)[1:])]
     shared = ("label_noise", "batch_size", "record", "n_maj", "k", "epochs", "seeds", "seed", "dataset", "data")
@@ -142,56 +151,56 @@ def trainings_of(config: Config) -> list[train_network.Config]:
     several = ("activation", "tau", "batching")
     trainings = []
     for one in chosen:
-        own: dict[str, Any] = {name: (value,) if name in several else value for name, value in one.items()}
-        trainings.append(train_network.Config(**{**same, **own, "batch_norm": one["batch_norm"] == "on"}))
+        options: dict[str, Any] = {name: (value,) if name in several else value for name, value in one.items()}
+        trainings.append(train_network.Config(**{**same, **options, "batch_norm": one["batch_norm"] == "on"}))
     return trainings
 
 
 def checked_trainings(config: Config) -> list[train_network.Config]:
-    """`trainings_of`. Raises InvalidInput for what cannot be trained or asked, before anything is written."""
+    """`trainings_of`. Raises InvalidInput, before anything is written, for options that cannot be run."""
     for name in VARIED:
         if not getattr(config, name):
             raise InvalidInput(name, [], "give at least one")
     trainings = trainings_of(config)
     for training in trainings:
         train_network.check(training)
-    asked: dict[str, Any] = vars(config)
-    sizes = train_network.class_sizes("step", config.k, config.n_maj, asked["R"])
-    whole_number("n_maj", config.n_maj, 2, f"of all classes at most {MOST_RELEASED:,} images are asked of",
+    values: dict[str, Any] = vars(config)
+    sizes = train_network.class_sizes("step", config.k, config.n_maj, values["R"])
+    whole_number("n_maj", config.n_maj, 2, f"all classes together may have at most {MOST_RELEASED:,} images",
                  MOST_RELEASED * config.n_maj // int(sizes.sum()))  # fmt: skip
     if config.question == "autopsy" and not config.label_noise:
-        raise InvalidInput("label_noise", config.label_noise, "give the share of wrong labels to plant, as in 0.02")
-    if min(asked["d"]) < config.k:
-        raise InvalidInput("d", min(asked["d"]), f"give at least k = {config.k} features")
+        raise InvalidInput("label_noise", config.label_noise, "give the fraction of wrong labels, for example 0.02")
+    if min(values["d"]) < config.k:
+        raise InvalidInput("d", min(values["d"]), f"give at least k = {config.k} features")
     return trainings
 
 
 def cells_of(
     config: Config, trainings: Sequence[train_network.Config], data: train_network.Images, store: Store
 ) -> list[Cell]:
-    """One cell a network, with the command that asks it alone."""
+    """One cell for each network, with the command that runs it alone."""
     cells = []
     for training in trainings:
         alone = {name: (value,) for name, value in varied(training).items()}
-        for cell in asked_of(config.question, training, data, store):
-            own = {**alone, "seed": cell.arguments["recipe"].seed, "seeds": 1, "fresh": False, "dask": None}
-            cells.append(dataclasses.replace(cell, alone=command_line.command(MODULE, config, **own)))
+        for cell in network_cells(config.question, training, data, store):
+            options = {**alone, "seed": cell.arguments["recipe"].seed, "seeds": 1, "fresh": False, "dask": None}
+            cells.append(dataclasses.replace(cell, alone=command_line.command(MODULE, config, **options)))
     return cells
 
 
-def asked_of(
+def network_cells(
     question: str, training: train_network.Config, data: train_network.Images, store: Store | None
 ) -> list[Cell]:
-    """The cells of a training of one setting, a seed each, and the question asked at their end."""
+    """The cells of one training, one for each seed, which answer the question at their end."""
     one, cells = varied(training), []
     for cell in train_network.cells_of(training, data, store):
-        labels = (f"width{one['width']}", f"depth{one['depth']}", f"d{one['d']}", f"norm{one['batch_norm']}")
-        name = "-".join((*labels, cell.name.removeprefix("mlp-")))
+        layout = (f"width{one['width']}", f"depth{one['depth']}", f"d{one['d']}", f"norm{one['batch_norm']}")
+        name = "-".join((*layout, cell.name.removeprefix("mlp-")))
         cells.append(
             dataclasses.replace(
                 cell,
                 name=name,
-                compute=asked_cell,
+                compute=question_cell,
                 arguments={**cell.arguments, "name": name, "question": question},
                 key={"question": question, "training": cell.key},
                 title=name.replace("-", " "),
@@ -202,7 +211,7 @@ def asked_of(
 
 
 def varied(training: train_network.Config) -> dict[str, Any]:
-    """The setting of a training: its value of every axis."""
+    """The setting of a training: one value of every axis."""
     values = {name: getattr(training, name) for name in VARIED}
     values = {name: value[0] if isinstance(value, tuple) else value for name, value in values.items()}
     return {**values, "batch_norm": "on" if training.batch_norm else "off"}
@@ -210,11 +219,11 @@ def varied(training: train_network.Config) -> dict[str, Any]:
 
 def kind_of(question: str) -> sweep.Kind:
     """The tables, figure and page of a question."""
-    asked = questions_report.QUESTIONS[question]
+    report = questions_report.QUESTIONS[question]
     return sweep.Kind(
         functools.partial(summary_row, question),
         train_network.epoch_rows,
-        asked.drawings,
+        report.drawings,
         questions_report.rendered,
         table="epochs.csv",
         parts="epochs",
@@ -222,15 +231,15 @@ def kind_of(question: str) -> sweep.Kind:
 
 
 def summary_row(question: str, cell: xr.Dataset) -> dict[str, object]:
-    """One line of summary.csv: the network's, and the answer."""
+    """One line of summary.csv: the columns of the network, then those of the answer."""
     row = train_network.summary_row(cell)
-    own = {name: cell.attrs[name] for name in VARIED if name not in row}
-    return {**row, **own, **{name: questions_report.value(cell, name) for name in
+    setting = {name: cell.attrs[name] for name in VARIED if name not in row}
+    return {**row, **setting, **{name: questions_report.value(cell, name) for name in
                              questions_report.QUESTIONS[question].columns}}  # fmt: skip
 
 
 def print_summary(config: Config, cells: list[xr.Dataset], failed: int, store: Store, console: Console) -> None:
-    """The closing table and the answer in a sentence."""
+    """Print the closing table and the answer in a sentence."""
     labels = {id(cell): label for label, group in settings(cells).items() for cell in group}
     columns: dict[str, Any] = {"setting": lambda cell: labels[id(cell)], "seed": lambda cell: f"{cell.attrs['seed']}"}
     for name, heading in questions_report.QUESTIONS[config.question].columns.items():
@@ -245,7 +254,7 @@ def print_summary(config: Config, cells: list[xr.Dataset], failed: int, store: S
 
 
 LEGEND = {
-    "gap": "proved distance of the loss from the minimum, at most",
+    "gap": "proved upper bound of the loss minus the minimum",
     "delta_gm": "distance of the class means from an orthogonal frame",
 }
 

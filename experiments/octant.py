@@ -24,18 +24,18 @@ from solvers.staircase.escape import continuation
 from solvers.staircase.lifts import merge_parallel_columns
 from ufm import InvalidInput, Problem
 
-ROUNDING = 1e-9  # of inner products, where a picture in R^3 stands for a point in more coordinates
+ROUNDING = 1e-9  # allowed error of inner products where three axes stand for more coordinates
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Draw octant.gif and octant.png: embeddings of three classes in d = 3, caught by a spurious point of UFM+.
+    """Draw octant.gif and octant.png: embeddings of three classes in d = 3 that a spurious point of UFM+ stops.
 
-    The first random start that plain projected gradient leaves in a spurious point, sample by sample; then the lift of
-    the staircase out of it into a fresh coordinate, and the same projected gradient there. The columns that one class
-    alone uses are merged before, so that three axes show all inner products.
+    The figure shows every sample of the first random start that plain projected gradient leaves in a spurious point,
+    then the lift of the staircase into an unused coordinate, and projected gradient from there. Columns that only one
+    class uses are merged before the lift, so that three axes show all inner products.
 
-    Exit status: 0 if drawn, 2 for bad input or if no start gets stuck.
+    Exit status: 0 if drawn, 2 for invalid input or if no start ends in a spurious point.
     """
 
     sizes: tuple[int, ...] = (10, 4, 4)
@@ -45,18 +45,18 @@ class Config:
     rate: float = 0.02
     """Step of the projected gradient, without momentum, on the summed loss."""
     inits: int = 12
-    """Random starts to look through."""
+    """Random starts among which the first stuck one is drawn."""
     seed: int = 0
-    """Of the starts and of the lift."""
+    """Seed of the starts and of the lift."""
     out: Path = Path("docs/images")
-    """Where the two files go."""
+    """Directory of the two files."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compute and draw; 0."""
+    """Compute and draw; returns 0."""
     config = command_line.parse(Config, arguments)
     if len(config.sizes) != 3:
-        raise InvalidInput("sizes", config.sizes, "give three classes: they are to fill the octant")
+        raise InvalidInput("sizes", config.sizes, "give three classes, one for each axis of the octant")
     cell = stuck_and_lifted(config)
     content = {"octant.png": style.rendered(octant.draw([cell]))["png"], "octant.gif": octant.animation(cell)}
     config.out.mkdir(parents=True, exist_ok=True)
@@ -67,14 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def stuck_and_lifted(config: Config) -> xr.Dataset:
-    """The cell of `figures.octant`: path, excess, step and phase of each line; attrs say what was run."""
+    """The cell of `figures.octant`: path, excess, step and phase of each line; attrs hold the options."""
     problem = Problem.from_class_sizes(config.sizes, d=3, tau=config.tau)
     method = ProjectedGradient(optax.sgd(config.rate))
-    found = solve(problem, config.inits, config.seed, method, record_H=True)
-    stuck = [s for s, H in enumerate(found.H) if verify(H, problem).verdict is Verdict.SPURIOUS]
+    solution = solve(problem, config.inits, config.seed, method, record_H=True)
+    stuck = [s for s, H in enumerate(solution.H) if verify(H, problem).verdict is Verdict.SPURIOUS]
     if not stuck:
         raise InvalidInput("seed", config.seed, f"none of {config.inits} starts ends in a spurious point; try another")
-    caught, before = found.embedding(stuck[0]), found.history[stuck[0]]
+    caught, before = solution.embedding(stuck[0]), solution.history[stuck[0]]
     run_options = Limits().run_options(problem, 1, keep_H=True)
     streams = [(config.seed, stuck[0])]
     (escape,) = continuation(
@@ -105,13 +105,13 @@ def stuck_and_lifted(config: Config) -> xr.Dataset:
 
 
 def _nearest(turned: Float[np.ndarray, "n 3"], caught: Float[np.ndarray, "n 3"]) -> list[int]:
-    """The order of columns that brings a point closest to another: axes keep their names in the picture."""
+    """The order of columns that brings a point closest to another, so that axes keep their names in the figure."""
     orders = itertools.permutations(range(3))
     return list(min(orders, key=lambda order: float(np.linalg.norm(turned[:, list(order)] - caught))))
 
 
 def _folded(H: Float[np.ndarray, "n w"], used: int) -> Float[np.ndarray, "n 3"]:
-    """The fresh coordinates as one axis, which keeps inner products where all that is there is parallel."""
+    """The new coordinates as one axis, which preserves inner products if all rows are parallel there."""
     drawn = np.column_stack([H[:, :used], np.linalg.norm(H[:, used:], axis=1)])
     drawn = np.pad(drawn, ((0, 0), (0, 3 - drawn.shape[1]))) if drawn.shape[1] <= 3 else drawn
     if drawn.shape[1] > 3 or np.abs(drawn @ drawn.T - H @ H.T).max() > ROUNDING:

@@ -1,4 +1,4 @@
-"""Networks trained under the supervised contrastive loss: do their features become the frame that theory names?"""
+"""Train networks under the supervised contrastive loss, and measure whether their features become a frame."""
 
 from __future__ import annotations
 
@@ -30,89 +30,92 @@ from ufm.errors import checked_seed, real_number, whole_number
 
 MODULE = "experiments.train_network"
 SYNTHETIC = "synthetic"
-# Made here: workers keep a state where they find this directory, and make none of this name on another machine.
+# The command makes this directory. Workers write checkpoints where they find it, and do not make it elsewhere.
 CHECKPOINTS = "checkpoints"
-# Of the history, what summary.csv has no column of: excess is there as its proved interval.
+# Columns of the history that summary.csv lacks; it has the excess as a proved interval.
 _CHANGING = ("epoch", "loss", "excess")
 MOST_IMAGES, MOST_EPOCHS, MOST_SEEDS = 100_000, 100_000, 1000
-# What several values may be given of, in the order in which names of cells tell them.
 Images = dict[tuple[float, int], Dataset]  # by R and seed
+# Options that take several values, in their order in the names of cells.
 AXES = ("net", "activation", "R", "tau", "batching")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Train networks on imbalanced images under the supervised contrastive loss, record the geometry of their features,
-    and bound at the end, rigorously, how far these are from the optimum of UFM+ (of UFM without a final ReLU).
+    and prove at the end how far these are, at most, from the optimum of UFM+ (of UFM without a final ReLU).
 
-    Every combination of the values given of net, activation, R, tau and batching is trained from every seed. Without
-    --dataset and --data it needs no file. The paper's setting: --net resnet18 densenet40 --dataset cifar10 --data DIR
-    --R 1 10 100 --n-maj 5000 --tau 0.1 --epochs 350 --augment crop-flip --views 2.
+    Every combination of the values of net, activation, R, tau and batching is trained from every seed. Without
+    --dataset and --data no file is needed. The options below are the paper's setting. No run of that size has been made
+    here, so that its hours and its memory are not known:
 
-    Exit status: 0 if every cell was trained, 1 if one failed, 2 for bad input or a disk that cannot be written, 130 or
-    143 if stopped. Whatever stopped it, the same command goes on from the last checkpoint, to the same result.
+        --net resnet18 densenet40 --dataset cifar10 --data DIR --R 1 10 100 --n-maj 5000
+        --tau 0.1 --epochs 350 --augment crop-flip --views 2
+
+    Exit status: 0 if every cell was trained, 1 if a cell failed, 2 for invalid input or a disk that cannot be written,
+    130 or 143 if stopped. After any stop the same command resumes from the last checkpoint, with the same result.
     """
 
     net: tuple[str, ...] = ("mlp",)
     """mlp (pixels - 512 - 512 - 128), resnet18 (3x3 stem, no max-pooling), densenet40 (blocks 6-6-6, growth 12)."""
     activation: tuple[str, ...] = ("relu",)
-    """The last activation, after which features are pooled and normalised: relu, none, leaky-relu, gelu, silu, elu,
+    """The last activation, before features are pooled and normalised: relu, none, leaky-relu, gelu, silu, elu,
     softplus or abs."""
     R: tuple[float, ...] = (10.0,)
-    """Imbalance ratios: largest over smallest class."""
+    """Imbalance ratios: the size of the largest class divided by that of the smallest."""
     tau: tuple[float, ...] = (0.2,)
     """Temperatures of the loss."""
     batching: tuple[str, ...] = ("reshuffled",)
-    """reshuffled every epoch, fixed, bound (one image of each class joins every batch), bound-fixed, m-per-class, or
-    recycled:E, whose epochs take turns among E partitions."""
+    """How batches are drawn: reshuffled every epoch, fixed, bound (one image of each class joins every batch),
+    bound-fixed, m-per-class, or recycled:E, whose epochs take turns among E partitions."""
     seeds: int = 1
-    """Runs of every combination: subset of the images, initial weights, batches and augmentation are all drawn anew."""
+    """Runs of every combination, each with its own images, initial weights, batches and augmentation."""
     seed: int = 0
     """The first seed."""
     dataset: Literal["synthetic", "mnist", "fashion-mnist", "cifar10"] = SYNTHETIC
-    """What to train on. All but synthetic are read from --data; nothing is downloaded."""
+    """The images to train on. All but synthetic are read from --data; nothing is downloaded."""
     data: Path | None = None
     """Directory of the files: IDX (plain or .gz) of MNIST and Fashion-MNIST, the binary version of CIFAR-10."""
     imbalance: Literal["step", "long-tail"] = "step"
-    """Class profile: half the classes are majorities, or geometric decay."""
+    """Class profile: in step half of the classes are large, in long-tail the sizes fall geometrically."""
     n_maj: int = 200
     """Images of the largest class; the smallest has n-maj / R."""
     k: int = CLASSES
     """Number of classes: the first k of the data set."""
     label_noise: float = 0.0
-    """Share of the training images that get the label of another class, drawn at random; how many of them are found by
-    their shares in the excess, and by their distance from their class mean, is then recorded. For features that are
-    never negative."""
+    """Fraction of the training images that get a random wrong label. The command then records how many of them are
+    found by their contributions to the excess, and how many by their distance from their class mean. It needs a final
+    activation that is never negative."""
     loss: Literal["scl", "cross-entropy"] = "scl"
-    """cross-entropy: of a linear head on the normalised features, logits over tau."""
+    """scl, or the cross-entropy of a linear head on the normalised features, with logits divided by tau."""
     width: int | None = None
-    """Hidden units of an MLP, channels of the stem of ResNet-18, growth of DenseNet-40; the paper's if not given."""
+    """Hidden units of an MLP, channels of the stem of ResNet-18, growth of DenseNet-40; by default as in the paper."""
     depth: int | None = None
-    """Hidden layers of an MLP; 2 if not given."""
+    """Hidden layers of an MLP; by default 2."""
     d: int | None = None
-    """Features of an MLP; a quarter of its width if not given."""
+    """Features of an MLP; by default a quarter of its width."""
     batch_norm: bool = False
-    """Batch norm before every activation of an MLP; the other networks have theirs."""
+    """Batch norm before every activation of an MLP; the other networks always have batch norm."""
     batch_size: int = 250
-    """Images of a batch; binding adds one of each class."""
+    """Images in a batch; binding adds one image of each class."""
     epochs: int = 60
-    """Passes over the images; the rate falls to a tenth after 33% and 66% of them."""
+    """Passes over the images; the learning rate falls to a tenth after 33% and after 66% of them."""
     rate: float = 0.1
     """Learning rate of SGD."""
     momentum: float = 0.9
-    """Its momentum."""
+    """Momentum of SGD."""
     decay: float = 5e-4
-    """Its weight decay."""
+    """Weight decay of SGD."""
     augment: Literal["none", "crop", "crop-flip"] = "none"
-    """crop: from 4 pixels of zeros around the image; flip: mirrored half the time."""
+    """crop: a random crop after padding with 4 pixels of zeros; flip: a mirror image with probability 1/2."""
     views: Literal[1, 2] = 1
-    """Augmented views of every image in a batch."""
+    """Augmented views of each image in a batch."""
     record: int = 5
-    """Epochs from one measurement of the geometry to the next."""
+    """Epochs between two measurements of the geometry."""
     checkpoint: int = 5
-    """Epochs from one checkpoint to the next."""
+    """Epochs between two checkpoints."""
     out: Path = Path("runs/networks")
-    """Directory of the results. Cells found there, complete and of the same configuration, are not run again."""
+    """Directory of the results. Complete cells of the same configuration in it are not run again."""
     fresh: bool = False
     """Train every network again."""
     dask: str | None = None
@@ -120,7 +123,7 @@ class Config:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, write and say; the exit status of `Config`."""
+    """Train the networks and write the results; returns the exit status that `Config` states."""
     config = command_line.parse(Config, arguments)
     check(config)
     data = images_of(config)
@@ -128,28 +131,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with store.alone():
         cells = cells_of(config, data, store)
         console = log_console()
-        found = sweep.run_and_write(KIND, config, cells, store, console)
+        datasets = sweep.run_and_write(KIND, config, cells, store, console)
         forget_checkpoints(cells, store)
-        if found:
-            print_summary(config, found, len(cells) - len(found), console)
-        return 0 if len(found) == len(cells) else 1
+        if datasets:
+            print_summary(config, datasets, len(cells) - len(datasets), console)
+        return 0 if len(datasets) == len(cells) else 1
 
 
 def forget_checkpoints(cells: Sequence[Cell], store: Store) -> None:
-    """Remove those of cells that are stored, and what a killed process was writing of them."""
+    """Remove the checkpoints of stored cells, with the temporary files that a killed process left."""
     for cell in cells:
         if (store.root / f"{cell.file}.sha256").is_file():
-            kept = Path(cell.arguments["kept"])
-            kept.unlink(missing_ok=True)
-            for path in list(kept.parent.iterdir()) if kept.parent.is_dir() else ():
-                if path.name.startswith(f".{kept.name}.") and path.suffix == TEMPORARY:
+            checkpoint = Path(cell.arguments["checkpoint"])
+            checkpoint.unlink(missing_ok=True)
+            for path in list(checkpoint.parent.iterdir()) if checkpoint.parent.is_dir() else ():
+                if path.name.startswith(f".{checkpoint.name}.") and path.suffix == TEMPORARY:
                     path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # it is not empty, or not there
+    with contextlib.suppress(OSError):  # the directory is not empty or does not exist
         (store.root / CHECKPOINTS).rmdir()
 
 
 def check(config: Config) -> None:
-    """Raises InvalidInput for whatever cannot be trained, all but the images, before anything is written."""
+    """Raises InvalidInput, before anything is written, for options that cannot be trained; images are not read."""
     known = {"net": ARCHITECTURES, "activation": ACTIVATIONS}
     for name in AXES:
         if not getattr(config, name):
@@ -172,7 +175,7 @@ def check(config: Config) -> None:
         checked_options(net, config.width, depth=config.depth, d=config.d, batch_norm=config.batch_norm)
     whole_number("k", config.k, 2, f"give 2 to {CLASSES} classes", CLASSES)
     if "m-per-class" in config.batching and config.batch_size < config.k:
-        raise InvalidInput("batch_size", config.batch_size, f"m-per-class needs one sample a class, {config.k}")
+        raise InvalidInput("batch_size", config.batch_size, f"m-per-class needs one sample of each class, {config.k}")
     engine.check(config.dask)
     real_number("label_noise", config.label_noise, 0.0, 0.5)
     if config.label_noise and not NONNEGATIVE.issuperset(config.activation):
@@ -184,11 +187,11 @@ def check(config: Config) -> None:
     if config.data is None and config.dataset != SYNTHETIC:
         raise InvalidInput("data", None, f"give the directory that holds {config.dataset}; nothing is downloaded")
     if config.data is not None and config.dataset == SYNTHETIC:
-        raise InvalidInput("data", str(config.data), "say with --dataset what it holds")
+        raise InvalidInput("data", str(config.data), "name its data set with --dataset")
 
 
 def images_of(config: Config) -> Images:
-    """The images by R and seed. Raises InvalidInput for files that do not hold them."""
+    """The images of each R and seed. Raises InvalidInput for files that do not hold the data set."""
     sizes = {R: class_sizes(config.imbalance, config.k, config.n_maj, R) for R in config.R}
     seeds = range(config.seed, config.seed + config.seeds)
     if config.dataset == SYNTHETIC:
@@ -203,20 +206,20 @@ def images_of(config: Config) -> Images:
 
 
 def cells_of(config: Config, data: Images, store: Store | None) -> list[Cell]:
-    """One cell a network; its argument "kept" is the file of its checkpoint: None without a store."""
+    """One cell for each network. Its argument "checkpoint" is the file of its state; it is None without a store."""
     schedule = Schedule(config.epochs, config.rate, config.momentum, config.decay)
     fields = ("width", "depth", "d", "batch_norm", "batch_size", "loss", "augment", "views")
     shared = {name: getattr(config, name) for name in fields}
-    own = {"schedule": schedule, "record": config.record, "checkpoint": config.checkpoint, **shared}
+    options = {"schedule": schedule, "record": config.record, "checkpoint": config.checkpoint, **shared}
     contents = {place: _digest_of(images) for place, images in data.items()}
     cells = []
     for net, activation, R, tau, batching in itertools.product(*(getattr(config, name) for name in AXES)):
         for seed in range(config.seed, config.seed + config.seeds):
-            recipe = Recipe(net=net, activation=activation, tau=tau, batching=batching, seed=seed, **own)
-            labels = (cell_name(sweep.number(R), sweep.number(tau)), batching.replace(":", ""), f"seed{seed}")
-            name = "-".join((net, activation, *labels))
-            given = recipe._asdict().items() - Recipe._field_defaults.items()
-            key = {**dict(given), "schedule": dataclasses.asdict(schedule), "images": contents[R, seed]}
+            recipe = Recipe(net=net, activation=activation, tau=tau, batching=batching, seed=seed, **options)
+            details = (cell_name(sweep.number(R), sweep.number(tau)), batching.replace(":", ""), f"seed{seed}")
+            name = "-".join((net, activation, *details))
+            changed = recipe._asdict().items() - Recipe._field_defaults.items()
+            key = {**dict(changed), "schedule": dataclasses.asdict(schedule), "images": contents[R, seed]}
             key |= {"label_noise": config.label_noise} if config.label_noise else {}
             images, planted = mislabelled(data[R, seed].train, config.label_noise, seed)
             noisy = {"planted": planted} if len(planted) else {}
@@ -231,12 +234,12 @@ def cells_of(config: Config, data: Images, store: Store | None) -> list[Cell]:
                                            batching=(batching,), seed=seed, seeds=1, fresh=False, dask=None),
                 attrs={"R": R, "imbalance": config.imbalance, "dataset": config.dataset},
             )  # fmt: skip
-            kept = None
+            checkpoint = None
             if store is not None:
-                kept = store.path(f"{CHECKPOINTS}/{Path(cell.file).with_suffix('.npz').name}").absolute()
+                checkpoint = store.path(f"{CHECKPOINTS}/{Path(cell.file).with_suffix('.npz').name}").absolute()
                 if config.fresh:
-                    kept.unlink(missing_ok=True)
-            arguments = {**cell.arguments, "kept": None if kept is None else str(kept)}
+                    checkpoint.unlink(missing_ok=True)
+            arguments = {**cell.arguments, "checkpoint": None if checkpoint is None else str(checkpoint)}
             cells.append(dataclasses.replace(cell, arguments=arguments))
     return cells
 
@@ -246,7 +249,7 @@ def _digest_of(data: Dataset) -> str:
 
 
 def recorded(cell: xr.Dataset) -> list[str]:
-    """What the history of a cell holds."""
+    """The columns of the history of a cell."""
     return [name for name in (*RECORDED, *AUTOPSY) if f"history_{name}" in cell]
 
 
@@ -272,7 +275,7 @@ def epoch_rows(cell: xr.Dataset) -> list[dict[str, object]]:
 
 
 def print_summary(config: Config, cells: list[xr.Dataset], failed: int, console: Console) -> None:
-    """The closing table, the attribution of the largest excess, and the verdict in a sentence."""
+    """Print the closing table, the attribution of the largest excess, and the verdict in a sentence."""
     several = [name for name in AXES if len(getattr(config, name)) > 1]
     shown = [*dict.fromkeys((*several, "R", "seed"))]
     columns: dict[str, Any] = {
@@ -298,7 +301,7 @@ def print_summary(config: Config, cells: list[xr.Dataset], failed: int, console:
         largest, blamed_samples = worst.attrs["excess_upper"], worst["blamed_sample"].size
         say(
             console,
-            f"  largest excess, {largest:.3g}: {blamed_samples} samples are to blame for {share:.0%} of it; {pair}",
+            f"  largest excess: {largest:.3g}; {blamed_samples} samples contribute {share:.0%} of it; {pair}",
         )
     _, sentence = judged([summary_row(cell) for cell in cells], failed)
     sweep.print_verdict(sentence, config.out, console, certificates=False)
@@ -306,7 +309,7 @@ def print_summary(config: Config, cells: list[xr.Dataset], failed: int, console:
 
 LEGEND = {
     "delta_gm": "distance of the class means from an orthogonal frame",
-    "proved excess": "proved upper bound of the loss of the training features minus that of a frame",
+    "proved excess": "proved upper bound of the loss of the training features minus the loss of a frame",
 }
 
 

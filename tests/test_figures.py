@@ -757,7 +757,7 @@ def test_a_setting_changes_what_is_computed():
 def test_what_an_option_does_not_change_is_said(capsys, tmp_path):
     places = ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
     assert gallery.main(["--only", "F5", "--k", "6", "--tau", "0.5", "--width", "3.25", "--no-title", *places]) == 0
-    assert "F5: --tau has no effect, it is a scheme\n" in capsys.readouterr().out
+    assert "F5: --tau has no effect: the figure is a scheme\n" in capsys.readouterr().out
     page = (tmp_path / "out" / "README.md").read_text()
     assert "for k = 6, tau = 0.5." in page
     assert "12 samples" not in page  # the caption's, of k = 3

@@ -159,9 +159,9 @@ def test_every_damage_of_a_checkpoint_is_said_and_training_begins_anew(tmp_path,
     content, start = checkpoint
     path, generator = tmp_path / "state.npz", np.random.default_rng(5)
     path.write_bytes(content)
-    assert network_cells._taken_up(path, start)[0] == 4
+    assert network_cells._read_checkpoint(path, start)[0] == 4
     path.rename(tmp_path / "other.npz")  # of another network of the same shape
-    assert network_cells._taken_up(tmp_path / "other.npz", start) == (0, start, {})
+    assert network_cells._read_checkpoint(tmp_path / "other.npz", start) == (0, start, {})
     for number in range(times):
         damaged, place = bytearray(content), int(generator.integers(len(content)))
         if number % 3 == 0:
@@ -172,10 +172,10 @@ def test_every_damage_of_a_checkpoint_is_said_and_training_begins_anew(tmp_path,
             damaged[place] ^= 1
             damaged[place : place + 1000] = bytes(len(damaged[place : place + 1000]))
         path.write_bytes(damaged)
-        assert network_cells._taken_up(path, start) == (0, start, {}) or damaged == content
+        assert network_cells._read_checkpoint(path, start) == (0, start, {}) or damaged == content
     said = capsys.readouterr().err.splitlines()
     assert len(said) == times + 1
-    assert all(line.endswith((": its checksum does not hold", ": it was kept of another network")) for line in said)
+    assert all(line.endswith((": its checksum does not hold", ": it belongs to another network")) for line in said)
 
 
 @pytest.mark.parametrize("content", ["of another network", "no archive", "a directory"])
@@ -187,7 +187,7 @@ def test_a_sealed_checkpoint_that_is_none_begins_anew(tmp_path, checkpoint, cont
         path.write_bytes(sealed(whole[:-90]))
     else:
         path.mkdir()
-    assert network_cells._taken_up(path, start) == (0, start, {})
+    assert network_cells._read_checkpoint(path, start) == (0, start, {})
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -207,7 +207,7 @@ def test_a_network_is_trained_where_nothing_can_be_kept(tmp_path, monkeypatch, n
         monkeypatch.setattr(workers, "_serving", True)
     capsys.readouterr()
     assert same(run(str(tmp_path / "state.npz"))[0], whole)
-    assert capsys.readouterr().err == f"{tmp_path / 'state.npz'}: cannot; training goes on and is not kept\n"
+    assert capsys.readouterr().err == f"{tmp_path / 'state.npz'}: cannot; training continues without checkpoints\n"
 
 
 @pytest.mark.slow
@@ -318,7 +318,7 @@ def test_the_verdict(case):
 def test_the_page_says_how_the_same_is_asked_at_the_papers_size(trained):
     out, _ = trained
     page = html.unescape((out / "report.html").read_text())
-    said = page.split("at the paper's size, which this is not: ")[1].split("In full:")[0]
+    said = page.split("are not known. Its command: ")[1].split("In full:")[0]
     config = command_line.parse(train_network.Config, sweeps.arguments_of(said, train_network.MODULE))
     assert (config.net, config.n_maj, config.epochs) == (("resnet18", "densenet40"), 5000, 350)
     assert set(config.activation) == {"relu", "none"}

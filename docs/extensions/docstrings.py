@@ -37,12 +37,12 @@ def on_docstring(app: Sphinx, what: str, name: str, obj: object, options: object
 
 
 def on_member(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
-    """Fields of named tuples are stated by their class."""
+    """Leave out the fields of named tuples, which the class states."""
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
 class Signatures(SphinxTransform):
-    """Types in signatures as they stand in the source: shapes in double quotes, arrays by their short name."""
+    """Types in signatures as in the source: shapes in double quotes, and the short name of arrays."""
 
     default_priority = 740
 

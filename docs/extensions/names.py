@@ -1,4 +1,4 @@
-"""What is named in code becomes a link: `ufm.scl_loss` into the API, a file of the repository to its page."""
+"""Names in code become links: `ufm.scl_loss` links to the API, and a file of the repository to its page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sphinx.transforms import SphinxTransform
 from extensions.book import within
 
 ROOT = Path(__file__).parents[2]
-# Files outside of docs that are pages all the same; each has a page in docs that includes it.
+# Files outside docs that a page in docs includes.
 PAGES = {
     "CHANGELOG": "changelog",
     "CONTRIBUTING": "contributing",
@@ -29,18 +29,18 @@ PACKAGES = ("ufm", "solvers", "networks", "figures")
 
 @functools.cache
 def public_names() -> dict[str, str]:
-    """Where a public name is defined, by the name under which the API has it."""
+    """Public names of the API by the qualified names of their definitions."""
     names = {}
-    for room in map(importlib.import_module, PACKAGES):
-        for name in room.__all__:
-            thing = getattr(room, name)
+    for package in map(importlib.import_module, PACKAGES):
+        for name in package.__all__:
+            thing = getattr(package, name)
             home = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
-            names[home] = f"{room.__name__}.{name}"
+            names[home] = f"{package.__name__}.{name}"
     return names
 
 
 class Names(SphinxTransform):
-    """Literals that name an object of the packages refer to it, where the API has it."""
+    """Literals that name an object of the packages link to it if the API documents it."""
 
     default_priority = 720
 

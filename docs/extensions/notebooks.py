@@ -1,7 +1,7 @@
-"""Tutorials are text notebooks: in a short form for CI, and offered for download as they were executed.
+"""Tutorials are text notebooks, with a short form for CI; the site offers the executed notebooks for download.
 
-A code cell tagged "short" is left out of the site; with DOCS_SHORT=1 in the environment it is run, to overwrite the
-sizes of the cell before it with smaller ones.
+The site leaves out code cells tagged "short". With DOCS_SHORT=1 in the environment such a cell is run: it replaces the
+sizes of the cell before it by smaller ones.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ HEADING = re.compile(r"^(# .+\n)", re.MULTILINE)
 
 
 def sources() -> list[Path]:
-    """The code that a tutorial runs."""
-    return sorted(path for room in PACKAGES for path in (ROOT / room).rglob("*.py"))
+    """The source files that a tutorial may run."""
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
 def digest() -> str:
-    """Of that code: what was executed with other code is executed again."""
+    """Digest of that code; a notebook is executed again when it changes."""
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources())).hexdigest()[:16]
 
 
@@ -36,13 +36,13 @@ def without_short_cells(text: str) -> str:
 
 
 def with_download(text: str, name: str) -> str:
-    """A text notebook whose first heading is followed by a link to what was executed."""
+    """A text notebook with a link to the executed notebook after its first heading."""
     link = f"{{nb-download}}`Download this page as a notebook <{name}.ipynb>`."
     return HEADING.sub(rf"\1\n{link}\n", text, count=1)
 
 
 def on_source_read(app: Sphinx, docname: str, source: list[str]) -> None:
-    """What the reader of a page meets in the place of its file."""
+    """Replace the source of a tutorial by the text that the site shows."""
     page = PurePosixPath(docname)
     if page.parent.name != "tutorials" or page.name == "index":
         return

@@ -1,4 +1,4 @@
-"""What the figures on activations are drawn from: leaving the frame under a leaky slope, and GELU's transition in d."""
+"""Cells of the figures on activations: leaving the frame under a leaky slope, and GELU's transition in d."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from ufm.theory.entry_bounds import balanced_cosine, necessary_dimension, suffic
 from ufm.theory.local_rate import leaving_time
 
 SLOPES = (0.01, 0.02, 0.05, 0.1, 0.2)
-# A pair of class means has left the right angle once its cosine is below minus this: near the frame, and far from it.
+# A pair of class means has left the right angle once its cosine is below minus one of these: near the frame, and far.
 LEFT = (0.02, 0.2)
 
 
 def collapsed(k: int, n_min: int, R: float, d: int, tau: float = 1.0) -> Problem:
-    """STEP imbalance without the ReLU, a point a class."""
+    """STEP imbalance without the ReLU, with one point for each class."""
     return Problem(np.arange(k), d, tau, nonneg=False, multiplicity=step_imbalance(k, n_min, R))
 
 
@@ -43,7 +43,7 @@ def leaving_cell(R: float) -> Cell:
 
 
 class _Seen(NamedTuple):
-    """Of one step: distance from a frame, cosines of all pairs of class means."""
+    """Measurements of one step: distance from a frame, and cosines of all pairs of class means."""
 
     delta_gm: Float[Array, ""]
     cosine: Float[Array, " pairs"]
@@ -92,7 +92,7 @@ def _leaving(
 
 
 def _descent(z: Float[Array, "k d"], slope: Float[Array, ""], *, problem: Problem, step: float, steps: int) -> _Seen:
-    """What is seen after every step, which is that of one sample of each class."""
+    """The measurements after every step; a step is that of one sample of each class."""
 
     def features(z: Float[Array, "k d"]) -> Float[Array, "k d"]:
         x = jnp.where(z > 0, z, slope * z)
@@ -121,8 +121,8 @@ def _time_to_leave(cosine: Float[np.ndarray, "steps pairs"], level: float) -> fl
 
 
 def transition_cell(k: int, R: float, most: int, inits: int = 32) -> Cell:
-    """The best point above GELU's floor in each dimension up to `most`, against UFM's certified minimum."""
-    parameters = {"k": k, "R": R, "most": most, "n_min": 5, "tau": 1.0, "inits": inits, "floor": GELU_INFIMUM}
+    """The best point above GELU's entry lower bound in each dimension up to `most`, and UFM's certified minimum."""
+    parameters = {"k": k, "R": R, "most": most, "n_min": 5, "tau": 1.0, "inits": inits, "entry_bound": GELU_INFIMUM}
     return Cell(f"transition-k{k}-R{R:g}", _transition, {**parameters, "max_steps": 3000})
 
 
@@ -140,7 +140,7 @@ def _transition(
 ) -> Computed:
     problem = collapsed(k, n_min, R, most, tau)
     dimensions = np.arange(max(1, k - 1), most + 1)
-    # Coordinates in which all rows are 0 stay so: dimension d within dimension `most`, for one compilation.
+    # Coordinates in which all rows are 0 remain 0, so that one compilation in dimension `most` serves every d.
     noise = np.random.default_rng(0).standard_normal((len(dimensions), inits, k, most))
     noise *= np.arange(most) < dimensions[:, None, None, None]
     noise /= np.linalg.norm(noise, axis=-1, keepdims=True)
@@ -158,8 +158,8 @@ def _transition(
     ]
     return xr.Dataset(
         {
-            "gap": ("d", [found.gap for found in best]),
-            "certified": ("d", [found.status is Proof.CERTIFIED for found in best]),
+            "gap": ("d", [certificate.gap for certificate in best]),
+            "certified": ("d", [certificate.status is Proof.CERTIFIED for certificate in best]),
             "relaxed": ("d", relaxed),
             "balanced": ("d", np.array(balanced)),
         },
@@ -173,7 +173,7 @@ def _transition(
 
 
 def _over_simplex(problem: Problem, cosine: float) -> float:
-    """Loss where all pairs of classes of one size have this cosine, minus that at -1/(k-1); without cancellation."""
+    """Loss if all pairs of equal classes have this cosine, minus that at -1/(k-1); computed without cancellation."""
     k, tau, n = problem.k, float(problem.tau), float(problem.class_sizes[0])
     least = -1 / (k - 1)
     crowd = n * (k - 1) * np.exp((least - 1) / tau)

@@ -1,4 +1,4 @@
-"""What the figures of batch families are drawn from: cells, as in `experiments.gallery_figures.cells`."""
+"""Cells of the figures on batch families."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ufm.theory.reshuffling import epochs_until_unique
 
 
 def graphs_cell(k: int = 3) -> Cell:
-    """A small batch family before and after binding: who shares a batch, who acts on whom."""
+    """A small batch family before and after binding: the pairs that share a batch, and the pairs that interact."""
     return Cell("graphs", _graphs, {"sizes": [6] + [3] * (k - 1), "batch_size": 4, "seed": 10, "m": 1, "d": 2 * k})
 
 
@@ -65,10 +65,10 @@ FAMILIES = ("fixed", "reshuffled", "bound")
 
 def batching_cell(family: str, batch_size: int, k: int = 5, R: float = 4) -> Cell:
     """One batch family at one batch size, solved by the staircase."""
-    own = {"family": family, "batch_size": batch_size}
+    varied = {"family": family, "batch_size": batch_size}
     common = {"sizes": step_imbalance(k, 4, R).tolist(), "d": 2 * k, "inits": 8, "epochs": 10, "m": 1, "seed": 0}
     name = f"batching-{family}-{batch_size}" + ("" if (k, R) == (5, 4) else f"-k{k}-R{R:g}")
-    return Cell(name, _batching, {**own, **common})
+    return Cell(name, _batching, {**varied, **common})
 
 
 def _batching(
@@ -124,7 +124,7 @@ def _batching(
 
 
 def reshuffling_cell(k: int = 5, R: float = 4) -> Cell:
-    """Which random reshuffled families have the frame as their only minimiser."""
+    """The random reshuffled batch families whose only minimiser is the frame."""
     parameters = {
         "sizes": step_imbalance(k, 4, R).tolist(),
         "d": 2 * k,

@@ -1,4 +1,4 @@
-"""What the figures of the gallery are drawn from: each cell is named and determined by its parameters."""
+"""Cells of the figures of the gallery. The parameters of a cell determine its name and its result."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ ETA, MOMENTUM = 0.1, 0.9  # the authors' recipe
 
 
 def sweep_cell(R: float, *, imbalance: str = "step", nonneg: bool = True, inits: int = 32) -> Cell:
-    """A cell of the imbalance sweep, by the staircase."""
+    """A cell of the imbalance sweep, solved by the staircase."""
     name = f"sweep-{'relu' if nonneg else 'no-relu'}-{imbalance}-R{R:g}"
     parameters = {"R": R, "imbalance": imbalance, "nonneg": nonneg, "inits": inits, "k": K, "n_min": N_MIN, "d": D}
-    own = {"R": R, "imbalance": imbalance}
-    return Cell(name, _sweep_cell, {**parameters, "name": name}, parts=inits, attrs=own)
+    attrs = {"R": R, "imbalance": imbalance}
+    return Cell(name, _sweep_cell, {**parameters, "name": name}, parts=inits, attrs=attrs)
 
 
 def _sweep_cell(
@@ -103,14 +103,14 @@ def _near_frame(
     progress: ProgressCallback,
 ) -> Computed:
     problem = grouped(step_imbalance(k, n_min, R), n_min, d, tau)
-    # Repulsion of minorities is R times weaker: so is the noise it has to end before the asymptotic phase begins.
+    # The repulsion of minorities is R times weaker, so the noise that it has to remove first is chosen R times smaller.
     across = 1e-3 / R
     run = local_phase(problem, eta, starts=starts, steps=steps, within=0.05, across=across, seed=0)
     return run.assign_attrs(R=R, n_min=n_min, groups=n_min), {}
 
 
 def temperature_cell(R: float) -> Cell:
-    """The local rate against the temperature: predicted on a fine grid, measured on a coarse one."""
+    """The local rate against the temperature, predicted on a fine grid and measured on a coarse grid."""
     parameters = {"R": R, "k": K, "n_min": N_MIN, "d": D, "eta": ETA, "starts": 4, "steps": 300}
     taus = [0.15, 0.2, 0.3, 0.45, 0.6, 0.8, 1.2, 2.0, 3.5, 5.0]
     return Cell(f"temperature-R{R:g}", _temperature, {**parameters, "taus": taus})
@@ -153,9 +153,9 @@ def _temperature(
 
 
 def cosines_cell(ratios: Sequence[float] = (1, 3, 10, 30, 100, 300, 1000)) -> Cell:
-    """Class-mean cosines of UFM and UFM+ against R: the certified minimiser, and where the solver ends.
+    """Class-mean cosines of UFM and UFM+ against R: those of the certified minimiser, and of the solver's ends.
 
-    ratios: where the solver is run, in rising order; the curve goes from the first to the last.
+    ratios: those at which the solver is run, in rising order; the curve goes from the first to the last.
     """
     fine, coarse = _between(ratios, 16), list(ratios)
     return Cell("cosines", _cosines, {"fine": fine, "coarse": coarse, "inits": 4, "k": K, "n_min": 10, "d": D})
@@ -186,12 +186,12 @@ def _cosines(
         ratios.append(sizes[0] / sizes[-1])
     points = {}
     for name, nonneg in (("ufm", False), ("ufm_plus", True)):
-        found = []
+        by_ratio = []
         for R in coarse:
             problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, tau=tau, nonneg=nonneg)
             solution = solve(problem, inits)
-            found.append([cosines_by_kind(_class_gram(solution, start)) for start in range(inits)])
-        points[name] = (("R", "init", "kind"), np.array(found))
+            by_ratio.append([cosines_by_kind(_class_gram(solution, start)) for start in range(inits)])
+        points[name] = (("R", "init", "kind"), np.array(by_ratio))
     return xr.Dataset(
         {"curve": (("fine_R", "kind"), np.array(curve)), "certified_gap": ("fine_R", gaps), **points},
         coords={"fine_R": ratios, "R": np.asarray(coarse, float), "kind": list(PAIRS)},
@@ -200,7 +200,7 @@ def _cosines(
 
 
 def _between(ratios: Sequence[float], count: int) -> list[float]:
-    """So many ratios from the first to the last, evenly on a logarithmic axis; the one, if there is no other."""
+    """A number of ratios from the first to the last, evenly spaced on a logarithmic axis."""
     return np.unique(np.round(np.geomspace(ratios[0], ratios[-1], count), 4)).tolist()
 
 
@@ -211,11 +211,11 @@ def _class_gram(solution: Solution, start: int) -> np.ndarray:
 
 
 def loss_cosines_cell(ratios: Sequence[float] = (1, 10, 100, 1000)) -> Cell:
-    """Class-mean cosines of every loss against R: the certified minimiser of UFM, and where the solver ends in UFM+."""
+    """Class-mean cosines of every loss against R: the certified minimiser of UFM, and a certified start of UFM+."""
     fine = _between(ratios, 19)
     names = [name for name in NAMES if name != "supcon-in"]
-    own = {"fine": fine, "coarse": list(ratios), "losses": names, "k": K, "n_min": 10, "d": D}
-    return Cell("loss-cosines", _loss_cosines, own)
+    parameters = {"fine": fine, "coarse": list(ratios), "losses": names, "k": K, "n_min": 10, "d": D}
+    return Cell("loss-cosines", _loss_cosines, parameters)
 
 
 def _loss_cosines(
@@ -233,8 +233,8 @@ def _loss_cosines(
     plus = np.full((len(losses), len(coarse), len(KINDS)), np.nan)
     for i, loss in enumerate(losses):
         for j, R in enumerate(fine):
-            asked = {"k": k, "n_min": n_min, "d": d, "tau": tau}
-            proof = certified_minimiser(collapsed_problem(loss, round(R * n_min), **asked))
+            parameters = {"k": k, "n_min": n_min, "d": d, "tau": tau}
+            proof = certified_minimiser(collapsed_problem(loss, round(R * n_min), **parameters))
             if proof.status is Proof.CERTIFIED:
                 rows = proof.point.placed()
                 curve[i, j] = cosines_by_kind(rows @ rows.T)
@@ -252,14 +252,14 @@ def _loss_cosines(
 
 
 def threshold_cell(loss: str, tau: float, most_R: float = 1000.0) -> Cell:
-    """The ratio at which the minorities of UFM merge, between two certificates."""
-    asked = {"loss": loss, "tau": tau, "k": K, "n_min": 1000, "d": D, "precision": 0.005, "most_R": most_R}
+    """The ratio at which the minorities of UFM merge, bracketed by two certificates."""
+    parameters = {"loss": loss, "tau": tau, "k": K, "n_min": 1000, "d": D, "precision": 0.005, "most_R": most_R}
     name = cell_name("star", f"{tau:g}", *in_names(loss), *([] if most_R == 1000 else [f"most{most_R:g}"]))
-    return Cell(name, threshold, {**asked, "name": name})
+    return Cell(name, threshold, {**parameters, "name": name})
 
 
 def basin_cell(d: int, R: float, tau: float) -> Cell:
-    """Share of starts that reach the optimum: plain projected gradient in class space, and the staircase."""
+    """Verdicts of starts of projected gradient in class space, and of starts of the staircase."""
     parameters = {"d": d, "R": R, "tau": tau, "k": K, "n_min": N_MIN, "starts": 32, "inits": 16, "max_steps": 50_000}
     return Cell(f"basin-d{d}-R{R:g}-tau{tau:g}", _basin, parameters)
 
@@ -299,7 +299,7 @@ def _basin(
 
 
 def _mean_rows(rng: np.random.Generator, sizes: np.ndarray, d: int) -> np.ndarray:
-    """Class means of samples uniform on the nonnegative part of the unit sphere: feasible, of norm below 1."""
+    """Class means of samples uniform on the nonnegative part of the unit sphere, which are feasible."""
     means = []
     for size in sizes:
         rows = np.abs(rng.standard_normal((size, d)))
@@ -308,7 +308,7 @@ def _mean_rows(rng: np.random.Generator, sizes: np.ndarray, d: int) -> np.ndarra
 
 
 def certificates_cell(ratios: Sequence[float] = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)) -> Cell:
-    """Certificates of one start over R, for UFM+ and UFM, with a conic solver's opinion beside them."""
+    """Certificates of one start for each R, under UFM+ and UFM, beside the value of a conic solver."""
     return Cell("certificates", _certificates, {"ratios": list(ratios), "k": K, "n_min": N_MIN, "d": D})
 
 

@@ -1,4 +1,4 @@
-"""What the figures of dynamics are drawn from: cells of the sweep over dynamics, and rates near a frame."""
+"""Cells of the figures on dynamics: those of the sweep over dynamics, and rates near a frame."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ RANDOM = ("uniform", "class-balanced")
 
 
 def emergence_cells(setting: Setting) -> tuple[Cell, ...]:
-    """Over R, at one temperature and batch size, which is in proportion to the number of classes."""
+    """Cells for every R, at one temperature and one batch size, which is proportional to the number of classes."""
     k, ratios, tau = setting.k or 10, setting.ratios((1.0, 10.0, 100.0)), setting.tau or 1.0
     counts: dict[str, Any] = {"inits": 2, "max_steps": 500} if setting.quick else {"max_steps": 5000}
-    asked = Config(
+    config = Config(
         R=tuple(map(float, ratios)),
         tau=(tau,),
         sampler=(FULL, *RANDOM),
@@ -26,11 +26,11 @@ def emergence_cells(setting: Setting) -> tuple[Cell, ...]:
         d=2 * k,
         **counts,
     )
-    return tuple(checked_cells(asked))
+    return tuple(checked_cells(config))
 
 
 def rate_cells(setting: Setting) -> tuple[Cell, ...]:
-    """One of each sampler; a batch has four samples for each class."""
+    """One cell for each sampler; the batch size is four times the number of classes."""
     batch_size = 4 * (setting.k or 4)
     return tuple(
         setting.of(rate_cell(sampler, batch_size, float(setting.ratio(4.0))), "k")

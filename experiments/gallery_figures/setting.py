@@ -1,4 +1,4 @@
-"""One's own k, R and tau, and fewer starts, in the cells of the gallery."""
+"""The cells of the gallery for another k, R and tau, and with fewer starts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ufm import InvalidInput
 from ufm.errors import real_number, whole_number
 from ufm.model.problem import LARGEST_TAU, SMALLEST_TAU
 
-# At most so much of each in a quick figure, and these grids.
+# Upper bounds of these arguments in a quick figure, and the grids that it thins.
 QUICK_COUNTS = {"inits": 2, "starts": 2, "families": 4, "max_steps": 1000, "steps": 500, "n_min": 10}
 QUICK_THIN = ("fine", "coarse", "taus", "etas", "ratios", "batch_sizes", "epochs")
-# A certified threshold between two ratios this far apart, relatively.
+# Relative distance of the two ratios of a certified threshold in a quick figure.
 QUICK_PRECISION = 0.1
 MOST_CLASSES, LARGEST_R = 100, 1e6
 
 
 class Setting(NamedTuple):
-    """What is asked of all figures; what is None stays each figure's own. quick: fewer starts, steps and points."""
+    """The setting of all figures; None stands for each figure's default. quick: fewer starts, steps and points."""
 
     k: int | None = None
     R: tuple[float, ...] | None = None
@@ -29,7 +29,7 @@ class Setting(NamedTuple):
     quick: bool = False
 
     def checked(self) -> Setting:
-        """The same; InvalidInput for what no figure can be drawn for."""
+        """The same setting. Raises InvalidInput for values that no figure can be drawn for."""
         if self.k is not None:
             whole_number("k", self.k, 4, f"give 4 to {MOST_CLASSES} classes: pairs need two of each size", MOST_CLASSES)
         if self.R is not None and not self.R:
@@ -40,39 +40,41 @@ class Setting(NamedTuple):
             real_number("tau", self.tau, SMALLEST_TAU, LARGEST_TAU)
         return self
 
-    def ratios(self, own: tuple[float, ...]) -> tuple[float, ...]:
-        """The ratios asked for, in rising order, or the figure's own."""
-        return own if self.R is None else tuple(sorted(set(map(_plain, self.R))))
+    def ratios(self, default: tuple[float, ...]) -> tuple[float, ...]:
+        """The requested ratios in rising order, or the figure's default."""
+        return default if self.R is None else tuple(sorted(set(map(_plain, self.R))))
 
-    def ratio(self, own: float) -> float:
-        """The largest ratio asked for, of a figure that has one; or the figure's own."""
-        return own if self.R is None else _plain(max(self.R))
+    def ratio(self, default: float) -> float:
+        """The largest requested ratio, for a figure of one ratio; or the figure's default."""
+        return default if self.R is None else _plain(max(self.R))
 
     def said(self) -> str:
-        """In words, for the page."""
+        """The setting in words, for the page."""
         parts = [f"k = {self.k}"] if self.k is not None else []
         parts += [f"R = {', '.join(f'{R:g}' for R in self.ratios(()))}"] if self.R is not None else []
         parts += [f"tau = {self.tau:g}"] if self.tau is not None else []
         return ", ".join(parts + ["computed quickly"] * self.quick)
 
     def of(self, cell: Cell, *taken: str) -> Cell:
-        """The cell with what is asked for of "k" and "tau", if `taken` names them, d in proportion to k.
+        """The cell with the requested "k" and "tau" if `taken` names them, and with d in proportion to k.
 
-        What a cell does not have in its arguments it has by default: temperature 1. A cell that differs from the
-        gallery's has another name, which its files are called after.
+        A cell without the argument tau has temperature 1. A cell that differs from the gallery's has another name, and
+        so have its files.
         """
-        asked = cell.arguments
+        arguments = cell.arguments
         changes: dict[str, Any] = {}
-        if "k" in taken and self.k not in (None, asked["k"]):
-            changes = {"k": self.k} | {n: _scaled(asked[n], self.k / asked["k"]) for n in ("d", "most") if n in asked}
-        if "tau" in taken and self.tau not in (None, asked.get("tau", 1.0)):
+        if "k" in taken and self.k not in (None, arguments["k"]):
+            changes = {"k": self.k} | {
+                n: _scaled(arguments[n], self.k / arguments["k"]) for n in ("d", "most") if n in arguments
+            }
+        if "tau" in taken and self.tau not in (None, arguments.get("tau", 1.0)):
             changes["tau"] = self.tau
         words = [f"{name}{changes[name]:g}" for name in ("k", "tau") if name in changes]
-        return changed(cell, {**changes, **(quickly(asked) if self.quick else {})}, words + ["quick"] * self.quick)
+        return changed(cell, {**changes, **(quickly(arguments) if self.quick else {})}, words + ["quick"] * self.quick)
 
 
 def changed(cell: Cell, changes: Mapping[str, Any], words: list[str]) -> Cell:
-    """The cell with other arguments, called after them; the cell itself if nothing changes."""
+    """The cell with other arguments and a name that states them; the cell itself if nothing changes."""
     if not words:
         return cell
     unknown = set(changes) - set(inspect.signature(cell.compute).parameters)
@@ -92,12 +94,12 @@ def quickly(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _thinned(grid: list[Any]) -> list[Any]:
-    """First and last, and one in three between."""
+    """The first and the last point, and every third point between."""
     return grid if len(grid) < 5 else [*grid[:-1:3], grid[-1]]
 
 
 def _plain(R: float) -> float:
-    """Whole ratios as whole numbers, as the gallery's own are written: the same ratio is the same cell."""
+    """Whole ratios as integers, as in the gallery, so that the same ratio is the same cell."""
     return int(R) if int(R) == R else float(R)
 
 

@@ -1,1 +1,1 @@
-"""What the cells of each sweep compute."""
+"""The computations in the cells of each sweep."""

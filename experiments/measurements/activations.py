@@ -1,4 +1,4 @@
-"""Where descent through an activation ends, against the geometry that its constraint set has."""
+"""The end of descent through an activation, compared with the minimisers over its constraint set."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ufm import Problem, excess, loss_bound, orbits
 from ufm.activations import UFM_PLUS
 from ufm.model.geometry import class_means
 
-# What counts as the geometry that theory names: a cosine of a frame, a distance from UFM's Gram matrix.
+# Tolerances of the predicted geometry: the cosines of a frame, and the distance from UFM's Gram matrix.
 FRAME, ARRIVED = 1e-6, 1e-3
-# The share of the steps after which Adam's step falls to 0, and of those before it over which a speed is fitted.
+# Fractions of the steps: Adam's step decays from DECAY_FROM on; a speed is fitted from FIT_FROM to DECAY_FROM.
 DECAY_FROM, FIT_FROM = 0.8, 0.4
 
 
 @dataclass(frozen=True)
 class DecayedAdam:
-    """Adam with a constant step, which falls to 0 over the last fifth of all steps: a bounce off |z| = 0 ends."""
+    """Adam with a constant step that falls to 0 over the last fifth of the steps, so that oscillation ends."""
 
     step: float
     steps: int
@@ -57,10 +57,10 @@ def measure_activation(
     seed: int,
     progress: ProgressCallback,
 ) -> Computed:
-    """Every start through the activation to its end; where a start of UFM+ is stuck, on from there by the staircase.
+    """Run every start through the activation; from a stuck end under UFM+ the staircase continues.
 
-    problem: UFM+ or UFM, whichever the activation's constraint set is or is part of. Its certificates are of that
-    problem: of a set between them that a point certifies says that the floor costs nothing.
+    problem: the smaller of UFM+ and UFM that contains the activation's constraint set. The certificates are of that
+    problem: a certified point in a smaller set shows that the entry lower bound does not increase the minimum.
     """
     method = Activated(activation, normalised, DecayedAdam(step, steps), scale, tolerance=1e-13)
     solution = solve(problem, inits, seed, method, max_steps=steps, progress=progress)
@@ -68,9 +68,9 @@ def measure_activation(
     target, lowest = minimum(problem)
     ended = [solution.embedding(start) for start in range(inits)]
     grams = np.stack([gram(H, problem) for H in ended])
-    distance = np.array([apart(found, target) for found in grams])
+    distance = np.array([apart(matrix, target) for matrix in grams])
     within = ARRIVED if method.entry_bound != UFM_PLUS else math.inf
-    largest = np.array([largest_cosine(found) for found in grams])
+    largest = np.array([largest_cosine(matrix) for matrix in grams])
     reached = (distance <= within) & ((largest < FRAME) if method.entry_bound == UFM_PLUS else True)
     lifted = ~reached & problem.nonneg
     final = freed(ended, lifted, problem, seed)
@@ -109,7 +109,7 @@ def measure_activation(
 def freed(
     ended: list[Float[np.ndarray, "n d"]], lifted: Bool[np.ndarray, " init"], problem: Problem, seed: int
 ) -> list[Float[np.ndarray, "n d"]]:
-    """The ends, in the place of those to be lifted where the staircase leads from them."""
+    """The ends, where those to be lifted are replaced by the ends of the staircase from them."""
     final, stuck = list(ended), np.flatnonzero(lifted)
     if len(stuck):
         onward = solve(problem, seed=seed, method="staircase", H0=np.stack([ended[s] for s in stuck]))
@@ -119,8 +119,8 @@ def freed(
 
 
 def minimum(problem: Problem) -> tuple[Float[np.ndarray, "k k"], float]:
-    """The Gram matrix of class means that every minimiser has, and its loss over a frame's: the identity and 0 under
-    UFM+, else certified. Classes are one point each (theory, 4.21)."""
+    """The class-mean Gram matrix of every minimiser and its loss minus that of a frame: the identity and 0 under UFM+,
+    else certified. Each class is one point (theory, 4.21)."""
     if problem.nonneg:
         return np.eye(problem.k), 0.0
     of_classes = _by_class(problem)
@@ -129,34 +129,37 @@ def minimum(problem: Problem) -> tuple[Float[np.ndarray, "k k"], float]:
 
 
 def _by_class(problem: Problem) -> Problem:
-    """The same with one point a class."""
+    """The problem with one point for each class."""
     sizes = np.asarray(problem.class_sizes)
     return Problem(np.arange(problem.k), problem.d, float(problem.tau), nonneg=problem.nonneg, multiplicity=sizes)
 
 
 def gram(H: Float[np.ndarray, "n d"], problem: Problem) -> Float[np.ndarray, "k k"]:
-    """Of the class means."""
+    """Gram matrix of the class means."""
     means = class_means(H, np.asarray(problem.labels), np.asarray(problem.multiplicity))
     return means @ means.T
 
 
-def apart(found: Float[np.ndarray, "k k"], target: Float[np.ndarray, "k k"]) -> float:
-    """Distance of two Gram matrices, each over its norm (delta_gm, if one is the identity); inf if one is 0."""
-    norm = float(np.linalg.norm(found))
-    return float(np.linalg.norm(found / norm - target / np.linalg.norm(target))) if norm > 0 else math.inf
+def apart(matrix: Float[np.ndarray, "k k"], target: Float[np.ndarray, "k k"]) -> float:
+    """Distance of two Gram matrices, each scaled to norm 1 (delta_gm if one is the identity); inf if the first is 0."""
+    norm = float(np.linalg.norm(matrix))
+    return float(np.linalg.norm(matrix / norm - target / np.linalg.norm(target))) if norm > 0 else math.inf
 
 
-def largest_cosine(found: Float[np.ndarray, "k k"]) -> float:
-    """Of two class means; 1 where a mean is 0, which is no frame."""
-    norms = np.sqrt(np.diagonal(found))
+def largest_cosine(matrix: Float[np.ndarray, "k k"]) -> float:
+    """Largest cosine of two class means; 1 if a mean is 0, since that is no frame."""
+    norms = np.sqrt(np.diagonal(matrix))
     if norms.min() == 0:
         return 1.0
-    return float((found / np.outer(norms, norms))[~np.eye(len(found), dtype=bool)].max())
+    return float((matrix / np.outer(norms, norms))[~np.eye(len(matrix), dtype=bool)].max())
 
 
 def steps_left(history: Record, lowest: float, distance: float, steps: int) -> float:
-    """Steps to a distance of ARRIVED, extrapolated: the loss over its certified minimum, which is quadratic in the
-    distance, goes on to fall as it did (fitted by least squares) before the step began to decay; inf if it did not."""
+    """Extrapolated number of steps until the distance is ARRIVED; inf if the loss did not fall.
+
+    The loss minus its certified minimum is taken as quadratic in the distance, and as falling at the rate that least
+    squares fit before the step began to decay.
+    """
     at, over = np.asarray(history.iteration), np.asarray(history.excess) - lowest
     fitted = (at >= FIT_FROM * steps) & (at <= DECAY_FROM * steps) & (over > 0)
     if fitted.sum() < 2:

@@ -1,4 +1,4 @@
-"""How many steps a frame takes to emerge from random starts: plain and stochastic projected gradient, one cell."""
+"""Steps until a frame emerges from random starts under plain and stochastic projected gradient: one cell."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from ufm.theory.stochastic_rate import mean_square_rate
 EMERGED = 1e-3
 FULL = "full"
 BOUND = "+bound"
-# Classes of more samples have their mean drawn from its normal limit.
+# The mean of a class of more samples is drawn from its normal limit.
 ROWS_DRAWN = 4096
-# Lines of a history, of random batches and of the full batch: the resolution of what is measured.
+# Lines of a history under random batches and under the full batch; they set the resolution of the steps.
 LINES, LINES_OF_FULL = 500, 2500
-# How far the descent that tells stuck starts from slow ones may go.
+# Step limit of the descent that separates stuck starts from slow ones.
 DESCENT_STEPS = 5000
 
 
 def sampler_of(name: str, batch_size: int, sizes: np.ndarray) -> Sampler | None:
-    """The sampler of a name and a batch size; None of the full batch. Raises InvalidInput for another name.
+    """The sampler of a name and a batch size; None for the full batch. Raises InvalidInput for an unknown name.
 
-    m-per-class: m = batch_size / k samples, at least 2 and at most what the smallest class has, of as many classes as
-    the batch then holds.
+    m-per-class: m = batch_size / k samples, at least 2 and at most the size of the smallest class, of as many classes
+    as the batch then holds.
     """
     plain = name.removesuffix(BOUND)
     k, smallest = len(sizes), int(sizes.min())
@@ -59,8 +59,8 @@ def sampler_of(name: str, batch_size: int, sizes: np.ndarray) -> Sampler | None:
     }
     if plain not in made:
         raise InvalidInput("sampler", name, f"choose from {FULL}, {', '.join(made)}, each but the first also {BOUND}")
-    found = made[plain]()
-    return found.bound() if name.endswith(BOUND) else found
+    chosen = made[plain]()
+    return chosen.bound() if name.endswith(BOUND) else chosen
 
 
 def emergence(
@@ -76,16 +76,16 @@ def emergence(
     max_steps: int,
     progress: ProgressCallback,
 ) -> Computed:
-    """Steps until delta_gm < EMERGED of every start, which of the others are stuck, and what theory predicts.
+    """Steps of every start until delta_gm < EMERGED, which of the other starts are stuck, and the theory's prediction.
 
-    steps (init): NaN where it has not emerged; to the resolution of the history. stuck (init): not emerged, and a
-    descent with all classes collapsed to their means, on the full batch, leads to no frame from there. The full batch
-    itself is run in class space, from the means of random rows: the collapse, a few steps, is left out.
+    steps (init): to the resolution of the history; NaN if no frame emerged. stuck (init): no frame emerged, and
+    full-batch descent from the class means of the end reaches none. The full batch itself is run in class space, from
+    the means of random rows, which leaves out the few steps of the collapse.
     """
     counts, began = np.asarray(sizes), time.perf_counter()
     made = sampler_of(sampler, batch_size, counts)
-    asked = (counts, d, tau, eta, inits, seed, max_steps, progress)
-    history, means = _full_batch(*asked) if made is None else _random_batches(made, *asked)
+    arguments = (counts, d, tau, eta, inits, seed, max_steps, progress)
+    history, means = _full_batch(*arguments) if made is None else _random_batches(made, *arguments)
     reached = np.asarray(history["delta_gm"] < EMERGED)
     emerged = np.asarray(reached.any(axis=1))
     first = np.where(emerged, history["iteration"][np.arange(inits), reached.argmax(axis=1)], np.nan)
@@ -94,18 +94,18 @@ def emergence(
         "stuck": ("init", ~emerged & ~_leads_to_a_frame(means, counts, d, tau, emerged)),
         **{f"history_{name}": (("init", "record"), history[name]) for name in ("iteration", "delta_gm", "max_cosine")},
     }
-    own = {"sampler": sampler, "batch_size": batch_size, "tau": tau, "d": d, "k": len(sizes), "n": int(counts.sum())}
-    own |= {"eta": eta, "inits": inits, "seed": seed, "max_steps": max_steps}
+    attrs = {"sampler": sampler, "batch_size": batch_size, "tau": tau, "d": d, "k": len(sizes), "n": int(counts.sum())}
+    attrs |= {"eta": eta, "inits": inits, "seed": seed, "max_steps": max_steps}
     predicted = predictions(counts, d, tau, made, eta)
-    return xr.Dataset(data, attrs={**own, **predicted, "seconds_solve": time.perf_counter() - began}), {}
+    return xr.Dataset(data, attrs={**attrs, **predicted, "seconds_solve": time.perf_counter() - began}), {}
 
 
 def predictions(sizes: np.ndarray, d: int, tau: float, sampler: Sampler | None, eta: float) -> dict[str, float]:
-    """What theory says, NaN where it says nothing.
+    """The theory's predictions, NaN where there is none.
 
-    - rate: factor a step of squared within-class deviations near a frame, of the slowest class (theory, 5.10, 5.20).
-    - steps_collapse: in which deviations fall by a thousand at that rate.
-    - steps_separate: in which two of the smallest classes turn from the angle of random starts to a right angle.
+    - rate: factor per step of squared within-class deviations near a frame, of the slowest class (theory, 5.10, 5.20).
+    - steps_collapse: steps in which deviations fall by a thousand at that rate.
+    - steps_separate: steps in which two of the smallest classes turn from the angle of random starts to a right angle.
     """
     problem = Problem.from_class_sizes(sizes, d=d, tau=tau)
     order = np.argsort(sizes, kind="stable")
@@ -147,7 +147,7 @@ def _random_batches(
 def _full_batch(
     sizes: np.ndarray, d: int, tau: float, eta: float, inits: int, seed: int, most: int, progress: ProgressCallback
 ) -> tuple[dict[str, np.ndarray], Float[np.ndarray, "s k d"]]:
-    """Samples that coincide stay together, and move as their class does: k points with multiplicities."""
+    """Run k points with multiplicities: coinciding samples stay together and move with their class."""
     method = ProjectedGradient(PerSample(eta, tuple(map(float, sizes))))
     rng = np.random.default_rng(seed)
     starts = [(s, Start(_means_of_rows(rng, sizes, d))) for s in range(inits)]
@@ -168,10 +168,10 @@ def _collapsed(sizes: np.ndarray, d: int, tau: float) -> Problem:
 
 
 def _means_of_rows(rng: np.random.Generator, sizes: np.ndarray, d: int) -> Float[np.ndarray, "k d"]:
-    """Class means of rows uniform on the nonnegative part of the unit sphere; of many rows by their normal limit.
+    """Class means of rows uniform on the nonnegative part of the unit sphere; for many rows from the normal limit.
 
-    Direction and length of a normal vector are independent, so that entries of a row have the mean
-    sqrt(2/pi) / E(length), the squares 1/d and the products 2/(pi d) of two.
+    Direction and length of a normal vector are independent. Hence an entry of a row has mean sqrt(2/pi) / E(length)
+    and mean square 1/d, and the product of two entries has mean 2/(pi d).
     """
     mean = np.sqrt(2 / np.pi) / (np.sqrt(2) * np.exp(gammaln((d + 1) / 2) - gammaln(d / 2)))
     covariance = np.full((d, d), 2 / (np.pi * d) - mean**2) + np.eye(d) * (1 - 2 / np.pi) / d
@@ -188,7 +188,7 @@ def _means_of_rows(rng: np.random.Generator, sizes: np.ndarray, d: int) -> Float
 def _leads_to_a_frame(
     means: Float[np.ndarray, "s k d"], sizes: np.ndarray, d: int, tau: float, emerged: Bool[np.ndarray, " s"]
 ) -> Bool[np.ndarray, " s"]:
-    """Whether a descent in class space ends at a frame from these class means; only asked where none has emerged."""
+    """Whether descent in class space from these class means ends at a frame; run only where none has emerged."""
     frames = emerged.copy()
     if not emerged.all():
         solution = solve(_collapsed(sizes, d, tau), method=Accelerated(), H0=means[~emerged], max_steps=DESCENT_STEPS)

@@ -1,4 +1,4 @@
-"""The last phase of plain projected gradient: how fast it ends near an orthogonal frame, measured."""
+"""Measured rate of plain projected gradient near an orthogonal frame."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ufm import Problem, loss_bound
 from ufm.theory.local_rate import slowest_contraction
 
 FITTED = 20  # steps over which a rate is measured
-SMALLEST_EXCESS = 1e-12  # excess over the bound below which norms of 1 - 2^-50 begin to show
+SMALLEST_EXCESS = 1e-12  # relative excess below which the rounding of norms is visible
 
 
 @dataclass(frozen=True)
 class PerSample:
-    """The optax transformation -eta gradient / multiplicity: a step eta for each sample a point stands for.
+    """The optax transformation -eta gradient / multiplicity: with step eta for each sample that a point stands for.
 
-    With it projected gradient on points of multiplicity m is projected gradient on all samples, from a
+    Under it projected gradient on points of multiplicity m is projected gradient on all samples, from a
     start where the m samples coincide: identical samples have identical gradients.
     """
 
@@ -52,19 +52,19 @@ def near_frame(problem: Problem, within: float, across: float, seed: int) -> np.
     Class c holds the coordinates congruent to c modulo k, in equal parts, with noise in [0, within]: the
     within-class deviations. Noise in [0, across] in coordinates of other classes ends after finitely many steps.
     """
-    own = np.asarray(problem.labels)[:, None] == np.arange(problem.d) % problem.k
-    noise = np.random.default_rng(seed).uniform(size=own.shape) * np.where(own, within, across)
-    H = own / np.sqrt(own.sum(axis=1, keepdims=True)) + noise
+    in_class = np.asarray(problem.labels)[:, None] == np.arange(problem.d) % problem.k
+    noise = np.random.default_rng(seed).uniform(size=in_class.shape) * np.where(in_class, within, across)
+    H = in_class / np.sqrt(in_class.sum(axis=1, keepdims=True)) + noise
     return H / np.linalg.norm(H, axis=1, keepdims=True)
 
 
 def local_phase(
     problem: Problem, eta: float, *, starts: int, steps: int, within: float, across: float, seed: int
 ) -> xr.Dataset:
-    """Excess after every step from starts near a frame (start, step), relative to the bound; both rates.
+    """Excess relative to the bound after every step from starts near a frame (start, step), and both rates.
 
-    The measured rate is the square root of the factor a step of the excess, over the last FITTED steps
-    before it falls below FLOOR.
+    The measured rate is the square root of the factor per step of the excess, over the last FITTED steps
+    before it falls below SMALLEST_EXCESS.
     """
     method = ProjectedGradient(PerSample(eta, tuple(np.asarray(problem.multiplicity).tolist())), tolerance=0.0)
     histories: dict[int, np.ndarray] = {}
@@ -88,7 +88,7 @@ def local_phase(
 
 
 def measured_rate(excess: np.ndarray) -> float:
-    """Factor a step of the deviations, from a history of the excess; NaN if it is too short."""
+    """Factor per step of the deviations, from a history of the excess; NaN if it is too short."""
     last = int(np.sum(excess > SMALLEST_EXCESS)) - 1
     if last < FITTED:
         return float("nan")

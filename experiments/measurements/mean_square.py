@@ -1,4 +1,4 @@
-"""The rate in mean square of stochastic projected gradient near an orthogonal frame, measured beside the prediction."""
+"""Measured and predicted mean-square rate of stochastic projected gradient near an orthogonal frame."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ufm import Problem, step_imbalance
 from ufm.samplers import Sampler
 from ufm.theory.stochastic_rate import best_step, class_laws, least_rate, mean_square_rate
 
-# Size of the deviations: their squares, relative to 1, are rounding.
+# Size of the deviations, whose squares are of the size of rounding relative to 1.
 DEVIATION = 1e-5
-# Fall of the mean squares over which a rate is measured: beyond it few starts make up their mean.
+# Fall of the mean squares over which a rate is measured; beyond it a few starts dominate the mean.
 FALL = np.exp(-2.0)
-# Starts: as many as make so many steps together, since a class of few samples contracts in few steps, by chance.
+# Steps of all starts together, and limits of their number: a class of few samples contracts in few steps, by chance.
 START_STEPS, FEWEST, MOST = 60_000, 256, 4096
 
 
 def measured_rate(problem: Problem, sampler: Sampler, eta: float, *, seed: int) -> tuple[float, float]:
-    """Predicted and measured factor a step of the mean squares, over starts, of the class predicted to be slowest.
+    """Predicted and measured factor per step of the mean squares over starts, for the class predicted to be slowest.
 
-    Over whole epochs, until they have fallen by about FALL; of a sampler with bound samples after they have done so
-    once, when what contracts faster is gone. Of images with two views, whose views approach each other faster than
-    images do, their means are measured; problem: labels as the sampler wants them.
+    Measured over whole epochs, until the mean squares have fallen by about FALL. For a sampler with bound samples the
+    measurement begins after one such fall, when faster components are gone. For images with two views the mean of the
+    views is measured, since views approach each other faster than images do. problem: with the sampler's labels.
     """
     labels = np.asarray(problem.labels)
     predicted = mean_square_rate(problem, sampler, eta)
@@ -48,17 +48,17 @@ def measured_rate(problem: Problem, sampler: Sampler, eta: float, *, seed: int) 
 
 
 def _squares(rows: Float[np.ndarray, "s n d"], views: int) -> float:
-    """Mean over starts of the sum of squared distances from the class mean; of images, whose first views come first."""
+    """Mean over starts of the sum of squared distances of images from the class mean; first views come first."""
     rows = rows.reshape(len(rows), views, -1, rows.shape[-1]).mean(axis=1)
     return float(((rows - rows.mean(axis=1, keepdims=True)) ** 2).sum(axis=(1, 2)).mean())
 
 
 def rate_cell(sampler: str, batch_size: int, R: float) -> Cell:
-    """The rate against the temperature and against the step, of one sampler."""
-    asked = {"sampler": sampler, "batch_size": batch_size, "R": R, "k": 4, "n_min": 8, "eta": 0.3}
+    """The rate of one sampler against the temperature and against the step."""
+    parameters = {"sampler": sampler, "batch_size": batch_size, "R": R, "k": 4, "n_min": 8, "eta": 0.3}
     name = f"mean-square-{sampler}-b{batch_size}-R{R:g}"
-    own = {"taus": [0.2, 0.5, 1.0, 3.0], "etas": [0.1, 0.3, 1.0, 5.0]}
-    return Cell(name, rates, {**asked, **own})
+    grids = {"taus": [0.2, 0.5, 1.0, 3.0], "etas": [0.1, 0.3, 1.0, 5.0]}
+    return Cell(name, rates, {**parameters, **grids})
 
 
 def rates(
@@ -73,7 +73,7 @@ def rates(
     etas: list[float],
     progress: ProgressCallback,
 ) -> Computed:
-    """Measured at some temperatures and steps, predicted between them; the best step; the rate that no step beats."""
+    """Rates measured at a few temperatures and steps and predicted between them, the best step, and the least rate."""
     sizes = step_imbalance(k, n_min, R)
     made = sampler_of(sampler, batch_size, sizes)
     assert made is not None

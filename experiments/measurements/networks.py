@@ -1,4 +1,4 @@
-"""What is computed and measured of one trained network: a cell of `experiments.train_network`."""
+"""Training and measurement of one network: a cell of `experiments.train_network`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from solvers.files import sealed, unsealed, write_atomically
 from ufm import activations
 from ufm.model.geometry import class_means
 
-# Final activations whose features are >= 0: UFM+ is their model, UFM that of the others.
+# Final activations whose features are >= 0: their model is UFM+, and that of the others is UFM.
 NONNEGATIVE = frozenset(
     name for name, row in activations.ACTIVATIONS.items() if row.entry_bound(normalised=True) == activations.UFM_PLUS
 )
-# Features are stored if they are at most this many numbers.
+# The largest number of entries at which features are stored.
 MOST_FEATURES = 2**23
 BLAMED = 20
 METRICS = ("delta_gm", "beta_nc", "mean_cosine", "max_cosine")
@@ -42,11 +42,11 @@ _HISTORY = "history_"
 
 
 class Recipe(NamedTuple):
-    """How a network is made and trained; all but the images.
+    """All options of a network and its training, except the images.
 
     - net, width, depth, d, batch_norm, activation, tau, batching, batch_size, loss, augment, views, seed: see
       `networks`.
-    - record, checkpoint: after how many epochs the geometry is measured, and the state is saved.
+    - record, checkpoint: the numbers of epochs between two measurements, and between two checkpoints.
     """
 
     net: str
@@ -71,23 +71,23 @@ def train_cell(
     recipe: Recipe,
     data: Dataset,
     name: str,
-    kept: str | None,
+    checkpoint: str | None,
     progress: ProgressCallback,
     planted: Int[np.ndarray, " p"] | None = None,
 ) -> Computed:
-    """Train, record and judge one network; the dataset, and its final state as a file.
+    """Train and measure one network; returns the dataset, and the network's final state as a file.
 
-    planted: training samples of a wrong label, to be found by their shares in the excess.
-    kept: where the state is saved while it trains, if the machine that trains has such a directory; the same call goes
-    on from there, with the same result to the last bit. It is left there: who has stored the result removes it.
+    planted: training samples with a wrong label, which contributions to the excess are to find.
+    checkpoint: the file of the state during training, if the machine that trains has its directory. The same call
+    resumes from it, with the same result to the last bit. The caller removes it after it has stored the result.
     """
-    own = {"depth": recipe.depth, "d": recipe.d, "batch_norm": recipe.batch_norm}
-    network, running = build(recipe.net, data.train.shape, recipe.activation, recipe.width, recipe.seed, **own)
+    architecture = {"depth": recipe.depth, "d": recipe.d, "batch_norm": recipe.batch_norm}
+    network, running = build(recipe.net, data.train.shape, recipe.activation, recipe.width, recipe.seed, **architecture)
     options = {"tau": recipe.tau, "schedule": recipe.schedule, "seed": recipe.seed, "loss": recipe.loss}
     training = Training(network, running, data.train, **options, augment=recipe.augment, views=recipe.views)
     problem = ufm.Problem(data.train.labels, training.d, recipe.tau, nonneg=recipe.activation in NONNEGATIVE)
-    path = None if kept is None else Path(kept)
-    first, state, history = _taken_up(path, training.start)
+    path = None if checkpoint is None else Path(checkpoint)
+    first, state, history = _read_checkpoint(path, training.start)
     progress(first)
     began = time.perf_counter()
     for epoch in range(first, recipe.schedule.epochs):
@@ -97,7 +97,11 @@ def train_cell(
         if last or ended % recipe.record == 0 or ended == 1:
             for column, value in _measured(training, state, data, problem, ended, loss, planted).items():
                 history.setdefault(column, []).append(value)
-        if path is not None and (last or ended % recipe.checkpoint == 0) and not _keep(path, ended, state, history):
+        if (
+            path is not None
+            and (last or ended % recipe.checkpoint == 0)
+            and not _write_checkpoint(path, ended, state, history)
+        ):
             path = None
         progress(1)
     trained = time.perf_counter() - began
@@ -109,7 +113,7 @@ def train_cell(
 def accuracies(
     features: tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]], train: Samples, test: Samples
 ) -> dict[str, float]:
-    """Shares of test images whose nearest training class mean is that of their class, averaged over classes:
+    """Fractions of test images whose nearest training class mean is that of their class, averaged over classes:
     all, majorities (with the most training images of any class, or more than half of those), and the others."""
     sizes = np.bincount(train.labels)
     means = class_means(features[0], train.labels, np.ones(len(train.labels)))
@@ -125,11 +129,11 @@ def accuracies(
 
 
 def autopsy(H: Float[np.ndarray, "n d"], problem: ufm.Problem, planted: Int[np.ndarray, " p"]) -> dict[str, float]:
-    """Shares of the planted samples among as many with the largest share in the excess, and among as many with the
-    smallest cosine with their class mean."""
+    """Fractions of planted samples among as many samples with the largest contributions to the excess, and among as
+    many with the smallest cosine with their class mean."""
     labels, attribution = np.asarray(problem.labels), suboptimality(H, problem).attribution
     if attribution is None:
-        raise ufm.InvalidInput("label_noise", len(planted), "shares are those of nonnegative features")
+        raise ufm.InvalidInput("label_noise", len(planted), "contributions to the excess need nonnegative features")
     means = class_means(H, labels, np.ones(len(labels)))[labels]
     lengths = np.linalg.norm(means, axis=1) * np.linalg.norm(H, axis=1)
     cosine = (H * means).sum(axis=1) / np.where(lengths > 0, lengths, 1.0)
@@ -149,7 +153,7 @@ def _measured(
     loss: float,
     planted: Int[np.ndarray, " p"] | None,
 ) -> dict[str, float]:
-    """A line of the history, in RECORDED's order; all in float64 but the loss, a mean over an epoch's batches."""
+    """A line of the history in the order of RECORDED, in float64 except the loss, a mean over the epoch's batches."""
     H, _ = renormalised(training.features(state, data.train.images).astype(np.float64))
     at = ufm.geometry_metrics(H, data.train.labels)
     tested = training.features(state, data.test.images).astype(np.float64)
@@ -175,7 +179,7 @@ def _dataset(
 ) -> xr.Dataset:
     began = time.perf_counter()
     H = training.features(state, data.train.images)
-    found = suboptimality(H, problem)
+    result = suboptimality(H, problem)
     sizes, labels = np.bincount(data.train.labels), data.train.labels
     variables: dict[str, Any] = {f"{_HISTORY}{name}": ("record", np.array(values)) for name, values in history.items()}
     variables["gram"] = (
@@ -183,8 +187,8 @@ def _dataset(
         np.asarray(ufm.geometry_metrics(renormalised(H.astype(float))[0], labels).gram),
     )
     variables["class_sizes"] = ("class", sizes)
-    if found.attribution is not None:
-        samples, pairs = found.attribution.worst_samples(BLAMED), found.attribution.worst_pairs(BLAMED)
+    if result.attribution is not None:
+        samples, pairs = result.attribution.worst_samples(BLAMED), result.attribution.worst_pairs(BLAMED)
         variables["blamed_sample"] = ("blamed", np.array([one.sample for one in samples]))
         variables["blamed_sample_share"] = ("blamed", np.array([one.share for one in samples]))
         variables["blamed_pair"] = ("blamed_pair_", np.array([str(one) for one in pairs], dtype=str))
@@ -198,8 +202,8 @@ def _dataset(
         "k": training.k, "d": training.d, "n": len(labels), "nonneg": int(problem.nonneg),
         "parameters": _parameters(state),
         "loss_bound": float(ufm.loss_bound(problem)),
-        "excess_lower": found.excess.lower, "excess_upper": found.excess.upper, "gap": found.gap,
-        "moved": found.moved,
+        "excess_lower": result.excess.lower, "excess_upper": result.excess.upper, "gap": result.gap,
+        "moved": result.moved,
         "seconds_train": seconds, "seconds_certify": time.perf_counter() - began,
     }  # fmt: skip
     return xr.Dataset(variables, attrs=attrs)
@@ -209,8 +213,8 @@ def _parameters(state: State) -> int:
     return sum(int(leaf.size) for leaf in jax.tree.leaves(eqx.filter((state.network, state.head), eqx.is_array)))
 
 
-def _keep(path: Path, epoch: int, state: State, history: Mapping[str, list[float]]) -> bool:
-    """Whether it could be kept. A worker elsewhere may have no such directory, or may not write there: it trains on.
+def _write_checkpoint(path: Path, epoch: int, state: State, history: Mapping[str, list[float]]) -> bool:
+    """Write a checkpoint; False if this machine lacks its directory or a worker may not write there.
 
     Raises OSError if the disk of the command itself is full.
     """
@@ -218,22 +222,22 @@ def _keep(path: Path, epoch: int, state: State, history: Mapping[str, list[float
     columns = {f"{_HISTORY}{name}": np.array(values, np.float64) for name, values in history.items()}
     named: dict[str, Any] = {"of": np.array(path.name), "epoch": epoch, **columns}
     np.savez(buffer, state=np.frombuffer(serialised(state), np.uint8), **named)
-    if not path.parent.is_dir():  # is that of another machine, not to be made on this one
+    if not path.parent.is_dir():  # the directory belongs to another machine
         return False
     try:
         write_atomically(path, sealed(buffer.getvalue()))
     except OSError as error:
         if error.errno in engine.FULL and not workers.is_worker():
             raise
-        print(f"{path}: {error.strerror}; training goes on and is not kept", file=sys.stderr)
+        print(f"{path}: {error.strerror}; training continues without checkpoints", file=sys.stderr)
         return False
     return True
 
 
-def _taken_up(path: Path | None, like: State) -> tuple[int, State, History]:
-    """Epochs that have ended, the state after them, and what was recorded; the beginning if none was kept.
+def _read_checkpoint(path: Path | None, like: State) -> tuple[int, State, History]:
+    """The number of finished epochs, the state after them, and the history; the initial state without a checkpoint.
 
-    Whatever a kept file raises, it is damaged: that is said, and training begins anew.
+    Any error while a checkpoint is read means that it is damaged: a message says so, and training starts again.
     """
     if path is None or not path.exists():
         return 0, like, {}
@@ -241,14 +245,16 @@ def _taken_up(path: Path | None, like: State) -> tuple[int, State, History]:
         content = unsealed(path.read_bytes())
         if content is None:
             raise ValueError("its checksum does not hold")
-        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
-            if str(kept["of"]) != path.name:
-                raise ValueError("it was kept of another network")
-            history = {name.removeprefix(_HISTORY): kept[name].tolist() for name in kept if name.startswith(_HISTORY)}
-            return int(kept["epoch"]), restored(kept["state"].tobytes(), like), history
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            if str(stored["of"]) != path.name:
+                raise ValueError("it belongs to another network")
+            history = {
+                name.removeprefix(_HISTORY): stored[name].tolist() for name in stored if name.startswith(_HISTORY)
+            }
+            return int(stored["epoch"]), restored(stored["state"].tobytes(), like), history
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"{path} is not used and training begins anew: {reason}", file=sys.stderr)
+        print(f"{path} is not used and training starts again: {reason}", file=sys.stderr)
         return 0, like, {}
 
 

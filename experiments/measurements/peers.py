@@ -1,8 +1,8 @@
-"""Other ways to solve the same problem, for the benchmark. Each stops by the same test, off the clock.
+"""Peers of the benchmark: other methods and packages for the same problem, which stop by the same untimed test.
 
-A peer gets the starts (S, n, d) and a test of one embedding. It runs every start until the test
-passes or the time limit is up, and reports its own seconds only: neither compilation, nor the test. Tests may take as
-long as the limit once more; then a start ends as well.
+A peer takes the starts (S, n, d) and a test of one embedding. It runs every start until the test passes or the time
+limit is reached. Its seconds include neither compilation nor the test. A start also ends when it has taken twice the
+limit with its tests.
 """
 
 # The peers come with the extra `bench`; types are checked without it as well.
@@ -28,13 +28,13 @@ from ufm import Problem, excess, orbits, project, scl_loss
 
 # Steps between two tests.
 CHUNK = 20
-# Times the limit that a start may take with its tests.
+# Multiple of the limit that a start may take with its tests.
 WITH_TESTS = 2.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """One start of one peer: whether it reached the optimum, in how many of its own seconds and steps."""
+    """One start of one peer: whether it reached the optimum, and in how many seconds and steps."""
 
     start: int
     reached: bool
@@ -43,7 +43,7 @@ class Run:
 
 
 def _goes_on(seconds: float, limit: float, began: float) -> bool:
-    """Whether a start that has taken so many seconds of its own, and began then, has time left."""
+    """Whether a start has time left: seconds are those of its steps, and began is when it started."""
     return seconds < limit and time.perf_counter() - began < WITH_TESTS * limit
 
 
@@ -52,7 +52,7 @@ Peer = Callable[[Problem, Float[np.ndarray, "s n d"], Test, float], list[Run]]
 
 
 def staircase(problem: Problem, starts: Float[np.ndarray, "s n d"], reached: Test, limit: float) -> list[Run]:
-    """This project's default. It makes the same starts itself, from the seed 0 they were made from."""
+    """This project's default method, which draws the same starts itself from seed 0."""
     del limit
     solve(problem, len(starts))  # compiles
     solution = solve(problem, len(starts))
@@ -61,7 +61,7 @@ def staircase(problem: Problem, starts: Float[np.ndarray, "s n d"], reached: Tes
 
 
 def reference(problem: Problem, starts: Float[np.ndarray, "s n d"], reached: Test, limit: float) -> list[Run]:
-    """This project's reference: SGD 0.1 / 0.9 on the summed loss and the projection, exact sums."""
+    """This project's reference method: SGD 0.1 / 0.9 on the summed loss and the projection, with exact sums."""
     return _one_by_one(ProjectedGradient(tolerance=0.0), problem, starts, reached, limit)
 
 
@@ -98,7 +98,7 @@ def _one_by_one(
 def jaxopt_vmapped(problem: Problem, starts: Float[np.ndarray, "s n d"], reached: Test, limit: float) -> list[Run]:
     """jaxopt.ProjectedGradient, accelerated with line search (its defaults), vmapped over the starts.
 
-    All starts share each chunk of steps, so a start costs the whole batch's time over their number.
+    All starts share each chunk of steps, so the time of a start is the total time divided by their number.
     """
     import jaxopt
 
@@ -191,8 +191,8 @@ def torch_sgd(problem: Problem, starts: Float[np.ndarray, "s n d"], reached: Tes
 
     def loss(H: torch.Tensor) -> torch.Tensor:
         logits = (H @ H.T / tau).masked_fill(itself, -torch.inf)
-        own = (logits.masked_fill(~positive, 0.0)).sum(dim=1) / count
-        return (torch.logsumexp(logits, dim=1) - own)[active].sum()
+        mean = (logits.masked_fill(~positive, 0.0)).sum(dim=1) / count
+        return (torch.logsumexp(logits, dim=1) - mean)[active].sum()
 
     return _torch_runs(loss, 0.1, problem, starts, reached, limit)
 

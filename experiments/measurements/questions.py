@@ -1,4 +1,4 @@
-"""What is asked of a trained network, beyond its training: cells of `experiments.network_questions`."""
+"""Answers to questions about a trained network: cells of `experiments.network_questions`."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from solvers.multistart import solve
 from solvers.solution import histories
 from ufm.theory.reshuffling import epochs_until_unique, expected_obstructions
 
-# Released features are descended over all pairs of samples.
+# The largest number of samples: descent from the features takes all pairs of samples.
 MOST_RELEASED = 2**13
-# What features are released to: descent on all samples, no lift; and the default method, which lifts.
+# The methods that descend from features: projected gradient on all samples without lifts, and the default with lifts.
 RELEASED = {"plain": "projected-gradient", "staircase": "staircase"}
 
 
-def asked_cell(
+def question_cell(
     question: str,
     recipe: Recipe,
     data: Dataset,
     name: str,
-    kept: str | None,
+    checkpoint: str | None,
     progress: ProgressCallback,
     planted: Int[np.ndarray, " p"] | None = None,
 ) -> Computed:
     """`train_cell`, and the answer to one of the questions in ANSWERS."""
-    cell, files = train_cell(recipe, data, name, kept, progress, planted)
+    cell, files = train_cell(recipe, data, name, checkpoint, progress, planted)
     H, _ = renormalised(cell["features"].values.astype(np.float64))
     problem = ufm.Problem(data.train.labels, H.shape[1], recipe.tau, nonneg=bool(cell.attrs["nonneg"]))
     variables, attrs = ANSWERS[question](H, problem, recipe, cell)
@@ -51,10 +51,10 @@ Answer = tuple[dict[str, Any], dict[str, Any]]
 
 
 def released(H: Float[np.ndarray, "n d"], problem: ufm.Problem, recipe: Recipe, cell: xr.Dataset) -> Answer:
-    """The features as a start of the free embeddings, descended by each of RELEASED: where it ends, in how many steps.
+    """Descent of free embeddings from the features by each method of RELEASED.
 
-    plain_excess and its like hold the way; attributes the end: gap (proved, above the minimum), verdict, steps, lifts;
-    residual, stationarity of the trained features themselves.
+    Variables such as plain_excess hold the history. Attributes describe the end: gap (a proved upper bound of the loss
+    minus the minimum), verdict, steps and lifts. residual: that of the trained features themselves.
     """
     certifier = Certifier(problem)
     verifier = Verifier(problem, certifier=certifier)
@@ -67,11 +67,11 @@ def released(H: Float[np.ndarray, "n d"], problem: ufm.Problem, recipe: Recipe, 
         for column in ("iteration", "excess", "delta_gm"):
             variables[f"{method}_{column}"] = (f"{method}_record", records[column][0])
         end = solution.embedding(0)
-        found = verifier.verify(end)
+        result = verifier.verify(end)
         attrs |= {
             f"{method}_gap": suboptimality(end, problem, certifier=certifier).gap,
-            f"{method}_verdict": str(found.verdict),
-            f"{method}_delta_gm": float(found.metrics.delta_gm),
+            f"{method}_verdict": str(result.verdict),
+            f"{method}_delta_gm": float(result.metrics.delta_gm),
             f"{method}_steps": int(solution.iterations[0]),
             f"{method}_lifts": int(solution.lifts[0]),
         }
@@ -79,12 +79,12 @@ def released(H: Float[np.ndarray, "n d"], problem: ufm.Problem, recipe: Recipe, 
 
 
 def dissected(H: Float[np.ndarray, "n d"], problem: ufm.Problem, recipe: Recipe, cell: xr.Dataset) -> Answer:
-    """What blame and distance find of the planted labels is in the history; attributes: the most that either found."""
+    """The largest fractions of planted labels in the history, as attributes: by contribution and by distance."""
     return {}, {name.replace("found", "best"): float(cell[f"history_{name}"].max()) for name in AUTOPSY}
 
 
 def recycled(H: Float[np.ndarray, "n d"], problem: ufm.Problem, recipe: Recipe, cell: xr.Dataset) -> Answer:
-    """Of all batches of the training: whether they force the frame, and the excess of the features over their bound.
+    """For all batches of the training: whether they force the frame, and the excess of the features over their bound.
 
     Attributes: pool, how many different epochs there were; unique, what `ufm.uniqueness` decides of their union;
     share, of families of so many random partitions that do by the prediction of `ufm.theory.reshuffling`; half, how

@@ -1,4 +1,4 @@
-"""What is measured of a problem solved from many starts: cells of the sweeps and of the gallery are computed here."""
+"""Measurements of a problem solved from many starts, for the cells of the sweeps and of the gallery."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from ufm.model.geometry import class_means
 def measure_problem(
     problem: Problem, *, name: str, inits: int, seed: int, method: str, progress: ProgressCallback
 ) -> Computed:
-    """Everything measured on one problem, over the dimensions init, class, record; and the starts' certificates.
+    """All measurements of one problem, over the dimensions init, class and record; and the starts' certificates.
 
-    A start that cannot be certified is a result, never an error. name: of the cell.
+    A start that cannot be certified is a result, not an error. name: that of the cell.
     """
     solution = solve(problem, inits, seed, method, progress=progress)
     began = time.perf_counter()
@@ -42,13 +42,13 @@ def measure_problem(
     data: dict[str, Any] = {column: ("init", np.asarray(values)) for column, values in of_starts.items()}
     samples = np.asarray(problem.labels), np.asarray(problem.multiplicity)
     means = np.stack([class_means(solution.embedding(start), *samples) for start in range(inits)])
-    data["gram"] = (("init", "class", "class_"), np.stack([found.metrics.gram for found in verifications]))
+    data["gram"] = (("init", "class", "class_"), np.stack([result.metrics.gram for result in verifications]))
     data["class_means"] = (("init", "class", "coordinate"), means)
     data |= _of_problem(problem, solution.history)
     seconds = {"compile": solution.timings.compile, "solve": solution.timings.solve, "certify": certifying}
     bound = float(loss_bound(certifier.orbits.quotient))  # of one shape whatever n is
-    own = {"inits": inits, "seed": seed, "method": method, "loss_bound": bound}
-    return xr.Dataset(data, attrs=_attrs(problem, seconds, **own, lower_bound=max(p.lower for p in proofs))), files
+    attrs = {"inits": inits, "seed": seed, "method": method, "loss_bound": bound}
+    return xr.Dataset(data, attrs=_attrs(problem, seconds, **attrs, lower_bound=max(p.lower for p in proofs))), files
 
 
 def measure_families(
@@ -60,10 +60,10 @@ def measure_families(
     shape: Shape,
     progress: ProgressCallback,
 ) -> Computed:
-    """Everything measured on batch families, over the dimension init (family after family); and the certificates of
-    all starts and of all other minimisers that theory names.
+    """All measurements of batch families, over the dimension init (family after family); and the certificates of all
+    starts and of the counterexamples that theory constructs.
 
-    name: of the cell. seeds: one a family. shape: what its orbit problem is padded to.
+    name: that of the cell. seeds: one for each family. shape: the size that the orbit problems are padded to.
     """
     solutions = solve_each(problems, inits, seeds, shape=shape, progress=progress)
     began = time.perf_counter()
@@ -81,14 +81,14 @@ def measure_families(
         "solve": sum(solution.timings.solve for solution in solutions),
         "certify": time.perf_counter() - began,
     }
-    own = {"batches": len(problems[0].batches), "partitions": len(problems), "inits": inits}
-    return xr.Dataset(data, attrs=_attrs(problems[0], seconds, **own)), files
+    attrs = {"batches": len(problems[0].batches), "partitions": len(problems), "inits": inits}
+    return xr.Dataset(data, attrs=_attrs(problems[0], seconds, **attrs)), files
 
 
 def _measure_family(
     solution: Solution, p: int, shape: Shape
 ) -> tuple[dict[str, Sequence[Any] | np.ndarray], dict[int | str, Certificate]]:
-    """What is measured of every start of family p, by name; and certificates, of the other minimiser as well."""
+    """Measurements of every start of family p, by name; and certificates, also of the counterexample if any."""
     problem, inits = solution.problem, len(solution.status)
     starts = [solution.embedding(start) for start in range(inits)]
     certifier = Certifier(problem, conic=False)
@@ -118,21 +118,21 @@ def _measure_family(
 def _of_starts(
     solution: Solution, verifications: Sequence[Verification], proofs: Sequence[Certificate]
 ) -> dict[str, Sequence[Any] | np.ndarray]:
-    """What is measured of every start of one solution, by name."""
+    """Measurements of every start of one solution, by name."""
     metrics = ("delta_gm", "beta_nc", "trace_sw", "mean_cosine", "max_cosine")
     return {
         "status": [str(status) for status in solution.status],
-        "verdict": [str(found.verdict) for found in verifications],
+        "verdict": [str(result.verdict) for result in verifications],
         "certified": [proof.status is Proof.CERTIFIED for proof in proofs],
-        "orthogonal_frame": [found.is_orthogonal_frame for found in verifications],
+        "orthogonal_frame": [result.is_orthogonal_frame for result in verifications],
         "excess": solution.excess,
         "gap": [proof.gap for proof in proofs],
-        **{name: [float(getattr(found.metrics, name)) for found in verifications] for name in metrics},
+        **{name: [float(getattr(result.metrics, name)) for result in verifications] for name in metrics},
         "residual": solution.residual,
         "iterations": solution.iterations,
         "lifts": solution.lifts,
         "moved": solution.moved,
-        "evidence": [describe(found) for found in verifications],
+        "evidence": [describe(result) for result in verifications],
     }
 
 
@@ -141,7 +141,7 @@ KINDS = ("majority", "between", "minority")
 
 
 def cosines_by_kind(gram: Float[np.ndarray, "k k"]) -> list[float]:
-    """Mean cosine over pairs of two majorities, of one of each, of two minorities (STEP imbalance), of class means."""
+    """Mean cosine of class means over pairs of majorities, mixed pairs and pairs of minorities (STEP imbalance)."""
     norms = np.sqrt(np.diagonal(gram))
     cosine = gram / np.outer(norms, norms)
     many = (len(gram) + 1) // 2
@@ -154,21 +154,21 @@ def cosines_by_kind(gram: Float[np.ndarray, "k k"]) -> list[float]:
 
 
 def _of_problem(problem: Problem, history: Sequence[Record]) -> dict[str, Any]:
-    """The class sizes, and what was recorded of every start."""
+    """The class sizes, and the history of every start."""
     records = {f"history_{name}": (("init", "record"), values) for name, values in histories(history).items()}
     return {**records, "class_sizes": ("class", np.asarray(problem.class_sizes).astype(np.int64))}
 
 
-def _attrs(problem: Problem, seconds: Mapping[str, float], **own: Any) -> dict[str, Any]:
-    given = {"k": problem.k, "d": problem.d, "tau": float(problem.tau), "n": problem.num_samples}
+def _attrs(problem: Problem, seconds: Mapping[str, float], **further: Any) -> dict[str, Any]:
+    of_problem = {"k": problem.k, "d": problem.d, "tau": float(problem.tau), "n": problem.num_samples}
     spent = {f"seconds_{name}": value for name, value in seconds.items()}
-    return {**given, "nonneg": int(problem.nonneg), **own, **spent}
+    return {**of_problem, "nonneg": int(problem.nonneg), **further, **spent}
 
 
 def describe(verification: Verification) -> str:
-    """What a start looks like, in a phrase: empty for an orthogonal frame that is a global minimiser.
+    """A phrase on the end of a start; empty for an orthogonal frame that is a global minimiser.
 
-    For others that are feasible and stationary it names what misses an orthogonal frame by most.
+    For other feasible and stationary ends it names the largest deviation from an orthogonal frame.
     """
     if verification.verdict is Verdict.GLOBAL_MINIMISER and verification.is_orthogonal_frame:
         return ""

@@ -1,8 +1,9 @@
-r"""Minority collapse without the ReLU: the ratio R at which the minorities become one vector, between two certificates.
+r"""Minority collapse without the ReLU: two certificates bracket the ratio R at which the minorities become one vector.
 
 At one ratio a certificate bounds all angles between minorities, in every minimiser, from both sides (theory, 4.17 and
-4.18). A search over ratios N / n_min, N whole, ends with two of them: below, every minimiser keeps all minorities apart
-by a stated angle; above, it has all of them within a stated one. In class space, so that no sample is ever held.
+4.18). A search over ratios N / n_min with integers N ends with two certificates: at the lower ratio all minorities of
+every minimiser are apart by a stated angle, and at the upper ratio they are within a stated angle. The search runs in
+class space and stores no samples.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from solvers.certification.certificate import Certificate
 from solvers.certification.certifier import Certifier
 from ufm import InvalidInput, Problem, step_imbalance
 
-# Minorities within this angle (radians) that are not proved to be apart are one vector as far as the search is
-# concerned; the angle that is proved is stated.
+# The search treats minorities within this angle (radians) as one vector unless they are proved to be apart; the result
+# states the proved angle.
 ONE_VECTOR = 0.01
-APART, MERGED = "apart", "merged"  # the two ends, in names of files and columns
+APART, MERGED = "apart", "merged"  # names of the two ends in files and columns
 
 
 class Angles(NamedTuple):
-    """What a certificate proves of the angles between minorities in every minimiser, in radians.
+    """Proved bounds of the angles between minorities in every minimiser, in radians.
 
-    All are at least `least` and at most `most`; 0 and pi say nothing.
+    All angles are at least `least` and at most `most`; the bounds 0 and pi are trivial.
     """
 
     R: float
@@ -39,20 +40,20 @@ class Angles(NamedTuple):
 
     @property
     def merged(self) -> bool | None:
-        """Whether the minorities are one vector: False if they are proved to be none; None if that is not decided."""
+        """Whether the minorities count as one vector: False if they are proved to be apart, None if it is undecided."""
         return False if self.least > 0 else True if self.most <= ONE_VECTOR else None
 
 
 class Bracket(NamedTuple):
-    """The ends of the search, and every ratio that it asked. A missing end: no ratio proved it up to the largest."""
+    """The ends of the search, and every ratio that it evaluated. An end is None if no evaluated ratio proves it."""
 
     apart: Angles | None
     merged: Angles | None
-    asked: tuple[Angles, ...]
+    evaluated: tuple[Angles, ...]
 
 
 def certified_minimiser(problem: Problem) -> Certificate:
-    """The certificate of the best point of UFM that duality leads to; no solver, no random start."""
+    """The certificate of the best point of UFM that the dual gives, without the solver or random starts."""
     certifier = Certifier(problem)
     if certifier.better is None:
         raise InvalidInput("d", problem.d, f"give at least k - 1 = {problem.k - 1} dimensions")
@@ -60,7 +61,7 @@ def certified_minimiser(problem: Problem) -> Certificate:
 
 
 def collapsed_problem(loss: str, majority: int, *, k: int, n_min: int, d: int, tau: float) -> Problem:
-    """STEP imbalance without the ReLU in class space: a point a class, majorities of so many samples."""
+    """STEP imbalance without the ReLU in class space: one point for each class; majority: size of a large class."""
     sizes = step_imbalance(k, n_min, majority / n_min)
     return Problem(np.arange(k), d, tau, nonneg=False, multiplicity=sizes, loss=loss_of(loss, sizes))
 
@@ -74,7 +75,7 @@ def angles(problem: Problem) -> Angles:
     pairs = np.ix_(few, few)
     apart = ~np.eye(len(few), dtype=bool)
     most, least = (np.array(bounds)[pairs][apart] for bounds in (proof.implied.cosine, proof.implied.least_cosine))
-    # One rounding of the arc cosine outwards.
+    # Round the arc cosines outwards once.
     near, far = math.acos(most.max()), math.acos(least.min())
     return Angles(R, max(0.0, math.nextafter(near, -1)), math.nextafter(far, 4), proof)
 
@@ -82,16 +83,16 @@ def angles(problem: Problem) -> Angles:
 def bracket(loss: str, *, k: int, n_min: int, d: int, tau: float, precision: float, most_R: float) -> Bracket:
     """Search for the ratio of collapse up to most_R: doubling, then bisection until the ends differ by `precision`.
 
-    loss: by name. precision: relative. A ratio at which neither is proved is stepped over twice; then the search ends
-    with the ends it has.
+    loss: by name. precision: relative. If a ratio proves neither end, two others are tried; if they fail too, the
+    search stops with its present ends.
     """
-    asked: dict[int, Angles] = {}
+    evaluated: dict[int, Angles] = {}
 
     def at(majority: int) -> Angles:
-        if majority not in asked:
+        if majority not in evaluated:
             problem = collapsed_problem(loss, majority, k=k, n_min=n_min, d=d, tau=tau)
-            asked[majority] = angles(problem)
-        return asked[majority]
+            evaluated[majority] = angles(problem)
+        return evaluated[majority]
 
     low, high, largest = n_min, None, math.floor(most_R * n_min)
     while high is None and low < largest:
@@ -105,12 +106,12 @@ def bracket(loss: str, *, k: int, n_min: int, d: int, tau: float, precision: flo
             middle = min(max(round(low ** (1 - share) * high**share), low + 1), high - 1)
             if at(middle).merged is not None:
                 break
-        if asked[middle].merged is None:
+        if evaluated[middle].merged is None:
             break
-        low, high = (low, middle) if asked[middle].merged else (middle, high)
+        low, high = (low, middle) if evaluated[middle].merged else (middle, high)
     at(low)
-    in_order = tuple(asked[majority] for majority in sorted(asked))
-    below, above = asked[low], None if high is None else asked[high]
+    in_order = tuple(evaluated[majority] for majority in sorted(evaluated))
+    below, above = evaluated[low], None if high is None else evaluated[high]
     return Bracket(
         below if below.merged is False else None, above if above is not None and above.merged else None, in_order
     )
@@ -128,18 +129,20 @@ def threshold(
     most_R: float,
     progress: ProgressCallback,
 ) -> Computed:
-    """The cell of a bracket: what every ratio asked proves, over the dimension R, and the certificates of both ends."""
-    found = bracket(loss, k=k, n_min=n_min, d=d, tau=tau, precision=precision, most_R=most_R)
-    ends = {APART: found.apart, MERGED: found.merged}
+    """The cell of a bracket: proved angles at every evaluated ratio (dimension R), and certificates of both ends."""
+    result = bracket(loss, k=k, n_min=n_min, d=d, tau=tau, precision=precision, most_R=most_R)
+    ends = {APART: result.apart, MERGED: result.merged}
     files = {certificate_file(name, which): end.proof.serialised() for which, end in ends.items() if end is not None}
     columns: dict[str, Float[np.ndarray, " R"]] = {
-        "least_angle": np.array([asked.least for asked in found.asked]),
-        "most_angle": np.array([asked.most for asked in found.asked]),
-        "relative_gap": np.array([asked.proof.relative_gap for asked in found.asked]),
+        "least_angle": np.array([angles.least for angles in result.evaluated]),
+        "most_angle": np.array([angles.most for angles in result.evaluated]),
+        "relative_gap": np.array([angles.proof.relative_gap for angles in result.evaluated]),
     }
     stated = {f"R_{which}": math.nan if end is None else end.R for which, end in ends.items()}
-    stated |= {"angle_apart": math.nan if found.apart is None else found.apart.least}
-    stated |= {"angle_merged": math.nan if found.merged is None else found.merged.most}
-    own = {"loss": loss, "k": k, "d": d, "tau": tau, "n_min": n_min, "precision": precision, "most_R": most_R}
+    stated |= {"angle_apart": math.nan if result.apart is None else result.apart.least}
+    stated |= {"angle_merged": math.nan if result.merged is None else result.merged.most}
+    parameters = {"loss": loss, "k": k, "d": d, "tau": tau, "n_min": n_min, "precision": precision, "most_R": most_R}
     data = {column: ("R", values) for column, values in columns.items()}
-    return xr.Dataset(data, coords={"R": [asked.R for asked in found.asked]}, attrs={**own, **stated}), files
+    return xr.Dataset(
+        data, coords={"R": [angles.R for angles in result.evaluated]}, attrs={**parameters, **stated}
+    ), files

@@ -1,4 +1,4 @@
-"""Steps of stochastic projected gradient a second, beside PyTorch's SGD on the same loss."""
+"""Speed of stochastic projected gradient, compared with PyTorch's SGD on the same loss."""
 
 # The peer comes with the extra `bench`; types are checked without it as well.
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false
@@ -18,16 +18,17 @@ from ufm import Problem, samplers
 
 OURS = "this project"
 ETA = 0.1
-# Steps of each start in one timing of this project's, and of PyTorch's, which takes one start after the other.
+# Steps of each start in one timing of this project and of PyTorch, which runs one start after the other.
 STEPS, PEER_STEPS, REPEATS = 500, 50, 3
 
 
 def throughput(problem: Problem, starts: Float[np.ndarray, "s n d"], batch_size: int) -> list[dict[str, object]]:
-    """Microseconds of one step of one start, the best of three timings; the peers' over this project's.
+    """Microseconds of one step of one start, the best of three timings, and their ratio to those of this project.
 
-    Uniform batches, without replacement here, with (cheaper) there. Ours: with the line of a history that 500 steps
-    have. torch-sgd: torch.optim.SGD on all of H, the loss of the rows drawn, all rows projected. torch-sgd, rows
-    projected: only those drawn. torch by hand: only the rows drawn are differentiated, moved and projected.
+    Batches are uniform: without replacement in this project, with replacement (cheaper) in PyTorch. This project also
+    records one line of history in 500 steps. torch-sgd: torch.optim.SGD on all of H, the loss of the drawn rows, all
+    rows projected. torch-sgd, rows projected: only drawn rows are projected. torch by hand: only drawn rows are
+    differentiated, moved and projected.
     """
     import torch  # raises before anything is timed
 
@@ -72,8 +73,8 @@ def batch_loss(torch: Any, tau: float, batch_size: int) -> Callable[[Any, Any], 
     """The summed loss of the rows of a batch and their labels, in PyTorch (the module)."""
     itself = torch.eye(batch_size, dtype=torch.bool)
 
-    def loss(rows: Any, own: Any) -> Any:
-        positive = (own[:, None] == own[None, :]) & ~itself
+    def loss(rows: Any, labels: Any) -> Any:
+        positive = (labels[:, None] == labels[None, :]) & ~itself
         count = positive.sum(dim=1)
         logits = (rows @ rows.T / tau).masked_fill(itself, -torch.inf)
         mean = logits.masked_fill(~positive, 0.0).sum(dim=1) / count.clamp(min=1)

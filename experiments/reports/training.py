@@ -54,8 +54,8 @@ def rendered(root: Path) -> str:
             verdict=verdict,
             note="Excesses are those of the training features over the loss of an orthogonal frame, with all rounding "
             "bounded. After a final activation that is never negative no features have less; otherwise they may, and "
-            "the distance from the minimum is measured from a certified lower bound. The same at the paper's size, "
-            f"which this is not: {at_papers_size(config)}",
+            "the distance from the minimum is measured from a certified lower bound. No run of the paper's size has "
+            f"been made here: its hours and its memory are not known. Its command: {at_papers_size(config)}",
             drawings=DRAWINGS,
             certificates={},
         ),
