@@ -87,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = cells_of(config)
     store, console = Store(config.out), log_console()
     with store.alone():
-        found = run_cells(cells, store, console, "cells", fresh=config.fresh, dask=None).datasets.values()
-        tables = {name: _rows(found, name) for name in TABLES}
+        result = run_cells(cells, store, console, "cells", fresh=config.fresh, dask=None).datasets.values()
+        tables = {name: _rows(result, name) for name in TABLES}
         for name, lines in tables.items():
             if lines:
                 print_rows(name, config, lines, console)
@@ -103,17 +103,17 @@ def cells_of(config: Config) -> list[Cell]:
     """Every peer at every R, then the rows of the other tables. Raises InvalidInput for what is no problem."""
     shared = {name: getattr(config, name) for name in ("k", "n_min", "d", "tau")}
     cells = []
-    asked = [("benchmark", R, peer) for R in config.R for peer in config.peers]
-    asked += [("growth", R, None) for R in config.growth] + [("stochastic", R, None) for R in config.stochastic]
-    for name, R, peer in asked:
+    requested = [("benchmark", R, peer) for R in config.R for peer in config.peers]
+    requested += [("growth", R, None) for R in config.growth] + [("stochastic", R, None) for R in config.stochastic]
+    for name, R, peer in requested:
         _problem(**shared, R=R)
-        own = {} if peer is None else {"peer": peer, "starts": config.starts, "limit": config.limit}
+        parameters = {} if peer is None else {"peer": peer, "starts": config.starts, "limit": config.limit}
         only = {"R": (), "growth": (), "stochastic": (), "R" if name == "benchmark" else name: (R,)}
         cells.append(
             Cell(
                 "-".join(filter(None, (name, peer, f"R{R:g}"))),
                 MEASURED[name],
-                {**shared, "R": R, **own},
+                {**shared, "R": R, **parameters},
                 title=f"R = {R:g}: {peer or name}",
                 alone=command_line.command(
                     MODULE, config, peers=(peer,) if peer else config.peers, fresh=False, **only
@@ -124,17 +124,17 @@ def cells_of(config: Config) -> list[Cell]:
     return cells
 
 
-def benchmark_cell(**own: Any) -> Cell:
+def benchmark_cell(**parameters: Any) -> Cell:
     """Both tables as one dataset: those of the last benchmark in the store, else of a small one.
 
-    own: fields of `Config`, if they are not the small one's.
+    parameters: fields of `Config`, if they are not the small one's.
     """
-    return Cell("benchmark-own" if own else "benchmark", _small, own)
+    return Cell("benchmark-own" if parameters else "benchmark", _small, parameters)
 
 
-def _small(*, progress: ProgressCallback, **own: Any) -> Computed:
-    asked = {"R": (10.0, 100.0), "starts": 2, "limit": 10.0, "growth": (10.0, 100.0, 1e3, 1e4), "stochastic": ()}
-    config = Config(**{**asked, **own})
+def _small(*, progress: ProgressCallback, **parameters: Any) -> Computed:
+    requested = {"R": (10.0, 100.0), "starts": 2, "limit": 10.0, "growth": (10.0, 100.0, 1e3, 1e4), "stochastic": ()}
+    config = Config(**{**requested, **parameters})
     cells = {cell.name: cell for cell in cells_of(config)}
     ended = engine.run([engine.Job(name, cell.compute, cell.arguments) for name, cell in cells.items()])
     measured = [one.value[0].assign_attrs(cells[one.job.name].attrs) for one in ended if one.error is None]
@@ -260,24 +260,24 @@ def compared(config: Config, rows: TableRows) -> TableRows:
                 continue
             reached = sum(bool(row["reached"]) for row in runs)
             seconds = _median_seconds(runs)
-            given = max(float(row["seconds"]) for row in runs)  # type: ignore[arg-type]
+            value = max(float(row["seconds"]) for row in runs)  # type: ignore[arg-type]
             shown.append(
                 {
                     "R": f"{R:g}",
                     "n": f"{runs[0]['n']:,}",
                     "peer": peer,
                     "reached": f"{reached}/{len(runs)}",
-                    "seconds a start": f"{seconds:.4g}" if seconds else f"never, in {given:.3g}",
-                    "ratio": _ratio(seconds, given, ours),
+                    "seconds a start": f"{seconds:.4g}" if seconds else f"never, in {value:.3g}",
+                    "ratio": _ratio(seconds, value, ours),
                 }
             )
     return shown
 
 
-def _ratio(seconds: float | None, given: float, ours: float | None) -> str:
+def _ratio(seconds: float | None, theirs: float, ours: float | None) -> str:
     if not ours:
         return ""
-    return f"{seconds / ours:.1f}" if seconds else f"> {given / ours:.0f}"
+    return f"{seconds / ours:.1f}" if seconds else f"> {theirs / ours:.0f}"
 
 
 def _median_seconds(runs: TableRows) -> float | None:

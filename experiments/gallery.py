@@ -119,7 +119,7 @@ def draw_all(
             with style.custom(**look):
                 size = f"{write_drawing(drawn, name, drawing, [data[file] for file in files]) / 1000:.0f}"
         table.add_row(_number(name), drawing.title, str(len(files) - lacking), size)
-    page = gallery_page(FIGURES) if setting == Setting() else own_page(chosen, setting)
+    page = gallery_page(FIGURES) if setting == Setting() else custom_page(chosen, setting)
     drawn.write_bytes("README.md", page.encode())
     console.print(table)
     say(
@@ -165,14 +165,14 @@ def draw(
         return drawing.draw([data[cell.file] for cell in drawing.cells])
 
 
-def _chosen(asked: Sequence[str]) -> list[str]:
+def _chosen(names: Sequence[str]) -> list[str]:
     """File names of the figures asked for by number, name or both, in the gallery's order; all if none is."""
     known = {word: name for name in FIGURES for word in (_number(name), name.partition("_")[2], name)}
-    for word in asked:
+    for word in names:
         if word not in known:
             raise InvalidInput("only", word, f"choose from {', '.join(map(_number, FIGURES))}, or a name as cosines")
-    wanted = {known[word] for word in asked}
-    return [name for name in FIGURES if not asked or name in wanted]
+    wanted = {known[word] for word in names}
+    return [name for name in FIGURES if not names or name in wanted]
 
 
 def _look(width: float | None, font: str | None, size: float | None, *, title: bool) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def _unmoved(name: str, setting: Setting) -> list[str]:
     return [f"{_number(name)}: {said}" for option, said in lines if getattr(setting, option) is not None]
 
 
-def own_page(figures: Mapping[str, Drawing], setting: Setting) -> str:
+def custom_page(figures: Mapping[str, Drawing], setting: Setting) -> str:
     """The page of figures for one's own k, R or tau: without captions, which tell what the gallery's own show."""
     lines = ["# Figures", "", f"Drawn by `python -m {MODULE}` for {setting.said()}.", ""]
     for name, drawing in figures.items():

@@ -15,7 +15,7 @@ from experiments import train_network
 from experiments.harness import command_line, sweep
 from experiments.harness.cells import Cell, log_console
 from experiments.harness.store import Store
-from experiments.measurements.questions import MOST_RELEASED, asked_cell
+from experiments.measurements.questions import MOST_RELEASED, question_cell
 from experiments.reports import questions as questions_report
 from figures.settings import VARIED, settings
 from networks.data import CLASSES
@@ -120,17 +120,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with store.alone():
         cells = cells_of(config, trainings, data, store)
         console = log_console()
-        found = sweep.run_and_write(kind_of(config.question), config, cells, store, console)
+        result = sweep.run_and_write(kind_of(config.question), config, cells, store, console)
         train_network.forget_checkpoints(cells, store)
-        if found:
-            print_summary(config, found, len(cells) - len(found), store, console)
-        return 0 if len(found) == len(cells) else 1
+        if result:
+            print_summary(config, result, len(cells) - len(result), store, console)
+        return 0 if len(result) == len(cells) else 1
 
 
 def completed(config: Config) -> Config:
     """With the question's own value of whatever is not given."""
-    own = {**COMMON, **DEFAULTS[config.question]}
-    return dataclasses.replace(config, **{name: value for name, value in own.items() if getattr(config, name) is None})
+    parameters = {**COMMON, **DEFAULTS[config.question]}
+    return dataclasses.replace(
+        config, **{name: value for name, value in parameters.items() if getattr(config, name) is None}
+    )
 
 
 def trainings_of(config: Config) -> list[train_network.Config]:
@@ -142,8 +144,8 @@ def trainings_of(config: Config) -> list[train_network.Config]:
     several = ("activation", "tau", "batching")
     trainings = []
     for one in chosen:
-        own: dict[str, Any] = {name: (value,) if name in several else value for name, value in one.items()}
-        trainings.append(train_network.Config(**{**same, **own, "batch_norm": one["batch_norm"] == "on"}))
+        parameters: dict[str, Any] = {name: (value,) if name in several else value for name, value in one.items()}
+        trainings.append(train_network.Config(**{**same, **parameters, "batch_norm": one["batch_norm"] == "on"}))
     return trainings
 
 
@@ -155,14 +157,14 @@ def checked_trainings(config: Config) -> list[train_network.Config]:
     trainings = trainings_of(config)
     for training in trainings:
         train_network.check(training)
-    asked: dict[str, Any] = vars(config)
-    sizes = train_network.class_sizes("step", config.k, config.n_maj, asked["R"])
+    requested: dict[str, Any] = vars(config)
+    sizes = train_network.class_sizes("step", config.k, config.n_maj, requested["R"])
     whole_number("n_maj", config.n_maj, 2, f"of all classes at most {MOST_RELEASED:,} images are asked of",
                  MOST_RELEASED * config.n_maj // int(sizes.sum()))  # fmt: skip
     if config.question == "autopsy" and not config.label_noise:
         raise InvalidInput("label_noise", config.label_noise, "give the share of wrong labels to plant, as in 0.02")
-    if min(asked["d"]) < config.k:
-        raise InvalidInput("d", min(asked["d"]), f"give at least k = {config.k} features")
+    if min(requested["d"]) < config.k:
+        raise InvalidInput("d", min(requested["d"]), f"give at least k = {config.k} features")
     return trainings
 
 
@@ -173,13 +175,13 @@ def cells_of(
     cells = []
     for training in trainings:
         alone = {name: (value,) for name, value in varied(training).items()}
-        for cell in asked_of(config.question, training, data, store):
-            own = {**alone, "seed": cell.arguments["recipe"].seed, "seeds": 1, "fresh": False, "dask": None}
-            cells.append(dataclasses.replace(cell, alone=command_line.command(MODULE, config, **own)))
+        for cell in cells_of_training(config.question, training, data, store):
+            parameters = {**alone, "seed": cell.arguments["recipe"].seed, "seeds": 1, "fresh": False, "dask": None}
+            cells.append(dataclasses.replace(cell, alone=command_line.command(MODULE, config, **parameters)))
     return cells
 
 
-def asked_of(
+def cells_of_training(
     question: str, training: train_network.Config, data: train_network.Images, store: Store | None
 ) -> list[Cell]:
     """The cells of a training of one setting, a seed each, and the question asked at their end."""
@@ -191,7 +193,7 @@ def asked_of(
             dataclasses.replace(
                 cell,
                 name=name,
-                compute=asked_cell,
+                compute=question_cell,
                 arguments={**cell.arguments, "name": name, "question": question},
                 key={"question": question, "training": cell.key},
                 title=name.replace("-", " "),
@@ -210,11 +212,11 @@ def varied(training: train_network.Config) -> dict[str, Any]:
 
 def kind_of(question: str) -> sweep.Kind:
     """The tables, figure and page of a question."""
-    asked = questions_report.QUESTIONS[question]
+    requested = questions_report.QUESTIONS[question]
     return sweep.Kind(
         functools.partial(summary_row, question),
         train_network.epoch_rows,
-        asked.drawings,
+        requested.drawings,
         questions_report.rendered,
         table="epochs.csv",
         parts="epochs",
@@ -224,8 +226,8 @@ def kind_of(question: str) -> sweep.Kind:
 def summary_row(question: str, cell: xr.Dataset) -> dict[str, object]:
     """One line of summary.csv: the network's, and the answer."""
     row = train_network.summary_row(cell)
-    own = {name: cell.attrs[name] for name in VARIED if name not in row}
-    return {**row, **own, **{name: questions_report.value(cell, name) for name in
+    parameters = {name: cell.attrs[name] for name in VARIED if name not in row}
+    return {**row, **parameters, **{name: questions_report.value(cell, name) for name in
                              questions_report.QUESTIONS[question].columns}}  # fmt: skip
 
 

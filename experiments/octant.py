@@ -70,11 +70,11 @@ def stuck_and_lifted(config: Config) -> xr.Dataset:
     """The cell of `figures.octant`: path, excess, step and phase of each line; attrs say what was run."""
     problem = Problem.from_class_sizes(config.sizes, d=3, tau=config.tau)
     method = ProjectedGradient(optax.sgd(config.rate))
-    found = solve(problem, config.inits, config.seed, method, record_H=True)
-    stuck = [s for s, H in enumerate(found.H) if verify(H, problem).verdict is Verdict.SPURIOUS]
+    result = solve(problem, config.inits, config.seed, method, record_H=True)
+    stuck = [s for s, H in enumerate(result.H) if verify(H, problem).verdict is Verdict.SPURIOUS]
     if not stuck:
         raise InvalidInput("seed", config.seed, f"none of {config.inits} starts ends in a spurious point; try another")
-    caught, before = found.embedding(stuck[0]), found.history[stuck[0]]
+    caught, before = result.embedding(stuck[0]), result.history[stuck[0]]
     run_options = Limits().run_options(problem, 1, keep_H=True)
     streams = [(config.seed, stuck[0])]
     (escape,) = continuation(

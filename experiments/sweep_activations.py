@@ -88,11 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_sweep(config: Config, cells: Sequence[Cell], store: Store) -> int:
     """Compute, write and say; the exit status."""
     console = log_console()
-    found = sweep.run_and_write(KIND, config, cells, store, console)
-    if not found:
+    result = sweep.run_and_write(KIND, config, cells, store, console)
+    if not result:
         return NOT_THERE
-    print_summary(config, found, console)
-    good, sentence = judged([summary_row(cell) for cell in found], len(cells) - len(found))
+    print_summary(config, result, console)
+    good, sentence = judged([summary_row(cell) for cell in result], len(cells) - len(result))
     sweep.print_verdict(sentence, config.out, console)
     return AS_THEORY if good else NOT_THERE
 
@@ -129,14 +129,14 @@ def cell_of(config: Config, name: str, R: float, problem: Problem) -> Cell:
     """The cell of an activation and a ratio."""
     called = cell_name(sweep.number(R), sweep.number(config.tau), activations_report.in_files(name))
     fields = ("normalised", "scale", "step", "steps", "inits", "seed")
-    own = {"activation": name, **{field: getattr(config, field) for field in fields}}
+    parameters = {"activation": name, **{field: getattr(config, field) for field in fields}}
     shared = {field: getattr(config, field) for field in ("k", "n_min", "d", "tau", "samples")}
     alone = {"activation": (name,), "R": (R,), "fresh": False, "dask": None}
     return Cell(
         called,
         measure_activation,
-        {"problem": problem, "name": called, **own},
-        key={**own, **shared, "R": R},
+        {"problem": problem, "name": called, **parameters},
+        key={**parameters, **shared, "R": R},
         parts=config.inits,
         title=f"{name}, R = {R:g}",
         alone=command_line.command(MODULE, config, **alone),
@@ -167,10 +167,10 @@ def summary_row(cell: xr.Dataset) -> dict[str, object]:
 
 def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
     """The lines of inits.csv for one cell."""
-    own = {"activation": cell.attrs["activation"], "R": sweep.number(cell.attrs["R"])}
+    parameters = {"activation": cell.attrs["activation"], "R": sweep.number(cell.attrs["R"])}
     columns = [name for name, values in cell.data_vars.items() if values.dims == ("init",)]
     return [
-        {**own, "init": start, **{str(name): np.asarray(cell[name].values[start]).item() for name in columns}}
+        {**parameters, "init": start, **{str(name): np.asarray(cell[name].values[start]).item() for name in columns}}
         for start in range(cell.sizes["init"])
     ]
 

@@ -122,12 +122,12 @@ def run_sweep(config: Config, families: Sequence[Families], store: Store) -> int
         console.print("[yellow]note[/]  --no-relu: Theorem 2 is about UFM+; a start is certified if its own gap closes")
     shapes = _shapes(families)
     cells = [cell_of(config, of_cell, shapes[of_cell.bound]) for of_cell in families]
-    found = sweep.run_and_write(KIND, config, cells, store, console)
-    if not found:
+    result = sweep.run_and_write(KIND, config, cells, store, console)
+    if not result:
         return NOT_CONFIRMED
-    failed = len(cells) - len(found)
-    print_summary(config, found, failed, console)
-    return CONFIRMED if not failed and all(confirmed(cell) for cell in found) else NOT_CONFIRMED
+    failed = len(cells) - len(result)
+    print_summary(config, result, failed, console)
+    return CONFIRMED if not failed and all(confirmed(cell) for cell in result) else NOT_CONFIRMED
 
 
 def checked_cells(config: Config) -> tuple[Config, list[Families]]:
@@ -143,17 +143,17 @@ def checked_cells(config: Config) -> tuple[Config, list[Families]]:
         whole_number(name, getattr(config, name), 1, f"give a whole number from 1 to {most:,}", most)
     checked_seed(config.seed)
     engine.check(config.dask)
-    config, given = given_family(config)
+    config, value = stated_family(config)
     if config.d < config.k:
         raise InvalidInput("d", config.d, f"give at least k = {config.k}: below it the bound need not be attained")
     families = []
     for R in dict.fromkeys(config.R):
-        labels = np.repeat(np.arange(config.k), class_sizes(config, R)) if given is None else np.asarray(given.labels)
+        labels = np.repeat(np.arange(config.k), class_sizes(config, R)) if value is None else np.asarray(value.labels)
         drawn = {
-            size: [drawn_family(config, labels, size, p, given) for p in range(config.partitions)]
+            size: [drawn_family(config, labels, size, p, value) for p in range(config.partitions)]
             for size in dict.fromkeys(config.batch_size)
         }
-        loss = loss_of(config.loss, np.bincount(labels)) if given is None else given.loss
+        loss = loss_of(config.loss, np.bincount(labels)) if value is None else value.loss
         for tau in dict.fromkeys(config.tau):
             for size, as_drawn in drawn.items():
                 for bound in (False, True) if config.bind else (False,):
@@ -165,18 +165,18 @@ def checked_cells(config: Config) -> tuple[Config, list[Families]]:
     return config, families
 
 
-def given_family(config: Config) -> tuple[Config, Problem | None]:
+def stated_family(config: Config) -> tuple[Config, Problem | None]:
     """The problem of the file, if there is one, and the configuration that it completes."""
-    problems = {} if config.problem is None else sweep.given_problems(config)
+    problems = {} if config.problem is None else sweep.stated_problems(config)
     problem = next(iter(problems.values()), None)
     if (problem is None or problem.is_full_batch) and config.family not in batching.FAMILIES:
         raise InvalidInput("family", config.family, f"choose one of {', '.join(batching.FAMILIES)}")
     if problem is None:
         return config, None
-    own: dict[str, Any] = {"n": None}
+    parameters: dict[str, Any] = {"n": None}
     if not problem.is_full_batch:
-        own |= {"family": sweep.GIVEN, "batch_size": (problem.batches.shape[1],), "epochs": 1, "partitions": 1}
-    return sweep.to_dict(config, problems, **own), problem
+        parameters |= {"family": sweep.STATED, "batch_size": (problem.batches.shape[1],), "epochs": 1, "partitions": 1}
+    return sweep.to_dict(config, problems, **parameters), problem
 
 
 def class_sizes(config: Config, R: float) -> np.ndarray:
@@ -206,11 +206,11 @@ def class_sizes(config: Config, R: float) -> np.ndarray:
 
 
 def drawn_family(
-    config: Config, labels: np.ndarray, batch_size: int, p: int, given: Problem | None = None
+    config: Config, labels: np.ndarray, batch_size: int, p: int, stated: Problem | None = None
 ) -> batching.Family:
     """Random family p, or the one that a file gave."""
-    if given is not None and config.family == sweep.GIVEN:
-        return np.asarray(given.batches)
+    if stated is not None and config.family == sweep.STATED:
+        return np.asarray(stated.batches)
     return batching.FAMILIES[config.family](labels, batch_size, config.epochs, _seed(config, p))
 
 
@@ -220,8 +220,8 @@ def _seed(config: Config, p: int) -> int:
 
 def cell_of(config: Config, families: Families, shape: Shape) -> Cell:
     """The cell of its families."""
-    own = {name: getattr(families, name) for name in ("R", "tau", "batch_size", "bound")}
-    alone = {**{name: (own[name],) for name in ("R", "tau", "batch_size")}, "bind": families.bound}
+    parameters = {name: getattr(families, name) for name in ("R", "tau", "batch_size", "bound")}
+    alone = {**{name: (parameters[name],) for name in ("R", "tau", "batch_size")}, "bind": families.bound}
     key = {field: value for field, value in sweep.keyed(config).items() if field not in ("bind", "problem")}
     first = families.problems[0]
     if config.problem is not None:  # what the file holds, not where it lies
@@ -233,7 +233,7 @@ def cell_of(config: Config, families: Families, shape: Shape) -> Cell:
         families.name,
         measure_families,
         {**arguments, "name": families.name},
-        key={**key, **own},
+        key={**key, **parameters},
         parts=config.partitions * config.inits,
         title=families.name,
         alone=command_line.command(MODULE, config, **alone, fresh=False, dask=None),
@@ -297,13 +297,14 @@ def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
         "lifts": int,
         "reason": str,
     }
-    own = {
+    parameters = {
         **{name: sweep.number(cell.attrs[name]) for name in ("R", "tau")},
         "batch_size": int(cell.attrs["batch_size"]),
         "bound": bool(cell.attrs["bound"]),
     }
     return [
-        {**own, **{name: kind(cell[name].values[i]) for name, kind in kinds.items()}} for i in range(cell.sizes["init"])
+        {**parameters, **{name: kind(cell[name].values[i]) for name, kind in kinds.items()}}
+        for i in range(cell.sizes["init"])
     ]
 
 

@@ -92,12 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_sweep(config: Config, cells: Sequence[Cell], store: Store) -> int:
     """Compute, write and say; the exit status."""
     console = log_console()
-    found = sweep.run_and_write(KIND, config, cells, store, console)
-    if not found:
+    result = sweep.run_and_write(KIND, config, cells, store, console)
+    if not result:
         return NOT_DONE
-    rows = [summary_row(cell) for cell in found]
-    print_summary(config, found, console)
-    done, sentence = judged(rows, len(cells) - len(found))
+    rows = [summary_row(cell) for cell in result]
+    print_summary(config, result, console)
+    done, sentence = judged(rows, len(cells) - len(result))
     sweep.print_verdict(sentence, config.out, console, certificates=False)
     return DONE if done else NOT_DONE
 
@@ -133,14 +133,14 @@ def cell_of(config: Config, R: float, tau: float, sampler: str, batch_size: int,
     made = sampler_of(sampler, batch_size, sizes)
     if made is not None:
         made.law(sizes)  # raises for what it cannot draw
-    own = {"tau": tau, "sampler": sampler, "batch_size": batch_size}
+    parameters = {"tau": tau, "sampler": sampler, "batch_size": batch_size}
     shared = {name: getattr(config, name) for name in ("d", "eta", "inits", "seed", "max_steps")}
     words = (sampler.replace("+", "-"), f"b{batch_size}") if made is not None else (sampler,)
     alone = {"R": (R,), "tau": (tau,), "sampler": (sampler,), "batch_size": (batch_size or config.batch_size[0],)}
     return Cell(
         cell_name(sweep.number(R), sweep.number(tau), *words),
         emergence,
-        {"sizes": tuple(sizes.tolist()), **own, **shared},
+        {"sizes": tuple(sizes.tolist()), **parameters, **shared},
         parts=config.inits,
         title=f"{sampler}{f' {batch_size}' if batch_size else ''}, R = {R:g}, tau = {tau:g}",
         alone=command_line.command(MODULE, config, **alone, fresh=False, dask=None),
@@ -167,11 +167,11 @@ def summary_row(cell: xr.Dataset) -> dict[str, object]:
 
 def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
     """The lines of inits.csv for one cell."""
-    own = {"sampler": cell.attrs["sampler"]}
-    own |= {name: sweep.number(cell.attrs[name]) for name in ("batch_size", "R", "tau")}
+    parameters = {"sampler": cell.attrs["sampler"]}
+    parameters |= {name: sweep.number(cell.attrs[name]) for name in ("batch_size", "R", "tau")}
     return [
         {
-            **own,
+            **parameters,
             "init": start,
             "steps": float(cell["steps"].values[start]),
             "stuck": bool(cell["stuck"].values[start]),

@@ -101,12 +101,12 @@ def run_sweep(config: Config, problems: Problems, store: Store) -> int:
         console.print(Text.assemble(("note", "yellow"), f"  {warning}"))
     batched = not all(problem.is_full_batch for problem in problems.values())
     cells = [cell_of(config, R, tau, problem) for (R, tau), problem in problems.items()]
-    found = sweep.run_and_write(KIND, config, cells, store, console, batched=batched)
-    if not found:
+    result = sweep.run_and_write(KIND, config, cells, store, console, batched=batched)
+    if not result:
         return NOT_REPRODUCED
-    failed = len(cells) - len(found)
-    print_summary(config, found, failed, console, batched=batched)
-    return REPRODUCED if not failed and all(reproduced(cell) for cell in found) else NOT_REPRODUCED
+    failed = len(cells) - len(result)
+    print_summary(config, result, failed, console, batched=batched)
+    return REPRODUCED if not failed and all(reproduced(cell) for cell in result) else NOT_REPRODUCED
 
 
 def checked_problems(config: Config) -> Problems:
@@ -120,7 +120,7 @@ def checked_problems(config: Config) -> Problems:
         raise InvalidInput("method", config.method, f"choose one of {', '.join(METHODS)}")
     engine.check(config.dask)
     if config.problem is not None:
-        return sweep.given_problems(config)
+        return sweep.stated_problems(config)
     profile = sweep.profile(config.imbalance, config.k, config.n_min, config.d)
     return {
         (R, tau): Problem.from_class_sizes(

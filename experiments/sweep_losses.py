@@ -99,18 +99,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_sweep(config: Config, cells: Sequence[Cell], brackets: Sequence[Cell], store: Store) -> int:
     """Compute, write and say; the exit status."""
     console = log_console()
-    asked = run_cells(brackets, store, console, "thresholds", fresh=config.fresh, dask=config.dask)
-    bracketed = list(asked.datasets.values())
+    requested = run_cells(brackets, store, console, "thresholds", fresh=config.fresh, dask=config.dask)
+    bracketed = list(requested.datasets.values())
     rows = [threshold_row(cell) for cell in bracketed]
     if rows:
         store.write_csv(losses_report.THRESHOLDS, rows)
         write_drawing(store, "figures/thresholds", losses_report.DRAWINGS["thresholds"], bracketed)
-    found = sweep.run_and_write(KIND, config, cells, store, console, brackets=len(brackets))
-    if not found:
+    result = sweep.run_and_write(KIND, config, cells, store, console, brackets=len(brackets))
+    if not result:
         return NOT_CONFIRMED
-    failed = len(cells) + len(brackets) - len(found) - len(bracketed)
-    print_summary(config, found, console)
-    good, sentence = judged(sweep.plain(config), [summary_row(cell) for cell in found], rows, failed)
+    failed = len(cells) + len(brackets) - len(result) - len(bracketed)
+    print_summary(config, result, console)
+    good, sentence = judged(sweep.plain(config), [summary_row(cell) for cell in result], rows, failed)
     sweep.print_verdict(sentence, config.out, console)
     return CONFIRMED if good else NOT_CONFIRMED
 
@@ -150,14 +150,14 @@ def cell_of(config: Config, loss: str, R: float, problem: Problem) -> Cell:
     """The cell of a loss, a ratio, a temperature and a model."""
     tau, model = float(problem.tau), losses_report.model(problem.nonneg)
     name = losses_report.name_of(sweep.number(R), sweep.number(tau), model, loss)
-    own = {"loss": loss, "R": R, "tau": tau, "relu": problem.nonneg}
+    parameters = {"loss": loss, "R": R, "tau": tau, "relu": problem.nonneg}
     shared = {field: getattr(config, field) for field in ("k", "n_min", "d", "inits", "seed")}
     alone = {"loss": (loss,), "R": (R,), "tau": (tau,), "relu": "with" if problem.nonneg else "without"}
     return Cell(
         name,
         measure_problem,
         {"problem": problem, "name": name, "inits": config.inits, "seed": config.seed, "method": "staircase"},
-        key={**shared, **own},
+        key={**shared, **parameters},
         parts=config.inits,
         title=f"{loss}, {model}, R = {R:g}, tau = {tau:g}",
         alone=command_line.command(MODULE, config, **alone, thresholds=False, fresh=False, dask=None),
@@ -169,12 +169,12 @@ def cell_of(config: Config, loss: str, R: float, problem: Problem) -> Cell:
 def threshold_cell(config: Config, loss: str, tau: float) -> Cell:
     """The cell of the bracket of a loss at a temperature."""
     name = losses_report.star_of(sweep.number(tau), loss)
-    asked = {"loss": loss, "tau": tau, "k": config.k, "n_min": config.n_fine, "d": config.d}
-    asked |= {"precision": config.precision, "most_R": config.most_R}
+    requested = {"loss": loss, "tau": tau, "k": config.k, "n_min": config.n_fine, "d": config.d}
+    requested |= {"precision": config.precision, "most_R": config.most_R}
     alone = {"loss": (loss,), "tau": (tau,), "relu": "without", "fresh": False, "dask": None}
     command = command_line.command(MODULE, config, **alone)
     title = f"R* of {loss}, tau = {tau:g}"
-    return Cell(name, threshold, {**asked, "name": name}, key=asked, title=title, alone=command)
+    return Cell(name, threshold, {**requested, "name": name}, key=requested, title=title, alone=command)
 
 
 def summary_row(cell: xr.Dataset) -> dict[str, object]:
@@ -196,8 +196,8 @@ def summary_row(cell: xr.Dataset) -> dict[str, object]:
 
 def init_rows(cell: xr.Dataset) -> list[dict[str, object]]:
     """The lines of inits.csv for one cell."""
-    own = {"loss": cell.attrs["loss"], "relu": bool(cell.attrs["nonneg"])}
-    return [{**own, **row} for row in sweep_imbalance.init_rows(cell)]
+    parameters = {"loss": cell.attrs["loss"], "relu": bool(cell.attrs["nonneg"])}
+    return [{**parameters, **row} for row in sweep_imbalance.init_rows(cell)]
 
 
 def threshold_row(cell: xr.Dataset) -> dict[str, object]:

@@ -128,21 +128,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with store.alone():
         cells = cells_of(config, data, store)
         console = log_console()
-        found = sweep.run_and_write(KIND, config, cells, store, console)
+        result = sweep.run_and_write(KIND, config, cells, store, console)
         forget_checkpoints(cells, store)
-        if found:
-            print_summary(config, found, len(cells) - len(found), console)
-        return 0 if len(found) == len(cells) else 1
+        if result:
+            print_summary(config, result, len(cells) - len(result), console)
+        return 0 if len(result) == len(cells) else 1
 
 
 def forget_checkpoints(cells: Sequence[Cell], store: Store) -> None:
     """Remove those of cells that are stored, and what a killed process was writing of them."""
     for cell in cells:
         if (store.root / f"{cell.file}.sha256").is_file():
-            kept = Path(cell.arguments["kept"])
-            kept.unlink(missing_ok=True)
-            for path in list(kept.parent.iterdir()) if kept.parent.is_dir() else ():
-                if path.name.startswith(f".{kept.name}.") and path.suffix == TEMPORARY:
+            stored = Path(cell.arguments["kept"])
+            stored.unlink(missing_ok=True)
+            for path in list(stored.parent.iterdir()) if stored.parent.is_dir() else ():
+                if path.name.startswith(f".{stored.name}.") and path.suffix == TEMPORARY:
                     path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it is not empty, or not there
         (store.root / CHECKPOINTS).rmdir()
@@ -207,16 +207,16 @@ def cells_of(config: Config, data: Images, store: Store | None) -> list[Cell]:
     schedule = Schedule(config.epochs, config.rate, config.momentum, config.decay)
     fields = ("width", "depth", "d", "batch_norm", "batch_size", "loss", "augment", "views")
     shared = {name: getattr(config, name) for name in fields}
-    own = {"schedule": schedule, "record": config.record, "checkpoint": config.checkpoint, **shared}
+    settings = {"schedule": schedule, "record": config.record, "checkpoint": config.checkpoint, **shared}
     contents = {place: _digest_of(images) for place, images in data.items()}
     cells = []
     for net, activation, R, tau, batching in itertools.product(*(getattr(config, name) for name in AXES)):
         for seed in range(config.seed, config.seed + config.seeds):
-            recipe = Recipe(net=net, activation=activation, tau=tau, batching=batching, seed=seed, **own)
+            recipe = Recipe(net=net, activation=activation, tau=tau, batching=batching, seed=seed, **settings)
             labels = (cell_name(sweep.number(R), sweep.number(tau)), batching.replace(":", ""), f"seed{seed}")
             name = "-".join((net, activation, *labels))
-            given = recipe._asdict().items() - Recipe._field_defaults.items()
-            key = {**dict(given), "schedule": dataclasses.asdict(schedule), "images": contents[R, seed]}
+            value = recipe._asdict().items() - Recipe._field_defaults.items()
+            key = {**dict(value), "schedule": dataclasses.asdict(schedule), "images": contents[R, seed]}
             key |= {"label_noise": config.label_noise} if config.label_noise else {}
             images, planted = mislabelled(data[R, seed].train, config.label_noise, seed)
             noisy = {"planted": planted} if len(planted) else {}
@@ -231,12 +231,12 @@ def cells_of(config: Config, data: Images, store: Store | None) -> list[Cell]:
                                            batching=(batching,), seed=seed, seeds=1, fresh=False, dask=None),
                 attrs={"R": R, "imbalance": config.imbalance, "dataset": config.dataset},
             )  # fmt: skip
-            kept = None
+            stored = None
             if store is not None:
-                kept = store.path(f"{CHECKPOINTS}/{Path(cell.file).with_suffix('.npz').name}").absolute()
+                stored = store.path(f"{CHECKPOINTS}/{Path(cell.file).with_suffix('.npz').name}").absolute()
                 if config.fresh:
-                    kept.unlink(missing_ok=True)
-            arguments = {**cell.arguments, "kept": None if kept is None else str(kept)}
+                    stored.unlink(missing_ok=True)
+            arguments = {**cell.arguments, "kept": None if stored is None else str(stored)}
             cells.append(dataclasses.replace(cell, arguments=arguments))
     return cells
 

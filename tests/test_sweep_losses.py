@@ -165,7 +165,7 @@ def test_brackets_agree_with_plain_minimisation(loss):
     say so."""
     result = thresholds.bracket(loss, k=4, n_min=20, d=4, tau=1.0, precision=0.02, most_R=100.0)
     assert max(result.apart.R + 1 / 20, 1.02 * result.apart.R) >= result.merged.R
-    for end in result.asked:
+    for end in result.tried:
         assert end.merged is (end.R >= result.merged.R)
         assert end.least <= end.most
 

@@ -31,11 +31,11 @@ PACKAGES = ("ufm", "solvers", "networks", "figures")
 def public_names() -> dict[str, str]:
     """Where a public name is defined, by the name under which the API has it."""
     names = {}
-    for room in map(importlib.import_module, PACKAGES):
-        for name in room.__all__:
-            thing = getattr(room, name)
+    for package in map(importlib.import_module, PACKAGES):
+        for name in package.__all__:
+            thing = getattr(package, name)
             home = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
-            names[home] = f"{room.__name__}.{name}"
+            names[home] = f"{package.__name__}.{name}"
     return names
 
 

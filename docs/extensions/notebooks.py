@@ -22,7 +22,7 @@ HEADING = re.compile(r"^(# .+\n)", re.MULTILINE)
 
 def sources() -> list[Path]:
     """The code that a tutorial runs."""
-    return sorted(path for room in PACKAGES for path in (ROOT / room).rglob("*.py"))
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
 def digest() -> str:

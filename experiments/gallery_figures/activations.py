@@ -158,8 +158,8 @@ def _transition(
     ]
     return xr.Dataset(
         {
-            "gap": ("d", [found.gap for found in best]),
-            "certified": ("d", [found.status is Proof.CERTIFIED for found in best]),
+            "gap": ("d", [result.gap for result in best]),
+            "certified": ("d", [result.status is Proof.CERTIFIED for result in best]),
             "relaxed": ("d", relaxed),
             "balanced": ("d", np.array(balanced)),
         },

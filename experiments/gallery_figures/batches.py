@@ -65,10 +65,10 @@ FAMILIES = ("fixed", "reshuffled", "bound")
 
 def batching_cell(family: str, batch_size: int, k: int = 5, R: float = 4) -> Cell:
     """One batch family at one batch size, solved by the staircase."""
-    own = {"family": family, "batch_size": batch_size}
+    settings = {"family": family, "batch_size": batch_size}
     common = {"sizes": step_imbalance(k, 4, R).tolist(), "d": 2 * k, "inits": 8, "epochs": 10, "m": 1, "seed": 0}
     name = f"batching-{family}-{batch_size}" + ("" if (k, R) == (5, 4) else f"-k{k}-R{R:g}")
-    return Cell(name, _batching, {**own, **common})
+    return Cell(name, _batching, {**settings, **common})
 
 
 def _batching(

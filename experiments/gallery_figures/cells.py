@@ -37,8 +37,8 @@ def sweep_cell(R: float, *, imbalance: str = "step", nonneg: bool = True, inits:
     """A cell of the imbalance sweep, by the staircase."""
     name = f"sweep-{'relu' if nonneg else 'no-relu'}-{imbalance}-R{R:g}"
     parameters = {"R": R, "imbalance": imbalance, "nonneg": nonneg, "inits": inits, "k": K, "n_min": N_MIN, "d": D}
-    own = {"R": R, "imbalance": imbalance}
-    return Cell(name, _sweep_cell, {**parameters, "name": name}, parts=inits, attrs=own)
+    settings = {"R": R, "imbalance": imbalance}
+    return Cell(name, _sweep_cell, {**parameters, "name": name}, parts=inits, attrs=settings)
 
 
 def _sweep_cell(
@@ -186,12 +186,12 @@ def _cosines(
         ratios.append(sizes[0] / sizes[-1])
     points = {}
     for name, nonneg in (("ufm", False), ("ufm_plus", True)):
-        found = []
+        result = []
         for R in coarse:
             problem = Problem.from_class_sizes(step_imbalance(k, n_min, R), d=d, tau=tau, nonneg=nonneg)
             solution = solve(problem, inits)
-            found.append([cosines_by_kind(_class_gram(solution, start)) for start in range(inits)])
-        points[name] = (("R", "init", "kind"), np.array(found))
+            result.append([cosines_by_kind(_class_gram(solution, start)) for start in range(inits)])
+        points[name] = (("R", "init", "kind"), np.array(result))
     return xr.Dataset(
         {"curve": (("fine_R", "kind"), np.array(curve)), "certified_gap": ("fine_R", gaps), **points},
         coords={"fine_R": ratios, "R": np.asarray(coarse, float), "kind": list(PAIRS)},
@@ -214,8 +214,8 @@ def loss_cosines_cell(ratios: Sequence[float] = (1, 10, 100, 1000)) -> Cell:
     """Class-mean cosines of every loss against R: the certified minimiser of UFM, and where the solver ends in UFM+."""
     fine = _between(ratios, 19)
     names = [name for name in NAMES if name != "supcon-in"]
-    own = {"fine": fine, "coarse": list(ratios), "losses": names, "k": K, "n_min": 10, "d": D}
-    return Cell("loss-cosines", _loss_cosines, own)
+    settings = {"fine": fine, "coarse": list(ratios), "losses": names, "k": K, "n_min": 10, "d": D}
+    return Cell("loss-cosines", _loss_cosines, settings)
 
 
 def _loss_cosines(
@@ -233,8 +233,8 @@ def _loss_cosines(
     plus = np.full((len(losses), len(coarse), len(KINDS)), np.nan)
     for i, loss in enumerate(losses):
         for j, R in enumerate(fine):
-            asked = {"k": k, "n_min": n_min, "d": d, "tau": tau}
-            proof = certified_minimiser(collapsed_problem(loss, round(R * n_min), **asked))
+            requested = {"k": k, "n_min": n_min, "d": d, "tau": tau}
+            proof = certified_minimiser(collapsed_problem(loss, round(R * n_min), **requested))
             if proof.status is Proof.CERTIFIED:
                 rows = proof.point.placed()
                 curve[i, j] = cosines_by_kind(rows @ rows.T)
@@ -253,9 +253,9 @@ def _loss_cosines(
 
 def threshold_cell(loss: str, tau: float, most_R: float = 1000.0) -> Cell:
     """The ratio at which the minorities of UFM merge, between two certificates."""
-    asked = {"loss": loss, "tau": tau, "k": K, "n_min": 1000, "d": D, "precision": 0.005, "most_R": most_R}
+    requested = {"loss": loss, "tau": tau, "k": K, "n_min": 1000, "d": D, "precision": 0.005, "most_R": most_R}
     name = cell_name("star", f"{tau:g}", *in_names(loss), *([] if most_R == 1000 else [f"most{most_R:g}"]))
-    return Cell(name, threshold, {**asked, "name": name})
+    return Cell(name, threshold, {**requested, "name": name})
 
 
 def basin_cell(d: int, R: float, tau: float) -> Cell:

@@ -17,7 +17,7 @@ def emergence_cells(setting: Setting) -> tuple[Cell, ...]:
     """Over R, at one temperature and batch size, which is in proportion to the number of classes."""
     k, ratios, tau = setting.k or 10, setting.ratios((1.0, 10.0, 100.0)), setting.tau or 1.0
     counts: dict[str, Any] = {"inits": 2, "max_steps": 500} if setting.quick else {"max_steps": 5000}
-    asked = Config(
+    requested = Config(
         R=tuple(map(float, ratios)),
         tau=(tau,),
         sampler=(FULL, *RANDOM),
@@ -26,7 +26,7 @@ def emergence_cells(setting: Setting) -> tuple[Cell, ...]:
         d=2 * k,
         **counts,
     )
-    return tuple(checked_cells(asked))
+    return tuple(checked_cells(requested))
 
 
 def rate_cells(setting: Setting) -> tuple[Cell, ...]:

@@ -40,13 +40,13 @@ class Setting(NamedTuple):
             real_number("tau", self.tau, SMALLEST_TAU, LARGEST_TAU)
         return self
 
-    def ratios(self, own: tuple[float, ...]) -> tuple[float, ...]:
+    def ratios(self, default: tuple[float, ...]) -> tuple[float, ...]:
         """The ratios asked for, in rising order, or the figure's own."""
-        return own if self.R is None else tuple(sorted(set(map(_plain, self.R))))
+        return default if self.R is None else tuple(sorted(set(map(_plain, self.R))))
 
-    def ratio(self, own: float) -> float:
+    def ratio(self, default: float) -> float:
         """The largest ratio asked for, of a figure that has one; or the figure's own."""
-        return own if self.R is None else _plain(max(self.R))
+        return default if self.R is None else _plain(max(self.R))
 
     def said(self) -> str:
         """In words, for the page."""
@@ -61,14 +61,16 @@ class Setting(NamedTuple):
         What a cell does not have in its arguments it has by default: temperature 1. A cell that differs from the
         gallery's has another name, which its files are called after.
         """
-        asked = cell.arguments
+        requested = cell.arguments
         changes: dict[str, Any] = {}
-        if "k" in taken and self.k not in (None, asked["k"]):
-            changes = {"k": self.k} | {n: _scaled(asked[n], self.k / asked["k"]) for n in ("d", "most") if n in asked}
-        if "tau" in taken and self.tau not in (None, asked.get("tau", 1.0)):
+        if "k" in taken and self.k not in (None, requested["k"]):
+            changes = {"k": self.k} | {
+                n: _scaled(requested[n], self.k / requested["k"]) for n in ("d", "most") if n in requested
+            }
+        if "tau" in taken and self.tau not in (None, requested.get("tau", 1.0)):
             changes["tau"] = self.tau
         words = [f"{name}{changes[name]:g}" for name in ("k", "tau") if name in changes]
-        return changed(cell, {**changes, **(quickly(asked) if self.quick else {})}, words + ["quick"] * self.quick)
+        return changed(cell, {**changes, **(quickly(requested) if self.quick else {})}, words + ["quick"] * self.quick)
 
 
 def changed(cell: Cell, changes: Mapping[str, Any], words: list[str]) -> Cell:

@@ -89,9 +89,9 @@ def _basins(s: Setting) -> tuple[Cell, ...]:
 
 
 def _benchmark(s: Setting) -> tuple[Cell, ...]:
-    own = {"k": s.k, "d": s.k and 2 * s.k, "tau": s.tau, "R": s.R and tuple(map(float, s.ratios(())))}
-    own |= {"starts": 1, "limit": 3.0, "growth": (10.0, 100.0)} if s.quick else {}
-    return (benchmark_cell(**{name: value for name, value in own.items() if value is not None}),)
+    parameters = {"k": s.k, "d": s.k and 2 * s.k, "tau": s.tau, "R": s.R and tuple(map(float, s.ratios(())))}
+    parameters |= {"starts": 1, "limit": 3.0, "growth": (10.0, 100.0)} if s.quick else {}
+    return (benchmark_cell(**{name: value for name, value in parameters.items() if value is not None}),)
 
 
 def _near_and_far(s: Setting) -> tuple[Cell, ...]:
@@ -112,13 +112,13 @@ def _thresholds(s: Setting) -> tuple[Cell, ...]:
     return tuple(s.of(threshold_cell(loss, tau, s.ratio(1000.0)), "k") for loss in _CURES for tau in taus)
 
 
-def _networks(s: Setting, question: str, *, keep_tau: bool = False, **own: Any) -> tuple[Cell, ...]:
-    asked = {**own, "k": s.k, "R": own.get("R") if s.R is None else float(s.ratio(1.0))}
+def _networks(s: Setting, question: str, *, keep_tau: bool = False, **parameters: Any) -> tuple[Cell, ...]:
+    requested = {**parameters, "k": s.k, "R": parameters.get("R") if s.R is None else float(s.ratio(1.0))}
     if not keep_tau and s.tau is not None:
-        asked["tau"] = (s.tau,)
+        requested["tau"] = (s.tau,)
     if s.quick:
-        asked |= {"epochs": 4, "record": 2, "seeds": 1, "n_maj": 40, "batch_size": 50}
-    return question_cells(question, **asked)
+        requested |= {"epochs": 4, "record": 2, "seeds": 1, "n_maj": 40, "batch_size": 50}
+    return question_cells(question, **requested)
 
 
 # By file name, the number and the module in `figures` that draws it: F8 is drawn by `figures.basins`.

@@ -88,7 +88,7 @@ def certificate_file(cell: str, which: int | str, family: int | None = None) -> 
     return f"certificates/{cell}{'' if family is None else f'-family{family:03d}'}-{start}.json"
 
 
-class Found(NamedTuple):
+class CellResults(NamedTuple):
     """Datasets by `Cell.file`, in the order asked, and how many of them were not in the store."""
 
     datasets: dict[str, xr.Dataset]
@@ -97,24 +97,24 @@ class Found(NamedTuple):
 
 def run_cells(
     cells: Iterable[Cell], store: Store, console: Console, what: str, *, fresh: bool, dask: str | None
-) -> Found:
+) -> CellResults:
     """Every cell, from the store where it is there, else computed and stored; those that fail are said and left out.
 
     what: the parts of the cells, as the progress bar names them. dask: where they run, see
     `experiments.harness.engine`.
     """
-    asked = {cell.file: cell for cell in cells}
-    stored = {file: None if fresh else store.read_cell(file) for file in asked}
-    found = {file: dataset for file, dataset in stored.items() if dataset is not None}
-    waiting = {file: cell for file, cell in asked.items() if file not in found}
-    if found:
-        say(console, f"{len(found)} of {len(asked)} cells found, {len(waiting)} to run")
-    done = {file: asked[file].parts for file in found}
+    requested = {cell.file: cell for cell in cells}
+    stored = {file: None if fresh else store.read_cell(file) for file in requested}
+    result = {file: dataset for file, dataset in stored.items() if dataset is not None}
+    waiting = {file: cell for file, cell in requested.items() if file not in result}
+    if result:
+        say(console, f"{len(result)} of {len(requested)} cells found, {len(waiting)} to run")
+    done = {file: requested[file].parts for file in result}
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(what))
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=not console.is_terminal
     ) as bar:
-        total = sum(cell.parts for cell in asked.values())
+        total = sum(cell.parts for cell in requested.values())
         task = bar.add_task("", total=total, completed=sum(done.values()))
         log = _Progress(console, total, what)
 
@@ -137,10 +137,12 @@ def run_cells(
                     print_failure(cell, ended.error, console)
                     continue
                 dataset, files = ended.value
-                found[file] = dataset.assign_attrs(cell.attrs)
-                store.write_cell(file, found[file], files)
+                result[file] = dataset.assign_attrs(cell.attrs)
+                store.write_cell(file, result[file], files)
                 ended.job.progress(cell.parts - done.get(file, 0))
-    return Found({file: found[file] for file in asked if file in found}, sum(file in found for file in waiting))
+    return CellResults(
+        {file: result[file] for file in requested if file in result}, sum(file in result for file in waiting)
+    )
 
 
 class _Progress:

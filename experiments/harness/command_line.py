@@ -106,9 +106,9 @@ def _is_read() -> bool:
         place = sys.stdout.fileno()
     except OSError:
         return True
-    asked = select.poll()
-    asked.register(place, select.POLLOUT)
-    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0)):
+    requested = select.poll()
+    requested.register(place, select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in requested.poll(0)):
         return True
     os.dup2(os.open(os.devnull, os.O_WRONLY), place)  # the buffer is written once more at the end
     return False

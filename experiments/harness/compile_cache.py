@@ -65,10 +65,10 @@ class SealedCache:
         except OSError as error:
             logging.getLogger(__name__).warning("%s: a compiled function, made anew (%s)", file, error.strerror)
             return None
-        found = unsealed(content)
-        if found is None:
+        result = unsealed(content)
+        if result is None:
             logging.getLogger(__name__).warning("%s: a compiled function, made anew (damaged)", file)
-        return found
+        return result
 
     def put(self, key: str, value: bytes) -> None:
         """Keep a value under a key, in the place of what is there."""
@@ -93,8 +93,8 @@ def directory() -> Path | None:
 
 def _users() -> Path | None:
     """The package's directory in the user's cache; None for a user without a home."""
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "ufm-scl"
+    if value := os.environ.get("XDG_CACHE_HOME"):
+        return Path(value) / "ufm-scl"
     try:
         return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "ufm-scl"
     except RuntimeError:  # a number without an entry in passwd, as in containers

@@ -48,12 +48,12 @@ def loss_of(text: str, sizes: Int[np.ndarray, " k"]) -> Loss:
     Weights are (n_min / n_c)^NUMBER; temperatures go evenly from 1 (class 0) to NUMBER times tau; the sigmoid has scale
     and bias. Raises InvalidInput, one line that names what may be given.
     """
-    name, _, given = text.partition(":") if isinstance(text, str) else ("", "", "")
+    name, _, value = text.partition(":") if isinstance(text, str) else ("", "", "")
     if name not in NAMES:
         raise InvalidInput("loss", text, f"choose one of {', '.join(NAMES)}")
     named = NAMES[name]
     try:
-        numbers = tuple(map(written_number, given.split(","))) if given else named.numbers
+        numbers = tuple(map(written_number, value.split(","))) if value else named.numbers
     except ValueError:
         numbers = ()
     if len(numbers) != len(named.numbers):

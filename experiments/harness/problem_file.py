@@ -142,9 +142,9 @@ def _labels(fields: dict[str, Any]) -> np.ndarray:
         raise InvalidInput("class_counts", fields.get("class_counts"), "give either class_counts or labels")
     if "labels" in fields:
         labels = _whole_numbers("labels", fields["labels"], 0)
-        found = set(labels.tolist())
-        if len(found) <= labels.max():
-            absent = next(c for c in range(len(found)) if c not in found)
+        result = set(labels.tolist())
+        if len(result) <= labels.max():
+            absent = next(c for c in range(len(result)) if c not in result)
             raise InvalidInput("labels", absent, "no sample is of this class; number the classes 0..k-1")
         return labels
     counts = _whole_numbers("class_counts", fields["class_counts"], 1)

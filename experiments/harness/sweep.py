@@ -24,7 +24,7 @@ from ufm.errors import whole_number
 
 PROFILES = {"step": step_imbalance, "long-tail": long_tail_imbalance}
 MOST_STARTS = 1_000_000
-GIVEN = "given"  # the class profile, or the batches, of a file
+STATED = "given"  # the class profile, or the batches, of a file
 SECONDS = {"seconds_compile": "compile", "seconds_solve": "solve", "seconds_certify": "certify"}
 Config = TypeVar("Config")
 TableRow = Mapping[str, Any]
@@ -58,23 +58,23 @@ def run_and_write(
     recorded: goes into config.json beside the configuration. Of no cells, nothing but config.json is written. Tables,
     figures and page of another configuration do not stay beside it; cells and certificates do.
     """
-    asked = {"config": plain(config), "versions": versions(), "cells": len(cells), **recorded}
-    if store.read_json("config.json") not in (None, json.loads(json.dumps(asked))):
+    requested = {"config": plain(config), "versions": versions(), "cells": len(cells), **recorded}
+    if store.read_json("config.json") not in (None, json.loads(json.dumps(requested))):
         drawn = [f"figures/{name}.{suffix}" for name in kind.drawings for suffix in ("png", "pdf")]
         store.remove([report.NAME, "summary.csv", kind.table, *kind.more, *drawn])
-    store.write_json("config.json", asked)
+    store.write_json("config.json", requested)
     import_ahead()
-    found = list(run_cells(cells, store, console, kind.parts, fresh=config.fresh, dask=config.dask).datasets.values())
-    if found:
-        store.write_csv("summary.csv", [kind.summary_row(cell) for cell in found])
-        store.write_csv(kind.table, [row for cell in found for row in kind.rows(cell)])
-        for name, lines in ((name, lines_of(found)) for name, lines_of in kind.more.items()):
+    result = list(run_cells(cells, store, console, kind.parts, fresh=config.fresh, dask=config.dask).datasets.values())
+    if result:
+        store.write_csv("summary.csv", [kind.summary_row(cell) for cell in result])
+        store.write_csv(kind.table, [row for cell in result for row in kind.rows(cell)])
+        for name, lines in ((name, lines_of(result)) for name, lines_of in kind.more.items()):
             if lines:
                 store.write_csv(name, lines)
         for name, drawing in kind.drawings.items():
-            write_drawing(store, f"figures/{name}", drawing, found)
+            write_drawing(store, f"figures/{name}", drawing, result)
         report.write_report(store, kind.page)
-    return found
+    return result
 
 
 def print_table(
@@ -128,8 +128,8 @@ def profile(imbalance: str, k: int, n_min: int, d: int) -> Callable[[float], np.
 
     Raises InvalidInput, also from the function returned, for what is no profile or does not fit a machine.
     """
-    if imbalance == GIVEN:
-        raise InvalidInput("imbalance", GIVEN, "give its file as well, with --problem")
+    if imbalance == STATED:
+        raise InvalidInput("imbalance", STATED, "give its file as well, with --problem")
     whole_number("d", d, 1, f"give 1 to {MOST_COORDINATES:,} dimensions", MOST_COORDINATES)
     whole_number("k", k, 2, f"give 2 to {MOST_SAMPLES:,} classes", MOST_SAMPLES)
     whole_number("n_min", n_min, 1, f"give 1 to {MOST_SAMPLES:,} samples", MOST_SAMPLES)
@@ -147,23 +147,23 @@ def profile(imbalance: str, k: int, n_min: int, d: int) -> Callable[[float], np.
     return sizes
 
 
-def given_problems(config: Any) -> dict[tuple[float, float], Problem]:
+def stated_problems(config: Any) -> dict[tuple[float, float], Problem]:
     """The problem of a configuration's file by R and tau, at every temperature unless the file fixes it.
 
     Raises InvalidInput, naming file and field.
     """
-    asked = {"d": config.d, "nonneg": config.relu, "loss": config.loss}
-    given = [read_problem(config.problem, tau=tau, **asked) for tau in config.tau]
-    sizes = np.asarray(given[0].class_sizes)
-    return {(float(sizes.max() / sizes.min()), float(problem.tau)): problem for problem in given}
+    requested = {"d": config.d, "nonneg": config.relu, "loss": config.loss}
+    value = [read_problem(config.problem, tau=tau, **requested) for tau in config.tau]
+    sizes = np.asarray(value[0].class_sizes)
+    return {(float(sizes.max() / sizes.min()), float(problem.tau)): problem for problem in value}
 
 
-def to_dict(config: Config, problems: Mapping[tuple[float, float], Problem], **own: Any) -> Config:
+def to_dict(config: Config, problems: Mapping[tuple[float, float], Problem], **settings: Any) -> Config:
     """The configuration with the parameters of the problem that a file gave, at each temperature."""
     (R, _), problem = next(iter(problems.items()))
     smallest, temperatures = int(np.asarray(problem.class_sizes).min()), tuple(tau for _, tau in problems)
-    found = {"R": (R,), "k": problem.k, "n_min": smallest, "d": problem.d, "tau": temperatures}
-    return dataclasses.replace(config, imbalance=GIVEN, **found, **own)  # type: ignore[type-var]
+    result = {"R": (R,), "k": problem.k, "n_min": smallest, "d": problem.d, "tau": temperatures}
+    return dataclasses.replace(config, imbalance=STATED, **result, **settings)  # type: ignore[type-var]
 
 
 def plain(config: Any) -> dict[str, Any]:

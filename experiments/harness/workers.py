@@ -72,8 +72,8 @@ def run(tasks: Sequence[Task], engine: str) -> Generator[tuple[Task, Any, Except
                 raise _lost(engine, "the scheduler is lost")
             error = future.exception()
             if error is None:
-                worker, found, value = future.result()
-                _check(engine, worker, found, expected)
+                worker, result, value = future.result()
+                _check(engine, worker, result, expected)
             else:
                 value = None
             yield futures[future], value, error
@@ -99,36 +99,36 @@ def _by_value() -> tuple[Callable[..., dict[str, str]], Callable[..., tuple[str,
         import pathlib
         import platform
 
-        found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+        result = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
         for name in libraries:
             try:
-                found[name] = importlib.metadata.version(name)
+                result[name] = importlib.metadata.version(name)
             except importlib.metadata.PackageNotFoundError:
-                found[name] = "not installed"
+                result[name] = "not installed"
         sources = hashlib.sha256()
         for name in packages:
             spec = importlib.util.find_spec(name)
             for folder in spec.submodule_search_locations or () if spec else ():
                 for path in sorted(pathlib.Path(folder).rglob("*.py")):
                     sources.update(f"{name}/{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
-        return {**found, "sources": sources.hexdigest()}
+        return {**result, "sources": sources.hexdigest()}
 
     def compute(expected: dict[str, str], packed: bytes) -> tuple[str, dict[str, str], Any]:
         import pickle
 
         from distributed import get_worker
 
-        worker, found = get_worker(), progress(PACKAGES, LIBRARIES)
+        worker, result = get_worker(), progress(PACKAGES, LIBRARIES)
         # Sources may have changed since this process read them.
-        first = vars(worker).setdefault("ufm_scl", found)
-        for now in (first, found):
+        first = vars(worker).setdefault("ufm_scl", result)
+        for now in (first, result):
             if now != expected:
                 return worker.address, now, None
         from experiments.harness import workers
 
         workers.serve()
         function, arguments = pickle.loads(packed)
-        return worker.address, found, function(**arguments, progress=workers.untold)
+        return worker.address, result, function(**arguments, progress=workers.untold)
 
     return progress, compute
 
@@ -137,11 +137,11 @@ def untold(ended: int) -> None:
     """Progress within a task stays on its worker."""
 
 
-def _check(engine: str, worker: str, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+def _check(engine: str, worker: str, versions: Mapping[str, str], expected: Mapping[str, str]) -> None:
     differ = [
-        f"other {name}" if name == "sources" else f"{name} {found.get(name)} instead of {expected[name]}"
+        f"other {name}" if name == "sources" else f"{name} {versions.get(name)} instead of {expected[name]}"
         for name in expected
-        if found.get(name) != expected[name]
+        if versions.get(name) != expected[name]
     ]
     if differ:
         fix = "install the same there and start it again; finished cells are kept"

@@ -68,9 +68,9 @@ def measure_activation(
     target, lowest = minimum(problem)
     ended = [solution.embedding(start) for start in range(inits)]
     grams = np.stack([gram(H, problem) for H in ended])
-    distance = np.array([apart(found, target) for found in grams])
+    distance = np.array([apart(result, target) for result in grams])
     within = ARRIVED if method.entry_bound != UFM_PLUS else math.inf
-    largest = np.array([largest_cosine(found) for found in grams])
+    largest = np.array([largest_cosine(result) for result in grams])
     reached = (distance <= within) & ((largest < FRAME) if method.entry_bound == UFM_PLUS else True)
     lifted = ~reached & problem.nonneg
     final = freed(ended, lifted, problem, seed)
@@ -140,18 +140,18 @@ def gram(H: Float[np.ndarray, "n d"], problem: Problem) -> Float[np.ndarray, "k 
     return means @ means.T
 
 
-def apart(found: Float[np.ndarray, "k k"], target: Float[np.ndarray, "k k"]) -> float:
+def apart(gram: Float[np.ndarray, "k k"], target: Float[np.ndarray, "k k"]) -> float:
     """Distance of two Gram matrices, each over its norm (delta_gm, if one is the identity); inf if one is 0."""
-    norm = float(np.linalg.norm(found))
-    return float(np.linalg.norm(found / norm - target / np.linalg.norm(target))) if norm > 0 else math.inf
+    norm = float(np.linalg.norm(gram))
+    return float(np.linalg.norm(gram / norm - target / np.linalg.norm(target))) if norm > 0 else math.inf
 
 
-def largest_cosine(found: Float[np.ndarray, "k k"]) -> float:
+def largest_cosine(gram: Float[np.ndarray, "k k"]) -> float:
     """Of two class means; 1 where a mean is 0, which is no frame."""
-    norms = np.sqrt(np.diagonal(found))
+    norms = np.sqrt(np.diagonal(gram))
     if norms.min() == 0:
         return 1.0
-    return float((found / np.outer(norms, norms))[~np.eye(len(found), dtype=bool)].max())
+    return float((gram / np.outer(norms, norms))[~np.eye(len(gram), dtype=bool)].max())
 
 
 def steps_left(history: Record, lowest: float, distance: float, steps: int) -> float:

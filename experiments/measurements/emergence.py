@@ -59,8 +59,8 @@ def sampler_of(name: str, batch_size: int, sizes: np.ndarray) -> Sampler | None:
     }
     if plain not in made:
         raise InvalidInput("sampler", name, f"choose from {FULL}, {', '.join(made)}, each but the first also {BOUND}")
-    found = made[plain]()
-    return found.bound() if name.endswith(BOUND) else found
+    result = made[plain]()
+    return result.bound() if name.endswith(BOUND) else result
 
 
 def emergence(
@@ -84,8 +84,8 @@ def emergence(
     """
     counts, began = np.asarray(sizes), time.perf_counter()
     made = sampler_of(sampler, batch_size, counts)
-    asked = (counts, d, tau, eta, inits, seed, max_steps, progress)
-    history, means = _full_batch(*asked) if made is None else _random_batches(made, *asked)
+    requested = (counts, d, tau, eta, inits, seed, max_steps, progress)
+    history, means = _full_batch(*requested) if made is None else _random_batches(made, *requested)
     reached = np.asarray(history["delta_gm"] < EMERGED)
     emerged = np.asarray(reached.any(axis=1))
     first = np.where(emerged, history["iteration"][np.arange(inits), reached.argmax(axis=1)], np.nan)
@@ -94,10 +94,17 @@ def emergence(
         "stuck": ("init", ~emerged & ~_leads_to_a_frame(means, counts, d, tau, emerged)),
         **{f"history_{name}": (("init", "record"), history[name]) for name in ("iteration", "delta_gm", "max_cosine")},
     }
-    own = {"sampler": sampler, "batch_size": batch_size, "tau": tau, "d": d, "k": len(sizes), "n": int(counts.sum())}
-    own |= {"eta": eta, "inits": inits, "seed": seed, "max_steps": max_steps}
+    parameters = {
+        "sampler": sampler,
+        "batch_size": batch_size,
+        "tau": tau,
+        "d": d,
+        "k": len(sizes),
+        "n": int(counts.sum()),
+    }
+    parameters |= {"eta": eta, "inits": inits, "seed": seed, "max_steps": max_steps}
     predicted = predictions(counts, d, tau, made, eta)
-    return xr.Dataset(data, attrs={**own, **predicted, "seconds_solve": time.perf_counter() - began}), {}
+    return xr.Dataset(data, attrs={**parameters, **predicted, "seconds_solve": time.perf_counter() - began}), {}
 
 
 def predictions(sizes: np.ndarray, d: int, tau: float, sampler: Sampler | None, eta: float) -> dict[str, float]:

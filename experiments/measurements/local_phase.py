@@ -52,9 +52,9 @@ def near_frame(problem: Problem, within: float, across: float, seed: int) -> np.
     Class c holds the coordinates congruent to c modulo k, in equal parts, with noise in [0, within]: the
     within-class deviations. Noise in [0, across] in coordinates of other classes ends after finitely many steps.
     """
-    own = np.asarray(problem.labels)[:, None] == np.arange(problem.d) % problem.k
-    noise = np.random.default_rng(seed).uniform(size=own.shape) * np.where(own, within, across)
-    H = own / np.sqrt(own.sum(axis=1, keepdims=True)) + noise
+    same_class = np.asarray(problem.labels)[:, None] == np.arange(problem.d) % problem.k
+    noise = np.random.default_rng(seed).uniform(size=same_class.shape) * np.where(same_class, within, across)
+    H = same_class / np.sqrt(same_class.sum(axis=1, keepdims=True)) + noise
     return H / np.linalg.norm(H, axis=1, keepdims=True)
 
 

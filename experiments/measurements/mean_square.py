@@ -55,10 +55,10 @@ def _squares(rows: Float[np.ndarray, "s n d"], views: int) -> float:
 
 def rate_cell(sampler: str, batch_size: int, R: float) -> Cell:
     """The rate against the temperature and against the step, of one sampler."""
-    asked = {"sampler": sampler, "batch_size": batch_size, "R": R, "k": 4, "n_min": 8, "eta": 0.3}
+    requested = {"sampler": sampler, "batch_size": batch_size, "R": R, "k": 4, "n_min": 8, "eta": 0.3}
     name = f"mean-square-{sampler}-b{batch_size}-R{R:g}"
-    own = {"taus": [0.2, 0.5, 1.0, 3.0], "etas": [0.1, 0.3, 1.0, 5.0]}
-    return Cell(name, rates, {**asked, **own})
+    parameters = {"taus": [0.2, 0.5, 1.0, 3.0], "etas": [0.1, 0.3, 1.0, 5.0]}
+    return Cell(name, rates, {**requested, **parameters})
 
 
 def rates(

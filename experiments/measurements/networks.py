@@ -71,22 +71,23 @@ def train_cell(
     recipe: Recipe,
     data: Dataset,
     name: str,
-    kept: str | None,
+    checkpoint: str | None,
     progress: ProgressCallback,
     planted: Int[np.ndarray, " p"] | None = None,
 ) -> Computed:
     """Train, record and judge one network; the dataset, and its final state as a file.
 
     planted: training samples of a wrong label, to be found by their shares in the excess.
-    kept: where the state is saved while it trains, if the machine that trains has such a directory; the same call goes
+    checkpoint: where the state is saved while it trains, if the machine that trains has such a directory; the same
+    call goes
     on from there, with the same result to the last bit. It is left there: who has stored the result removes it.
     """
-    own = {"depth": recipe.depth, "d": recipe.d, "batch_norm": recipe.batch_norm}
-    network, running = build(recipe.net, data.train.shape, recipe.activation, recipe.width, recipe.seed, **own)
+    settings = {"depth": recipe.depth, "d": recipe.d, "batch_norm": recipe.batch_norm}
+    network, running = build(recipe.net, data.train.shape, recipe.activation, recipe.width, recipe.seed, **settings)
     options = {"tau": recipe.tau, "schedule": recipe.schedule, "seed": recipe.seed, "loss": recipe.loss}
     training = Training(network, running, data.train, **options, augment=recipe.augment, views=recipe.views)
     problem = ufm.Problem(data.train.labels, training.d, recipe.tau, nonneg=recipe.activation in NONNEGATIVE)
-    path = None if kept is None else Path(kept)
+    path = None if checkpoint is None else Path(checkpoint)
     first, state, history = _taken_up(path, training.start)
     progress(first)
     began = time.perf_counter()
@@ -175,7 +176,7 @@ def _dataset(
 ) -> xr.Dataset:
     began = time.perf_counter()
     H = training.features(state, data.train.images)
-    found = suboptimality(H, problem)
+    result = suboptimality(H, problem)
     sizes, labels = np.bincount(data.train.labels), data.train.labels
     variables: dict[str, Any] = {f"{_HISTORY}{name}": ("record", np.array(values)) for name, values in history.items()}
     variables["gram"] = (
@@ -183,8 +184,8 @@ def _dataset(
         np.asarray(ufm.geometry_metrics(renormalised(H.astype(float))[0], labels).gram),
     )
     variables["class_sizes"] = ("class", sizes)
-    if found.attribution is not None:
-        samples, pairs = found.attribution.worst_samples(BLAMED), found.attribution.worst_pairs(BLAMED)
+    if result.attribution is not None:
+        samples, pairs = result.attribution.worst_samples(BLAMED), result.attribution.worst_pairs(BLAMED)
         variables["blamed_sample"] = ("blamed", np.array([one.sample for one in samples]))
         variables["blamed_sample_share"] = ("blamed", np.array([one.share for one in samples]))
         variables["blamed_pair"] = ("blamed_pair_", np.array([str(one) for one in pairs], dtype=str))
@@ -198,8 +199,8 @@ def _dataset(
         "k": training.k, "d": training.d, "n": len(labels), "nonneg": int(problem.nonneg),
         "parameters": _parameters(state),
         "loss_bound": float(ufm.loss_bound(problem)),
-        "excess_lower": found.excess.lower, "excess_upper": found.excess.upper, "gap": found.gap,
-        "moved": found.moved,
+        "excess_lower": result.excess.lower, "excess_upper": result.excess.upper, "gap": result.gap,
+        "moved": result.moved,
         "seconds_train": seconds, "seconds_certify": time.perf_counter() - began,
     }  # fmt: skip
     return xr.Dataset(variables, attrs=attrs)
@@ -241,11 +242,13 @@ def _taken_up(path: Path | None, like: State) -> tuple[int, State, History]:
         content = unsealed(path.read_bytes())
         if content is None:
             raise ValueError("its checksum does not hold")
-        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
-            if str(kept["of"]) != path.name:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            if str(stored["of"]) != path.name:
                 raise ValueError("it was kept of another network")
-            history = {name.removeprefix(_HISTORY): kept[name].tolist() for name in kept if name.startswith(_HISTORY)}
-            return int(kept["epoch"]), restored(kept["state"].tobytes(), like), history
+            history = {
+                name.removeprefix(_HISTORY): stored[name].tolist() for name in stored if name.startswith(_HISTORY)
+            }
+            return int(stored["epoch"]), restored(stored["state"].tobytes(), like), history
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         print(f"{path} is not used and training begins anew: {reason}", file=sys.stderr)

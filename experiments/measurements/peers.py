@@ -191,8 +191,8 @@ def torch_sgd(problem: Problem, starts: Float[np.ndarray, "s n d"], reached: Tes
 
     def loss(H: torch.Tensor) -> torch.Tensor:
         logits = (H @ H.T / tau).masked_fill(itself, -torch.inf)
-        own = (logits.masked_fill(~positive, 0.0)).sum(dim=1) / count
-        return (torch.logsumexp(logits, dim=1) - own)[active].sum()
+        mean_positive = (logits.masked_fill(~positive, 0.0)).sum(dim=1) / count
+        return (torch.logsumexp(logits, dim=1) - mean_positive)[active].sum()
 
     return _torch_runs(loss, 0.1, problem, starts, reached, limit)
 

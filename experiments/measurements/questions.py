@@ -30,17 +30,17 @@ MOST_RELEASED = 2**13
 RELEASED = {"plain": "projected-gradient", "staircase": "staircase"}
 
 
-def asked_cell(
+def question_cell(
     question: str,
     recipe: Recipe,
     data: Dataset,
     name: str,
-    kept: str | None,
+    checkpoint: str | None,
     progress: ProgressCallback,
     planted: Int[np.ndarray, " p"] | None = None,
 ) -> Computed:
     """`train_cell`, and the answer to one of the questions in ANSWERS."""
-    cell, files = train_cell(recipe, data, name, kept, progress, planted)
+    cell, files = train_cell(recipe, data, name, checkpoint, progress, planted)
     H, _ = renormalised(cell["features"].values.astype(np.float64))
     problem = ufm.Problem(data.train.labels, H.shape[1], recipe.tau, nonneg=bool(cell.attrs["nonneg"]))
     variables, attrs = ANSWERS[question](H, problem, recipe, cell)
@@ -67,11 +67,11 @@ def released(H: Float[np.ndarray, "n d"], problem: ufm.Problem, recipe: Recipe, 
         for column in ("iteration", "excess", "delta_gm"):
             variables[f"{method}_{column}"] = (f"{method}_record", records[column][0])
         end = solution.embedding(0)
-        found = verifier.verify(end)
+        result = verifier.verify(end)
         attrs |= {
             f"{method}_gap": suboptimality(end, problem, certifier=certifier).gap,
-            f"{method}_verdict": str(found.verdict),
-            f"{method}_delta_gm": float(found.metrics.delta_gm),
+            f"{method}_verdict": str(result.verdict),
+            f"{method}_delta_gm": float(result.metrics.delta_gm),
             f"{method}_steps": int(solution.iterations[0]),
             f"{method}_lifts": int(solution.lifts[0]),
         }

@@ -42,13 +42,15 @@ def measure_problem(
     data: dict[str, Any] = {column: ("init", np.asarray(values)) for column, values in of_starts.items()}
     samples = np.asarray(problem.labels), np.asarray(problem.multiplicity)
     means = np.stack([class_means(solution.embedding(start), *samples) for start in range(inits)])
-    data["gram"] = (("init", "class", "class_"), np.stack([found.metrics.gram for found in verifications]))
+    data["gram"] = (("init", "class", "class_"), np.stack([result.metrics.gram for result in verifications]))
     data["class_means"] = (("init", "class", "coordinate"), means)
     data |= _of_problem(problem, solution.history)
     seconds = {"compile": solution.timings.compile, "solve": solution.timings.solve, "certify": certifying}
     bound = float(loss_bound(certifier.orbits.quotient))  # of one shape whatever n is
-    own = {"inits": inits, "seed": seed, "method": method, "loss_bound": bound}
-    return xr.Dataset(data, attrs=_attrs(problem, seconds, **own, lower_bound=max(p.lower for p in proofs))), files
+    parameters = {"inits": inits, "seed": seed, "method": method, "loss_bound": bound}
+    return xr.Dataset(
+        data, attrs=_attrs(problem, seconds, **parameters, lower_bound=max(p.lower for p in proofs))
+    ), files
 
 
 def measure_families(
@@ -81,8 +83,8 @@ def measure_families(
         "solve": sum(solution.timings.solve for solution in solutions),
         "certify": time.perf_counter() - began,
     }
-    own = {"batches": len(problems[0].batches), "partitions": len(problems), "inits": inits}
-    return xr.Dataset(data, attrs=_attrs(problems[0], seconds, **own)), files
+    parameters = {"batches": len(problems[0].batches), "partitions": len(problems), "inits": inits}
+    return xr.Dataset(data, attrs=_attrs(problems[0], seconds, **parameters)), files
 
 
 def _measure_family(
@@ -122,17 +124,17 @@ def _of_starts(
     metrics = ("delta_gm", "beta_nc", "trace_sw", "mean_cosine", "max_cosine")
     return {
         "status": [str(status) for status in solution.status],
-        "verdict": [str(found.verdict) for found in verifications],
+        "verdict": [str(result.verdict) for result in verifications],
         "certified": [proof.status is Proof.CERTIFIED for proof in proofs],
-        "orthogonal_frame": [found.is_orthogonal_frame for found in verifications],
+        "orthogonal_frame": [result.is_orthogonal_frame for result in verifications],
         "excess": solution.excess,
         "gap": [proof.gap for proof in proofs],
-        **{name: [float(getattr(found.metrics, name)) for found in verifications] for name in metrics},
+        **{name: [float(getattr(result.metrics, name)) for result in verifications] for name in metrics},
         "residual": solution.residual,
         "iterations": solution.iterations,
         "lifts": solution.lifts,
         "moved": solution.moved,
-        "evidence": [describe(found) for found in verifications],
+        "evidence": [describe(result) for result in verifications],
     }
 
 
@@ -159,10 +161,10 @@ def _of_problem(problem: Problem, history: Sequence[Record]) -> dict[str, Any]:
     return {**records, "class_sizes": ("class", np.asarray(problem.class_sizes).astype(np.int64))}
 
 
-def _attrs(problem: Problem, seconds: Mapping[str, float], **own: Any) -> dict[str, Any]:
-    given = {"k": problem.k, "d": problem.d, "tau": float(problem.tau), "n": problem.num_samples}
+def _attrs(problem: Problem, seconds: Mapping[str, float], **parameters: Any) -> dict[str, Any]:
+    argument = {"k": problem.k, "d": problem.d, "tau": float(problem.tau), "n": problem.num_samples}
     spent = {f"seconds_{name}": value for name, value in seconds.items()}
-    return {**given, "nonneg": int(problem.nonneg), **own, **spent}
+    return {**argument, "nonneg": int(problem.nonneg), **parameters, **spent}
 
 
 def describe(verification: Verification) -> str:

@@ -48,7 +48,7 @@ class Bracket(NamedTuple):
 
     apart: Angles | None
     merged: Angles | None
-    asked: tuple[Angles, ...]
+    tried: tuple[Angles, ...]
 
 
 def certified_minimiser(problem: Problem) -> Certificate:
@@ -85,13 +85,13 @@ def bracket(loss: str, *, k: int, n_min: int, d: int, tau: float, precision: flo
     loss: by name. precision: relative. A ratio at which neither is proved is stepped over twice; then the search ends
     with the ends it has.
     """
-    asked: dict[int, Angles] = {}
+    requested: dict[int, Angles] = {}
 
     def at(majority: int) -> Angles:
-        if majority not in asked:
+        if majority not in requested:
             problem = collapsed_problem(loss, majority, k=k, n_min=n_min, d=d, tau=tau)
-            asked[majority] = angles(problem)
-        return asked[majority]
+            requested[majority] = angles(problem)
+        return requested[majority]
 
     low, high, largest = n_min, None, math.floor(most_R * n_min)
     while high is None and low < largest:
@@ -105,12 +105,12 @@ def bracket(loss: str, *, k: int, n_min: int, d: int, tau: float, precision: flo
             middle = min(max(round(low ** (1 - share) * high**share), low + 1), high - 1)
             if at(middle).merged is not None:
                 break
-        if asked[middle].merged is None:
+        if requested[middle].merged is None:
             break
-        low, high = (low, middle) if asked[middle].merged else (middle, high)
+        low, high = (low, middle) if requested[middle].merged else (middle, high)
     at(low)
-    in_order = tuple(asked[majority] for majority in sorted(asked))
-    below, above = asked[low], None if high is None else asked[high]
+    in_order = tuple(requested[majority] for majority in sorted(requested))
+    below, above = requested[low], None if high is None else requested[high]
     return Bracket(
         below if below.merged is False else None, above if above is not None and above.merged else None, in_order
     )
@@ -129,17 +129,19 @@ def threshold(
     progress: ProgressCallback,
 ) -> Computed:
     """The cell of a bracket: what every ratio asked proves, over the dimension R, and the certificates of both ends."""
-    found = bracket(loss, k=k, n_min=n_min, d=d, tau=tau, precision=precision, most_R=most_R)
-    ends = {APART: found.apart, MERGED: found.merged}
+    result = bracket(loss, k=k, n_min=n_min, d=d, tau=tau, precision=precision, most_R=most_R)
+    ends = {APART: result.apart, MERGED: result.merged}
     files = {certificate_file(name, which): end.proof.serialised() for which, end in ends.items() if end is not None}
     columns: dict[str, Float[np.ndarray, " R"]] = {
-        "least_angle": np.array([asked.least for asked in found.asked]),
-        "most_angle": np.array([asked.most for asked in found.asked]),
-        "relative_gap": np.array([asked.proof.relative_gap for asked in found.asked]),
+        "least_angle": np.array([requested.least for requested in result.tried]),
+        "most_angle": np.array([requested.most for requested in result.tried]),
+        "relative_gap": np.array([requested.proof.relative_gap for requested in result.tried]),
     }
     stated = {f"R_{which}": math.nan if end is None else end.R for which, end in ends.items()}
-    stated |= {"angle_apart": math.nan if found.apart is None else found.apart.least}
-    stated |= {"angle_merged": math.nan if found.merged is None else found.merged.most}
-    own = {"loss": loss, "k": k, "d": d, "tau": tau, "n_min": n_min, "precision": precision, "most_R": most_R}
+    stated |= {"angle_apart": math.nan if result.apart is None else result.apart.least}
+    stated |= {"angle_merged": math.nan if result.merged is None else result.merged.most}
+    parameters = {"loss": loss, "k": k, "d": d, "tau": tau, "n_min": n_min, "precision": precision, "most_R": most_R}
     data = {column: ("R", values) for column, values in columns.items()}
-    return xr.Dataset(data, coords={"R": [asked.R for asked in found.asked]}, attrs={**own, **stated}), files
+    return xr.Dataset(
+        data, coords={"R": [requested.R for requested in result.tried]}, attrs={**parameters, **stated}
+    ), files

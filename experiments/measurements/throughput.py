@@ -72,8 +72,8 @@ def batch_loss(torch: Any, tau: float, batch_size: int) -> Callable[[Any, Any], 
     """The summed loss of the rows of a batch and their labels, in PyTorch (the module)."""
     itself = torch.eye(batch_size, dtype=torch.bool)
 
-    def loss(rows: Any, own: Any) -> Any:
-        positive = (own[:, None] == own[None, :]) & ~itself
+    def loss(rows: Any, drawn_labels: Any) -> Any:
+        positive = (drawn_labels[:, None] == drawn_labels[None, :]) & ~itself
         count = positive.sum(dim=1)
         logits = (rows @ rows.T / tau).masked_fill(itself, -torch.inf)
         mean = logits.masked_fill(~positive, 0.0).sum(dim=1) / count.clamp(min=1)

@@ -31,8 +31,8 @@ def rendered(root: Path) -> str:
     """The page of the batching sweep in a directory."""
     recorded = json.loads((root / "config.json").read_text())
     config, starts = recorded["config"], read_csv(root / "inits.csv")
-    asked_for = recorded["cells"]
-    good, verdict = judged(starts, config["relu"], asked_for - len(read_csv(root / "summary.csv")), asked_for)
+    requested = recorded["cells"]
+    good, verdict = judged(starts, config["relu"], requested - len(read_csv(root / "summary.csv")), requested)
     certificates: dict[str, list[str]] = {}
     for start in starts:
         bound = ", bound" if start["bound"] == "True" else ""

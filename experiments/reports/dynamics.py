@@ -58,17 +58,17 @@ def exponents(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
     """
     lines = []
     for key in dict.fromkeys((str(row["sampler"]), float(row["batch_size"]), float(row["tau"])) for row in rows):
-        own = [
+        group = [
             row
             for row in rows
             if (str(row["sampler"]), float(row["batch_size"]), float(row["tau"])) == key
             and 2 * int(row["emerged"]) >= int(row["inits"])
         ]
-        R = np.log([float(row["R"]) for row in own])
+        R = np.log([float(row["R"]) for row in group])
         if len(set(R)) < 2:
             continue
         slopes = {
-            name: _slope(R, [float(row[column]) for row in own])
+            name: _slope(R, [float(row[column]) for row in group])
             for name, column in (
                 ("fitted_exponent", "steps_median"),
                 ("separate_exponent", "steps_separate"),

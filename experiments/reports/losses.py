@@ -123,18 +123,18 @@ def judged(
     if plus:
         said.append(f"With the ReLU {frames} of {of_plus} are orthogonal frames, whatever the loss.")
     several = len(config["tau"]) > 1
-    found, never, open_ = [], [], []
+    result, never, open_ = [], [], []
     for row in brackets:
         name = str(row["loss"]) + (f" (tau = {float(row['tau']):g})" if several else "")
         low, high = float(row[f"R_{APART}"]), float(row[f"R_{MERGED}"])
         if high - low <= max(1 / float(row["n_min"]), float(row["precision"]) * low) * (1 + 1e-9):
-            found.append(f"{name} between {low:.5g} and {high:.5g}")
+            result.append(f"{name} between {low:.5g} and {high:.5g}")
         elif low == float(row["most_R"]):
             never.append(name)
         else:
             open_.append(name)
-    if found:
-        said.append(f"Without it minorities become one vector at R*, certified on both sides: {'; '.join(found)}.")
+    if result:
+        said.append(f"Without it minorities become one vector at R*, certified on both sides: {'; '.join(result)}.")
     if never:
         said.append(f"Certified apart up to R = {float(config['most_R']):g}: {', '.join(never)}.")
     if open_:

@@ -41,8 +41,8 @@ def value(cell: xr.Dataset, name: str) -> Any:
 
 def shown(cell: xr.Dataset, name: str) -> str:
     """The value for a narrow column."""
-    found = value(cell, name)
-    return str(found).removeprefix("stationary but ") if isinstance(found, str) else f"{float(found):.2g}"
+    result = value(cell, name)
+    return str(result).removeprefix("stationary but ") if isinstance(result, str) else f"{float(result):.2g}"
 
 
 def judged(question: str, rows: TableRows, failed: int = 0) -> tuple[bool, str]:
@@ -56,18 +56,18 @@ def rendered(root: Path) -> str:
     """The page of the question in a directory."""
     recorded = json.loads((root / "config.json").read_text())
     config, rows = recorded["config"], read_csv(root / "summary.csv")
-    asked = QUESTIONS[config["question"]]
+    requested = QUESTIONS[config["question"]]
     good, verdict = judged(config["question"], rows, recorded.get("cells", len(rows)) - len(rows))
     return render(
         root,
         Page(
             title=f"{config['question'].capitalize()}: MLPs on {config['dataset']}, n_maj = {config['n_maj']}, "
             f"R = {in_words(config['R'])}, {config['epochs']} epochs, {config['seeds']} seeds",
-            question=asked.ask,
+            question=requested.ask,
             good=good,
             verdict=verdict,
-            note=asked.note,
-            drawings=asked.drawings,
+            note=requested.note,
+            drawings=requested.drawings,
             certificates={},
         ),
     )
@@ -90,12 +90,12 @@ def _landscape(rows: TableRows) -> str:
 
 
 def _autopsy(rows: TableRows) -> str:
-    found = [
+    result = [
         f"{_median(rows, f'found_by_{judge}')} of the wrong labels by {judge} ({_range(rows, f'found_by_{judge}')}; at "
         f"its best epoch {_median(rows, f'best_by_{judge}')})"
         for judge in ("blame", "distance")
     ]
-    return f"Found after training, median of {len(rows)} networks: {', '.join(found)}."
+    return f"Found after training, median of {len(rows)} networks: {', '.join(result)}."
 
 
 def _batches(rows: TableRows) -> str:
@@ -110,13 +110,13 @@ def _batches(rows: TableRows) -> str:
 
 def _activations(rows: TableRows) -> str:
     said = []
-    for nonneg, own, other in ((True, "to_frame", "to_ufm"), (False, "to_ufm", "to_frame")):
+    for nonneg, nearer, farther in ((True, "to_frame", "to_ufm"), (False, "to_ufm", "to_frame")):
         if of := [row for row in rows if (row["activation"] in NONNEGATIVE) is nonneg]:
             names = ", ".join(dict.fromkeys(str(row["activation"]) for row in of))
-            near = sum(float(row[own]) < float(row[other]) for row in of)
+            near = sum(float(row[nearer]) < float(row[farther]) for row in of)
             said.append(
-                f"{names}: {near} of {len(of)} are nearer to their own certified geometry, at {_median(of, own)} "
-                f"({_range(of, own)}), than to the other, at {_median(of, other)}"
+                f"{names}: {near} of {len(of)} are nearer to their own certified geometry, at {_median(of, nearer)} "
+                f"({_range(of, nearer)}), than to the other, at {_median(of, farther)}"
             )
     return "; ".join(said) + "."
 

@@ -79,11 +79,11 @@ def judged(rows: Sequence[Mapping[str, Any]], failed: int = 0) -> tuple[bool, st
     said = [f"{failed} of {failed + len(rows)} networks failed."] if failed else []
     ends = sum(x <= FRAME for x in apart[True])
     for nonneg, name in ((True, "nonnegative"), (False, "unconstrained")):
-        if found := apart[nonneg]:
-            near = sum(x <= FRAME for x in found)
+        if result := apart[nonneg]:
+            near = sum(x <= FRAME for x in result)
             said.append(
-                f"{near} of {len(found)} networks with {name} features ended in an orthogonal frame "
-                f"(delta_gm at most {FRAME:g}; median {np.median(found):.3g}, largest {max(found):.3g})."
+                f"{near} of {len(result)} networks with {name} features ended in an orthogonal frame "
+                f"(delta_gm at most {FRAME:g}; median {np.median(result):.3g}, largest {max(result):.3g})."
             )
     sound = not failed and all(map(math.isfinite, apart[True]))
     return sound and ends == len(apart[True]), " ".join(said)
