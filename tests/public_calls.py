@@ -252,6 +252,7 @@ def of_solvers():
         "certify": lambda w: [solvers.certify(w.merged, w.problem), solvers.certify(w.signed, w.ufm, conic=False)],
         "suboptimality": lambda w: [solvers.suboptimality(w.H, w.problem), solvers.suboptimality(w.signed, w.ufm)],
         "Certificate": lambda w: w.certificate,
+        "Certificate.cosine_bounds": lambda w: w.certificate.cosine_bounds(),
         "Certificate.save": lambda w: saved(w.certificate, w.folder / "certificate.json"),
         "Certificate.load": lambda w: saved(w.certificate, w.folder / "certificate.json"),
         "Certifier": lambda w: solvers.Certifier(w.ufm).lower_bound,

@@ -129,7 +129,7 @@ def test_certify_says_what_it_cannot_prove(nonneg, tmp_path):
     assert "springs" in str(proof)
     proof.save(tmp_path / "c.json")
     assert outcome((tmp_path / "c.json").read_bytes(), tmp_path) == UNREADABLE  # a file holds no code
-    with pytest.raises(ufm.InvalidInput, match="no file holds"):
+    with pytest.raises(ufm.InvalidInput, match="a file cannot hold"):
         Certificate.load(tmp_path / "c.json")
 
 

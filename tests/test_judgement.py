@@ -68,7 +68,7 @@ def random_problem(rng, family, nonneg):
 
 def minimiser(rng, certifier):
     """A frame where one fits, else the best point that is known."""
-    problem = certifier.given
+    problem = certifier.samples_problem
     labels = np.asarray(problem.labels)
     if problem.nonneg and problem.d >= problem.k:
         return np.eye(problem.d)[rng.permutation(problem.d)[labels]]
@@ -81,7 +81,7 @@ POINTS = ("minimiser", "near", "near samples", "ulp", "merged", "dead", "random"
 
 
 def random_point(rng, kind, certifier):
-    problem = certifier.given
+    problem = certifier.samples_problem
     labels, index = np.asarray(problem.labels), certifier.orbits.index
     H = minimiser(rng, certifier)
     if kind in ("near", "near samples"):

@@ -92,7 +92,7 @@ def test_ctrl_c_says_what_is_proved_so_far(part, nonneg):
     with pytest.raises(Stopped, match=r"certifying: stopped at .*proved so far: no feasible point") as stopped:
         certify(H, problem, conic=False, progress=progress)
     assert seen == [("certifying", float(i + 1), 5.0) for i in range(part)]
-    assert f"the point's is at most {whole.upper!r}" in str(stopped.value)
+    assert f"the loss of this point is at most {whole.upper!r}" in str(stopped.value)
     assert f"below {whole.lower!r}" in str(stopped.value) or part == 1
 
 
@@ -102,5 +102,5 @@ def test_ctrl_c_before_a_bound_decides_nothing(monkeypatch):
 
     problem, H = frame(3)
     monkeypatch.setattr("solvers.certification.certifier.frame_loss", interrupted)
-    with pytest.raises(Stopped, match="nothing was decided"):
+    with pytest.raises(Stopped, match="nothing is decided"):
         certify(H, problem)

@@ -141,7 +141,7 @@ def test_every_loss_of_a_batch_in_which_classes_are_absent(name):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda y: ufm.Problem(y, D), "k = None: give the number of classes"),
+        (lambda y: ufm.Problem(y, D), "k = None: labels are traced, so give the number of classes"),
         (lambda y: ufm.Problem(y[:, None], D, k=K), "labels = 'int64 array"),
         (lambda y: ufm.Problem(y * 1.0, D, k=K), "labels = 'float64 array"),
         (lambda y: ufm.Problem([0, 1], D, multiplicity=y[:2]), "multiplicity"),

@@ -171,8 +171,8 @@ def test_what_is_no_network(arguments, said):
         ("mlp", {"depth": -1}, "depth = -1"),
         ("mlp", {"depth": 65}, "depth = 65"),
         ("mlp", {"d": 1}, "d = 1"),
-        ("resnet18", {"depth": 2}, "depth = 2: an mlp takes it"),
-        ("densenet40", {"batch_norm": True}, "batch_norm = True: an mlp takes it"),
+        ("resnet18", {"depth": 2}, "depth = 2: only an mlp has this option"),
+        ("densenet40", {"batch_norm": True}, "batch_norm = True: only an mlp has this option"),
     ],
 )
 def test_options_that_a_network_does_not_take(name, options, said):

@@ -214,7 +214,7 @@ def test_help_teaches(capsys):
 
 def test_store_never_shows_half_a_file(tmp_path):
     store = Store(tmp_path)
-    cell = xr.Dataset({"x": ("init", [1.0, 2.0])})
+    cell = xr.Dataset({"x": ("init", [1.0, 2.0])}, {"init": [0, 1]})
     path = store.write_cell("cells/a.nc", cell)
     assert store.read_cell("cells/a.nc").identical(cell)
     assert store.read_cell("cells/b.nc") is None

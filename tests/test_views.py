@@ -339,7 +339,7 @@ def saved(tmp_path_factory):
 def test_the_sentences_say_what_is_drawn(saved, capsys):
     for name, units in [("views", "images of two views"), ("free", "images of two views"), ("samples", "samples")]:
         assert check.main([str(saved / name)]) == PROVED
-        assert f"in which any so many {units} of an orbit are equally likely" in capsys.readouterr().out
+        assert f"where all choices of that many {units} of an orbit are equally likely" in capsys.readouterr().out
 
 
 def views(value):
@@ -386,7 +386,7 @@ SHARES = {"multiplicity": [4, 4], "batches": [[0, 1]], "counts": [[2, 2]]}
     ("call", "named"),
     [
         (lambda: ufm.Problem([0, 1], 2, views=0), "views = 0"),
-        (lambda: ufm.Problem([0, 1], 2, views=2), "views = 2: give 1, or 2 with counts"),
+        (lambda: ufm.Problem([0, 1], 2, views=2), "views = 2: give 1; or 2, with counts"),
         (lambda: ufm.Problem([0, 1], 2, views=3, **SHARES), "views = 3"),
         (lambda: ufm.Problem([0, 1], 2, views=2, **SHARES | {"counts": [[1, 2]]}), "even"),
         (lambda: ufm.Problem([0, 1], 2, views=2, **SHARES | {"multiplicity": [4, 3]}), "even"),
@@ -394,7 +394,7 @@ SHARES = {"multiplicity": [4, 4], "batches": [[0, 1]], "counts": [[2, 2]]}
             lambda: ufm.Problem(
                 [0, 1, 1], 2, 1.0, [[0, 1, 2]], False, views=2, multiplicity=[2, 2, 2], counts=[[2, 2, 2]]
             ),
-            "one point a class",
+            "one point for each class",
         ),
     ],
 )
