@@ -213,8 +213,11 @@ def _torch_runs(
 ) -> list[Run]:
     import torch
 
-    def advance(H: torch.Tensor, optimiser: torch.optim.Optimizer) -> None:
-        for _ in range(CHUNK):
+    def advance(H: torch.Tensor, optimiser: torch.optim.Optimizer, until: float) -> int:
+        """At most CHUNK steps, and none that begins after `until`; how many."""
+        for taken in range(CHUNK):
+            if taken and time.perf_counter() > until:
+                return taken
             optimiser.zero_grad()
             loss(H).backward()
             optimiser.step()
@@ -222,6 +225,7 @@ def _torch_runs(
                 if problem.nonneg:
                     H.clamp_(min=0)
                 H.div_(H.norm(dim=1, keepdim=True).clamp(min=1))
+        return CHUNK
 
     runs = []
     for s in range(len(starts)):
@@ -231,9 +235,8 @@ def _torch_runs(
         entered = time.perf_counter()
         while _goes_on(seconds, limit, entered) and not success:
             began = time.perf_counter()
-            advance(H, optimiser)
+            steps += advance(H, optimiser, began + limit - seconds)
             seconds += time.perf_counter() - began
-            steps += CHUNK
             success = reached(H.detach().numpy())
         runs.append(Run(s, success, seconds, steps))
     return runs
