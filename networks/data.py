@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from ufm.deprecated import former_argument
 from ufm.errors import InvalidInput, checked_seed, unmasked, whole_number
 
 CLASSES = 10
@@ -71,6 +72,7 @@ def imbalanced(samples: Samples, sizes: Sequence[int] | Int[np.ndarray, " k"], s
     return Samples(samples.images[index], samples.labels[index])
 
 
+@former_argument("share", "fraction")
 def mislabelled(samples: Samples, fraction: float, seed: int) -> tuple[Samples, Int[np.ndarray, " p"]]:
     """The samples with this fraction of labels (rounded) changed to a random other class, and the indices of those.
 

@@ -210,7 +210,7 @@ def of_ufm():
         "Problem": lambda w: w.posed(multiplicity=np.arange(w.n) + 2**40, loss=w.loss),
         "Problem.from_class_sizes": lambda w: ufm.Problem.from_class_sizes(w.sizes, 3, TAU),
         "Problem.expected": lambda w: ufm.Problem.expected((6, 4), samplers.uniform(4), 3, TAU),
-        "Problem.samples_in": lambda w: [p.samples_in(p.rows) for p in (w.problem, w.expected)],
+        "Problem.samples_in": lambda w: [p.samples_in(p.all_batches) for p in (w.problem, w.expected)],
         "scl_loss": lambda w: [ufm.scl_loss(w.H, w.problem), ufm.scl_loss(w.H[:2], w.expected)],
         "excess": lambda w: [ufm.excess(H, w.problem) for H in (w.H, w.frame, w.merged)],
         "loss_bound": lambda w: [ufm.loss_bound(p) for p in (w.problem, w.expected)],

@@ -290,7 +290,7 @@ def one_negative_trial(kind, exponent, nonneg, seed):
     H = corrupted(rows[labels], labels, kind, 10.0**exponent, rng)
     certificate = requested.certify(H)
     if certificate.status == Proof.CERTIFIED:
-        problem = requested.given
+        problem = requested.samples_problem
         point = certificate.point.rows * np.where(
             certificate.point.norms == 1,
             1 + 1e-8,  # exact_loss normalises what is longer than 1

@@ -6,6 +6,7 @@ import sys
 import jax.numpy as jnp
 import pytest
 
+import networks
 import solvers
 import ufm
 from figures import style
@@ -14,6 +15,7 @@ from ufm import activations, losses
 from ufm.deprecated import FORMER_MODULES
 
 LOSS = losses.logit_adjusted(1.0)
+SAMPLES = networks.synthetic([4, 4]).train
 PROBLEM = ufm.Problem.from_class_sizes([2, 2], d=2, tau=0.5)
 
 
@@ -41,6 +43,10 @@ FORMER = {
     "QuasiNewton(settled=...)": (
         lambda: solvers.QuasiNewton(settled=1e-5),
         lambda: solvers.QuasiNewton(early_exit=1e-5),
+    ),
+    "mislabelled(share=...)": (
+        lambda: networks.mislabelled(SAMPLES, share=0.5, seed=0)[1].tolist(),
+        lambda: networks.mislabelled(SAMPLES, fraction=0.5, seed=0)[1].tolist(),
     ),
     "ufm.losses.own": (
         lambda: losses.own(anchor_loss, name="squares"),

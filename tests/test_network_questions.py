@@ -205,8 +205,8 @@ def test_what_the_command_leaves(batches_question):
     assert not [*(out / "checkpoints").glob("*")]
 
 
-def test_the_same_command_trains_nothing_again(asked, monkeypatch):
-    out, inputs = asked
+def test_the_same_command_trains_nothing_again(batches_question, monkeypatch):
+    out, inputs = batches_question
     monkeypatch.setattr(network_questions, "question_cell", lambda **_: 1 / 0)
     before = (out / "summary.csv").read_bytes()
     assert sweeps.run(network_questions, *inputs) == 0

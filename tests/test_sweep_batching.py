@@ -123,9 +123,9 @@ def test_the_report_shows_the_summary_the_figure_and_every_certificate(swept):
     assert page.table[0][:5] == [
         "imbalance ratio R",
         "bound",
-        "frame unique",
-        "frame not unique",
-        "undetermined",
+        "starts certified",
+        "largest cosine of two classes",
+        "orthogonal frames",
     ]
     assert [row[1] for row in page.table[1:]] == ["no", "yes"] * 2
     assert len(page.images) == 1

@@ -65,7 +65,7 @@ def test_the_page(swept):
     assert len(page.images) == 1
     for name in ("summary.csv", "inits.csv", "exponents.csv"):
         assert page.files[name] == (swept / name).read_bytes()
-    assert "theory: steps to part" in page.table[0]
+    assert "theory: steps to separate" in page.table[0]
 
 
 def test_a_second_run_computes_nothing(swept, monkeypatch):

@@ -318,7 +318,7 @@ def test_the_verdict(case):
 def test_the_page_says_how_the_same_is_asked_at_the_papers_size(trained):
     out, _ = trained
     page = html.unescape((out / "report.html").read_text())
-    said = page.split("are not known. Its command: ")[1].split("In full:")[0]
+    said = page.split("are not known. Its command: ")[1].split("The full tables:")[0]
     config = command_line.parse(train_network.Config, sweeps.arguments_of(said, train_network.MODULE))
     assert (config.net, config.n_maj, config.epochs) == (("resnet18", "densenet40"), 5000, 350)
     assert set(config.activation) == {"relu", "none"}

@@ -88,7 +88,7 @@ def test_a_worker_of_other_sources_is_refused_and_one_of_the_same_computes(tmp_p
     other = tmp_path / "other"
     for name in workers.PACKAGES:
         shutil.copytree(ROOT / name, other / name, ignore=shutil.ignore_patterns("__pycache__"))
-    with (other / "experiments" / "measuring.py").open("a") as file:
+    with (other / "experiments" / "measurements" / "solutions.py").open("a") as file:
         file.write("\n\ndef describe(verification):\n    return ''\n")
     with scheduler() as (address, _):
         with worker(address, tmp_path, other), pytest.raises(InvalidInput) as refused:
@@ -96,7 +96,7 @@ def test_a_worker_of_other_sources_is_refused_and_one_of_the_same_computes(tmp_p
         line = str(refused.value)
         assert line.startswith(f"dask = '{address}': worker tcp://127.0.0.1:")
         assert "computes with other sources; install the same there" in line
-        (other / "experiments" / "workers.py").unlink()  # as of an older version
+        (other / "experiments" / "harness" / "workers.py").unlink()  # as of an older version
         with worker(address, tmp_path, other), pytest.raises(InvalidInput, match="computes with other sources"):
             list(engine.run(jobs(), address))
         with worker(address, tmp_path):

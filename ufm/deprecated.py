@@ -41,6 +41,22 @@ def former_method(old: str, new: str) -> Callable[..., Any]:
     return call
 
 
+def former_argument(old: str, new: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A function that takes the former keyword argument `old` in the place of `new`."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            if old in named:
+                warn(f"{function.__name__}({old}=...)", f"{new}=")
+                named[new] = named.pop(old)
+            return function(*arguments, **named)
+
+        return call
+
+    return decorate
+
+
 def former_arguments(**renamed: str) -> Callable[[Made], Made]:
     """A class whose constructor takes former keyword arguments (old="new") beside the present ones."""
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from solvers.loop.spread import is_far_apart
 from ufm.errors import real_number
 from ufm.model.evaluation import Evaluation
 from ufm.model.problem import Problem
@@ -109,9 +110,10 @@ def hides(at: Evaluation) -> Bool[Array, " m"]:
 def judged(statuses: Iterable[Status], hidden: Bool[np.ndarray, "s m"], problem: Problem) -> tuple[Status, ...]:
     """The statuses of starts, with CONVERGED replaced by HIDDEN where `hides` is true of some point.
 
-    Only for UFM+ with d >= k, where all pairs are optimal at a minimiser.
+    Only for UFM+ with d >= k, where all pairs are optimal at a minimiser, and only where weights or margins are far
+    apart: elsewhere a pair that a batch of one class ties may rest at another value than 1.
     """
-    if not problem.bound_is_attained:
+    if not problem.bound_is_attained or not is_far_apart(problem):
         return tuple(statuses)
     return tuple(
         Status.HIDDEN if status is Status.CONVERGED and of_points.any() else status
