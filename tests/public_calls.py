@@ -352,7 +352,9 @@ def of_modules():
         "bind": lambda w: batching.bind(batching.partition(w.n, 4, 0), w.labels, 1, SEED),
     }
     of_activations = {
-        "Activation": lambda w: activations.activation("gelu").function(jnp.asarray(w.signed, jnp.float32)),
+        "Activation": lambda w: activations.activation("gelu").function(
+            jnp.asarray(np.clip(w.signed, -1e3, 1e3), jnp.float32)
+        ),
         "Activation.entry_bound": lambda w: activations.activation("gelu").entry_bound(normalised=False),
         "Activation.embedding": lambda w: [
             activations.activation(name).embedding(doubles(w.signed), normalised=normalised)
