@@ -51,6 +51,9 @@ nb_execution_raise_on_error = True
 nb_merge_streams = True
 
 # Mathematics is rendered while the site is built; _static/katex holds style and fonts of the same version.
+# Its server is reached by a port, for which the client waits; its file is there before the server listens, and a busy
+# machine then refuses the connection.
+sphinxcontrib.katex.KaTeXServer.start_server_process = sphinxcontrib.katex.KaTeXServer.start_network_socket
 html_math_renderer = "katex"
 katex_prerender = True
 katex_css_path = "katex/katex.min.css"
