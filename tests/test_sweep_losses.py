@@ -120,9 +120,9 @@ def bracket_row(low, high, **changed):
     [
         ([summary_row()], [bracket_row(10.0, 10.1)], 0, True, "between 10 and 10.1"),
         ([summary_row()], [bracket_row(100.0, math.nan)], 0, True, "apart up to R = 100: scl"),
-        ([summary_row()], [bracket_row(10.0, 10.2)], 0, False, "not bracketed as closely"),
-        ([summary_row()], [bracket_row(50.0, math.nan)], 0, False, "not bracketed as closely"),
-        ([summary_row()], [bracket_row(math.nan, 10.0)], 0, False, "not bracketed as closely"),
+        ([summary_row()], [bracket_row(10.0, 10.2)], 0, False, "not bracketed to the requested precision"),
+        ([summary_row()], [bracket_row(50.0, math.nan)], 0, False, "not bracketed to the requested precision"),
+        ([summary_row()], [bracket_row(math.nan, 10.0)], 0, False, "not bracketed to the requested precision"),
         ([summary_row(certified=1)], [], 0, False, "1 of 2 starts"),
         ([summary_row(frames=1)], [], 0, False, "1 of 2 are orthogonal frames"),
         ([summary_row(relu=False, frames=0)], [], 0, True, "2 of 2 starts"),
